@@ -1,0 +1,206 @@
+"""Data sets, hyperparameters and profiles, as data.
+
+Nothing here computes. Table 2 of the paper is :data:`TABLE2`; what the paper leaves open (learning rate,
+batch size, weights of the losses, noise) is :class:`Training`, chosen on bulk validation lines only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+METRICS = ("precision", "recall", "f1", "auc", "ap")
+EXTRA_METRICS = ("balanced_accuracy", "mcc", "brier", "ece")
+BALANCING = ("none", "oversampling", "smote", "undersampling", "class_weight")
+HEADS = (0, 1, 2, 4, 8, 16, 32)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes of the network. Table 2 gives all but `heads`, `tokens` and `attention`.
+
+    Attributes
+    ----------
+    bottleneck
+        Width of the embedding E(X).
+    encoder
+        Hidden sizes of the encoder; the decoder mirrors them.
+    predictor
+        Hidden sizes of the predictor P.
+    dropout
+        Dropout rate of every hidden layer.
+    heads
+        Attention heads; 0 removes attention (ambiguity 8).
+    attention
+        ``tokens`` (default), or a demonstration: ``single`` (one token), ``batch`` (cells as a sequence),
+        or the control ``linear`` (a width-matched linear layer). See ambiguity 9.
+    tokens
+        Number of tokens T the embedding is split into.
+    token_dim
+        Width of a token; a bottleneck narrower than tokens x token_dim is first projected to it.
+    """
+
+    bottleneck: int = 512
+    encoder: tuple[int, ...] = (256, 128)
+    predictor: tuple[int, ...] = (128, 64)
+    dropout: float = 0.3
+    heads: int = 8
+    attention: str = "tokens"
+    tokens: int = 16
+    token_dim: int = 32
+
+
+TABLE2: dict[str, Architecture] = {
+    "DATA1": Architecture(512, (256, 128), (128, 64), 0.3, heads=8),
+    "DATA2": Architecture(32, (512, 256), (256, 128), 0.3, heads=8),
+    "DATA3": Architecture(512, (256, 128), (256, 128), 0.2, heads=4),
+    "DATA4": Architecture(512, (256, 128), (128, 64), 0.3, heads=8),
+}
+#: Heads of section 3.3 (8; 4 for DATA3). The paper trains every stage for this many epochs.
+PAPER_EPOCHS = 500
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the paper leaves open (ambiguity 25). Chosen on bulk validation lines only.
+
+    `epochs_*` are upper bounds; `patience` epochs without a better validation loss end a stage.
+    """
+
+    noise: float = 0.2
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    batch_size: int = 128
+    epochs_dae: int = 100
+    epochs_predictor: int = 60
+    epochs_transfer: int = 40
+    epochs_tune: int = 30
+    patience: int = 10
+    omega: float = 0.25
+    theta: float = 0.1
+    balance: str = "smote"
+    validation: float = 0.15
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much is computed; never what is computed."""
+
+    name: str
+    seeds: int
+    folds: int
+    folds_table3: int
+    repeats: int
+    max_genes: int
+    max_cells: int | None
+    training: Training
+    permutations: int
+    heads: tuple[int, ...] = HEADS
+
+
+PROFILES: dict[str, Profile] = {
+    "smoke": Profile(
+        "smoke", seeds=2, folds=2, folds_table3=2, repeats=1, max_genes=150, max_cells=90, permutations=50,
+        training=Training(epochs_dae=2, epochs_predictor=2, epochs_transfer=2, epochs_tune=2, patience=2),
+        heads=(0, 8),
+    ),
+    "quick": Profile(
+        "quick", seeds=5, folds=5, folds_table3=10, repeats=1, max_genes=1000, max_cells=None, permutations=1000,
+        training=Training(epochs_dae=60, epochs_predictor=40, epochs_transfer=30, epochs_tune=20, patience=8),
+    ),
+    "paper": Profile(
+        "paper", seeds=20, folds=10, folds_table3=10, repeats=10, max_genes=6163, max_cells=None, permutations=1000,
+        training=Training(epochs_dae=PAPER_EPOCHS, epochs_predictor=PAPER_EPOCHS, epochs_transfer=PAPER_EPOCHS,
+                          epochs_tune=PAPER_EPOCHS, patience=20),
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One single-cell set.
+
+    Attributes
+    ----------
+    name
+        Name in tables and file names; simulated ones end in ``-sim``.
+    tier
+        ``real`` (embedded), ``simulated`` (a twin) or ``geo`` (the paper's own files).
+    drug
+        Column of the bulk label table.
+    paper
+        Name of the paper's set that it is, or stands in for; empty where there is none.
+    values
+        ``counts`` (raw; quality control runs) or ``zscored`` (quality control is skipped, with the reason shown).
+    balance
+        The strategy that the paper chose for it.
+    species
+        ``human`` or ``mouse``.
+    null
+        True for a twin with no signal planted.
+    """
+
+    name: str
+    tier: str
+    drug: str
+    paper: str = ""
+    values: str = "counts"
+    balance: str = "oversampling"
+    species: str = "human"
+    null: bool = False
+    architecture: Architecture = field(default_factory=lambda: TABLE2["DATA1"])
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the cells are simulated."""
+        return self.tier == "simulated"
+
+
+_PAPER_SETS = {
+    "DATA1": {"drug": "CISPLATIN", "balance": "smote"},
+    "DATA2": {"drug": "CISPLATIN"},
+    "DATA3": {"drug": "DOCETAXEL"},
+    "DATA4": {"drug": "I.BET.762", "species": "mouse"},
+}
+
+
+def _paper_set(paper: str, suffix: str, tier: str, *, null: bool = False) -> Dataset:
+    return Dataset(paper + suffix, tier, paper=paper, null=null, architecture=TABLE2[paper], **_PAPER_SETS[paper])
+
+
+REAL = (
+    Dataset("A375-PLX4720", "real", "PLX.4720", values="zscored"),
+    Dataset("SCC47-afatinib", "real", "AFATINIB", values="zscored"),
+    Dataset("SCC47-sorafenib", "real", "SORAFENIB", values="zscored"),
+)
+TWINS = tuple(_paper_set(p, "-sim", "simulated") for p in _PAPER_SETS)
+NULLS = tuple(_paper_set(p, "-null-sim", "simulated", null=True) for p in _PAPER_SETS)
+GEO = tuple(_paper_set(p, "", "geo") for p in _PAPER_SETS)
+
+DATASETS: dict[str, Dataset] = {d.name: d for d in (*REAL, *TWINS, *NULLS, *GEO)}
+
+
+def datasets(data: str, *, nulls: bool = True) -> list[Dataset]:
+    """Data sets of a tier of the command line: ``embedded`` (real + twins [+ null twins]) or ``geo`` (real + paper's).
+
+    Raises
+    ------
+    ValueError
+        If `data` is neither.
+    """
+    if data == "embedded":
+        return [*REAL, *TWINS, *(NULLS if nulls else ())]
+    if data == "geo":
+        return [*REAL, *GEO]
+    raise ValueError(f"DATA: got {data!r}, expected 'embedded' or 'geo'")
+
+
+def stand_in(paper: str, data: str) -> Dataset:
+    """The paper's set in tier ``geo``, its twin in tier ``embedded``."""
+    return DATASETS[paper if data == "geo" else f"{paper}-sim"]
+
+
+def profile(name: str) -> Profile:
+    """Look a profile up by name, with an error that lists the choices."""
+    if name not in PROFILES:
+        raise ValueError(f"PROFILE: got {name!r}, expected one of {', '.join(PROFILES)}")
+    return PROFILES[name]
