@@ -1,0 +1,349 @@
+"""Tests and intervals behind every "better", "significant" and "±" of the book.
+
+Scores of cross-validation folds share most of their training rows, so a plain t-test finds differences in noise;
+:func:`corrected_ttest` is the repair. :func:`holm` guards families of tests, :func:`bayesian_ttest` says how likely
+a difference is large enough to matter, :func:`selection_bias` measures what picking the best setting on test folds
+adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats as sps
+from scipy.special import expit, logit
+
+ROPE = 0.01
+
+
+class Interval(NamedTuple):
+    """An estimate with its confidence limits."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class TTest(NamedTuple):
+    """Result of :func:`corrected_ttest`: mean difference, its limits, t, degrees of freedom, two-sided p."""
+
+    mean: float
+    low: float
+    high: float
+    t: float
+    df: int
+    p: float
+
+
+class Bayes(NamedTuple):
+    """Posterior probabilities that a - b is below -rope (b better), within it (no matter), above it (a better)."""
+
+    p_left: float
+    p_rope: float
+    p_right: float
+
+
+class Selection(NamedTuple):
+    """Result of :func:`selection_bias`."""
+
+    best: str
+    reported: float
+    nested: float
+    bias: float
+    picks: dict[str, int]
+
+
+def _finite(name: str, values) -> np.ndarray:
+    values = np.asarray(values, dtype=float)
+    if values.ndim != 1 or not np.isfinite(values).all():
+        raise ValueError(
+            f"{name}: got shape {values.shape}, expected a vector of finite numbers; drop undefined scores"
+        )
+    return values
+
+
+# --- scores of cross-validation folds -------------------------------------------------------------------------------
+
+
+def _corrected_se(values: np.ndarray, folds: int) -> float:
+    """Standard error with the variance factor 1/n + n_test/n_train, which is 1/(folds - 1) for cross-validation."""
+    overlap = 1 / (folds - 1) if folds > 1 else 0.0
+    return float(np.sqrt((1 / values.size + overlap) * np.var(values, ddof=1)))
+
+
+def corrected_interval(scores, folds: int, level: float = 0.95) -> Interval:
+    """Interval for the mean score of (repeated) cross-validation, corrected for shared training rows.
+
+    Parameters
+    ----------
+    scores
+        All fold scores of all repeats, shape (repeats * folds,), or one score a seed.
+    folds
+        Folds of one repeat; 1 where fits share no cross-validation (seeds), which leaves the plain t interval. That
+        one speaks of other seeds on the same cells; :func:`auc_over_seeds` also counts the sampling of cells.
+
+    Returns
+    -------
+    Interval
+        The limits are NaN for fewer than two scores, the mean too for none.
+    """
+    scores = _finite("scores", scores)
+    if scores.size < 2:
+        return Interval(float(scores[0]) if scores.size else float("nan"), float("nan"), float("nan"))
+    mean = float(scores.mean())
+    half = sps.t.ppf((1 + level) / 2, scores.size - 1) * _corrected_se(scores, folds)
+    return Interval(mean, mean - half, mean + half)
+
+
+def corrected_ttest(a, b, folds: int, level: float = 0.95) -> TTest:
+    """Corrected resampled t-test of Nadeau and Bengio (2003) on paired fold scores.
+
+    Parameters
+    ----------
+    a, b
+        Scores of two models on the same splits in the same order, shape (repeats * folds,).
+    folds
+        Folds of one repeat: n_test/n_train = 1/(folds - 1). 1 for paired seeds: the plain paired t-test.
+
+    Returns
+    -------
+    TTest
+        Of the differences a - b. Identical scores give t = 0, p = 1; a constant difference t = ±inf, p = 0.
+    """
+    a, b = _finite("a", a), _finite("b", b)
+    if a.shape != b.shape or a.size < 2:
+        raise ValueError(f"a, b: got {a.size} and {b.size} scores, expected two equally long vectors of at least two")
+    difference = a - b
+    mean, low, high = corrected_interval(difference, folds, level)
+    se, df = _corrected_se(difference, folds), a.size - 1
+    if se > 0:
+        t = mean / se
+    else:
+        t = float(np.sign(mean) * np.inf) if mean else 0.0
+    return TTest(mean, low, high, t, df, float(2 * sps.t.sf(abs(t), df)))
+
+
+def bayesian_ttest(a, b, repeats: int = 1, rope: float = ROPE) -> Bayes:
+    """Bayesian correlated t-test (Benavoli et al. 2017) with a region of practical equivalence, through baycomp.
+
+    Parameters
+    ----------
+    a, b
+        As in :func:`corrected_ttest`.
+    repeats
+        Repeats of cross-validation in the vectors.
+    rope
+        Differences of at most this size do not matter.
+    """
+    import baycomp
+
+    a, b = _finite("a", a), _finite("b", b)
+    if a.size // repeats < 2:
+        raise ValueError(f"repeats: got {repeats} for {a.size} scores, expected at least two folds a repeat")
+    # baycomp looks at second minus first; its "left" is the first argument's win
+    p_left, p_rope, p_right = baycomp.two_on_single(b, a, rope=rope, runs=repeats)
+    return Bayes(float(p_left), float(p_rope), float(p_right))
+
+
+def holm(p) -> np.ndarray:
+    """Holm's step-down adjusted p-values, in the order given: family-wise error without assuming independence."""
+    p = _finite("p", p)
+    if ((p < 0) | (p > 1)).any():
+        raise ValueError(f"p: got values in [{p.min()}, {p.max()}], expected [0, 1]")
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1)), 1)
+    return adjusted
+
+
+def selection_bias(scores: pd.DataFrame) -> Selection:
+    """What reporting the best of several settings on the folds that chose it adds to the score.
+
+    The maximum over settings of a mean is above the mean of the chosen setting on fresh data, because the winner is
+    partly the luckiest. Nested estimate: for each fold, choose the setting by the mean over all *other* folds and
+    score it on this one. ``bias`` = reported - nested is what the folds at hand say about the optimism; it is itself
+    noisy, and can be negative in a single sample.
+
+    Parameters
+    ----------
+    scores
+        Higher is better; rows are folds (of all repeats), columns settings, no missing values.
+
+    Returns
+    -------
+    Selection
+        `best`: the setting with the highest mean; `reported`: that mean; `nested`; `bias`;
+        `picks`: how often each setting was chosen when one fold was left out.
+    """
+    table = scores.to_numpy(dtype=float)
+    if table.shape[0] < 2 or table.shape[1] < 2 or not np.isfinite(table).all():
+        raise ValueError(f"scores: got shape {table.shape}, expected at least 2 folds x 2 settings, all finite")
+    without_fold = (table.sum(0) - table) / (len(table) - 1)
+    chosen = without_fold.argmax(1)
+    means = table.mean(0)
+    reported, nested = float(means.max()), float(table[np.arange(len(table)), chosen].mean())
+    names = [str(c) for c in scores.columns]
+    picks = {name: int((chosen == i).sum()) for i, name in enumerate(names)}
+    return Selection(names[int(means.argmax())], reported, nested, reported - nested, picks)
+
+
+def expected_maximum(settings: int, sd: float) -> float:
+    """Expected excess of the best of `settings` equally good settings whose mean scores have standard error `sd`.
+
+    The mean of the largest of that many independent normal values, by numerical integration.
+    """
+    x = np.linspace(-9, 9, 4001)
+    density = settings * sps.norm.pdf(x) * sps.norm.cdf(x) ** (settings - 1)
+    return float(sd * np.trapezoid(x * density, x))
+
+
+class Friedman(NamedTuple):
+    """Result of :func:`friedman`."""
+
+    chi2: float
+    p: float
+    ranks: pd.Series
+    critical_difference: float
+    pairwise: pd.DataFrame
+
+
+def friedman(scores: pd.DataFrame, alpha: float = 0.05) -> Friedman:
+    """Friedman test over data sets, with the Nemenyi critical difference (Demsar 2006).
+
+    Underpowered with the handful of data sets there are here: no difference found says little.
+
+    Parameters
+    ----------
+    scores
+        Higher is better; rows are data sets (or other independent blocks), columns at least three models.
+
+    Returns
+    -------
+    Friedman
+        Chi-squared and its p, mean ranks (1 is best), critical difference of mean ranks, Nemenyi p of all pairs.
+    """
+    import scikit_posthocs
+
+    blocks, models = scores.shape
+    if models < 3 or blocks < 2:
+        raise ValueError(f"scores: got {blocks} blocks x {models} models, expected at least 2 x 3")
+    chi2, p = sps.friedmanchisquare(*scores.to_numpy(dtype=float).T)
+    quantile = sps.studentized_range.ppf(1 - alpha, models, np.inf) / np.sqrt(2)
+    distance = float(quantile * np.sqrt(models * (models + 1) / (6 * blocks)))
+    pairwise = scikit_posthocs.posthoc_nemenyi_friedman(scores.to_numpy(dtype=float))
+    pairwise = pd.DataFrame(pairwise.to_numpy(), index=scores.columns, columns=scores.columns)
+    return Friedman(float(chi2), float(p), scores.rank(axis=1, ascending=False).mean(), distance, pairwise)
+
+
+# --- area under the ROC curve ---------------------------------------------------------------------------------------
+
+
+def _placements(y, p) -> tuple[np.ndarray, np.ndarray]:
+    """Structural components of DeLong et al. (1988): of each sensitive cell, of each resistant cell."""
+    y, p = np.asarray(y).astype(bool), _finite("p", p)
+    pos, neg = p[y], p[~y]
+    if pos.size < 2 or neg.size < 2:
+        raise ValueError(f"y: got {pos.size} sensitive and {neg.size} resistant cells, expected at least 2 of each")
+    rank = sps.rankdata(p)
+    of_pos = (rank[y] - sps.rankdata(pos)) / neg.size
+    of_neg = 1 - (rank[~y] - sps.rankdata(neg)) / pos.size
+    return of_pos, of_neg
+
+
+def auc_interval(y, p, level: float = 0.95) -> Interval:
+    """AUC with DeLong's interval, computed on the logit scale so that it stays within (0, 1).
+
+    Cells are the sampling unit. A perfect (or perfectly wrong) ranking has no estimated variance; its open limit is
+    that of Clopper and Pearson for a share of all of the m cells of the smaller class, (alpha/2)^(1/m).
+    """
+    of_pos, of_neg = _placements(y, p)
+    area = float(of_pos.mean())
+    variance = np.var(of_pos, ddof=1) / of_pos.size + np.var(of_neg, ddof=1) / of_neg.size
+    if area in (0.0, 1.0):
+        bound = float(((1 - level) / 2) ** (1 / min(of_pos.size, of_neg.size)))
+        return Interval(area, bound, 1.0) if area else Interval(area, 0.0, 1 - bound)
+    half = sps.norm.ppf((1 + level) / 2) * np.sqrt(variance) / (area * (1 - area))
+    return Interval(area, float(expit(logit(area) - half)), float(expit(logit(area) + half)))
+
+
+def auc_over_seeds(y, p, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Interval:
+    """Mean AUC over seeds with a bootstrap interval over cells (within class) and seeds at once.
+
+    Seeds scored on the same cells share those cells' luck, so the spread over seeds alone understates what is
+    unknown about the mean.
+
+    Parameters
+    ----------
+    y
+        Labels, shape (cells,).
+    p
+        Scores, shape (seeds, cells); one row bootstraps cells only.
+    """
+    y, p = np.asarray(y).astype(bool), np.atleast_2d(np.asarray(p, dtype=float))
+    if p.shape[1] != y.size:
+        raise ValueError(f"p: got shape {p.shape}, expected (seeds, {y.size}) to match y")
+    rng = np.random.default_rng(seed)
+    pos, neg = np.flatnonzero(y), np.flatnonzero(~y)
+    wins = _pairwise_wins(p[:, pos], p[:, neg])
+    mean = float(wins.mean(dtype=float))
+    weights = [_resampling_weights(size, resamples, rng) for size in (len(p), pos.size, neg.size)]
+    draws = np.concatenate(
+        [_resampled_means(wins, *(w[i : i + 100] for w in weights)) for i in range(0, resamples, 100)]
+    )
+    low, high = np.quantile(draws, ((1 - level) / 2, (1 + level) / 2))
+    return Interval(mean, float(low), float(high))
+
+
+def _pairwise_wins(pos: np.ndarray, neg: np.ndarray) -> np.ndarray:
+    """Share of each pair won by the sensitive cell (ties half), shape (seeds, sensitive, resistant)."""
+    pos, neg = pos[:, :, None], neg[:, None, :]
+    return (pos > neg).astype(np.float32) + np.float32(0.5) * (pos == neg)
+
+
+def _resampling_weights(size: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """How often each of `size` units is drawn in each resample, as shares, shape (resamples, size)."""
+    return (rng.multinomial(size, np.full(size, 1 / size), resamples) / size).astype(np.float32)
+
+
+def _resampled_means(wins: np.ndarray, seeds: np.ndarray, pos: np.ndarray, neg: np.ndarray) -> np.ndarray:
+    of_pos = np.einsum("spr,rp->sr", wins @ neg.T, pos, optimize=True)
+    return np.einsum("sr,rs->r", of_pos, seeds)
+
+
+# --- permutations and correlations ----------------------------------------------------------------------------------
+
+
+def permutation_p(observed: float, null: Sequence[float]) -> float:
+    """One-sided permutation p-value (b + 1)/(n + 1): never 0, valid at any number of permutations."""
+    null = _finite("null", null)
+    return float((np.sum(null >= observed) + 1) / (null.size + 1))
+
+
+def _fisher(r: float, se: float, level: float) -> Interval:
+    half = sps.norm.ppf((1 + level) / 2) * se
+    with np.errstate(divide="ignore"):
+        z = np.arctanh(r)
+    return Interval(float(r), float(np.tanh(z - half)), float(np.tanh(z + half)))
+
+
+def _pair(x, y) -> tuple[np.ndarray, np.ndarray]:
+    x, y = _finite("x", x), _finite("y", y)
+    if x.size != y.size or x.size < 4:
+        raise ValueError(f"x, y: got {x.size} and {y.size} values, expected two equally long vectors of at least 4")
+    return x, y
+
+
+def pearson_interval(x, y, level: float = 0.95) -> Interval:
+    """Pearson's r with Fisher's z interval, standard error 1/sqrt(n - 3)."""
+    x, y = _pair(x, y)
+    return _fisher(np.corrcoef(x, y)[0, 1], 1 / np.sqrt(x.size - 3), level)
+
+
+def spearman_interval(x, y, level: float = 0.95) -> Interval:
+    """Spearman's rho with Fisher's z interval and the standard error of Bonett and Wright (2000)."""
+    x, y = _pair(x, y)
+    rho = float(sps.spearmanr(x, y).statistic)
+    return _fisher(rho, np.sqrt((1 + rho**2 / 2) / (x.size - 3)), level)
