@@ -240,30 +240,34 @@ def manifest(data: str, profile: str) -> Path:
 
 
 def summary(data: str, profile: str, stream=None) -> None:
-    """Print the AUC of every table of the run, one line a data set, on one screen."""
+    """Print the AUC of every table of the run on one screen: the best model or setting, and ATSDP-NET beside it."""
     from rich.console import Console
     from rich.table import Table
 
     folder = paths.figures_dir(data, profile)
-    console = Console(file=stream, width=None if stream is None else 110)
+    console = Console(file=stream, width=None if sys.stdout.isatty() and stream is None else 110)
     out = Table(title=f"AUC, {data} data, {profile} profile", title_justify="left", box=None, pad_edge=False)
-    for column in ("table", "data set", "tier", "protocol", "best", "mean ± sd", "of", "paper's own"):
+    for column in ("table", "data set", "tier", "protocol", "best", "mean ± sd", "ATSDP-NET", "paper"):
         out.add_column(column, no_wrap=True)
     for name in TIDY_TABLES:
-        if not (folder / f"{name}.csv").exists():
-            continue
-        df = pd.read_csv(folder / f"{name}.csv", keep_default_na=True)
-        df = df[df["metric"] == "auc"].dropna(subset=["mean"])
-        key = "model" if "model" in df and df["model"].nunique() > 1 else "setting" if "setting" in df else "model"
-        for (dataset, tier, protocol), group in df.groupby(["dataset", "tier", "protocol"], sort=False):
-            top = group.loc[group["mean"].idxmax()]
-            paper = "" if pd.isna(top["paper"]) or tier == "simulated" else f"{top['paper']:.3f}"
-            spread = f"{top['mean']:.3f} ± {0 if pd.isna(top['std']) else top['std']:.3f}"
-            out.add_row(name, dataset, tier, str(protocol), str(top[key]), spread, str(len(group)), paper)
-    if out.row_count:
-        console.print(out)
-    else:
-        console.print("No AUC in the tables of this run yet.")
+        if (folder / f"{name}.csv").exists():
+            for row in _headlines(pd.read_csv(folder / f"{name}.csv")):
+                out.add_row(name, *row)
+    console.print(out if out.row_count else "No AUC in the tables of this run yet.")
+
+
+def _headlines(df: pd.DataFrame) -> Iterable[tuple[str, ...]]:
+    """One row of :func:`summary` a data set and protocol; the paper's value only beside the paper's own cells."""
+    df = df[df["metric"] == "auc"].dropna(subset=["mean"])
+    key = "setting" if "setting" in df and ("model" not in df or df["model"].nunique() == 1) else "model"
+    for (dataset, tier, protocol), group in df.groupby(["dataset", "tier", "protocol"], sort=False, dropna=False):
+        best = group.loc[group["mean"].idxmax()]
+        ours = group[group[key].astype(str).str.startswith("ATSDP")] if key == "model" else group.head(0)
+        paper = ours["paper"].dropna() if tier == "geo" else ours["paper"].head(0)
+        yield (
+            dataset, tier, str(protocol), str(best[key]), f"{best['mean']:.3f} ± {np.nan_to_num(best['std']):.3f}",
+            f"{ours['mean'].iloc[0]:.3f}" if len(ours) else "", f"{paper.iloc[0]:.3f}" if len(paper) else "",
+        )  # fmt: skip
 
 
 def differences(run: Path, reference: Path | dict[str, pd.DataFrame], tolerances: dict) -> list[str]:
