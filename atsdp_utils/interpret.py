@@ -53,15 +53,15 @@ def rank_sum(ranks: np.ndarray, sensitive: np.ndarray) -> tuple[np.ndarray, np.n
     ranks
         (n, genes) average ranks of the values within each column.
     sensitive
-        (n,) booleans.
+        (n,) booleans, or (labellings, n) with the same number of sensitive cells in each.
 
     Returns
     -------
     tuple of ndarray
-        z without tie correction, as ``scanpy.tl.rank_genes_groups(method="wilcoxon")`` computes it, and Cliff's delta
-        in [-1, 1]: P(a sensitive cell is higher) - P(it is lower).
+        Both (genes,), or (labellings, genes): z without tie correction, as scanpy's ``rank_genes_groups`` computes it,
+        and Cliff's delta in [-1, 1], P(a sensitive cell is higher) - P(it is lower).
     """
-    n, n1 = len(sensitive), int(sensitive.sum())
+    n, n1 = sensitive.shape[-1], int(sensitive.sum(axis=-1).flat[0])
     n0 = n - n1
     total = sensitive.astype(float) @ ranks
     z = (total - n1 * (n + 1) / 2) / np.sqrt(n1 * n0 * (n + 1) / 12)
@@ -260,24 +260,35 @@ class ListScorer:
             rows.append({"list": name} | fit | sizes | {"r_unshared": correlate(values[:, 3], values[:, 2])["r"]})
         return ScoreComparison(true, predicted, pd.DataFrame(scores), pd.DataFrame(rows))
 
-    def random_sets(self, comparison: ScoreComparison, n_sets: int, seed: int) -> pd.DataFrame:
-        """The paper's test: how well random lists, scored like the predicted one, follow the true score.
+    def nulls(self, comparison: ScoreComparison, y_pred, n_draws: int, seed: int) -> pd.DataFrame:
+        """Correlations with the score of the true list that arise without a good prediction.
+
+        *plain*: random genes, as many as the predicted list has (the paper's test); *matched*: random genes of the
+        same expression bins; *permuted*: the list that predictions dealt out to random cells give. Only the last keeps
+        what any list of differing genes shares, and only its p-values are uniform when predictions know nothing.
 
         Returns
         -------
         DataFrame
-            One row a random set: ``list``, ``null`` (*plain*, any genes, or *matched* for expression bin) and ``r``
-            with the score of the true list. No rows for a direction where a list is empty.
+            One row a draw: ``list, null, r``. No rows for a direction where a list is empty.
         """
+        rng = np.random.default_rng(seed)
+        sensitive = binary(np.asarray(y_pred)[self.derive])
+        z, _ = rank_sum(self._ranks, rng.permuted(np.tile(sensitive, (n_draws, 1)), axis=1))
         rows = []
-        strata = {"plain": np.zeros_like(self.bins), "matched": self.bins}
-        for name in DIRECTIONS:
+        for name, sign in zip(DIRECTIONS, (1, -1), strict=True):
             target, predicted = comparison.scores[f"true_{name}"].to_numpy(), comparison.predicted[name]
-            if len(predicted) and np.isfinite(target).all():
-                for kind, stratum in strata.items():
-                    member = draw_sets(stratum, predicted, n_sets, seed)
-                    r = null_correlations(self.X, target, member, self.bins)
-                    rows.append(pd.DataFrame({"list": name, "null": kind, "r": r}))
+            if not (len(predicted) and np.isfinite(target).all()):
+                continue
+            best = np.argpartition(-sign * z, len(predicted) - 1, axis=1)[:, : len(predicted)]
+            members = {
+                "plain": draw_sets(np.zeros_like(self.bins), predicted, n_draws, seed),
+                "matched": draw_sets(self.bins, predicted, n_draws, seed),
+                "permuted": membership(best, len(self.genes)),
+            }
+            for kind, member in members.items():
+                r = null_correlations(self.X, target, member, self.bins)
+                rows.append(pd.DataFrame({"list": name, "null": kind, "r": r}))
         return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=["list", "null", "r"])
 
     def shuffled(self, y_true, y_pred, n_shuffles: int, seed: int) -> pd.DataFrame:
@@ -294,7 +305,7 @@ class ListScorer:
 
 
 def null_table(comparison: ScoreComparison, null: pd.DataFrame) -> pd.DataFrame:
-    """Observed r against :meth:`ListScorer.random_sets`: ``list, null, r, null_mean, null_95, null_max, p``."""
+    """Observed r against :meth:`ListScorer.nulls`: ``list, null, r, null_mean, null_95, null_max, p``."""
     observed = comparison.table.set_index("list")["r"]
     rows = [
         {"list": name, "null": kind, "r": observed[name], "null_mean": draws.mean(), "null_95": draws.quantile(0.95),

@@ -71,7 +71,7 @@ def test_lists_are_empty_without_signal_and_then_nothing_is_correlated():
     scorer = interpret.ListScorer(null.X, null.genes, alpha=1e-6)
     comparison = scorer.compare(null.y, flip(null.y, 0.1))
     assert comparison.table["r"].isna().all() and (comparison.table["n_true"] == 0).all()
-    assert interpret.null_table(comparison, scorer.random_sets(comparison, 9, seed=0)).empty
+    assert interpret.null_table(comparison, scorer.nulls(comparison, null.y, 9, seed=0)).empty
 
 
 def test_labels_must_be_binary(cells):
@@ -132,9 +132,10 @@ def test_random_sets_have_the_composition_of_the_reference(cells):
 
 def test_good_predictions_beat_random_sets_and_wrong_ones_do_not(cells):
     scorer = interpret.ListScorer(cells.X, cells.genes, top=10)
-    good = scorer.compare(cells.y, flip(cells.y, 0.1))
-    table = interpret.null_table(good, scorer.random_sets(good, 99, seed=0))
-    assert len(table) == 4 and (table["p"] == 0.01).all() and (good.table["r"] > 0.8).all()
+    y_pred = flip(cells.y, 0.1)
+    good = scorer.compare(cells.y, y_pred)
+    table = interpret.null_table(good, scorer.nulls(good, y_pred, 99, seed=0))
+    assert len(table) == 6 and (table["p"] == 0.01).all() and (good.table["r"] > 0.8).all()
     bad = scorer.compare(cells.y, flip(cells.y, 0.9))  # lists trade places
     assert (bad.table["r"] < 0).all()
 
@@ -144,9 +145,10 @@ def test_p_values_are_uniform_when_nothing_is_planted():
     for seed in range(40):
         null = simulate(seed, cells=60, planted=0)
         scorer = interpret.ListScorer(null.X, null.genes, top=20, alpha=1.1)
-        comparison = scorer.compare(null.y, np.random.default_rng(1000 + seed).permutation(null.y))
-        table = interpret.null_table(comparison, scorer.random_sets(comparison, 99, seed))
-        p.append(table.set_index(["list", "null"]).at[("sensitive", "matched"), "p"])
+        y_pred = np.random.default_rng(1000 + seed).permutation(null.y)
+        comparison = scorer.compare(null.y, y_pred)
+        table = interpret.null_table(comparison, scorer.nulls(comparison, y_pred, 99, seed))
+        p.append(table.set_index(["list", "null"]).at[("sensitive", "permuted"), "p"])
     assert len(p) == 40 and sps.kstest(p, "uniform").pvalue > 0.01
 
 
