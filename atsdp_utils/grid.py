@@ -1,0 +1,255 @@
+"""Run lists of tasks in parallel, once each: result cache, resume, progress, plan.
+
+Every finished task is one file, written atomically and named by the hash of everything it depends on. So a run can be
+killed at any moment, resumed, spread over machines and merged by copying files; a changed setting or module recomputes
+only what it touches. Tasks are independent and single-threaded: the results are the same for any number of workers and
+for either backend.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from . import cache, config, paths, preprocess, protocols
+from .protocols import Result, Task
+
+ARRAYS = ("row", "y", "p", "fold")
+SCALARS = ("seconds", "parameters", "chosen")
+#: Environment variable with the address of a dask scheduler; without it ``BACKEND=dask`` starts a local cluster.
+SCHEDULER = "ATSDP_DASK_SCHEDULER"
+#: A pool that lost workers is started again this often without any task finishing in between.
+MAX_RESTARTS = 3
+
+
+def result_path(key: str):
+    """File of a result."""
+    return paths.RESULTS / key[:2] / f"{key}.npz"
+
+
+def save(result: Result, key: str) -> None:
+    """Write a result atomically."""
+    about = {"task": dataclasses.asdict(result.task)} | {k: getattr(result, k) for k in SCALARS}
+
+    def write(temporary: str) -> None:
+        with open(temporary, "wb") as handle:
+            np.savez(handle, about=json.dumps(about), **{f: getattr(result, f) for f in ARRAYS})
+
+    cache.write_atomically(result_path(key), write)
+
+
+def load(task: Task, key: str) -> Result | None:
+    """A cached result, or None; an unreadable file counts as absent and is removed, so that it is made again."""
+    path = result_path(key)
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as z:
+            about = json.loads(str(z["about"]))
+            arrays = {f: z[f] for f in ARRAYS}
+    except Exception as error:
+        warnings.warn(f"{path}: unreadable ({error}); computing it again", stacklevel=2)
+        path.unlink(missing_ok=True)
+        return None
+    scalars = {k: about[k] for k in SCALARS}
+    return Result(task, **arrays, **scalars | {"chosen": tuple(scalars["chosen"])})
+
+
+def one_thread() -> None:
+    """One thread a worker: workers do not compete, and sums have one order."""
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[variable] = "1"
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+def _work(task: Task, key: str) -> str:
+    """Body of a worker: run one task and store it. Only the key travels back."""
+    one_thread()
+    import torch
+
+    torch.set_num_threads(1)
+    if not result_path(key).exists():
+        save(protocols.run_task(task), key)
+    return key
+
+
+def _prepare_bulk(task: Task) -> None:
+    """Body of a worker: the bulk stage of a task, into the cache."""
+    one_thread()
+    import torch
+
+    torch.set_num_threads(1)
+    protocols.build(task, protocols.spec_of(task)).start(0, protocols.bulk_side(task))
+
+
+def _bulk_stages(tasks: Iterable[Task]) -> list[Task]:
+    """One task for each distinct bulk stage among `tasks`: computed first, so that no two workers train the same."""
+    stages: dict[tuple, Task] = {}
+    for task in tasks:
+        if task.model in (protocols.ATSDP, protocols.BULK_ONLY):
+            spec, profile = protocols.spec_of(task), config.profile(task.profile)
+            how = task.options.get("balance") if task.protocol in "UB" else None
+            sizes = protocols.architecture(spec, task.options)
+            cfg = protocols.training(spec, profile, task.options, bulk_balance=how)
+            genes = task.dataset.replace("-null", "")
+            stages.setdefault((genes, spec.drug, task.seed, sizes, cfg.noise, cfg.balance), task)
+    return list(stages.values())
+
+
+def run(tasks: Sequence[Task], *, jobs: int = 1, backend: str = "loky", label: str = "grid") -> list[Result]:
+    """Results of `tasks`, in their order; what is in the cache is read, the rest is computed and stored.
+
+    Parameters
+    ----------
+    jobs
+        Worker processes; 1 runs in this process.
+    backend
+        ``loky`` (joblib) or ``dask`` (extra ``[cluster]``; the address of a scheduler in ``ATSDP_DASK_SCHEDULER``).
+    label
+        Name of the progress bar.
+
+    Raises
+    ------
+    RuntimeError
+        If workers keep dying (for example, memory runs out); what was finished is kept.
+    """
+    for name in {t.dataset for t in tasks if t.protocol != "B"}:
+        preprocess.prepare(name)
+    keys = [protocols.key(t) for t in tasks]
+    todo = {k: t for k, t in zip(keys, tasks, strict=True) if load(t, k) is None}
+    if todo:
+        stages = _bulk_stages(todo.values())
+        _all_done(_prepare_bulk, [(t,) for t in stages], jobs, backend, f"{label}: bulk stage")
+        _all_done(_work, [(t, k) for k, t in todo.items()], jobs, backend, label)
+    results = [load(t, k) for t, k in zip(tasks, keys, strict=True)]
+    missing = [t for t, r in zip(tasks, results, strict=True) if r is None]
+    if missing:
+        raise RuntimeError(f"{len(missing)} results vanished from {paths.RESULTS}, first {missing[0]}; run again")
+    return results
+
+
+def _all_done(function, arguments: list[tuple], jobs: int, backend: str, label: str) -> None:
+    if not arguments:
+        return
+    bar = tqdm(total=len(arguments), desc=label, unit="task", mininterval=2, file=sys.stderr, dynamic_ncols=True)
+    with bar:
+        if backend == "dask":
+            finished: Iterator[int] = _dask(function, arguments, jobs)
+        elif backend == "loky":
+            finished = _loky(function, arguments, jobs) if jobs > 1 else _here(function, arguments)
+        else:
+            raise ValueError(f"BACKEND: got {backend!r}, expected 'loky' or 'dask'")
+        for _ in finished:
+            bar.update()
+
+
+def _here(function, arguments: list[tuple]) -> Iterator[int]:
+    for i, a in enumerate(arguments):
+        function(*a)
+        yield i
+
+
+def _indexed(function, index: int, arguments: tuple) -> int:
+    function(*arguments)
+    return index
+
+
+def _loky(function, arguments: list[tuple], jobs: int) -> Iterator[int]:
+    """Unordered results of a pool; a killed worker costs what was running, and the pool starts again."""
+    from joblib import Parallel, delayed
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    left, restarts = dict(enumerate(arguments)), 0
+    while left:
+        try:
+            calls = (delayed(_indexed)(function, i, a) for i, a in list(left.items()))
+            for i in Parallel(jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs")(calls):
+                del left[i]
+                restarts = 0
+                yield i
+        except TerminatedWorkerError as error:
+            restarts += 1
+            if restarts > MAX_RESTARTS:
+                raise RuntimeError(
+                    f"workers died {restarts} times in a row with {len(left)} tasks left (out of memory? try a smaller "
+                    "JOBS); finished tasks are kept, run again to continue"
+                ) from error
+            print(f"a worker was killed; starting again with {len(left)} tasks left", file=sys.stderr)
+
+
+def _dask(function, arguments: list[tuple], jobs: int) -> Iterator[int]:
+    """The same on a dask cluster; dask itself runs the tasks of a lost worker again."""
+    from distributed import Client, LocalCluster, as_completed
+
+    address = os.environ.get(SCHEDULER)
+    cluster = None if address else LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
+    try:
+        with Client(address or cluster) as client:
+            futures = [client.submit(_indexed, function, i, a, pure=False) for i, a in enumerate(arguments)]
+            for future in as_completed(futures):
+                yield future.result()
+    finally:
+        if cluster is not None:
+            cluster.close()
+
+
+def plan(tables: dict[str, list[Task]]) -> pd.DataFrame:
+    """What a run would do: per table its trainings, how many are done and left, and the projected hours on one worker.
+
+    The projection takes the median seconds of finished results of the same protocol, model and data set under the same
+    profile, else of the nearest ones (any data set, then any profile scaled by folds); `measured` says what share of
+    the tasks left had the former.
+    """
+    timings = _timings()
+    rows, counted = [], set()
+    for table, tasks in tables.items():
+        for name in {t.dataset for t in tasks if t.protocol != "B"}:
+            preprocess.prepare(name)
+        left = []
+        for task in tasks:
+            k = protocols.key(task)
+            if not result_path(k).exists() and k not in counted:
+                left.append(task)
+                counted.add(k)
+        guesses = [_guess(t, timings) for t in left]
+        seconds = np.array([g[0] for g in guesses], float)
+        exact = float(np.mean([g[1] for g in guesses])) if guesses else 1.0
+        trainings = sum(max(1, t.folds) for t in tasks)
+        rows.append((table, len(tasks), trainings, len(tasks) - len(left), len(left), seconds.sum() / 3600, exact))
+    columns = ["table", "tasks", "trainings", "done", "left", "hours_one_worker", "measured"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _timings() -> pd.DataFrame:
+    rows = []
+    for path in paths.RESULTS.glob("*/*.npz"):
+        try:
+            with np.load(path, allow_pickle=False) as z:
+                about = json.loads(str(z["about"]))
+        except Exception:
+            continue
+        task = about["task"]
+        rows.append({k: task[k] for k in ("protocol", "model", "dataset", "profile")}
+                    | {"seconds": about["seconds"] / max(1, task["folds"])})  # fmt: skip
+    return pd.DataFrame(rows, columns=["protocol", "model", "dataset", "profile", "seconds"])
+
+
+def _guess(task: Task, timings: pd.DataFrame) -> tuple[float, bool]:
+    """Projected seconds of a task, and whether the same kind was measured under the same profile."""
+    found = timings[(timings.protocol == task.protocol) & (timings.model == task.model)]
+    for exact, columns in ((True, ["dataset", "profile"]), (False, ["profile"]), (False, ["dataset"]), (False, [])):
+        same = found
+        for column in columns:
+            same = same[same[column] == getattr(task, column)]
+        if len(same):
+            return float(same.seconds.median()) * max(1, task.folds), exact
+    return float("nan"), False

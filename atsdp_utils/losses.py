@@ -1,0 +1,70 @@
+"""The terms of equation 16 beside the class loss: MMD (equation 15) and the cluster regulariser (equation 17)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+#: Multiples of the median squared distance used as RBF bandwidths.
+BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
+
+
+def rbf(squared_distance: Tensor, scale: Tensor | float) -> Tensor:
+    """Mean of RBF kernels exp(-d^2 / (b * scale)) over the bandwidth multiples b."""
+    return torch.stack([torch.exp(-squared_distance / (b * scale)) for b in BANDWIDTHS]).mean(0)
+
+
+def mmd2(x: Tensor, y: Tensor, scale: Tensor | float | None = None) -> Tensor:
+    r"""Squared maximum mean discrepancy of two samples of embeddings (equation 15, squared; V-statistic).
+
+    .. math:: \| \tfrac1n \sum_i \phi(x_i) - \tfrac1m \sum_j \phi(y_j) \|_H^2
+              = \overline{k(x, x')} - 2\, \overline{k(x, y)} + \overline{k(y, y')}
+
+    Parameters
+    ----------
+    x, y
+        (n, d) and (m, d).
+    scale
+        Squared length scale; by default the median squared distance of the pooled sample, without gradient.
+
+    Returns
+    -------
+    Tensor
+        A scalar >= 0, differentiable in `x` and `y`.
+    """
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
+        raise ValueError(f"x, y: got shapes {tuple(x.shape)} and {tuple(y.shape)}, expected (n, d) and (m, d)")
+    pooled = torch.cat([x, y])
+    squared = (pooled.square().sum(1)[:, None] + pooled.square().sum(1) - 2 * pooled @ pooled.T).clamp_min(0)
+    if scale is None:
+        off_diagonal = ~torch.eye(len(pooled), dtype=torch.bool, device=pooled.device)
+        scale = squared.detach()[off_diagonal].median().clamp_min(1e-12)
+    kernel = rbf(squared, scale)
+    n = len(x)
+    return kernel[:n, :n].mean() - 2 * kernel[:n, n:].mean() + kernel[n:, n:].mean()
+
+
+def cluster_dissimilarity(z: Tensor, cluster: Tensor) -> Tensor:
+    r"""Regulariser of equation 17 as read in ambiguity 14: mean within-cluster :math:`1 - \cos` of embeddings.
+
+    The mean cosine over the pairs of a cluster of n unit vectors u is
+    :math:`(\|\sum u\|^2 - n) / (n (n - 1))`, so no pair is formed. Clusters of one cell do not count.
+
+    Parameters
+    ----------
+    z
+        Embeddings (n, d).
+    cluster
+        Louvain cluster of each cell, (n,) int64.
+    """
+    unit = torch.nn.functional.normalize(z, dim=1)
+    _, index = torch.unique(cluster, return_inverse=True)
+    k = int(index.max()) + 1
+    totals = torch.zeros(k, z.shape[1], dtype=z.dtype, device=z.device).index_add(0, index, unit)
+    size = torch.bincount(index, minlength=k).to(z.dtype)
+    several = size > 1
+    if not several.any():
+        return z.sum() * 0
+    size, totals = size[several], totals[several]
+    cosine = (totals.square().sum(1) - size) / (size * (size - 1))
+    return (1 - cosine).mean()

@@ -1,0 +1,204 @@
+"""The network: denoising autoencoder, multi-head attention over tokens, predictor (section 2.4, equations 1-11).
+
+Nothing here knows of files, AnnData or training. Symbols are the paper's: E_g and E_t are the encoders of the
+source (bulk) and target (single-cell) domains, D the decoder, P the predictor with attention inside.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .config import Architecture
+
+
+def corrupt(x: Tensor, p: float, generator: torch.Generator | None = None) -> Tensor:
+    """Noise injection G of equation 1: each value is kept with probability 1 - p, else set to zero.
+
+    Parameters
+    ----------
+    x
+        Values, any shape.
+    p
+        Masking probability F_g, in [0, 1).
+    generator
+        Source of randomness; the global one if None.
+
+    Returns
+    -------
+    Tensor
+        X', same shape as `x`; the kept values are not rescaled.
+    """
+    if not 0 <= p < 1:
+        raise ValueError(f"p: got {p}, expected a masking probability in [0, 1)")
+    keep = torch.rand(x.shape, generator=generator, device=x.device) >= p
+    return x * keep
+
+
+def _hidden(sizes: tuple[int, ...], dropout: float, *, norm: bool) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+        layers.append(nn.Linear(n_in, n_out))
+        if norm:
+            layers.append(nn.BatchNorm1d(n_out))
+        layers += [nn.ReLU(), nn.Dropout(dropout)]
+    return layers
+
+
+class Encoder(nn.Sequential):
+    """E: Linear-BatchNorm-ReLU-Dropout per hidden size, then a linear bottleneck; (n, genes) to (n, bottleneck)."""
+
+    def __init__(self, n_genes: int, arch: Architecture) -> None:
+        hidden = _hidden((n_genes, *arch.encoder), arch.dropout, norm=True)
+        super().__init__(*hidden, nn.Linear(arch.encoder[-1], arch.bottleneck))
+        self.n_genes = n_genes
+
+
+class Decoder(nn.Sequential):
+    """D: mirror image of the encoder; (n, bottleneck) to (n, genes)."""
+
+    def __init__(self, n_genes: int, arch: Architecture) -> None:
+        mirrored = arch.encoder[::-1]
+        hidden = _hidden((arch.bottleneck, *mirrored), arch.dropout, norm=True)
+        super().__init__(*hidden, nn.Linear(mirrored[-1], n_genes))
+
+
+class DenoisingAutoencoder(nn.Module):
+    """Equations 1-3 (and 12-14 for single cells): X'' = D(E(X')), trained against the clean X."""
+
+    def __init__(self, n_genes: int, arch: Architecture) -> None:
+        super().__init__()
+        self.encoder = Encoder(n_genes, arch)
+        self.decoder = Decoder(n_genes, arch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reconstruct (n, genes) values from (n, genes) corrupted ones."""
+        return self.decoder(self.encoder(x))
+
+
+class MultiHeadAttention(nn.Module):
+    """Equations 4-9: h scaled dot-product heads, concatenated and mixed by W^O.
+
+    Parameters
+    ----------
+    dim
+        Width of a token; divisible by `heads`, d_k = dim / heads.
+    heads
+        Number of heads h.
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        if heads < 1 or dim % heads:
+            raise ValueError(f"heads: got {heads}, expected a divisor of the token width {dim}")
+        self.heads = heads
+        self.w_q, self.w_k, self.w_v, self.w_o = (nn.Linear(dim, dim) for _ in range(4))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Attend within a sequence.
+
+        Parameters
+        ----------
+        x
+            (n, tokens, dim).
+
+        Returns
+        -------
+        tuple
+            The mixed tokens (n, tokens, dim) and the weights (n, heads, tokens, tokens), each row summing to 1.
+        """
+        n, t, dim = x.shape
+        q, k, v = (w(x).view(n, t, self.heads, -1).transpose(1, 2) for w in (self.w_q, self.w_k, self.w_v))
+        weights = torch.softmax(q @ k.transpose(-2, -1) / math.sqrt(dim // self.heads), dim=-1)
+        return self.w_o((weights @ v).transpose(1, 2).reshape(n, t, dim)), weights
+
+
+class AttentionBlock(nn.Module):
+    """Attention on the embedding, with residual and layer norm, under one of the readings of ambiguity 9.
+
+    ``tokens`` splits the embedding into T tokens with learned token embeddings. ``single`` (one token, weights
+    identically 1) and ``batch`` (the cells of a batch as one sequence) exist to demonstrate what those readings do;
+    ``linear`` is the width-matched control without attention.
+    """
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__()
+        self.reading = arch.attention
+        self.width = arch.tokens * arch.token_dim
+        self.shape = {
+            "tokens": (arch.tokens, arch.token_dim),
+            "single": (1, self.width),
+            "batch": (1, self.width),
+            "linear": (1, self.width),
+        }
+        if self.reading not in self.shape:
+            raise ValueError(f"attention: got {self.reading!r}, expected one of {', '.join(self.shape)}")
+        tokens, dim = self.shape[self.reading]
+        narrow = arch.bottleneck != self.width
+        self.project = nn.Linear(arch.bottleneck, self.width) if narrow else nn.Identity()
+        self.position = nn.Parameter(0.02 * torch.randn(tokens, dim)) if self.reading == "tokens" else None
+        self.mix = nn.Linear(dim, dim) if self.reading == "linear" else MultiHeadAttention(dim, arch.heads)
+        self.norm = nn.LayerNorm(dim)
+
+    def tokens(self, z: Tensor) -> Tensor:
+        """Arrange (n, bottleneck) embeddings as the sequence that is attended: (n, T, d), or (1, n, width)."""
+        x = self.project(z)
+        if self.reading == "batch":
+            return x.unsqueeze(0)
+        x = x.view(len(z), *self.shape[self.reading])
+        return x if self.position is None else x + self.position
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map (n, bottleneck) embeddings to (n, width)."""
+        x = self.tokens(z)
+        mixed = self.mix(x) if self.reading == "linear" else self.mix(x)[0]
+        return self.norm(x + mixed).reshape(len(z), self.width)
+
+    def weights(self, z: Tensor) -> Tensor:
+        """Attention weights (n, heads, T, T) of embeddings; (1, heads, n, n) under the ``batch`` reading."""
+        return self.mix(self.tokens(z))[1]
+
+
+class Predictor(nn.Module):
+    """P: attention and a multilayer perceptron with two logits (equations 10-11). ``heads=0`` removes the attention."""
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__()
+        self.attention = AttentionBlock(arch) if arch.heads else None
+        width = self.attention.width if self.attention else arch.bottleneck
+        self.mlp = nn.Sequential(
+            *_hidden((width, *arch.predictor), arch.dropout, norm=False), nn.Linear(arch.predictor[-1], 2)
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Logits (n, 2), resistant then sensitive, of embeddings (n, bottleneck)."""
+        return self.mlp(z if self.attention is None else self.attention(z))
+
+
+class ATSDPNet(nn.Module):
+    """E_g, E_t and P of equation 16.
+
+    E_t starts as a copy of E_g (shared gene space). For the separate gene space, assign an encoder with the same
+    bottleneck to :attr:`target`.
+    """
+
+    def __init__(self, n_genes: int, arch: Architecture, encoder: Encoder | None = None) -> None:
+        super().__init__()
+        self.arch = arch
+        self.source = encoder or Encoder(n_genes, arch)
+        self.target = copy.deepcopy(self.source)
+        self.predictor = Predictor(arch)
+
+    def embed(self, x: Tensor, domain: str = "target") -> Tensor:
+        """Embeddings (n, bottleneck) by E_t (``target``) or E_g (``source``)."""
+        encoders = {"source": self.source, "target": self.target}
+        if domain not in encoders:
+            raise ValueError(f"domain: got {domain!r}, expected 'source' or 'target'")
+        return encoders[domain](x)
+
+    def forward(self, x: Tensor, domain: str = "target") -> Tensor:
+        """Logits (n, 2) of standardised expression (n, genes)."""
+        return self.predictor(self.embed(x, domain))

@@ -1,0 +1,377 @@
+"""One training task from split to predictions: the protocols U, S and F, and the bulk hold-out B.
+
+Everything fitted (scaler, sampler, early stopping, threshold) sees training rows only. Nothing here knows of files of
+results or parallel workers; that is :mod:`atsdp_utils.grid`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from . import cache, config, datasets, paths, preprocess
+from .config import Architecture, Dataset, Profile, Training
+
+ATSDP = "ATSDP-NET"
+NO_TRANSFER = "ATSDP-NET (no transfer)"
+BULK_ONLY = "ATSDP-NET (bulk only)"
+_ARCHITECTURE = {f.name for f in dataclasses.fields(Architecture)}
+_TRAINING = {f.name for f in dataclasses.fields(Training)}
+#: Settings of a task that are neither sizes nor training settings nor hyperparameters of a baseline.
+_TASK_SETTINGS = {
+    "max_genes",
+    "balance",
+    "permute",
+    "strict",
+    "k",
+    "train_cultures",
+    "test_cultures",
+    "gene_space",
+    "shuffle_genes",
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One entry of a grid; folds run inside it.
+
+    Attributes
+    ----------
+    dataset
+        A single-cell set; under protocol B a drug.
+    protocol
+        ``S`` supervised cross-validation, ``U`` unsupervised transfer, ``F`` few-shot, ``B`` held-out bulk lines.
+    model
+        ``ATSDP-NET`` (or one of its variants) or a name of ``baselines.REGISTRY``.
+    profile
+        Name of the profile: sizes of the computation.
+    setting
+        Overrides as pairs: sizes (``heads``), training (``omega``), ``balance``, a baseline's hyperparameters;
+        ``permute`` (labels shuffled), ``strict`` (holiday cells out), ``k`` (labelled cells a class, F),
+        ``train_cultures`` and ``test_cultures`` (stress split), ``gene_space`` (``separate``),
+        ``tune`` (inner search of a baseline's settings).
+    seed
+        Seed of the model; of the bulk split; of the labelled cells under F.
+    folds, repeat
+        Folds of S (0 elsewhere) and which repeat of the partition.
+    """
+
+    dataset: str
+    protocol: str
+    model: str
+    profile: str
+    setting: tuple[tuple[str, object], ...] = ()
+    seed: int = 0
+    folds: int = 0
+    repeat: int = 0
+
+    @property
+    def options(self) -> dict[str, object]:
+        """The setting as a dictionary."""
+        return dict(self.setting)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Predictions of a task, one row per scored cell (or line).
+
+    Attributes
+    ----------
+    row
+        Index of the cell in the prepared (and sub-sampled) set, or of the line.
+    y, p, fold
+        True label, P(sensitive), fold that predicted it.
+    seconds
+        Wall time of the trainings, all folds.
+    parameters
+        Trainable parameters of the model, 0 where it does not count them.
+    chosen
+        Hyperparameters that tuning chose, one dictionary a fold; empty without tuning.
+    """
+
+    task: Task
+    row: np.ndarray
+    y: np.ndarray
+    p: np.ndarray
+    fold: np.ndarray
+    seconds: float
+    parameters: int
+    chosen: tuple[dict, ...] = ()
+
+
+def architecture(spec: Dataset, options: dict) -> Architecture:
+    """Table 2's sizes with the task's overrides."""
+    return replace(spec.architecture, **{k: v for k, v in options.items() if k in _ARCHITECTURE})
+
+
+def training(spec: Dataset, profile: Profile, options: dict, *, bulk_balance: str | None = None) -> Training:
+    """The profile's training settings with the task's overrides; bulk rows balanced as the paper chose for the set."""
+    cfg = replace(profile.training, balance=bulk_balance or spec.balance)
+    return replace(cfg, **{k: v for k, v in options.items() if k in _TRAINING - {"balance"}})
+
+
+@lru_cache(maxsize=4)
+def cells_of(dataset: str, profile: str) -> preprocess.Cells:
+    """The prepared set, sub-sampled as the profile says."""
+    return preprocess.subsample(preprocess.load_prepared(dataset), config.profile(profile).max_cells)
+
+
+@lru_cache(maxsize=4)
+def source_of(dataset: str, profile: str, seed: int) -> preprocess.Source:
+    """The bulk side of a set under a profile."""
+    return preprocess.source_domain(cells_of(dataset, profile), config.profile(profile).max_genes, seed)
+
+
+def splits(cells: preprocess.Cells, folds: int, repeat: int) -> np.ndarray:
+    """Fold of each cell, (cells,), -1 without a label; stratified by label, saved once, shared by all models.
+
+    Raises
+    ------
+    ValueError
+        If a class has fewer cells than folds.
+    """
+    rarest = int(np.bincount(cells.y[cells.labelled], minlength=2).min())
+    if rarest < folds:
+        raise ValueError(f"folds: got {folds} for {cells.name}, expected at most {rarest} (cells of the rarer class)")
+    path = paths.SPLITS / f"{cells.name}-{folds}fold-repeat{repeat}-{cells.sha256[:12]}.npy"
+    if not path.exists():
+        from sklearn.model_selection import StratifiedKFold
+
+        fold = np.full(len(cells.y), -1, np.int16)
+        rows = cells.labelled
+        for i, (_, test) in enumerate(
+            StratifiedKFold(folds, shuffle=True, random_state=repeat).split(rows, cells.y[rows])
+        ):
+            fold[rows[test]] = i
+        cache.write_atomically(path, lambda temporary: np.save(temporary, fold))
+    return np.load(path, allow_pickle=False)
+
+
+def build(task: Task, spec: Dataset):
+    """The model of a task, unfitted."""
+    profile, options = config.profile(task.profile), task.options
+    if task.model in (ATSDP, NO_TRANSFER, BULK_ONLY):
+        from .train import ATSDP as Network
+
+        bulk_balance = options.get("balance") if task.protocol in "UB" else None
+        cfg = training(spec, profile, options, bulk_balance=bulk_balance)
+        return Network(seed=task.seed, arch=architecture(spec, options), cfg=cfg, pretrained=task.model != NO_TRANSFER)
+    from .baselines import REGISTRY
+
+    if task.model not in REGISTRY:
+        raise KeyError(f"model: got {task.model!r}, expected {ATSDP}, its variants or one of {', '.join(REGISTRY)}")
+    entry = REGISTRY[task.model]
+    own = {k: v for k, v in options.items() if k not in _TASK_SETTINGS}
+    return entry.factory(seed=task.seed, **(entry.hyperparameters | own))
+
+
+def code_of(task: Task) -> str:
+    """Version of the code that a task's result depends on."""
+    shared = ("protocols.py", "preprocess.py")
+    if task.model in (ATSDP, NO_TRANSFER, BULK_ONLY):
+        return cache.code_version("model.py", "losses.py", "train.py", *shared)
+    return cache.code_version(*_baseline_modules(task.model), *shared)
+
+
+def _baseline_modules(name: str) -> list[str]:
+    """Files that a baseline is made of: its own, the shared loop, and those of a model that it wraps."""
+    from .baselines import REGISTRY
+
+    entry = REGISTRY[name]
+    own = entry.factory.path.partition(":")[0].lstrip(".")
+    wrapped = _baseline_modules(entry.hyperparameters["of"]) if "of" in entry.hyperparameters else []
+    return sorted({f"baselines/{own}.py", "baselines/_torch.py", "baselines/_rows.py", *wrapped})
+
+
+def key(task: Task) -> str:
+    """Key of a task's result: what is trained, on which values and split, by which code."""
+    spec, profile = spec_of(task), config.profile(task.profile)
+    plain = dataclasses.asdict(task) | {"profile": None}
+    sizes = (profile.max_genes, profile.max_cells, architecture(spec, task.options), training(spec, profile, {}))
+    if task.model not in (ATSDP, NO_TRANSFER, BULK_ONLY):
+        from .baselines import REGISTRY
+
+        entry = REGISTRY[task.model]
+        sizes = (profile.max_genes, profile.max_cells, spec.balance, entry.hyperparameters, entry.grid)
+    data = task.dataset if task.protocol == "B" else cells_of(task.dataset, task.profile).sha256
+    split = (
+        splits(cells_of(task.dataset, task.profile), task.folds, task.repeat)
+        if task.protocol == "S" and task.folds
+        else 0
+    )
+    return cache.key(sorted(plain.items()), sizes, data, split, code_of(task))
+
+
+def spec_of(task: Task) -> Dataset:
+    """The data set; under protocol B a stand-in with the drug and Table 2's sizes of DATA1."""
+    return Dataset(task.dataset, "real", task.dataset) if task.protocol == "B" else config.DATASETS[task.dataset]
+
+
+def run_task(task: Task) -> Result:
+    """Train and predict; one entry of the grid."""
+    started = time.perf_counter()
+    runner = {"S": _supervised, "U": _unsupervised, "F": _few_shot, "B": _bulk}
+    if task.protocol not in runner:
+        raise ValueError(f"protocol: got {task.protocol!r}, expected one of {', '.join(runner)}")
+    row, y, p, fold, models = runner[task.protocol](task)
+    parameters = int(getattr(models[-1], "n_parameters", 0) or 0)
+    chosen = tuple(m.chosen_ for m in models if hasattr(m, "chosen_"))
+    return Result(task, row, y, p, fold, time.perf_counter() - started, parameters, chosen)
+
+
+def bulk_side(task: Task) -> preprocess.Source:
+    """Bulk rows of a task: on the genes shared with its cells, or (protocol B) on all genes of the bulk matrix."""
+    if task.protocol != "B":
+        return source_of(task.dataset, task.profile, task.seed)
+    bulk = datasets.load_bulk(task.dataset)
+    genes = preprocess.shared_genes(bulk, bulk.genes, task.options.get("max_genes", len(bulk.genes)))
+    return preprocess.bulk_source(bulk, genes, task.seed)
+
+
+def _features(task: Task, source: preprocess.Source) -> np.ndarray:
+    """Columns that the model sees: shared genes, or the library size alone; genes shuffled as a control if asked."""
+    cells = cells_of(task.dataset, task.profile)
+    if _wants_library_size(task.model):
+        return np.log1p(np.nan_to_num(cells.library_size))[:, None].astype(np.float32)
+    return preprocess.columns(cells.X, cells.genes, source.genes)
+
+
+def _wants_library_size(model: str) -> bool:
+    if model in (ATSDP, NO_TRANSFER, BULK_ONLY):
+        return False
+    from .baselines import REGISTRY
+
+    return REGISTRY[model].features == "library_size"
+
+
+def _labels(task: Task) -> np.ndarray:
+    """Labels that the task learns and is scored on: the paper's counting, or the strict one, or shuffled ones."""
+    cells = cells_of(task.dataset, task.profile)
+    y = (cells.strict if task.options.get("strict") else cells.y).copy()
+    if task.options.get("permute"):
+        rows = np.flatnonzero(y >= 0)
+        y[rows] = np.random.default_rng([task.seed, 77]).permutation(y[rows])
+    return y
+
+
+def fit_fold(task: Task, X: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray, source: preprocess.Source):
+    """Scale, balance and fit on the rows `train`; P(sensitive) of the rows `test`. All that touches a fold is here."""
+    spec = spec_of(task)
+    scaler = preprocess.Standardizer().fit(X[train])
+    x_train, how = scaler.transform(X[train]), _balance(task, spec)
+    model = build(task, spec)
+    if task.options.get("tune"):
+        model = _tuned(task, x_train, y[train], how, source)
+    xb, yb, weight = preprocess.balance(x_train, y[train], how, task.seed)
+    model.fit(xb, yb, weight=weight, source=source)
+    return model.predict_proba(scaler.transform(X[test])), model
+
+
+def _balance(task: Task, spec: Dataset) -> str:
+    """How training rows are balanced: as the task says, else as the paper chose; not for models that must not be."""
+    if task.model not in (ATSDP, NO_TRANSFER, BULK_ONLY):
+        from .baselines import REGISTRY
+
+        if not REGISTRY[task.model].balanced:
+            return "none"
+    return task.options.get("balance", spec.balance)
+
+
+def _tuned(task: Task, X: np.ndarray, y: np.ndarray, how: str, source: preprocess.Source):
+    """A baseline with the setting that inner rows of these training rows chose (``chosen_``), unfitted."""
+    from .baselines import REGISTRY, tune
+
+    entry = REGISTRY[task.model]
+    found = tune(
+        entry, X, y, source=source, balance=lambda a, b: preprocess.balance(a, b, how, task.seed), seed=task.seed
+    )
+    model = entry.make(seed=task.seed, **found.best)
+    model.chosen_ = found.best
+    return model
+
+
+def _supervised(task: Task):
+    cells, source = cells_of(task.dataset, task.profile), source_of(task.dataset, task.profile, task.seed)
+    X = _features(task, source)
+    y, options = _labels(task), task.options
+    if "train_cultures" in options:
+        fold = np.where(np.isin(cells.group, options["test_cultures"]), 0, -2)
+        fold[np.isin(cells.group, options["train_cultures"])] = 1
+        wanted = [0]
+    else:
+        fold = splits(cells, task.folds, task.repeat).astype(int)
+        wanted = range(task.folds)
+    fold = np.where(y >= 0, fold, -2)
+    p, models = np.full(len(y), np.nan), []
+    for i in wanted:
+        test, train = np.flatnonzero(fold == i), np.flatnonzero((fold != i) & (fold > -2))
+        p[test], model = fit_fold(task, X, y, train, test, source)
+        models.append(model)
+    rows = np.flatnonzero(np.isin(fold, list(wanted)))
+    return rows, y[rows], p[rows], fold[rows], models
+
+
+def _unsupervised(task: Task):
+    """Bulk labels only; the scaler of the cells may see all cells, because it sees no label."""
+    source = source_of(task.dataset, task.profile, task.seed)
+    X = _features(task, source)
+    y = _labels(task)
+    X = preprocess.Standardizer().fit(X).transform(X)
+    spec = spec_of(task)
+    model = build(task, spec)
+    if task.model == ATSDP:
+        if task.options.get("gene_space") == "separate":
+            X = _own_genes(task, X.shape[1])
+            model.fit_transfer_separate(X, source)
+        else:
+            model.fit_transfer(X, source)
+    elif task.model == BULK_ONLY:
+        model.fit_bulk(source)
+    else:
+        rows = source.fit_rows
+        how = _balance(task, spec)
+        xb, yb, weight = preprocess.balance(source.X[rows], source.y[rows], how, task.seed)
+        model.fit(xb, yb, weight=weight, source=source)
+    rows = np.flatnonzero(y >= 0)
+    return rows, y[rows], model.predict_proba(X[rows]), np.zeros(len(rows), int), [model]
+
+
+def _own_genes(task: Task, n_genes: int) -> np.ndarray:
+    """The set's own most variable genes, standardised: the separate gene space."""
+    cells = cells_of(task.dataset, task.profile)
+    top = np.sort(np.argsort(-cells.X.var(0), kind="stable")[:n_genes])
+    return preprocess.Standardizer().fit(cells.X[:, top]).transform(cells.X[:, top])
+
+
+def _few_shot(task: Task):
+    """k labelled cells a class, drawn by the seed; scored on all other labelled cells."""
+    source = source_of(task.dataset, task.profile, task.seed)
+    X, y, k = _features(task, source), _labels(task), int(task.options["k"])
+    X = preprocess.Standardizer().fit(X).transform(X)
+    rng = np.random.default_rng([task.seed, 79])
+    few = np.concatenate([rng.choice(np.flatnonzero(y == label), k, replace=False) for label in (0, 1)])
+    rows = np.setdiff1d(np.flatnonzero(y >= 0), few)
+    model = build(task, spec_of(task))
+    if task.model == ATSDP:
+        model.fit_few(X, X[few], y[few], source=source)
+    else:
+        model.fit(X[few], y[few], source=source)
+    return rows, y[rows], model.predict_proba(X[rows]), np.zeros(len(rows), int), [model]
+
+
+def _bulk(task: Task):
+    """Held-out lines of a drug on all genes of the bulk matrix (notebook 03)."""
+    source = bulk_side(task)
+    model, rows = build(task, spec_of(task)), source.fit_rows
+    if task.model in (ATSDP, BULK_ONLY):
+        model.fit_bulk(source)
+    else:
+        how = task.options.get("balance", "none")
+        xb, yb, weight = preprocess.balance(source.X[rows], source.y[rows], how, task.seed)
+        model.fit(xb, yb, weight=weight, source=source)
+    test = source.test_rows
+    return test, source.y[test], model.predict_proba(source.X[test]), np.zeros(len(test), int), [model]

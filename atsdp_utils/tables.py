@@ -1,0 +1,142 @@
+"""Which trainings each table needs: one declarative list a table, and the command behind ``make plan``."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+
+from . import config
+from .config import Dataset
+from .protocols import ATSDP, BULK_ONLY, NO_TRANSFER, Task
+
+FEW = (1, 3, 5, 10)
+NAIVE = ("Majority", "LibrarySize")
+#: Drugs of notebook 03: those of the paper's sets and of the real sets.
+BULK_DRUGS = ("CISPLATIN", "DOCETAXEL", "I.BET.762", "PLX.4720", "AFATINIB", "SORAFENIB")
+REFERENCES = ("Logistic", "RandomForest")
+Pairs = tuple[tuple[str, object], ...]
+
+
+def _supervised(spec: Dataset, profile: str, folds: int, model: str = ATSDP, setting: Pairs = (), repeats: int = 1):
+    return [Task(spec.name, "S", model, profile, setting, folds=folds, repeat=r) for r in range(repeats)]
+
+
+def _unsupervised(spec: Dataset, profile: str, model: str = ATSDP, setting: Pairs = ()) -> list[Task]:
+    seeds = range(config.profile(profile).seeds)
+    return [Task(spec.name, "U", model, profile, setting, seed=s) for s in seeds]
+
+
+def bulk(profile: str) -> list[Task]:
+    """Notebook 03: held-out lines per drug, three balancing strategies, beside the linear and forest references."""
+    seeds = range({"smoke": 1, "quick": 2, "paper": 10}[profile])
+    small: Pairs = (("max_genes", config.profile(profile).max_genes),) if profile == "smoke" else ()
+    tasks = []
+    for drug, seed in itertools.product(BULK_DRUGS, seeds):
+        for how in ("none", "oversampling", "smote"):
+            tasks.append(Task(drug, "B", ATSDP, profile, (*small, ("balance", how)), seed))
+        tasks += [Task(drug, "B", model, profile, small, seed) for model in REFERENCES]
+    return tasks
+
+
+def transfer(data: str, profile: str) -> list[Task]:
+    """Notebook 04: before and after transfer, the MMD switched off, the separate gene space, simple references."""
+    tasks = []
+    for spec in config.datasets(data):
+        for model in (BULK_ONLY, ATSDP, *REFERENCES):
+            tasks += _unsupervised(spec, profile, model)
+        if not spec.null:
+            tasks += _unsupervised(spec, profile, setting=(("omega", 0.0),))
+            tasks += _unsupervised(spec, profile, setting=(("gene_space", "separate"),))
+    return tasks
+
+
+def table1(data: str, profile: str) -> list[Task]:
+    """Table 1: the balancing strategies under S and U."""
+    tasks = []
+    for spec, how in itertools.product(config.datasets(data, nulls=False), config.BALANCING):
+        setting = (("balance", how),)
+        tasks += _supervised(spec, profile, config.profile(profile).folds, setting=setting)
+        tasks += _unsupervised(spec, profile, setting=setting)
+    return tasks
+
+
+def table3(data: str, profile: str) -> list[Task]:
+    """Table 3: repeated cross-validation, transfer over seeds, few-shot, and the naive references."""
+    sizes = config.profile(profile)
+    tasks = []
+    for spec in config.datasets(data):
+        tasks += _supervised(spec, profile, sizes.folds_table3, repeats=sizes.repeats)
+        tasks += _unsupervised(spec, profile)
+        tasks += _supervised(spec, profile, sizes.folds, setting=(("permute", True),))
+        for model in NAIVE:
+            tasks += _supervised(spec, profile, sizes.folds_table3, model, repeats=sizes.repeats)
+        if not spec.null:
+            tasks += [Task(spec.name, "F", ATSDP, profile, (("k", k),), s) for k in FEW for s in range(sizes.seeds)]
+    return tasks
+
+
+def strict(data: str, profile: str) -> list[Task]:
+    """Ambiguity 20: the same cross-validation without the drug-holiday cells."""
+    folds = config.profile(profile).folds
+    specs = [config.stand_in(p, data) for p in ("DATA1", "DATA2")]
+    return [t for spec in specs for t in _supervised(spec, profile, folds, setting=(("strict", True),))]
+
+
+def stress(data: str, profile: str) -> list[Task]:
+    """Train on one pair of cultures, test on the other, both ways, where cultures allow."""
+    pairs = {
+        "DATA1": (("HN120P", "HN120PCR"), ("HN120M", "HN120MCR")),
+        "DATA2": (("HN137P", "HN137PCR"), ("HN137M", "HN137MCR")),
+        "DATA3": (("DU-145", "DU-145 docetaxel-resistant"), ("PC-3", "PC-3 docetaxel-resistant")),
+    }
+    tasks = []
+    for paper, (a, b) in pairs.items():
+        for train, test in ((a, b), (b, a)):
+            setting = (("train_cultures", train), ("test_cultures", test))
+            tasks.append(Task(config.stand_in(paper, data).name, "S", ATSDP, profile, setting))
+    return tasks
+
+
+def heads(data: str, profile: str) -> list[Task]:
+    """Figure 3: heads 0 to 32 and the width-matched linear control, under S and U."""
+    sizes = config.profile(profile)
+    settings: list[Pairs] = [(("heads", h),) for h in sizes.heads] + [(("attention", "linear"),)]
+    tasks = []
+    for spec, setting in itertools.product(config.datasets(data, nulls=False), settings):
+        tasks += _supervised(spec, profile, sizes.folds, setting=setting)
+    return tasks
+
+
+def table4(data: str, profile: str) -> list[Task]:
+    """Table 4: every baseline and ATSDP-NET on the same splits (S), and under U where a model can use bulk labels."""
+    from .baselines import REGISTRY
+
+    folds = config.profile(profile).folds
+    tasks = []
+    for spec in config.datasets(data, nulls=False):
+        for model in (ATSDP, NO_TRANSFER, *REGISTRY):
+            tasks += _supervised(spec, profile, folds, model)
+    return tasks
+
+
+def all_tables(data: str, profile: str) -> dict[str, list[Task]]:
+    """Every table's list, by name."""
+    lists = {f.__name__: f for f in (transfer, table1, table3, strict, stress, heads, table4)}
+    return {"bulk": bulk(profile)} | {name: make(data, profile) for name, make in lists.items()}
+
+
+def main() -> None:
+    """``python -m atsdp_utils.tables DATA PROFILE JOBS``: what a run would do, and how long on this machine."""
+    from . import grid
+
+    data, profile, jobs = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    plan = grid.plan(all_tables(data, profile))
+    plan["hours"] = plan.pop("hours_one_worker") / jobs
+    print(plan.to_string(index=False, float_format=lambda v: f"{v:.2f}"))
+    total, known = plan["hours"].sum(min_count=1), plan["hours"].notna().all()
+    note = "" if known else "; tables without any measured training are not counted: run PROFILE=quick once"
+    print(f"\n{plan.tasks.sum()} tasks, {plan.left.sum()} left, about {total:.2f} h with JOBS={jobs}{note}")
+
+
+if __name__ == "__main__":
+    main()
