@@ -205,6 +205,8 @@ def make_twin(name: str, seed: int = TWIN_SEED, **dials: float) -> AnnData:
     planted = _plant(genes, twin, rng)
     slope = dial["shared"] * direction(spec.drug) + dial["key"] * planted
     base = {b: _baseline(lines) for b, lines in twin.lines.items()}
+    if spec.null:  # cultures hold unequal shares of the classes: with bases of their own they would predict the label
+        base = dict.fromkeys(base, next(iter(base.values())))
     private = {b: rng.normal(0, 1, len(genes)) * (rng.random(len(genes)) < 0.05) for b in twin.lines}
 
     obs, blocks = [], []
