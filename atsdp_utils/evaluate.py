@@ -1,0 +1,127 @@
+"""From results of the grid to tidy tables: scores a fold, summaries beside the paper's values, paired comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from . import config, metrics, paths, stats
+
+if TYPE_CHECKING:
+    from .protocols import Result
+
+KEY = ("dataset", "model", "setting", "protocol")
+
+
+def scores(results: Sequence[Result]) -> pd.DataFrame:
+    """Score every fold of every result.
+
+    Returns
+    -------
+    DataFrame
+        One row a test fold: ``dataset, tier, protocol, model, setting`` (empty: name it from the options), ``seed``,
+        ``repeat`` (of the partition under S, else the seed), ``fold``, ``n``, ``seconds`` (of the whole task), the
+        options of the task, one column each (missing where a task has none), and the metrics.
+    """
+    frames = []
+    for r in results:
+        t = r.task
+        frame = metrics.per_fold(r.y, r.p, r.fold)
+        about = {"dataset": t.dataset, "tier": config.DATASETS[t.dataset].tier, "protocol": t.protocol}
+        about |= {"model": t.model, "setting": "", "seed": t.seed, "repeat": t.repeat if t.folds else t.seed}
+        options = {k: " + ".join(v) if isinstance(v, tuple) else v for k, v in t.options.items()}
+        frames.append(frame.assign(**about, seconds=r.seconds, **options))
+    return pd.concat(frames, ignore_index=True)
+
+
+def pooled(results: Sequence[Result]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels, P(sensitive) and a code of repeat and fold of all predictions together."""
+    code = [r.fold + 1000 * i for i, r in enumerate(results)]
+    return tuple(np.concatenate(v) for v in ([r.y for r in results], [r.p for r in results], code))
+
+
+def summary(frame: pd.DataFrame, names: Sequence[str] = config.METRICS + config.EXTRA_METRICS) -> pd.DataFrame:
+    """Summarise scores by data set, model, setting and protocol: the tidy form of Tables 1, 3 and 4.
+
+    The column ``paper`` is there and empty; :func:`with_paper` fills it.
+    """
+    table = metrics.summarise(frame, KEY, names)
+    table["tier"] = [config.DATASETS[d].tier for d in table["dataset"]]
+    return table.assign(paper=np.nan)
+
+
+def paper_table(name: str) -> pd.DataFrame:
+    """A table of reported numbers in ``data/paper``, long: ``dataset, metric, paper`` and what else it has."""
+    table = pd.read_csv(paths.PAPER / f"{name}.csv")
+    if "metric" not in table:
+        keys = [c for c in table if c not in config.METRICS]
+        table = table.melt(keys, var_name="metric", value_name="mean")
+    return table.rename(columns={"mean": "paper", "value": "paper"}).drop(columns="std", errors="ignore")
+
+
+def with_paper(table: pd.DataFrame, reported: pd.DataFrame, where: pd.Series | None = None) -> pd.DataFrame:
+    """Put the paper's values beside the rows that they belong to.
+
+    A twin's rows carry the value reported for the set that it stands in for; only rows of tier ``geo`` may be
+    compared with it.
+
+    Parameters
+    ----------
+    table
+        Tidy.
+    reported
+        ``dataset`` (the paper's name), ``metric``, ``paper`` and any further columns of `table` to match on.
+    where
+        Rows of `table` that take a value; all by default.
+    """
+    on = [c for c in reported if c in table and c not in ("dataset", "paper")]
+    left = table.drop(columns="paper").assign(paper_set=[config.DATASETS[d].paper for d in table["dataset"]])
+    merged = left.merge(reported.rename(columns={"dataset": "paper_set"}), "left", on=["paper_set", *on])
+    if where is not None:
+        merged.loc[~where.to_numpy(), "paper"] = np.nan
+    return merged.drop(columns="paper_set")[[*table.columns]]
+
+
+def readable(table: pd.DataFrame, rows: Sequence[str], columns: str = "metric") -> pd.DataFrame:
+    """Mean ± std as text, `rows` down and `columns` across, in the order of the table."""
+    text = [
+        f"{m:.3f}" + (f" ± {s:.3f}" if np.isfinite(s) else "") for m, s in zip(table["mean"], table["std"], strict=True)
+    ]
+    wide = table.assign(text=text).pivot(index=list(rows), columns=columns, values="text").fillna("")
+    index = pd.MultiIndex.from_frame(table[list(rows)].drop_duplicates()) if len(rows) > 1 else table[rows[0]].unique()
+    return wide.reindex(index=index, columns=table[columns].unique()).rename_axis(index=list(rows))
+
+
+def compare(frame: pd.DataFrame, reference: str, column: str = "setting", metric: str = "auc") -> pd.DataFrame:
+    """Test every level of `column` against `reference` on the same folds, per data set; Holm over all tests.
+
+    Parameters
+    ----------
+    frame
+        Scores of one protocol; each level has the same repeats and folds as the reference.
+    reference
+        The level that the others are compared with.
+
+    Returns
+    -------
+    DataFrame
+        ``dataset``, `column`, ``reference``, ``difference`` (level - reference) with its corrected interval, ``p``,
+        ``p_holm``, and of the Bayesian test ``p_worse, p_equal, p_better`` (ROPE 0.01; missing without folds).
+    """
+    rows = []
+    for dataset, part in frame.groupby("dataset", sort=False):
+        wide = part.pivot(index=["repeat", "fold"], columns=column, values=metric)
+        wide = wide[part[column].unique()].dropna()
+        folds, repeats = part["fold"].nunique(), part["repeat"].nunique()
+        for level in wide.columns.drop(reference):
+            a, b = wide[level].to_numpy(), wide[reference].to_numpy()
+            t = stats.corrected_ttest(a, b, folds)
+            bayes = stats.bayesian_ttest(a, b, repeats) if folds > 1 else (np.nan,) * 3
+            rows.append((dataset, level, reference, t.mean, t.low, t.high, t.p, *bayes))
+    columns = ["dataset", column, "reference", "difference", "ci_low", "ci_high", "p", "p_worse", "p_equal", "p_better"]
+    table = pd.DataFrame(rows, columns=columns)
+    table.insert(7, "p_holm", stats.holm(table["p"]))
+    return table

@@ -1,0 +1,108 @@
+"""From results to tables: every fold scored, the paper's values on the right rows, tests on paired folds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from atsdp_utils import evaluate, metrics, report, stats
+from atsdp_utils.protocols import Result, Task
+
+
+def _result(task, seed=0, n=40):
+    rng = np.random.default_rng(seed)
+    y = np.tile([0, 1], n // 2)
+    fold = np.repeat(np.arange(max(task.folds, 1)), n // max(task.folds, 1))
+    p = np.clip(0.5 + 0.2 * (y - 0.5) + 0.2 * rng.normal(size=n), 0, 1)
+    return Result(task, np.arange(n), y, p, fold, seconds=1.5, parameters=10)
+
+
+def _cv(dataset="DATA1-sim", repeats=2, **options):
+    tasks = [
+        Task(dataset, "S", "ATSDP-NET", "smoke", tuple(options.items()), folds=4, repeat=r) for r in range(repeats)
+    ]
+    return [_result(t, seed=r + 10 * len(str(options))) for r, t in enumerate(tasks)]
+
+
+def test_scores_have_a_row_a_fold_and_a_column_an_option():
+    few = _result(Task("DATA1-sim", "F", "ATSDP-NET", "smoke", (("k", 3),), seed=7))
+    frame = evaluate.scores([*_cv(balance="smote"), few])
+    assert len(frame) == 2 * 4 + 1
+    assert frame["repeat"].tolist() == [0] * 4 + [1] * 4 + [7]
+    assert frame["balance"].tolist()[:8] == ["smote"] * 8 and frame["k"].iloc[-1] == 3
+    first = _cv(balance="smote")[0]
+    expected = metrics.classification_metrics(first.y[:10], first.p[:10])
+    assert frame.iloc[0][list(expected)].to_dict() == pytest.approx(expected)
+    assert set(frame["tier"]) == {"simulated"}
+
+
+def test_pooled_keeps_folds_of_different_repeats_apart():
+    y, p, fold = evaluate.pooled(_cv())
+    assert len(y) == len(p) == 80 and len(np.unique(fold)) == 8
+
+
+def test_summary_is_a_valid_table():
+    table = evaluate.summary(evaluate.scores(_cv() + _cv("A375-PLX4720")))
+    report.check_tidy(table, "table3")
+    assert table["tier"].unique().tolist() == ["simulated", "real"] and table["n"].unique().tolist() == [8]
+
+
+def test_papers_values_go_to_their_set_its_twin_and_no_other():
+    table = evaluate.summary(evaluate.scores(_cv() + _cv("A375-PLX4720") + _cv("DATA3-sim")), ["auc", "mcc"])
+    found = evaluate.with_paper(table, evaluate.paper_table("table3"))
+    value = found.set_index(["dataset", "metric"])["paper"]
+    assert value["DATA1-sim", "auc"] == 0.8578 and value["DATA3-sim", "auc"] == 0.9037
+    assert value.drop([("DATA1-sim", "auc"), ("DATA3-sim", "auc")]).isna().all()
+    assert list(found.columns) == list(table.columns) and len(found) == len(table)
+    none = evaluate.with_paper(table, evaluate.paper_table("table3"), where=table["dataset"] == "A375-PLX4720")
+    assert none["paper"].isna().all()
+
+
+def test_papers_table_one_matches_on_the_strategy():
+    reported = evaluate.paper_table("table1").rename(columns={"sampling": "setting"})
+    frame = evaluate.scores(_cv()).assign(setting="smote")
+    table = evaluate.summary(pd.concat([frame, frame.assign(setting="none")]), ["auc"])
+    assert evaluate.with_paper(table, reported)["paper"].fillna(0).tolist() == [0.8578, 0]
+
+
+def test_readable_keeps_order_and_leaves_out_an_unknown_spread():
+    table = pd.DataFrame(
+        {"dataset": ["b", "b", "a"], "metric": ["x", "y", "x"], "mean": [0.5, 1, 0.25], "std": [0.1, np.nan, 0]}
+    )
+    wide = evaluate.readable(table, ["dataset"])
+    assert wide.index.tolist() == ["b", "a"] and wide.columns.tolist() == ["x", "y"]
+    assert wide.loc["b"].tolist() == ["0.500 ± 0.100", "1.000"] and wide.loc["a", "y"] == ""
+
+
+def test_compare_tests_pairs_of_folds_with_holm_over_all():
+    frame = pd.concat(
+        [
+            evaluate.scores(_cv(d, heads=h)).assign(setting=str(h))
+            for d in ("DATA1-sim", "DATA3-sim")
+            for h in (0, 8, 16)
+        ]
+    )
+    shuffled = frame.sample(frac=1, random_state=0)
+    found = evaluate.compare(shuffled.sort_values("setting", kind="stable"), "8")
+    assert len(found) == 4 and set(found["setting"]) == {"0", "16"}
+    row = found[(found["dataset"] == "DATA1-sim") & (found["setting"] == "16")].iloc[0]
+    order = ["repeat", "fold"]
+    a, b = (
+        frame[(frame["dataset"] == "DATA1-sim") & (frame["setting"] == s)].sort_values(order)["auc"].to_numpy()
+        for s in ("16", "8")
+    )
+    t = stats.corrected_ttest(a, b, folds=4)
+    assert (row["difference"], row["p"]) == pytest.approx((t.mean, t.p))
+    assert row["p_better"] == pytest.approx(stats.bayesian_ttest(a, b, repeats=2).p_right)
+    assert found["p_holm"].tolist() == pytest.approx(stats.holm(found["p"]).tolist())
+
+
+def test_compare_of_seeds_has_no_bayesian_part():
+    tasks = [
+        (Task("DATA1-sim", "U", "ATSDP-NET", "smoke", (("heads", h),), seed=s), h) for h in (0, 8) for s in range(3)
+    ]
+    frame = evaluate.scores([_result(t, seed=t.seed + h) for t, h in tasks])
+    frame["setting"] = frame["heads"].astype(int).astype(str)
+    found = evaluate.compare(frame, "8")
+    assert len(found) == 1 and found[["p_worse", "p_equal", "p_better"]].isna().all(axis=None)
