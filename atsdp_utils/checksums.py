@@ -1,6 +1,6 @@
 """SHA-256 of the embedded files, checked before anything is read.
 
-``python -m atsdp_utils.checksums`` checks every file, ``... write`` records the present ones (after a deliberate change).
+``python -m atsdp_utils.checksums`` checks every file; ``... write`` records those present, after a deliberate change.
 """
 
 from __future__ import annotations

