@@ -97,23 +97,21 @@ class MultiHeadAttention(nn.Module):
         self.heads = heads
         self.w_q, self.w_k, self.w_v, self.w_o = (nn.Linear(dim, dim) for _ in range(4))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Attend within a sequence.
-
-        Parameters
-        ----------
-        x
-            (n, tokens, dim).
-
-        Returns
-        -------
-        tuple
-            The mixed tokens (n, tokens, dim) and the weights (n, heads, tokens, tokens), each row summing to 1.
-        """
-        n, t, dim = x.shape
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Q, K and V of equations 4-6, each (n, heads, tokens, d_k)."""
+        n, t, _ = x.shape
         q, k, v = (w(x).view(n, t, self.heads, -1).transpose(1, 2) for w in (self.w_q, self.w_k, self.w_v))
-        weights = torch.softmax(q @ k.transpose(-2, -1) / math.sqrt(dim // self.heads), dim=-1)
-        return self.w_o((weights @ v).transpose(1, 2).reshape(n, t, dim)), weights
+        return q, k, v
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend within each sequence of tokens, (n, tokens, dim) to (n, tokens, dim), by torch's fused kernel."""
+        mixed = nn.functional.scaled_dot_product_attention(*self._project(x))
+        return self.w_o(mixed.transpose(1, 2).reshape(x.shape))
+
+    def weights(self, x: Tensor) -> Tensor:
+        """Softmax(Q K^T / sqrt(d_k)) of equation 7, (n, heads, tokens, tokens); each row sums to 1."""
+        q, k, _ = self._project(x)
+        return torch.softmax(q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1]), dim=-1)
 
 
 class AttentionBlock(nn.Module):
@@ -154,12 +152,11 @@ class AttentionBlock(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Map (n, bottleneck) embeddings to (n, width)."""
         x = self.tokens(z)
-        mixed = self.mix(x) if self.reading == "linear" else self.mix(x)[0]
-        return self.norm(x + mixed).reshape(len(z), self.width)
+        return self.norm(x + self.mix(x)).reshape(len(z), self.width)
 
     def weights(self, z: Tensor) -> Tensor:
         """Attention weights (n, heads, T, T) of embeddings; (1, heads, n, n) under the ``batch`` reading."""
-        return self.mix(self.tokens(z))[1]
+        return self.mix.weights(self.tokens(z))
 
 
 class Predictor(nn.Module):

@@ -324,6 +324,7 @@ def fine_tune(
     x, labels = _tensor(X[keep]), _tensor(y[keep], torch.long)
     w = None if weight is None else _tensor(weight[keep])
     clusters = _tensor(preprocess.louvain(X[keep], seed), torch.long) if cfg.theta else None
+    size = min(cfg.batch_size, max(16, len(x) // 4))
     z_g = y_g = None
     if source is not None:
         rows = source.fit_rows
@@ -331,17 +332,18 @@ def fine_tune(
         y_g = _tensor(yb, torch.long)
         with torch.no_grad():
             z_g = net.eval().embed(_tensor(xb), "source")
-        lines = _cycle(len(z_g), cfg.batch_size)
+        lines = _cycle(len(z_g), size)
 
     def epoch() -> Iterator[tuple[Tensor, dict]]:
-        for batch in _batches(len(x), min(cfg.batch_size // 2, len(x))):
+        for batch in _batches(len(x), size):
             z_t = net.embed(corrupt(x[batch], cfg.noise), "target")
-            class_loss = _cross_entropy(net.predictor(z_t), labels[batch], None if w is None else w[batch])
-            if z_g is None:
+            line = None if z_g is None else next(lines)
+            logits = net.predictor(z_t if line is None else torch.cat([z_t, z_g[line]]))
+            class_loss = _cross_entropy(logits[: len(batch)], labels[batch], None if w is None else w[batch])
+            if line is None:
                 yield class_loss, {"class": class_loss.item()}
                 continue
-            line = next(lines)
-            both = class_loss + nn.functional.cross_entropy(net.predictor(z_g[line]), y_g[line])
+            both = class_loss + nn.functional.cross_entropy(logits[len(batch) :], y_g[line])
             loss, named = _with_alignment(both, z_g[line], z_t, None if clusters is None else clusters[batch], cfg)
             yield loss, named | {"class": class_loss.item()}
 
