@@ -95,9 +95,11 @@ doctor: install
 
 # --- one run --------------------------------------------------------------------------------------------------------
 reproduce: install
+	@mkdir -p $(RUN) && touch $(RUN)/asked
 	@$(LOCKED) $(MAKE) run-notebooks DATA=$(DATA) PROFILE=$(PROFILE) JOBS=$(JOBS) BACKEND=$(BACKEND)
 
 run-notebooks: $(RUN)/html/index.html
+	@test $(RUN)/html/index.html -nt $(RUN)/asked || echo 'Nothing to run: every notebook and the book are up to date.'
 	@$(PY) -m atsdp_utils.report summary $(DATA) $(PROFILE)
 	@echo
 	@echo 'Tables and figures: $(FIGURES)'

@@ -6,6 +6,7 @@ Make calls ``python -m atsdp_utils.notebooks run|check|lab|book``.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import nbformat
 
-from atsdp_utils import config, paths
+from atsdp_utils import config, paths, report
 
 PARAMETERS = 'DATA = "embedded"\nPROFILE = "quick"\nJOBS = 2\nBACKEND = "loky"'
 MAX_LINES = 25
@@ -51,6 +52,7 @@ def run(source: Path, target: Path, parameters: dict) -> int:
     """
     import papermill
     from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
 
     name, part = source.stem, target.with_suffix(".part.ipynb")
     log = target.parent.parent / "logs" / f"{name}.log"
@@ -64,6 +66,7 @@ def run(source: Path, target: Path, parameters: dict) -> int:
             papermill.execute_notebook(
                 str(source), str(part), parameters, kernel_name="python3", language="python", progress_bar=False,
                 cwd=str(target.parent), start_timeout=180,
+                config=Config(KernelManager={"transport_encryption": "auto"}),
             )  # fmt: skip
     except PapermillExecutionError as error:
         tail = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)).splitlines()[-25:]
@@ -102,7 +105,7 @@ def _heartbeat(name: str, log: Path, every: float = 30.0) -> Iterator[None]:
 
 def problems(path: Path) -> list[str]:
     """Everything in which a source notebook departs from the common shape; empty if nothing."""
-    notebook = nbformat.read(path, as_version=4)
+    notebook = nbformat.v4.reads(path.read_text())  # nbformat.read would silently repair a repeated id
     found = _cell_problems(notebook.cells)
     found += _opening_problems(notebook.cells, path.stem[:2])
     found += _exercise_problems(notebook.cells)
@@ -200,14 +203,23 @@ def lab(folder: Path) -> None:
 # --- book -------------------------------------------------------------------------------------------------------------
 
 
-def for_reading(notebook):
-    """Make an executed notebook fit for the book: one parameters cell, no execution times or run messages."""
+def for_reading(notebook, outputs: dict[str, dict]):
+    """Make an executed notebook fit for the book: one parameters cell, no run messages, the data in every caption.
+
+    `outputs` is the notebook's fragment of the manifest; a caption says in text what the picture says in print.
+    """
     injected = any("injected-parameters" in tags(c) for c in notebook.cells)
     notebook.cells = [c for c in notebook.cells if not (injected and "parameters" in tags(c))]
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
+        named = re.search(r"""run\.figure\(\s*\w+,\s*["'](\w+)["']""", cell.source)
+        if named and named[1] in outputs and cell.metadata.get("mystnb", {}).get("figure"):
+            made = outputs[named[1]]
+            tiers = {d: report.tier_of(d) for d in made["datasets"]}
+            source = report.source_line(tiers, made["protocol"], made["profile"])
+            cell.metadata["mystnb"]["figure"]["caption"] += f" *{source}.*"
         if "injected-parameters" in tags(cell):
             cell.source = cell.source.removeprefix("# Parameters\n")
             cell["id"] = "parameters-of-this-run"
@@ -226,7 +238,9 @@ def assemble(data: str, profile: str) -> Path:
     for source in numbered():
         if (executed / source.name).exists():
             read = nbformat.read(executed / source.name, as_version=4)
-            nbformat.write(for_reading(read), book / "notebooks" / source.name)
+            fragment = root / "manifest" / f"{source.stem}.json"
+            outputs = json.loads(fragment.read_text()) if fragment.exists() else {}
+            nbformat.write(for_reading(read, outputs), book / "notebooks" / source.name)
             chapters.append(f"      - file: notebooks/{source.stem}\n")
     toc = (book / "_toc.yml").read_text()
     (book / "_toc.yml").write_text(toc.replace("      - NOTEBOOKS\n", "".join(chapters)))

@@ -156,12 +156,13 @@ class Run:
 
     def inputs(self, datasets: Iterable[str], bulk: bool = True) -> None:
         """Show a table of inputs: name, tier, origin, shape and short hash."""
-        from IPython.display import display
+        from IPython.display import HTML, display
 
         rows = [_describe(name, self.profile) for name in [*(["GDSC-bulk"] if bulk else []), *datasets]]
         self._hashes.update({row["input"]: row["sha256"] for row in rows})
         table = pd.DataFrame(rows).assign(sha256=lambda t: t["sha256"].str[:12])
-        display(table.style.hide(axis="index"))
+        with pd.option_context("display.max_colwidth", None):
+            display(HTML(table.to_html(index=False, classes="inputs")))
 
     def say(self, text: str) -> None:
         """Show Markdown made from computed values."""
@@ -206,11 +207,10 @@ def _describe(name: str, profile: str) -> dict[str, str]:
         digest = hashlib.sha256(b"".join(f.read_bytes() for f in sorted(paths.PAPER.glob("*.csv"))))
         return {"input": name, "tier": "reported", "origin": "data/paper", "shape": "", "sha256": digest.hexdigest()}
     if name == "GDSC-bulk":
-        bulk = datasets.load_bulk()
-        values, origin = bulk.X, "GDSC basal expression"
+        values, origin = datasets.load_bulk().X, "GDSC basal expression"
     else:
-        cells = datasets.load_cells(name)
-        values, origin = cells.X, str(cells.uns["origin"])
+        cells = datasets.load_pc9() if name == "PC9-erlotinib" else datasets.load_cells(name)
+        values, origin = cells.X, str(cells.uns.get("origin", cells.uns.get("source", "")))
     dense = values if isinstance(values, np.ndarray) else values.toarray()
     digest = hashlib.sha256(np.ascontiguousarray(dense)).hexdigest()
     shape = f"{dense.shape[0]:,} × {dense.shape[1]:,}"

@@ -1,0 +1,132 @@
+"""Tables, figures, manifest, summary and the comparison with the reference."""
+
+import hashlib
+import io
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from atsdp_utils import plots, report
+
+
+@pytest.fixture
+def run(run_folders, monkeypatch):
+    known = {"tier": "real", "origin": "made up", "shape": "2 × 2", "sha256": "ab" * 32}
+    monkeypatch.setattr(report, "_describe", lambda name, profile: {"input": name, **known})
+    return report.Run("05_cv_evaluation", "embedded", "smoke")
+
+
+def _tidy(**changes):
+    row = {"dataset": "DATA1-sim", "model": "ATSDP-NET", "metric": "auc", "mean": 0.7, "std": 0.05, "n": 10,
+           "ci_low": 0.65, "ci_high": 0.75, "tier": "simulated", "protocol": "S", "paper": np.nan}  # fmt: skip
+    return pd.DataFrame([row | changes])
+
+
+def test_table_is_written_and_recorded(run):
+    run.table(_tidy(), "table3", caption="Scores.", datasets=["DATA1-sim"], protocol="S", seeds=range(2))
+    assert (run.folder / "table3.csv").read_text().splitlines()[
+        1
+    ] == "DATA1-sim,ATSDP-NET,auc,0.7,0.05,10,0.65,0.75,simulated,S,"
+    report.manifest("embedded", "smoke")
+    output = json.loads((run.folder / "manifest.json").read_text())["outputs"]["table3"]
+    assert output["tiers"] == ["simulated"] and output["seeds"] == [0, 1] and output["protocol"] == "S"
+    assert output["notebook"] == "05_cv_evaluation" and output["inputs"] == {"DATA1-sim": "ab" * 32}
+    assert output["code"] == report.code_version()
+
+
+@pytest.mark.parametrize(
+    ("df", "message"),
+    [
+        (_tidy().drop(columns="ci_low"), r"columns \['ci_low'\] are missing"),
+        (_tidy().drop(columns="model"), "model or setting"),
+        (_tidy(tier="real"), "has tier 'real', expected 'simulated'"),
+        (_tidy(dataset="DATA9"), "dataset: got 'DATA9', expected one of"),
+        (_tidy(protocol="X"), r"protocol \['X'\]"),
+        (pd.concat([_tidy(), _tidy(mean=0.8)], ignore_index=True), "repeated row"),
+    ],
+)
+def test_a_table_that_breaks_the_contract_is_refused(run, df, message):
+    with pytest.raises(ValueError, match=message):
+        run.table(df, "table3", caption="")
+    assert not (run.folder / "table3.csv").exists()
+
+
+def test_an_unknown_profile_fails_at_once():
+    with pytest.raises(ValueError, match="PROFILE: got 'fast'"):
+        report.Run("05", "embedded", "fast")
+
+
+def _figure():
+    fig, ax = plots.figure()
+    plots.intervals(ax, _tidy(), label="model", chance=0.5)
+    return fig
+
+
+def test_figures_are_the_same_bytes_twice(run):
+    hashes = []
+    for _ in range(2):
+        run.figure(_figure(), "fig2a", datasets=["DATA1-sim"], protocol="S")
+        hashes.append([hashlib.sha256((run.folder / f"fig2a.{s}").read_bytes()).hexdigest() for s in ("png", "svg")])
+    assert hashes[0] == hashes[1]
+    assert not plt.get_fignums()
+
+
+def test_only_simulated_cells_are_marked(run):
+    def yellow(picture) -> int:
+        pixels = np.asarray(Image.open(io.BytesIO(picture.data)).convert("RGB"))
+        return int((pixels == (0xFF, 0xF3, 0xC4)).all(axis=2).sum())
+
+    assert yellow(run.figure(_figure(), "a", datasets=["GDSC-bulk", "A375-PLX4720"])) == 0
+    assert yellow(run.figure(_figure(), "b", datasets=["A375-PLX4720", "DATA2-null-sim"])) > 500
+
+
+def test_source_line_names_tiers():
+    line = report.source_line({"GDSC-bulk": "real", "DATA1-sim": "simulated", "DATA2-sim": "simulated"}, "U", "quick")
+    assert line == "Data: GDSC-bulk (real); DATA1-sim, DATA2-sim (simulated) · protocol U · profile quick"
+
+
+def test_manifest_notices_a_missing_output(run):
+    run.table(_tidy(), "extra", caption="", datasets=["DATA1-sim"])
+    (run.folder / "extra.csv").unlink()
+    with pytest.raises(FileNotFoundError, match="extra.csv recorded but missing"):
+        report.manifest("embedded", "smoke")
+
+
+def test_summary_never_sets_a_twin_beside_the_papers_value(run):
+    rows = pd.concat([_tidy(paper=0.9), _tidy(model="random forest", mean=0.8, paper=0.5)], ignore_index=True)
+    run.table(rows, "table4", caption="")
+    out = io.StringIO()
+    report.summary("embedded", "smoke", out)
+    assert "random forest" in out.getvalue() and "0.800 ± 0.050" in out.getvalue() and "0.700" in out.getvalue()
+    assert "0.900" not in out.getvalue()
+
+
+TOLERANCES = {
+    "default": {"absolute": 0.0, "relative": 0.0},
+    "columns": {"mean": {"absolute": 0.02, "relative": 0.0}, "seconds": "ignore"},
+}
+
+
+def test_differences_within_and_beyond_tolerance(tmp_path):
+    reference = {"table3.csv": _tidy().assign(seconds=1.0)}
+
+    def found(**changes):
+        (_tidy(**changes).assign(seconds=9.0)).to_csv(tmp_path / "table3.csv", index=False)
+        return report.differences(tmp_path, reference, TOLERANCES)
+
+    assert found(mean=0.719) == []
+    assert found(mean=0.73) == [
+        "table3.csv, row 1, mean: 0.73, expected 0.7 (tolerance {'absolute': 0.02, 'relative': 0.0})"
+    ]
+    assert len(found(model="other")) == 1 and len(found(paper=0.5)) == 1 and len(found(n=11)) == 1
+    assert report.differences(tmp_path, {"table1.csv": _tidy()}, TOLERANCES) == ["table1.csv: missing"]
+
+
+def test_committed_tolerances_parse():
+    tolerances = json.loads((report.REFERENCE / "tolerances.json").read_text())
+    rules = [tolerances["default"], *tolerances["columns"].values()]
+    assert all(r == "ignore" or set(r) == {"absolute", "relative"} for r in rules)
