@@ -65,8 +65,8 @@ def paper_table(name: str) -> pd.DataFrame:
 def with_paper(table: pd.DataFrame, reported: pd.DataFrame, where: pd.Series | None = None) -> pd.DataFrame:
     """Put the paper's values beside the rows that they belong to.
 
-    A twin's rows carry the value reported for the set that it stands in for; only rows of tier ``geo`` may be
-    compared with it.
+    A twin's rows carry the value reported for the set that it stands in for (a null twin stands in for none); only
+    rows of tier ``geo`` may be compared with it.
 
     Parameters
     ----------
@@ -78,7 +78,8 @@ def with_paper(table: pd.DataFrame, reported: pd.DataFrame, where: pd.Series | N
         Rows of `table` that take a value; all by default.
     """
     on = [c for c in reported if c in table and c not in ("dataset", "paper")]
-    left = table.drop(columns="paper").assign(paper_set=[config.DATASETS[d].paper for d in table["dataset"]])
+    sets = {s.name: "" if s.null else s.paper for s in config.DATASETS.values()}
+    left = table.drop(columns="paper").assign(paper_set=table["dataset"].map(sets))
     merged = left.merge(reported.rename(columns={"dataset": "paper_set"}), "left", on=["paper_set", *on])
     if where is not None:
         merged.loc[~where.to_numpy(), "paper"] = np.nan
