@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats as sps
 
-from atsdp_utils import stats
+from atsdp_utils import config, grid, protocols, stats, tables
 
 SENSITIVE, RESISTANT = "sensitive", "resistant"
 DIRECTIONS = (SENSITIVE, RESISTANT)
@@ -331,14 +331,20 @@ def recovery(scores: Mapping[str, np.ndarray], planted: np.ndarray, ks: Sequence
     Returns
     -------
     DataFrame
-        One row a ranking: ``ranking, auroc, ap, precision@k`` for each k.
+        One row a ranking: ``ranking, auroc, low, high`` (95 % interval), ``ap, precision@k`` for each k; the areas are
+        NaN where no gene, or every gene, is planted.
     """
-    from sklearn.metrics import average_precision_score, roc_auc_score
+    from sklearn.metrics import average_precision_score
 
     planted, rows = np.asarray(planted, dtype=bool), []
+    possible = planted.any() and not planted.all()
     for name, value in scores.items():
         best = planted[np.argsort(-np.asarray(value), kind="stable")]
-        row = {"ranking": name, "auroc": roc_auc_score(planted, value), "ap": average_precision_score(planted, value)}
+        row = {"ranking": name, "auroc": np.nan, "low": np.nan, "high": np.nan, "ap": np.nan}
+        if possible:
+            area = stats.auc_interval(planted.astype(int), value)
+            row |= {"auroc": area.mean, "low": area.low, "high": area.high}
+            row["ap"] = average_precision_score(planted, value)
         rows.append(row | {f"precision@{k}": best[:k].mean() for k in ks})
     return pd.DataFrame(rows)
 
@@ -368,6 +374,53 @@ def ranks_of(named: Sequence[str], genes: Sequence[str], scores: Mapping[str, np
         rank = sps.rankdata(-np.asarray(value), method="min")
         table[name] = pd.array([int(rank[position[g]]) if g in position else pd.NA for g in named], dtype="Int64")
     return table.assign(of=len(genes))
+
+
+# --- predictions of a set ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Labelled cells of a set with predictions of cells that the model was not trained on.
+
+    Attributes
+    ----------
+    X, genes
+        (n, genes) expression as prepared, all measured genes.
+    y, p, fold
+        True label, P(sensitive), fold that predicted the cell.
+    group, cell_id
+        Culture and name of the cell.
+    """
+
+    X: np.ndarray
+    genes: np.ndarray
+    y: np.ndarray
+    p: np.ndarray
+    fold: np.ndarray
+    group: np.ndarray
+    cell_id: np.ndarray
+
+    @property
+    def label(self) -> np.ndarray:
+        """Predicted label: sensitive at P >= 0.5 (ambiguity 24)."""
+        return (self.p >= 0.5).astype(int)
+
+
+def predictions(name: str, profile: str, *, protocol: str = "S", **parallel) -> Predicted:
+    """ATSDP-NET's predictions as Table 3 scores them, from the grid's cache where they are there.
+
+    Under S the first repeat of the cross-validation; under U the mean of P over all seeds of the profile.
+    """
+    data = "geo" if config.DATASETS[name].tier == "geo" else "embedded"
+    wanted = (name, protocol, protocols.ATSDP, (), 0)
+    tasks = [t for t in tables.table3(data, profile)
+             if (t.dataset, t.protocol, t.model, t.setting, t.repeat) == wanted]  # fmt: skip
+    results = grid.run(tasks, label=f"{name} {protocol}", **parallel)
+    cells, row = protocols.cells_of(name, profile), results[0].row
+    p = np.mean([r.p for r in results], axis=0)
+    return Predicted(cells.X[row], cells.genes, results[0].y.astype(int), p, results[0].fold, cells.group[row],
+                     cells.cell_id[row])  # fmt: skip
 
 
 # --- enrichment -------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import torch
 from scipy import stats as sps
 from torch import Tensor
 
+from atsdp_utils import cache, config, paths, preprocess, protocols
 from atsdp_utils.interpret import binary, differential_genes
 
 Forward = Callable[[Tensor], Tensor]
@@ -214,3 +215,113 @@ def attention_relevance(
         probe = torch.randn(sequence.shape[1:], generator=generator)
         total += torch.autograd.grad((received * sequence * probe).sum(), x)[0].square().mean(dim=0)
     return (total / probes).sqrt().numpy()
+
+
+# --- trained networks, explained --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One network, trained on the cells outside fold 0, and what explains it on those cells.
+
+    Attributes
+    ----------
+    genes
+        (genes,) that the network reads.
+    rows
+        Training cells, as rows of ``protocols.cells_of``; the held-out rest serves to test lists of genes.
+    X, y
+        Their standardised expression and the labels that were learned (shuffled ones for a randomised network).
+    integrated, expected
+        The two attributions.
+    relevance
+        (genes,) :func:`attention_relevance`.
+    attention
+        :func:`attention_table`.
+    """
+
+    genes: np.ndarray
+    rows: np.ndarray
+    X: np.ndarray
+    y: np.ndarray
+    integrated: Attribution
+    expected: Attribution
+    relevance: np.ndarray
+    attention: pd.DataFrame
+
+
+def training_rows(name: str, profile: str) -> np.ndarray:
+    """Rows of ``protocols.cells_of`` outside fold 0 of the saved partition that all models share."""
+    fold = protocols.splits(protocols.cells_of(name, profile), config.profile(profile).folds, 0)
+    return np.flatnonzero(fold > 0)
+
+
+def explain(name: str, profile: str, seed: int, randomised: bool = False) -> Explained:
+    """Train ATSDP-NET with labels (protocol S) on a prepared set and explain it; cached by content.
+
+    Parameters
+    ----------
+    seed
+        Of the network, its bulk stage and the draws of expected gradients.
+    randomised
+        Train on shuffled labels: what the attributions then still show does not come from the labels.
+    """
+    cells, source = protocols.cells_of(name, profile), protocols.source_of(name, profile, seed)
+    rows = training_rows(name, profile)
+    raw = preprocess.columns(cells.X, cells.genes, source.genes)[rows]
+    X, y = preprocess.Standardizer().fit(raw).transform(raw), cells.y[rows]
+    if randomised:
+        y = np.random.default_rng([seed, 81]).permutation(y)
+    code = cache.code_version("model.py", "losses.py", "train.py", "preprocess.py", "interpret_attribution.py")
+    task = protocols.Task(name, "S", protocols.ATSDP, profile, seed=seed)
+    path = paths.CACHE / "explained" / f"{cache.key(X, y, source.X, source.y, task, code)}.npz"
+    if not path.exists():
+        found = _explain(task, X, y, source)
+        cache.write_atomically(path, lambda temporary: _savez(temporary, found))
+    with np.load(path, allow_pickle=False) as z:
+        ig, eg = (
+            Attribution(*(z[f"{kind}_{part}"] for part in ("values", "delta", "change"))) for kind in ("ig", "eg")
+        )
+        attention = pd.DataFrame({c: z[f"attention_{c}"] for c in ("head", "entropy", "class_distance", "p")})
+        return Explained(source.genes, rows, X, y, ig, eg, z["relevance"], attention)
+
+
+def _savez(path: str, arrays: dict[str, np.ndarray]) -> None:
+    with open(path, "wb") as handle:
+        np.savez_compressed(handle, **arrays)
+
+
+def _explain(task: protocols.Task, X: np.ndarray, y: np.ndarray, source: preprocess.Source) -> dict[str, np.ndarray]:
+    torch.set_num_threads(1)
+    spec = protocols.spec_of(task)
+    xb, yb, weight = preprocess.balance(X, y, spec.balance, task.seed)
+    net = protocols.build(task, spec).fit(xb, yb, weight=weight, source=source).net_.cpu().eval()
+    block = net.predictor.attention
+
+    def weights(x: Tensor) -> Tensor:
+        return block.weights(net.embed(x))
+
+    with torch.no_grad():
+        table = attention_table(weights(torch.as_tensor(X)).numpy(), y)
+    found = {f"attention_{c}": table[c].to_numpy() for c in table}
+    found["relevance"] = attention_relevance(lambda x: block.tokens(net.embed(x)), weights, X, seed=task.seed)
+    for kind, a in (
+        ("ig", integrated_gradients(net, X, X.mean(axis=0))),
+        ("eg", expected_gradients(net, X, X, seed=task.seed)),
+    ):
+        found |= {f"{kind}_values": a.values, f"{kind}_delta": a.delta, f"{kind}_change": a.change}
+    return found
+
+
+def explain_all(
+    name: str, profile: str, seeds: Sequence[int], *, jobs: int = 1, randomised: bool = False
+) -> list[Explained]:
+    """:func:`explain` for several seeds, in parallel processes; the same result for any `jobs`."""
+    from joblib import Parallel, delayed
+
+    return Parallel(jobs)(delayed(explain)(name, profile, s, randomised) for s in seeds)
+
+
+def ensemble(attributions: Sequence[Attribution]) -> Attribution:
+    """Mean attribution of several networks on the same cells: for integrated gradients, that of their mean log-odds."""
+    return Attribution(*(np.mean([getattr(a, f) for a in attributions], axis=0) for f in ("values", "delta", "change")))

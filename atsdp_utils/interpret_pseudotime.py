@@ -10,8 +10,33 @@ import numpy as np
 import pandas as pd
 from scipy import stats as sps
 
+DIFFUSION_COMPONENTS = 10
 
-def neighbourhood(X: np.ndarray, obs: pd.DataFrame, *, n_pcs: int = 30, n_neighbors: int = 15, seed: int = 0):
+
+def signal_components(X: np.ndarray, seed: int = 0) -> int:
+    """Principal components with more variance than the largest of shuffled data (Horn's parallel analysis); at least 2.
+
+    Shuffling every gene over the cells keeps its values and breaks what genes share. No label is used. Components of
+    noise, if kept, fill the diffusion distances of a few hundred cells.
+    """
+    rng = np.random.default_rng(seed)
+    centred = np.asarray(X, dtype=np.float64) - np.mean(X, axis=0)
+
+    def variances(matrix: np.ndarray) -> np.ndarray:
+        return np.linalg.eigvalsh(matrix @ matrix.T if len(matrix) < matrix.shape[1] else matrix.T @ matrix)
+
+    return max(2, int((variances(centred) > variances(rng.permuted(centred, axis=0))[-1]).sum()))
+
+
+def centre_groups(X: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Subtract from every cell the mean of its group, (n, genes): a known difference that is not the question."""
+    X = np.array(X, dtype=np.float32)
+    for name in np.unique(group):
+        X[group == name] -= X[group == name].mean(axis=0)
+    return X
+
+
+def neighbourhood(X: np.ndarray, obs: pd.DataFrame, *, n_pcs: int, n_neighbors: int = 15, seed: int = 0):
     """PCA, k-nearest-neighbour graph, UMAP and diffusion map of cells.
 
     Parameters
@@ -20,6 +45,8 @@ def neighbourhood(X: np.ndarray, obs: pd.DataFrame, *, n_pcs: int = 30, n_neighb
         (n, genes) log-normalised or standardised expression.
     obs
         One row a cell.
+    n_pcs
+        Principal components kept, for example :func:`signal_components`.
 
     Returns
     -------
@@ -30,10 +57,10 @@ def neighbourhood(X: np.ndarray, obs: pd.DataFrame, *, n_pcs: int = 30, n_neighb
     import scanpy as sc
 
     adata = anndata.AnnData(np.asarray(X, dtype=np.float32), obs=obs.reset_index(drop=True).rename(index=str))
-    sc.pp.pca(adata, n_comps=min(n_pcs, *(s - 1 for s in X.shape)), random_state=seed)
+    sc.pp.pca(adata, n_comps=n_pcs, random_state=seed)
     sc.pp.neighbors(adata, n_neighbors=n_neighbors, random_state=seed)
     sc.tl.umap(adata, random_state=seed)
-    sc.tl.diffmap(adata, n_comps=15, random_state=seed)
+    sc.tl.diffmap(adata, n_comps=DIFFUSION_COMPONENTS, random_state=seed)
     return adata
 
 
@@ -67,7 +94,7 @@ def pseudotime(adata, root: int) -> np.ndarray:
     import scanpy as sc
 
     adata.uns["iroot"] = int(root)
-    sc.tl.dpt(adata)
+    sc.tl.dpt(adata, n_dcs=DIFFUSION_COMPONENTS)
     return adata.obs["dpt_pseudotime"].to_numpy(dtype=np.float64)
 
 
