@@ -82,7 +82,7 @@ $(INSTALLED):
 	@echo 'Setting up .venv (once; some minutes, and about 2 GB with a CPU build of torch)'
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || \
 	  { echo 'No virtual environment could be made; on Debian and Ubuntu: apt install python3-venv'; exit 1; }
-	@pip() { echo "  $$1"; shift; $(PY) -m pip install -q --disable-pip-version-check --no-input "$$@" || \
+	@pip() { echo "  $$1"; shift; $(PY) -m pip install -qq --disable-pip-version-check --no-input "$$@" || \
 	  { echo 'The step above failed; nothing is lost. See the message, then run the same make command again.'; \
 	    echo 'Behind a proxy or mirror, set pip up as usual (pip config); see README, "Environment".'; exit 1; }; }; \
 	pip 'torch' 'torch==2.13.0'; \

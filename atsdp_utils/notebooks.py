@@ -214,6 +214,8 @@ def for_reading(notebook, outputs: dict[str, dict]):
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         cell.metadata.pop("execution", None)
+        if "solution" in tags(cell):
+            cell.metadata["mystnb"] = {"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
         named = re.search(r"""run\.figure\(\s*\w+,\s*["'](\w+)["']""", cell.source)
         if named and named[1] in outputs and cell.metadata.get("mystnb", {}).get("figure"):
             made = outputs[named[1]]
