@@ -1,0 +1,226 @@
+"""Baselines: the paper's eight, adapted as its text says, and the simple models that it leaves out.
+
+Every model is a class with one interface::
+
+    Model(*, seed=0, **hyperparameters)
+    fit(X, y, *, weight=None, source=None) -> self
+    predict_proba(X) -> P(sensitive), float64 (n,)
+
+X is float32 (n, genes), standardised per gene on training rows; y is 0 (resistant) or 1 (sensitive); weight is (n,) or
+None; source is a :class:`atsdp_utils.preprocess.Source` (bulk rows on the same genes, and the gene names).
+
+To add one: write a module with such a class, add one line to :data:`REGISTRY`. Importing this package imports neither
+torch nor scikit-learn; making a model does.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import product
+
+import numpy as np
+
+from atsdp_utils.baselines._rows import check_rows, hold_out
+
+
+@dataclass(frozen=True)
+class Lazy:
+    """A class named by ``module:Class``, imported when it is called; a leading dot means this package."""
+
+    path: str
+
+    def __call__(self, **arguments):
+        """Make the model."""
+        module, _, name = self.path.partition(":")
+        return getattr(importlib.import_module(module, __name__), name)(**arguments)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """One entry of the registry.
+
+    Attributes
+    ----------
+    factory
+        Makes the model from ``seed`` and hyperparameters.
+    hyperparameters
+        Defaults.
+    grid
+        Search space of :func:`tune`: values of each name, the default first; four settings for every model.
+    uses_source
+        Whether `fit` reads `source` (bulk rows, or gene names).
+    paper_name
+        Column of the paper's Table 4; empty where the paper lacks it.
+    features
+        ``genes``, or ``library_size`` (X has one column, its logarithm).
+    balanced
+        Whether training rows are balanced before `fit`.
+    label
+        Name in tables and figures, where it differs from `name`.
+    """
+
+    name: str
+    factory: Callable
+    hyperparameters: dict = field(default_factory=dict)
+    grid: dict = field(default_factory=dict)
+    uses_source: bool = False
+    paper_name: str = ""
+    features: str = "genes"
+    balanced: bool = True
+    label: str = ""
+    note: str = ""
+
+    def make(self, *, seed: int = 0, **changes):
+        """A new model with the default hyperparameters, some changed."""
+        return self.factory(seed=seed, **{**self.hyperparameters, **changes})
+
+    def settings(self) -> list[dict]:
+        """Every combination of the grid as changes to the defaults; the first one is the defaults'."""
+        return [dict(zip(self.grid, values, strict=True)) for values in product(*self.grid.values())]
+
+
+#: The paper names the threshold; the learning rate and 60 full-batch steps are those of the original GCN, shortened.
+_GRAPH = {
+    "hidden": 32, "dropout": 0.3, "threshold": 0.8, "neighbours": 10, "learning_rate": 1e-2, "steps": 60,
+}  # fmt: skip
+_EIGHT = (
+    Baseline(
+        "SA", Lazy(".sparse_autoencoder:SparseAutoencoder"), {"hidden": 64, "sparsity": 0.05, "dropout": 0.2},
+        {"sparsity": (0.05, 0.5), "dropout": (0.2, 0.5)}, paper_name="SA", label="Sparse autoencoder",
+    ),
+    Baseline(
+        "ResNet18", Lazy(".resnet:ResNet18"), {"width": 8, "dropout": 0.3, "batch_size": 16, "learning_rate": 1e-2},
+        {"learning_rate": (1e-2, 3e-3), "dropout": (0.3, 0.6)}, paper_name="ResNet18", label="ResNet18 (1-D)",
+    ),
+    Baseline(
+        "CNN", Lazy(".cnn:CNN"), {"channels": 16, "dropout": 0.3},
+        {"learning_rate": (2e-3, 6e-3), "dropout": (0.3, 0.6)}, paper_name="CNN", label="CNN (1-D)",
+    ),
+    Baseline(
+        "Transformer", Lazy(".transformer:Transformer"),
+        {"tokens": 48, "dim": 16, "heads": 2, "dropout": 0.1, "learning_rate": 5e-3},
+        {"learning_rate": (5e-3, 2e-3), "dropout": (0.1, 0.3)}, paper_name="Transformer",
+    ),
+    Baseline(
+        "GCN", Lazy(".graph:GCN"), _GRAPH,
+        {"neighbours": (10, 5), "dropout": (0.3, 0.6)}, paper_name="GCN", note="inductive",
+    ),
+    Baseline(
+        "GAT", Lazy(".graph:GAT"), _GRAPH,
+        {"neighbours": (10, 5), "dropout": (0.3, 0.6)}, paper_name="GAT", note="inductive",
+    ),
+    Baseline(
+        "DeepDR", Lazy(".deepdr:DeepDR"), {"encoder": (256, 64), "predictor": 128, "dropout": 0.2},
+        {"learning_rate": (2e-3, 5e-4), "dropout": (0.2, 0.5)}, uses_source=True, paper_name="DeepDR",
+        label="DeepDR (expression-only adaptation)", note="encoder pre-trained on bulk",
+    ),
+    Baseline(
+        "DrugCell", Lazy(".drugcell:DrugCell"), {"width": 4, "root": 6, "dropout": 0.2, "auxiliary": 0.2},
+        {"auxiliary": (0.2, 1.0), "dropout": (0.2, 0.5)}, uses_source=True, paper_name="DrugCell",
+        label="DrugCell (expression-only adaptation)", note="reads gene names",
+    ),
+)  # fmt: skip
+
+_LEFT_OUT = (
+    Baseline("Majority", Lazy(".classical:Majority"), label="Majority class", balanced=False, note="constant"),
+    Baseline(
+        "LibrarySize", Lazy(".classical:LibrarySize"), {"C": 1.0}, {"C": (1.0, 1e-2, 1e-1, 10.0)},
+        features="library_size", label="Library size only",
+    ),
+    Baseline(
+        "Logistic", Lazy(".classical:Logistic"), {"C": 1e-3}, {"C": (1e-3, 1e-4, 1e-2, 1e-1)},
+        label="Logistic regression (L2)",
+    ),
+    Baseline(
+        "PCA+SVM", Lazy(".classical:PcaSvm"), {"components": 50, "C": 1.0}, {"components": (50, 20), "C": (1.0, 0.1)},
+    ),
+    Baseline(
+        "RandomForest", Lazy(".classical:Forest"), {"n_estimators": 100, "max_features": "sqrt"},
+        {"min_samples_leaf": (1, 3), "max_features": ("sqrt", 0.1)}, label="Random forest",
+    ),
+    Baseline(
+        "Boosting", Lazy(".classical:Boosting"), {"max_iter": 60, "max_leaf_nodes": 8, "max_features": 0.1},
+        {"learning_rate": (0.1, 0.03), "min_samples_leaf": (20, 5)}, label="Gradient boosting",
+    ),
+    Baseline(
+        "kNN", Lazy(".classical:Neighbours"), {"neighbours": 15, "metric": "cosine"},
+        {"neighbours": (15, 5), "metric": ("cosine", "euclidean")}, label="k nearest neighbours",
+    ),
+)  # fmt: skip
+
+_VARIANTS = (
+    Baseline(
+        "GCN-transductive", Lazy(".graph:TransductiveGCN"), _GRAPH, _EIGHT[4].grid,
+        label="GCN (transductive)", note="test cells are in the training graph",
+    ),
+    Baseline(
+        "GAT-transductive", Lazy(".graph:TransductiveGAT"), _GRAPH, _EIGHT[5].grid,
+        label="GAT (transductive)", note="test cells are in the training graph",
+    ),
+    Baseline("CNN-shuffled", Lazy(".cnn:ShuffledGenes"), {"of": "CNN"}, _EIGHT[2].grid, label="CNN, shuffled genes"),
+    Baseline(
+        "ResNet18-shuffled", Lazy(".cnn:ShuffledGenes"), {"of": "ResNet18"}, _EIGHT[1].grid,
+        label="ResNet18, shuffled genes",
+    ),
+)  # fmt: skip
+
+#: Baselines by name, in the order of tables: the paper's eight, what it left out, variants.
+REGISTRY: dict[str, Baseline] = {b.name: b for b in (*_EIGHT, *_LEFT_OUT, *_VARIANTS)}
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Result of :func:`tune`: the changes to the defaults that won, and (setting, AUC of each inner fold) of all."""
+
+    best: dict
+    scores: tuple[tuple[dict, tuple[float, ...]], ...]
+
+
+def tune(
+    baseline: Baseline, X, y, *, source=None, balance: Callable | None = None, folds: int = 1, seed: int = 0
+) -> Tuning:
+    """Choose among a baseline's settings by AUC on inner folds of the training rows.
+
+    The budget is the same for every model: four settings x `folds` trainings. A tie goes to the earlier setting.
+
+    Parameters
+    ----------
+    X, y
+        Training rows of the outer fold, before balancing.
+    source
+        As for `fit`.
+    balance
+        ``balance(X, y) -> (X, y, weight)``, applied to the inner training rows only.
+    folds
+        Inner folds; 1 means one hold-out of a quarter of the rows.
+    """
+    X, y, _ = check_rows(X, y, None)
+    settings = baseline.settings()
+    if len(settings) <= 1:
+        return Tuning({}, ())
+    if folds > 1:
+        from sklearn.model_selection import StratifiedKFold
+
+        splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(X, y))
+    else:
+        splits = [hold_out(X, y, 0.25, seed)]
+    scores = []
+    for changes in settings:
+        scores.append((changes, tuple(_inner_auc(baseline, changes, X, y, s, source, balance, seed) for s in splits)))
+    means = [np.mean(values) for _, values in scores]
+    return Tuning(scores[int(np.argmax(means))][0], tuple(scores))
+
+
+def _inner_auc(baseline, changes, X, y, split, source, balance, seed) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    rows, held = split
+    if len(set(y[held].tolist())) < 2:
+        raise ValueError("y: too few rows of a class for an inner fold; use the default setting instead")
+    train = (X[rows], y[rows], None)
+    if balance is not None and baseline.balanced:
+        train = balance(*train[:2])
+    model = baseline.make(seed=seed, **changes).fit(train[0], train[1], weight=train[2], source=source)
+    return float(roc_auc_score(y[held], model.predict_proba(X[held])))

@@ -1,0 +1,123 @@
+"""DrugCell (expression-only adaptation)."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from atsdp_utils import paths
+from atsdp_utils.baselines._torch import TorchBaseline, weighted_bce
+
+
+def read_gmt(path: Path) -> dict[str, list[str]]:
+    """Gene sets of a gzipped GMT file (name, description, genes; tab-separated)."""
+    with gzip.open(path, "rt") as lines:
+        rows = [line.rstrip("\n").split("\t") for line in lines]
+    return {name: genes for name, _, *genes in rows}
+
+
+def pathway_sets() -> dict[str, list[str]]:
+    """Hallmark and Reactome gene sets of the repository's ``data/`` folder."""
+    return {k: v for path in sorted(paths.DATA.glob("*.gmt.gz")) for k, v in read_gmt(path).items()}
+
+
+def set_mask(genes: Sequence[str], sets: Mapping[str, Sequence[str]], min_genes: int) -> tuple[list[str], np.ndarray]:
+    """Sets with at least `min_genes` of `genes`, and their membership as a 0/1 matrix (sets, genes).
+
+    Raises
+    ------
+    ValueError
+        If no set is large enough.
+    """
+    column = {gene: i for i, gene in enumerate(genes)}
+    members = {name: sorted({column[g] for g in s if g in column}) for name, s in sets.items()}
+    names = [name for name, hits in members.items() if len(hits) >= min_genes]
+    if not names:
+        raise ValueError(
+            f"gene sets: none of {len(sets)} has {min_genes} or more of the {len(genes)} genes "
+            f"(first: {list(genes)[:3]}); pass human gene symbols, or lower min_genes"
+        )
+    mask = np.zeros((len(names), len(genes)), np.float32)
+    for row, name in enumerate(names):
+        mask[row, members[name]] = 1
+    return names, mask
+
+
+class VisibleNetwork(nn.Module):
+    """Genes → one module a gene set → root → logit, with an auxiliary logit on each module.
+
+    A module is `width` tanh units that see the genes of their set only: weights outside of `mask` are multiplied by 0
+    in every forward pass, so they have no effect and no gradient.
+    """
+
+    def __init__(self, mask: Tensor, width: int, root: int, dropout: float) -> None:
+        super().__init__()
+        n_sets, n_genes = mask.shape
+        self.register_buffer("mask", mask.repeat_interleave(width, 0))
+        self.weight = nn.Parameter(torch.randn(n_sets * width, n_genes) / self.mask.sum(1, keepdim=True).sqrt())
+        self.bias = nn.Parameter(torch.zeros(n_sets * width))
+        self.norm = nn.BatchNorm1d(n_sets * width)
+        self.auxiliary = nn.Parameter(torch.randn(n_sets, width) / width**0.5)
+        self.root = nn.Sequential(
+            nn.Dropout(dropout), nn.Linear(n_sets * width, root), nn.Tanh(), nn.BatchNorm1d(root), nn.Linear(root, 1)
+        )
+        self.width = width
+
+    def modules_and_logit(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Auxiliary logits (n, sets) and the logit of the root (n,)."""
+        state = self.norm(torch.tanh(F.linear(X, self.weight * self.mask, self.bias)))
+        auxiliary = (state.unflatten(1, (-1, self.width)) * self.auxiliary).sum(-1)
+        return auxiliary, self.root(state).squeeze(1)
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Logits (n,) of X (n, genes)."""
+        return self.modules_and_logit(X)[1]
+
+
+class DrugCell(TorchBaseline):
+    """Visible network of DrugCell: modules are gene sets, each with an auxiliary head.
+
+    Original: Kuenzi et al., Cancer Cell 2020: mutations flow through 2,086 Gene Ontology terms, six tanh units
+    and batch norm a term, each term with an auxiliary output (weight 0.2 of its loss); beside it a network of
+    the drug's structure; the output is the AUC of drug and cell line.
+
+    Deviations: expression instead of mutations; no drug branch, since each data set has one drug; Hallmark and
+    Reactome sets instead of the ontology, hence one level below the root, not six; `width` units a set; one
+    masked layer from genes to units, where the original has two linear ones in a row; auxiliary outputs are linear and
+    their losses averaged, so that their weight does not depend on the number of sets; class instead of AUC. Genes
+    in no set are not seen (`coverage_` is the share that is).
+    """
+
+    def __init__(
+        self, *, seed: int = 0, width: int = 4, root: int = 6, dropout: float = 0.2, auxiliary: float = 0.2,
+        min_genes: int = 10, gene_sets: Mapping[str, Sequence[str]] | None = None, **loop: float,
+    ) -> None:  # fmt: skip
+        super().__init__(seed=seed, **loop)
+        self.width, self.root, self.dropout, self.auxiliary = width, root, dropout, auxiliary
+        self.min_genes, self.gene_sets = min_genes, gene_sets
+
+    def _build(self, X, y, source):
+        if source is None or len(source.genes) != X.shape[1]:
+            found = "None" if source is None else f"{len(source.genes)} genes"
+            raise ValueError(f"source: got {found}, but DrugCell needs the {X.shape[1]} gene names in source.genes")
+        sets = self.gene_sets or pathway_sets()
+        self.sets_, mask = set_mask(source.genes, sets, self.min_genes)
+        self.coverage_ = float(mask.any(0).mean())
+        return VisibleNetwork(torch.from_numpy(mask), self.width, self.root, self.dropout)
+
+    def _loss(self, X, y, weight):
+        auxiliary, logit = self.net_.modules_and_logit(X)
+        per_set = F.binary_cross_entropy_with_logits(auxiliary, y[:, None].expand_as(auxiliary), weight[:, None])
+        return weighted_bce(logit, y, weight) + self.auxiliary * per_set
+
+    @property
+    def n_parameters(self) -> int:
+        """Trainable parameters; of the masked layer only the weights inside a set."""
+        masked = int((1 - self.net_.mask).sum())
+        return super().n_parameters - masked
