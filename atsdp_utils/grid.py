@@ -8,12 +8,14 @@ for either backend.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TextIO
 
 import numpy as np
 import pandas as pd
@@ -140,8 +142,7 @@ def run(tasks: Sequence[Task], *, jobs: int = 1, backend: str = "loky", label: s
 def _all_done(function, arguments: list[tuple], jobs: int, backend: str, label: str) -> None:
     if not arguments:
         return
-    bar = tqdm(total=len(arguments), desc=label, unit="task", mininterval=2, file=sys.stderr, dynamic_ncols=True)
-    with bar:
+    with _log() as log, tqdm(total=len(arguments), desc=label, unit="task", mininterval=2, file=log, ncols=78) as bar:
         if backend == "dask":
             finished: Iterator[int] = _dask(function, arguments, jobs)
         elif backend == "loky":
@@ -150,6 +151,16 @@ def _all_done(function, arguments: list[tuple], jobs: int, backend: str, label: 
             raise ValueError(f"BACKEND: got {backend!r}, expected 'loky' or 'dask'")
         for _ in finished:
             bar.update()
+
+
+@contextlib.contextmanager
+def _log() -> Iterator[TextIO]:
+    """Where progress goes: the file ``ATSDP_LOG`` of a notebook's run (Make shows it), else the screen."""
+    if name := os.environ.get("ATSDP_LOG"):
+        with open(name, "a", encoding="utf-8", buffering=1) as log:
+            yield log
+    else:
+        yield sys.stderr
 
 
 def _here(function, arguments: list[tuple]) -> Iterator[int]:
@@ -183,7 +194,8 @@ def _loky(function, arguments: list[tuple], jobs: int) -> Iterator[int]:
                     f"workers died {restarts} times in a row with {len(left)} tasks left (out of memory? try a smaller "
                     "JOBS); finished tasks are kept, run again to continue"
                 ) from error
-            print(f"a worker was killed; starting again with {len(left)} tasks left", file=sys.stderr)
+            with _log() as log:
+                print(f"a worker was killed; starting again with {len(left)} tasks left", file=log)
 
 
 def _dask(function, arguments: list[tuple], jobs: int) -> Iterator[int]:
