@@ -345,7 +345,7 @@ def _name_ends(ax, ends: Mapping[str, tuple[float, str]], x: float) -> None:
     """Write series names to the right of the axes at their last values, pushed apart by a line's height."""
     low, high = ax.get_ylim()
     inches = ax.get_position().height * ax.figure.get_figheight()
-    heights = _spread([value for value, _ in ends.values()], (high - low) * 0.14 / inches)
+    heights = _spread([value for value, _ in ends.values()], (high - low) * 0.125 / inches)
     for (name, (_, colour)), height in zip(ends.items(), heights, strict=True):
         ax.text(x, height, METRIC_LABEL.get(name, name), color=colour, fontsize=8, va="center", clip_on=False)
 
