@@ -116,6 +116,53 @@ PROFILES: dict[str, Profile] = {
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """A candidate for ATSDP-NET+, as data.
+
+    Attributes
+    ----------
+    members
+        Networks whose logits are averaged.
+    joint
+        Whether the bulk stage learns all 83 drugs with one trunk (the paper's future work) before the drug's own head.
+    align
+        How cells are aligned with lines: a key of :data:`atsdp_utils.plus.ALIGNMENTS`.
+    rank
+        Whether every sample is replaced by the ranks of its genes before both domains are standardised.
+    linear
+        Share of the logit of an L2 logistic regression on the same lines, brought to the network's scale.
+    weight_decay
+        AdamW's weight decay.
+    changed
+        What distinguishes the candidate, in words.
+    """
+
+    members: int = 5
+    joint: bool = False
+    align: str = "mmd"
+    rank: bool = False
+    linear: float = 0.0
+    weight_decay: float = 1e-2
+    changed: str = ""
+
+
+#: Candidates for ATSDP-NET+, simplest first.
+RECIPES: dict[str, Recipe] = {
+    "plain": Recipe(members=1, changed="ATSDP-NET itself, one network"),
+    "ensemble": Recipe(changed="mean logit of 5 networks"),
+    "ensemble-decay": Recipe(weight_decay=1.0, changed="100 times the weight decay"),
+    "ensemble-rank": Recipe(rank=True, changed="ranks of genes within a sample"),
+    "ensemble-adabn": Recipe(align="adabn", changed="batch-norm statistics of the cells instead of MMD"),
+    "ensemble-balanced": Recipe(align="balanced", changed="MMD within predicted classes"),
+    "ensemble-linear": Recipe(linear=0.5, changed="half of the logit from a linear path"),
+    "joint": Recipe(joint=True, align="adabn", changed="83 drugs trained jointly, batch-norm statistics of the cells"),
+    "joint-linear": Recipe(joint=True, align="adabn", linear=0.5, changed="joint, half of the logit linear"),
+}
+#: The winner of the rule in :mod:`atsdp_utils.plus`.
+CHOSEN = "ensemble"
+
+
+@dataclass(frozen=True)
 class Dataset:
     """One single-cell set.
 

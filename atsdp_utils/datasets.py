@@ -83,6 +83,11 @@ def drugs() -> list[str]:
     return list(label_table().columns)
 
 
+def all_labels(lines: np.ndarray) -> np.ndarray:
+    """Labels of every drug for `lines`, (lines, drugs) int8: 1 sensitive, 0 resistant, -1 no label."""
+    return label_table().reindex(lines).fillna(-1).to_numpy(np.int8)
+
+
 def load_bulk(drug: str | None = None, exclude: tuple[str, ...] = ()) -> Bulk:
     """Bulk expression with the labels of one drug: the source domain.
 

@@ -97,7 +97,7 @@ def _bulk_stages(tasks: Iterable[Task]) -> list[Task]:
     """One task for each distinct bulk stage among `tasks`: computed first, so that no two workers train the same."""
     stages: dict[tuple, Task] = {}
     for task in tasks:
-        if task.model in (protocols.ATSDP, protocols.BULK_ONLY):
+        if task.model in (protocols.ATSDP, protocols.BULK_ONLY) and task.protocol != "P":
             spec, profile = protocols.spec_of(task), config.profile(task.profile)
             how = task.options.get("balance") if task.protocol in "UB" else None
             sizes = protocols.architecture(spec, task.options)
@@ -124,7 +124,7 @@ def run(tasks: Sequence[Task], *, jobs: int = 1, backend: str = "loky", label: s
     RuntimeError
         If workers keep dying (for example, memory runs out); what was finished is kept.
     """
-    for name in {t.dataset for t in tasks if t.protocol != "B"}:
+    for name in {t.dataset for t in tasks if t.protocol not in "BP"}:
         preprocess.prepare(name)
     keys = [protocols.key(t) for t in tasks]
     todo = {k: t for k, t in zip(keys, tasks, strict=True) if load(t, k) is None}
@@ -224,7 +224,7 @@ def plan(tables: dict[str, list[Task]]) -> pd.DataFrame:
     timings = _timings()
     rows, counted = [], set()
     for table, tasks in tables.items():
-        for name in {t.dataset for t in tasks if t.protocol != "B"}:
+        for name in {t.dataset for t in tasks if t.protocol not in "BP"}:
             preprocess.prepare(name)
         left = []
         for task in tasks:

@@ -78,12 +78,15 @@ class Source:
         (genes,) symbols.
     train
         (lines,) bool: the 80 % that trainings may use; the rest is the held-out bulk test set.
+    others
+        (lines, drugs) int8: labels of every drug of the table, coded as `y`, for joint training; None if unknown.
     """
 
     X: np.ndarray
     y: np.ndarray
     genes: np.ndarray
     train: np.ndarray
+    others: np.ndarray | None = None
 
     @property
     def fit_rows(self) -> np.ndarray:
@@ -285,7 +288,7 @@ def bulk_source(bulk: datasets.Bulk, genes: np.ndarray, seed: int) -> Source:
     """Bulk rows on `genes`, split by :func:`held_out_lines`, standardised on the training lines."""
     train = ~np.isin(bulk.lines, held_out_lines(seed))
     X = columns(bulk.X, bulk.genes, genes)
-    return Source(Standardizer().fit(X[train]).transform(X), bulk.y, genes, train)
+    return Source(Standardizer().fit(X[train]).transform(X), bulk.y, genes, train, datasets.all_labels(bulk.lines))
 
 
 def source_domain(cells: Cells, max_genes: int, seed: int) -> Source:

@@ -19,6 +19,9 @@ from .config import Architecture, Dataset, Profile, Training
 ATSDP = "ATSDP-NET"
 NO_TRANSFER = "ATSDP-NET (no transfer)"
 BULK_ONLY = "ATSDP-NET (bulk only)"
+PLUS = "ATSDP-NET+"
+#: Models that are no baseline: networks of this package, sized by Table 2.
+NETWORKS = (ATSDP, NO_TRANSFER, BULK_ONLY, PLUS)
 _ARCHITECTURE = {f.name for f in dataclasses.fields(Architecture)}
 _TRAINING = {f.name for f in dataclasses.fields(Training)}
 #: Settings of a task that are neither sizes nor training settings nor hyperparameters of a baseline.
@@ -31,6 +34,7 @@ _TASK_SETTINGS = {
     "train_cultures",
     "test_cultures",
     "gene_space",
+    "kind",
     "shuffle_genes",
 }
 
@@ -42,9 +46,10 @@ class Task:
     Attributes
     ----------
     dataset
-        A single-cell set; under protocol B a drug.
+        A single-cell set; under protocols B and P a drug.
     protocol
-        ``S`` supervised cross-validation, ``U`` unsupervised transfer, ``F`` few-shot, ``B`` held-out bulk lines.
+        ``S`` supervised cross-validation, ``U`` unsupervised transfer, ``F`` few-shot, ``B`` held-out bulk lines,
+        ``P`` pseudo-transfer (:mod:`atsdp_utils.pseudo`).
     model
         ``ATSDP-NET`` (or one of its variants) or a name of ``baselines.REGISTRY``.
     profile
@@ -154,11 +159,16 @@ def splits(cells: preprocess.Cells, folds: int, repeat: int) -> np.ndarray:
 def build(task: Task, spec: Dataset):
     """The model of a task, unfitted."""
     profile, options = config.profile(task.profile), task.options
-    if task.model in (ATSDP, NO_TRANSFER, BULK_ONLY):
+    if task.model in NETWORKS:
         from .train import ATSDP as Network
 
         bulk_balance = options.get("balance") if task.protocol in "UB" else None
         cfg = training(spec, profile, options, bulk_balance=bulk_balance)
+        if task.model == PLUS:
+            from .plus import ATSDPPlus
+
+            own = {k: options[k] for k in ("recipe", "members") if k in options}
+            return ATSDPPlus(seed=task.seed, arch=architecture(spec, options), cfg=cfg, **own)
         return Network(seed=task.seed, arch=architecture(spec, options), cfg=cfg, pretrained=task.model != NO_TRANSFER)
     from .baselines import REGISTRY
 
@@ -171,8 +181,10 @@ def build(task: Task, spec: Dataset):
 
 def code_of(task: Task) -> str:
     """Version of the code that a task's result depends on."""
-    shared = ("protocols.py", "preprocess.py")
-    if task.model in (ATSDP, NO_TRANSFER, BULK_ONLY):
+    shared = ("protocols.py", "preprocess.py", *(("pseudo.py", "twins.py") if task.protocol == "P" else ()))
+    if task.model == PLUS:
+        return cache.code_version("plus.py", "model.py", "losses.py", "train.py", *shared)
+    if task.model in NETWORKS:
         return cache.code_version("model.py", "losses.py", "train.py", *shared)
     return cache.code_version(*_baseline_modules(task.model), *shared)
 
@@ -192,12 +204,14 @@ def key(task: Task) -> str:
     spec, profile = spec_of(task), config.profile(task.profile)
     plain = dataclasses.asdict(task) | {"profile": None}
     sizes = (profile.max_genes, profile.max_cells, architecture(spec, task.options), training(spec, profile, {}))
-    if task.model not in (ATSDP, NO_TRANSFER, BULK_ONLY):
+    if task.model == PLUS:
+        sizes = (*sizes, config.RECIPES[task.options.get("recipe", config.CHOSEN)])
+    if task.model not in NETWORKS:
         from .baselines import REGISTRY
 
         entry = REGISTRY[task.model]
         sizes = (profile.max_genes, profile.max_cells, spec.balance, entry.hyperparameters, entry.grid)
-    data = task.dataset if task.protocol == "B" else cells_of(task.dataset, task.profile).sha256
+    data = task.dataset if task.protocol in "BP" else cells_of(task.dataset, task.profile).sha256
     split = (
         splits(cells_of(task.dataset, task.profile), task.folds, task.repeat)
         if task.protocol == "S" and task.folds
@@ -207,14 +221,14 @@ def key(task: Task) -> str:
 
 
 def spec_of(task: Task) -> Dataset:
-    """The data set; under protocol B a stand-in with the drug and Table 2's sizes of DATA1."""
-    return Dataset(task.dataset, "real", task.dataset) if task.protocol == "B" else config.DATASETS[task.dataset]
+    """The data set; under protocols B and P a stand-in with the drug and Table 2's sizes of DATA1."""
+    return Dataset(task.dataset, "real", task.dataset) if task.protocol in "BP" else config.DATASETS[task.dataset]
 
 
 def run_task(task: Task) -> Result:
     """Train and predict; one entry of the grid."""
     started = time.perf_counter()
-    runner = {"S": _supervised, "U": _unsupervised, "F": _few_shot, "B": _bulk}
+    runner = {"S": _supervised, "U": _unsupervised, "F": _few_shot, "B": _bulk, "P": _pseudo}
     if task.protocol not in runner:
         raise ValueError(f"protocol: got {task.protocol!r}, expected one of {', '.join(runner)}")
     row, y, p, fold, models = runner[task.protocol](task)
@@ -241,7 +255,7 @@ def _features(task: Task, source: preprocess.Source) -> np.ndarray:
 
 
 def _wants_library_size(model: str) -> bool:
-    if model in (ATSDP, NO_TRANSFER, BULK_ONLY):
+    if model in NETWORKS:
         return False
     from .baselines import REGISTRY
 
@@ -273,7 +287,7 @@ def fit_fold(task: Task, X: np.ndarray, y: np.ndarray, train: np.ndarray, test: 
 
 def _balance(task: Task, spec: Dataset) -> str:
     """How training rows are balanced: as the task says, else as the paper chose; not for models that must not be."""
-    if task.model not in (ATSDP, NO_TRANSFER, BULK_ONLY):
+    if task.model not in NETWORKS:
         from .baselines import REGISTRY
 
         if not REGISTRY[task.model].balanced:
@@ -323,7 +337,7 @@ def _unsupervised(task: Task):
     X = preprocess.Standardizer().fit(X).transform(X)
     spec = spec_of(task)
     model = build(task, spec)
-    if task.model == ATSDP:
+    if task.model in (ATSDP, PLUS):
         if task.options.get("gene_space") == "separate":
             X = _own_genes(task, X.shape[1])
             model.fit_transfer_separate(X, source)
@@ -356,7 +370,7 @@ def _few_shot(task: Task):
     few = np.concatenate([rng.choice(np.flatnonzero(y == label), k, replace=False) for label in (0, 1)])
     rows = np.setdiff1d(np.flatnonzero(y >= 0), few)
     model = build(task, spec_of(task))
-    if task.model == ATSDP:
+    if task.model in (ATSDP, PLUS):
         model.fit_few(X, X[few], y[few], source=source)
     else:
         model.fit(X[few], y[few], source=source)
@@ -375,3 +389,20 @@ def _bulk(task: Task):
         model.fit(xb, yb, weight=weight, source=source)
     test = source.test_rows
     return test, source.y[test], model.predict_proba(source.X[test]), np.zeros(len(test), int), [model]
+
+
+def _pseudo(task: Task):
+    """A transfer task made of lines or simulated cells, on which recipes of ATSDP-NET+ are compared."""
+    from . import pseudo
+
+    target = pseudo.make(task.dataset, task.options["kind"], task.seed, config.profile(task.profile).max_genes)
+    model, rows = build(task, spec_of(task)), target.source.fit_rows
+    if task.model in (ATSDP, PLUS):
+        model.fit_transfer(target.X, target.source)
+    else:
+        how = _balance(task, spec_of(task))
+        xb, yb, weight = preprocess.balance(target.source.X[rows], target.source.y[rows], how, task.seed)
+        model.fit(xb, yb, weight=weight, source=target.source)
+    scored = np.flatnonzero(target.y >= 0)
+    p = model.predict_proba(target.X[scored])
+    return scored, target.y[scored], p, np.zeros(len(scored), int), [model]
