@@ -236,23 +236,26 @@ def assemble(data: str, profile: str) -> Path:
     shutil.rmtree(book, ignore_errors=True)
     shutil.copytree(paths.BOOK, book)
     (book / "notebooks").mkdir()
-    chapters = []
-    for source in numbered():
-        if (executed / source.name).exists():
-            read = nbformat.read(executed / source.name, as_version=4)
-            fragment = root / "manifest" / f"{source.stem}.json"
-            outputs = json.loads(fragment.read_text()) if fragment.exists() else {}
-            nbformat.write(for_reading(read, outputs), book / "notebooks" / source.name)
-            chapters.append(f"      - file: notebooks/{source.stem}\n")
-    toc = (book / "_toc.yml").read_text()
-    (book / "_toc.yml").write_text(toc.replace("      - NOTEBOOKS\n", "".join(chapters)))
+    chapters = [source for source in numbered() if (executed / source.name).exists()]
+    present = {source.stem[:2] for source in chapters}
+    for source in chapters:
+        fragment = root / "manifest" / f"{source.stem}.json"
+        outputs = json.loads(fragment.read_text()) if fragment.exists() else {}
+        read = for_reading(nbformat.read(executed / source.name, as_version=4), outputs)
+        for cell in read.cells:
+            if cell.cell_type == "markdown":
+                cell.source = _substitute(cell.source, present, data, profile)
+        nbformat.write(read, book / "notebooks" / source.name)
     for page in book.glob("*.md"):
-        page.write_text(_substitute(page.read_text(), {s.stem[:2] for s in numbered()}, data, profile))
+        page.write_text(_substitute(page.read_text(), present, data, profile))
+    toc = (book / "_toc.yml").read_text()
+    entries = "".join(f"      - file: notebooks/{source.stem}\n" for source in chapters)
+    (book / "_toc.yml").write_text(toc.replace("      - NOTEBOOKS\n", entries))
     return book
 
 
 def _substitute(text: str, present: set[str], data: str, profile: str) -> str:
-    """Fill in the run's name, and turn links to chapters that this checkout lacks into their plain number."""
+    """Fill in the run's name, and turn links to chapters that have not run into their plain number."""
     text = text.replace("{{RUN}}", f"{data}-{profile}").replace("{{PROFILE}}", profile).replace("{{DATA}}", data)
     text = re.sub(r"\[\]\(#nb-(\d\d)\)", r"{ref}`nb-\1`", text)
     return re.sub(r"\{ref\}`nb-(\d\d)`", lambda m: m[0] if m[1] in present else f"notebook {m[1]}", text)
