@@ -216,12 +216,12 @@ def for_reading(notebook, outputs: dict[str, dict]):
         cell.metadata.pop("execution", None)
         if "solution" in tags(cell):
             cell.metadata["mystnb"] = {"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
-        named = re.search(r"""run\.figure\(\s*\w+,\s*["'](\w+)["']""", cell.source)
-        if named and named[1] in outputs and cell.metadata.get("mystnb", {}).get("figure"):
-            made = outputs[named[1]]
+        shown = cell.metadata.get("mystnb", {}).get("figure")
+        made = next((o for name, o in outputs.items() if f'"{name}"' in cell.source and len(o["files"]) == 2), None)
+        if shown and made:
             tiers = {d: report.tier_of(d) for d in made["datasets"]}
             source = report.source_line(tiers, made["protocol"], made["profile"])
-            cell.metadata["mystnb"]["figure"]["caption"] += f" *{source}.*"
+            shown["caption"] = f"{shown.get('caption', '')} *{source}.*".strip()
         if "injected-parameters" in tags(cell):
             cell.source = cell.source.removeprefix("# Parameters\n")
             cell["id"] = "parameters-of-this-run"

@@ -100,7 +100,7 @@ def test_book_shows_parameters_once_and_names_the_data_in_captions():
     notebook = _good()
     injected = _cell("code", "1234abcd", '# Parameters\nDATA = "embedded"\n', "injected-parameters")
     notebook.cells.insert(2, injected)
-    made = {"datasets": ["DATA1-sim"], "protocol": "S", "profile": "quick"}
+    made = {"files": ["fig2a.png", "fig2a.svg"], "datasets": ["DATA1-sim"], "protocol": "S", "profile": "quick"}
     cells = notebooks.for_reading(copy.deepcopy(notebook), {"fig2a": made}).cells
     assert sum("DATA =" in c.source for c in cells) == 1
     captions = [c.metadata["mystnb"]["figure"]["caption"] for c in cells if "alt" in str(c.metadata)]
