@@ -423,6 +423,29 @@ def predictions(name: str, profile: str, *, protocol: str = "S", **parallel) -> 
                      cells.cell_id[row])  # fmt: skip
 
 
+def built_in(data: Predicted, n_shuffles: int, seed: int, *, top: int = 50) -> pd.DataFrame:
+    """How much of the correlation of two gene scores comes from the construction.
+
+    Lists hold the `top` genes whatever their p-value, because shuffled labels pass no threshold.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``cells`` (*same*: lists and scores from the same cells, as in the paper; *held out*: lists from the
+        other folds), ``labels`` (*real*, or *shuffled* together with the predictions, see :meth:`ListScorer.shuffled`),
+        ``list``, ``r`` and ``r_unshared``; one row a fold and shuffle.
+    """
+    everything, rows = np.ones(len(data.y), dtype=bool), []
+    designs = [("same", everything, everything)]
+    designs += [("held out", data.fold != k, data.fold == k) for k in np.unique(data.fold)]
+    for name, derive, score in designs:
+        scorer = ListScorer(data.X, data.genes, derive=derive, score=score, top=top, alpha=1.1)
+        rows.append(scorer.compare(data.y, data.label).table.assign(cells=name, labels="real"))
+        shuffled = scorer.shuffled(data.y, data.label, n_shuffles, seed)
+        rows.append(shuffled.assign(cells=name, labels="shuffled"))
+    return pd.concat(rows, ignore_index=True)[["cells", "labels", "list", "r", "r_unshared"]]
+
+
 # --- enrichment -------------------------------------------------------------------------------------------------------
 
 

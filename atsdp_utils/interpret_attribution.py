@@ -325,3 +325,36 @@ def explain_all(
 def ensemble(attributions: Sequence[Attribution]) -> Attribution:
     """Mean attribution of several networks on the same cells: for integrated gradients, that of their mean log-odds."""
     return Attribution(*(np.mean([getattr(a, f) for a in attributions], axis=0) for f in ("values", "delta", "change")))
+
+
+def rankings(networks: Sequence[Explained]) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """Key genes of several networks together, and every ranking of the genes to compare them with.
+
+    Parameters
+    ----------
+    networks
+        Trained on the same cells with different seeds.
+
+    Returns
+    -------
+    tuple
+        :func:`rank_genes` of the mean integrated gradients; and (genes,) importance by name: both attributions by mean
+        |attribution| and by the rank-sum test, the attention's view, and what needs no network: the rank-sum test of
+        expression and the coefficients of a logistic regression, from the same cells.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    one = networks[0]
+    tables = {
+        "IG": rank_genes(ensemble([n.integrated for n in networks]), one.X, one.y, one.genes),
+        "EG": rank_genes(ensemble([n.expected for n in networks]), one.X, one.y, one.genes),
+    }
+    scores = {}
+    for short, table in tables.items():
+        scores[f"{short}, mean size"] = table["mean_abs"].to_numpy()
+        scores[f"{short}, rank-sum test"] = table["z"].abs().to_numpy()
+    scores["attention"] = np.mean([n.relevance for n in networks], axis=0)
+    scores["expression, rank-sum test"] = differential_genes(one.X, one.y, one.genes)["z"].abs().to_numpy()
+    linear = LogisticRegression(C=1e-3, class_weight="balanced", max_iter=1000).fit(one.X, one.y)
+    scores["linear coefficients"] = np.abs(linear.coef_[0])
+    return tables["IG"], scores

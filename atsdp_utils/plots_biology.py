@@ -25,6 +25,11 @@ def culture_colours(groups: Sequence[str]) -> dict[str, str]:
     return dict(zip(sorted(set(groups)), SERIES, strict=False))
 
 
+def _size(n: int) -> float:
+    """Area of a dot: fewer cells, larger dots."""
+    return float(np.clip(4000 / n, 3, 14))
+
+
 def _bare(ax, title: str) -> None:
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
@@ -34,7 +39,7 @@ def _bare(ax, title: str) -> None:
 def cells_by(ax, xy: np.ndarray, names: np.ndarray, colours: Mapping[str, str], title: str) -> None:
     """Cells coloured by a category, with the key below the axes; drawn in a fixed random order, so none hides all."""
     order = np.random.default_rng(0).permutation(len(xy))
-    ax.scatter(*xy[order].T, s=4, c=[colours[n] for n in names[order]], linewidth=0, rasterized=True)
+    ax.scatter(*xy[order].T, s=_size(len(xy)), c=[colours[n] for n in names[order]], linewidth=0, rasterized=True)
     for name in colours:
         ax.scatter([], [], s=18, color=colours[name], label=name)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), fontsize=7, handletextpad=0.1, borderpad=0.1)
@@ -56,13 +61,24 @@ def cells_value(
     order = np.random.default_rng(0).permutation(len(xy))
     low, high = (np.nanpercentile(value, q) if v is None else v for v, q in zip(limits, (1, 99), strict=True))
     options = {"cmap": cmap, "vmin": low, "vmax": high, "linewidth": 0, "rasterized": True}
-    points = ax.scatter(*xy[order].T, s=4, c=value[order], **options)
+    points = ax.scatter(*xy[order].T, s=_size(len(xy)), c=value[order], **options)
     bar = ax.figure.colorbar(points, ax=ax, orientation="horizontal", shrink=0.8, aspect=18, pad=0.02)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=7, length=2)
     if ends:
         bar.set_ticks([low, high], labels=list(ends))
     _bare(ax, title)
+
+
+def lollipops(ax, names: Sequence[str], values: np.ndarray, colours: Sequence[str]) -> None:
+    """Values by gene over several networks: range as a line, mean as a dot; (networks, genes), first gene on top."""
+    y = np.arange(len(names))
+    ax.hlines(y, values.min(axis=0), values.max(axis=0), color=colours, linewidth=2, alpha=0.5)
+    ax.scatter(values.mean(axis=0), y, color=colours, s=22, zorder=3)
+    ax.set_yticks(y, names, fontsize=8)
+    ax.set(ylim=(len(names) - 0.5, -0.5), xlim=(0, None))
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x")
 
 
 def score_scatter(ax, predicted: np.ndarray, true: np.ndarray, y: np.ndarray, row: Mapping[str, float]) -> None:
@@ -99,8 +115,7 @@ def null_histogram(ax, draws: pd.DataFrame, table: pd.DataFrame, title: str) -> 
         ax.hist(r, bins=bins, color=colour, label=kind, **shape)
     if len(table):
         ax.axvline(table["r"].iloc[0], color="#222222", linestyle="--", linewidth=1.3, label="observed")
-        p = ", ".join(f"{kind} {value:.3g}" for kind, value in zip(table["null"], table["p"], strict=True))
-        title += f"\np: {p}"
+        title += "".join(f"\np ({kind}) = {value:.4f}" for kind, value in zip(table["null"], table["p"], strict=True))
     ax.set(xlabel="r with the score of the true list", ylabel="draws", xlim=(-1, 1.02))
     ax.set_title(title, fontsize=9)
 
@@ -173,12 +188,26 @@ def class_key(fig) -> None:
 
 
 def roc_staircases(ax, scores: Mapping[str, np.ndarray], planted: np.ndarray, auroc: Mapping[str, float]) -> None:
-    """ROC of planted genes for several rankings, named below the axes with their areas."""
+    """ROC of planted genes for several rankings, named beside the axes with their areas; empty if none is planted."""
     from sklearn.metrics import roc_curve
 
-    for i, (name, value) in enumerate(scores.items()):
+    for i, (name, value) in enumerate(scores.items() if planted.any() else ()):
         fpr, tpr, _ = roc_curve(planted, value)
         ax.plot(fpr, tpr, color=SERIES[i % len(SERIES)], label=f"{name} ({auroc[name]:.2f})", drawstyle="steps-post")
     ax.plot([0, 1], [0, 1], color="#AAAAAA", linewidth=1, linestyle=":")
     ax.set(xlabel="share of other genes ranked above", ylabel="share of planted genes found", aspect="equal")
-    ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+    if planted.any():
+        ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+
+
+def blank(ax, title: str, text: str) -> None:
+    """Panel without data, saying why."""
+    ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, fontsize=8, color="#555555")
+    ax.set(xticks=[], yticks=[])
+    ax.set_title(title, fontsize=9)
+
+
+def key_above(fig, ax) -> None:
+    """Key of the labelled series of `ax` above the whole figure."""
+    handles, labels = ax.get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside upper left", ncols=max(1, len(labels)), columnspacing=1.2)
