@@ -13,7 +13,7 @@ import torch
 from scipy import stats as sps
 from torch import nn
 
-from atsdp_utils import interpret, interpret_attribution, interpret_pseudotime, paths
+from atsdp_utils import interpret, interpret_attribution, interpret_pseudotime, paths, preprocess
 
 
 def simulate(seed: int, cells: int = 120, genes: int = 300, planted: int = 10, effect: float = 1.5) -> SimpleNamespace:
@@ -163,6 +163,15 @@ def test_shuffled_labels_show_what_is_built_in():
     assert abs(unshared["r_unshared"].mean()) < 0.3  # held-out cells, no common genes: nothing is left
 
 
+def test_built_in_correlation_is_told_from_the_real_one(cells):
+    fold, y_pred = np.arange(len(cells.y)) % 2, flip(cells.y, 0.1)
+    group = np.where(cells.y == 1, "a", "b")
+    data = interpret.Predicted(cells.X, cells.genes, cells.y, y_pred.astype(float), fold, group, group)
+    mean = interpret.built_in(data, 3, seed=0, top=10).groupby(["cells", "labels"])["r"].mean()
+    assert mean["held out", "real"] > 0.8 > mean["held out", "shuffled"]
+    assert mean["same", "shuffled"] > mean["held out", "shuffled"]
+
+
 # --- attributions -----------------------------------------------------------------------------------------------------
 
 
@@ -258,6 +267,22 @@ def test_attention_relevance_sees_only_genes_of_attended_tokens():
 
     found = interpret_attribution.attention_relevance(tokens, weights, np.ones((5, 4)), probes=64)
     assert (found[:2] > 0.5).all() and (found[2:] == 0).all()
+
+
+def test_networks_are_explained_once_and_alike(run_folders):
+    preprocess.prepare("A375-PLX4720")
+    first = interpret_attribution.explain("A375-PLX4720", "smoke", 0)
+    (stored,) = (run_folders / "build" / "cache" / "explained").iterdir()
+    stored.unlink()
+    again = interpret_attribution.explain_all("A375-PLX4720", "smoke", [0])
+    np.testing.assert_array_equal(first.integrated.values, again[0].integrated.values)
+    np.testing.assert_array_equal(first.expected.values, again[0].expected.values)
+    assert first.integrated.relative_delta < 0.05 and first.X.shape == (len(first.rows), len(first.genes))
+    randomised = interpret_attribution.explain("A375-PLX4720", "smoke", 0, randomised=True)
+    assert sorted(randomised.y) == sorted(first.y) and (randomised.y != first.y).any()
+    table, scores = interpret_attribution.rankings([first])
+    assert list(table["gene"]) == list(first.genes) and len(scores) == 7
+    assert all(len(s) == len(first.genes) and np.isfinite(s).all() for s in scores.values())
 
 
 # --- enrichment -------------------------------------------------------------------------------------------------------
