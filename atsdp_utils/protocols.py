@@ -36,6 +36,7 @@ _TASK_SETTINGS = {
     "gene_space",
     "kind",
     "shuffle_genes",
+    "tune",
 }
 
 
@@ -296,16 +297,35 @@ def _balance(task: Task, spec: Dataset) -> str:
 
 
 def _tuned(task: Task, X: np.ndarray, y: np.ndarray, how: str, source: preprocess.Source):
-    """A baseline with the setting that inner rows of these training rows chose (``chosen_``), unfitted."""
-    from .baselines import REGISTRY, tune
+    """A model with the setting that inner rows of these training rows chose (``chosen_``), unfitted."""
+    from .baselines import tune
 
-    entry = REGISTRY[task.model]
+    entry = _searched(task)
     found = tune(
         entry, X, y, source=source, balance=lambda a, b: preprocess.balance(a, b, how, task.seed), seed=task.seed
     )
     model = entry.make(seed=task.seed, **found.best)
     model.chosen_ = found.best
     return model
+
+
+def _searched(task: Task):
+    """Entry of the registry, or one made for ATSDP-NET: four settings that leave its cached bulk stage as it is."""
+    from .baselines import REGISTRY, Baseline
+
+    if task.model in REGISTRY:
+        return REGISTRY[task.model]
+    cfg = training(spec_of(task), config.profile(task.profile), task.options)
+
+    def factory(*, seed: int, **changes):
+        return build(replace(task, seed=seed, setting=(*task.setting, *changes.items())), spec_of(task))
+
+    grid = {"theta": (cfg.theta, 0.0)}
+    if task.model == ATSDP:
+        grid["omega"] = (cfg.omega, 4 * cfg.omega)
+    else:
+        grid["learning_rate"] = (cfg.learning_rate, cfg.learning_rate / 4)
+    return Baseline(task.model, factory, {}, grid, {"epochs_tune": max(1, cfg.epochs_tune // 4)})
 
 
 def _supervised(task: Task):

@@ -108,14 +108,24 @@ def heads(data: str, profile: str) -> list[Task]:
 
 
 def table4(data: str, profile: str) -> list[Task]:
-    """Table 4: every baseline and ATSDP-NET on the same splits (S), and under U where a model can use bulk labels."""
+    """Table 4: every baseline and ATSDP-NET on the same splits (S), and under U where a model can use bulk labels.
+
+    Under S the settings of each model are searched on inner rows of each fold. Profile ``smoke`` searches on the first
+    set only, and its trainings are as short as those of the search. Sets without counts have no library size.
+    """
     from .baselines import REGISTRY
 
-    folds = config.profile(profile).folds
+    sizes = config.profile(profile)
+    short = {m: tuple(b.trial.items()) if profile == "smoke" else () for m, b in REGISTRY.items()}
     tasks = []
-    for spec in config.datasets(data, nulls=False):
-        for model in (ATSDP, NO_TRANSFER, *REGISTRY):
-            tasks += _supervised(spec, profile, folds, model)
+    for i, spec in enumerate(config.datasets(data, nulls=False)):
+        search: Pairs = (("tune", True),) if profile != "smoke" or i == 0 else ()
+        able = [m for m, b in REGISTRY.items() if b.features == "genes" or spec.values == "counts"]
+        for model in (ATSDP, NO_TRANSFER, *able):
+            setting = (*short.get(model, ()), *search)
+            tasks += _supervised(spec, profile, sizes.folds, model, setting, sizes.repeats)
+        for model in (ATSDP, BULK_ONLY, *(m for m, b in REGISTRY.items() if b.under_u)):
+            tasks += _unsupervised(spec, profile, model, short.get(model, ()))
     return tasks
 
 

@@ -57,13 +57,11 @@ def minimise(net: nn.Module, loss: Callable[[Tensor], Tensor], rows: np.ndarray,
     Parameters
     ----------
     net
-        Network whose parameters that require a gradient are trained, in place; left in evaluation mode.
+        Network to train, in place; left in evaluation mode.
     loss
         Scalar loss of the rows whose indices it is given.
     """
-    optimiser = torch.optim.AdamW(
-        [p for p in net.parameters() if p.requires_grad], lr=loop.learning_rate, weight_decay=loop.weight_decay
-    )
+    optimiser = torch.optim.AdamW(net.parameters(), lr=loop.learning_rate, weight_decay=loop.weight_decay, fused=True)
     rows, held = torch.as_tensor(rows), torch.as_tensor(held)
     size = min(loop.batch_size, len(rows))
     epochs = math.ceil(loop.steps * size / len(rows))
