@@ -131,8 +131,6 @@ class Recipe:
         Whether every sample is replaced by the ranks of its genes before both domains are standardised.
     linear
         Share of the logit of an L2 logistic regression on the same lines, brought to the network's scale.
-    weight_decay
-        AdamW's weight decay.
     changed
         What distinguishes the candidate, in words.
     """
@@ -142,7 +140,6 @@ class Recipe:
     align: str = "mmd"
     rank: bool = False
     linear: float = 0.0
-    weight_decay: float = 1e-2
     changed: str = ""
 
 
@@ -150,13 +147,14 @@ class Recipe:
 RECIPES: dict[str, Recipe] = {
     "plain": Recipe(members=1, changed="ATSDP-NET itself, one network"),
     "ensemble": Recipe(changed="mean logit of 5 networks"),
-    "ensemble-decay": Recipe(weight_decay=1.0, changed="100 times the weight decay"),
-    "ensemble-rank": Recipe(rank=True, changed="ranks of genes within a sample"),
-    "ensemble-adabn": Recipe(align="adabn", changed="batch-norm statistics of the cells instead of MMD"),
-    "ensemble-balanced": Recipe(align="balanced", changed="MMD within predicted classes"),
-    "ensemble-linear": Recipe(linear=0.5, changed="half of the logit from a linear path"),
-    "joint": Recipe(joint=True, align="adabn", changed="83 drugs trained jointly, batch-norm statistics of the cells"),
-    "joint-linear": Recipe(joint=True, align="adabn", linear=0.5, changed="joint, half of the logit linear"),
+    "ensemble-rank": Recipe(rank=True, changed="ensemble on ranks of genes within a sample"),
+    "ensemble-adabn": Recipe(align="adabn", changed="ensemble, batch-norm statistics of the cells instead of MMD"),
+    "ensemble-balanced": Recipe(align="balanced", changed="ensemble, MMD on cells balanced by predicted class"),
+    "ensemble-linear": Recipe(linear=0.5, changed="ensemble, half of the logit from a linear path"),
+    "joint": Recipe(joint=True, align="adabn", changed="ensemble-adabn, 83 drugs trained jointly"),
+    "joint-linear": Recipe(
+        joint=True, align="adabn", linear=0.5, changed="joint, half of the logit from a linear path"
+    ),
 }
 #: The winner of the rule in :mod:`atsdp_utils.plus`.
 CHOSEN = "ensemble"

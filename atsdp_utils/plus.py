@@ -5,8 +5,8 @@ How its recipe is chosen (written before any score on a real single-cell set was
 1. Candidates are the rows of :data:`atsdp_utils.config.RECIPES`, simplest first. Nothing else is eligible.
 2. Evidence is bulk and simulation only (:mod:`atsdp_utils.pseudo`): (a) *lines*: an expression cluster of cell lines
    held out as an unlabelled target domain with a standardisation of its own; (b) *pseudo-cells*: the same lines turned
-   into sparse counts; (c) *twins*: the four simulated sets, drawn with a seed that is used nowhere else. No label of a
-   real single-cell set is read, and no real cell either.
+   into sparse counts; (c) *twins*: the four simulated sets, drawn with a seed that is used nowhere else. No cell and no
+   label of the real tasks is read.
 3. The score of a candidate is the mean AUC over the tasks of each kind, averaged over the three kinds.
 4. The candidate with the highest score wins; candidates within one standard error (of the paired difference to it, over
    tasks, kinds weighted alike) count as tied, and of the tied ones the first, the simplest, is taken.
@@ -16,38 +16,124 @@ How its recipe is chosen (written before any score on a real single-cell set was
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from . import preprocess, train
+from . import paths, preprocess, train
+from .calibration import Calibration
 from .config import CHOSEN, RECIPES, Architecture, Training
 from .model import ATSDPNet
+from .preprocess import Source
 
 #: Members of a seed have seeds seed * SEED_STRIDE + i: ensembles of different seeds share no member.
 SEED_STRIDE = 1000
+#: Strength of the linear path, that of the simple reference.
+LINEAR_C = 1e-3
+#: With this many labelled cells a class, few-shot labels and transfer weigh the same (fixed beforehand, not tuned).
+FEW_HALF = 5
+
+
+def logit(p: np.ndarray) -> np.ndarray:
+    """Log odds of probabilities, finite."""
+    p = np.clip(p, 1e-9, 1 - 1e-9)
+    return np.log(p) - np.log1p(-p)
+
+
+def expit(z: np.ndarray) -> np.ndarray:
+    """Probabilities of log odds."""
+    return 1 / (1 + np.exp(-np.clip(z, -30, 30)))
 
 
 def ranks(X: np.ndarray) -> np.ndarray:
-    """Ranks of the genes within each row of X (n, genes), scaled to [-0.5, 0.5]; ties share their mean rank."""
+    """Normal scores of the genes' ranks within each row of X (n, genes), float32; ties share their mean rank."""
+    from scipy.special import ndtri
     from scipy.stats import rankdata
 
-    return ((rankdata(X, axis=1) - 1) / max(1, X.shape[1] - 1) - 0.5).astype(np.float32)
+    return ndtri((rankdata(X, axis=1) - 0.5) / X.shape[1]).astype(np.float32)
 
 
-def mmd(net: ATSDPNet, source: preprocess.Source, X: np.ndarray, cfg: Training, seed: int) -> ATSDPNet:
+# --- bulk stage -------------------------------------------------------------------------------------------------------
+
+
+def joint_labels(source: Source) -> tuple[np.ndarray, int]:
+    """Labels of all drugs, (lines, drugs), and the column of the drug at hand (added where the table lacks it)."""
+    if source.others is None:
+        return source.y[:, None], 0
+    same = np.flatnonzero((source.others == source.y[:, None]).all(0))
+    if len(same):
+        return source.others, int(same[0])
+    return np.column_stack([source.y, source.others]), 0
+
+
+def joint_stage(source: Source, arch: Architecture, cfg: Training, seed: int, autoencoder_seed: int) -> ATSDPNet:
+    """Bulk stage over all drugs: one trunk, one logit a drug; the drug's own logit becomes the two of the network.
+
+    The class loss is a binary cross-entropy over the labels there are, both classes of every drug weighing the same.
+    It does not depend on the drug, so one cached training serves all of them.
+    """
+    labels, drug = joint_labels(source)
+    rows = np.flatnonzero(source.train & (labels >= 0).any(1))
+    dae, _, key = train.pretrained_autoencoder(source, arch, cfg, autoencoder_seed)
+    torch.manual_seed(seed)
+    net = ATSDPNet(source.X.shape[1], arch, dae.encoder).to(train.device())
+    last = net.predictor.mlp[-1]
+    net.predictor.mlp[-1] = nn.Linear(last.in_features, labels.shape[1]).to(train.device())
+    path = paths.PRETRAINED / f"joint-{train._key(key, labels[rows], asdict(arch), asdict(cfg), seed)}.pt"
+    state = train._load(path)
+    if state is None:
+        _fit_joint(net, source.X[rows], labels[rows], cfg, seed)
+        state = {"weights": net.state_dict()}
+        train._save(path, state)
+    net.load_state_dict(state["weights"])
+    heads, two = net.predictor.mlp[-1], nn.Linear(last.in_features, 2).to(train.device())
+    with torch.no_grad():  # softmax over (-z/2, z/2) is the sigmoid of z
+        two.weight.copy_(torch.stack([-heads.weight[drug], heads.weight[drug]]) / 2)
+        two.bias.copy_(torch.stack([-heads.bias[drug], heads.bias[drug]]) / 2)
+    net.predictor.mlp[-1] = two
+    return net.eval()
+
+
+def _fit_joint(net: ATSDPNet, X: np.ndarray, labels: np.ndarray, cfg: Training, seed: int) -> None:
+    """Train all heads on labels (lines, drugs) with -1 for none; a part of the lines watches for early stopping."""
+    keep, held = train._split(len(X), cfg.validation, seed)
+    counts = np.stack([(labels[keep] == c).sum(0) for c in (0, 1)])  # (2, drugs)
+    of_class = counts.sum(0) / (2 * np.maximum(counts, 1))
+    weight = np.where(labels == 1, of_class[1], of_class[0]) * (labels >= 0)
+    x, y, w = train._tensor(X), train._tensor(labels == 1), train._tensor(weight)
+
+    def loss(rows: Tensor | np.ndarray, noise: float) -> Tensor:
+        logits = net(train.corrupt(x[rows], noise), "source")
+        per_label = nn.functional.binary_cross_entropy_with_logits(logits, y[rows], reduction="none")
+        return (per_label * w[rows]).sum() / w[rows].sum().clamp_min(1)
+
+    fit_rows = torch.as_tensor(keep, device=x.device)
+
+    def epoch() -> Iterator[tuple[Tensor, dict]]:
+        for batch in train._batches(len(keep), cfg.batch_size):
+            yield loss(fit_rows[batch], cfg.noise), {}
+
+    parameters = [*net.source.parameters(), *net.predictor.parameters()]
+    train._fit(net, parameters, epoch, lambda: loss(held, 0.0).item(), epochs=cfg.epochs_predictor, cfg=cfg)
+    net.target.load_state_dict(net.source.state_dict())
+
+
+# --- alignment --------------------------------------------------------------------------------------------------------
+
+
+def mmd(net: ATSDPNet, source: Source, X: np.ndarray, cfg: Training, seed: int) -> ATSDPNet:
     """Equation 16 as it stands."""
     return train.transfer(net, source, X, cfg, seed)[0]
 
 
 @torch.no_grad()
-def adabn(net: ATSDPNet, source: preprocess.Source, X: np.ndarray, cfg: Training, seed: int) -> ATSDPNet:
+def adabn(net: ATSDPNet, source: Source, X: np.ndarray, cfg: Training, seed: int) -> ATSDPNet:
     """Replace the batch-norm statistics of E_t by those of the cells; no weight is changed."""
     net = copy.deepcopy(net).eval()
-    layers = [m for m in net.target if isinstance(m, nn.BatchNorm1d)]
-    for layer in layers:
+    for layer in (m for m in net.target if isinstance(m, nn.BatchNorm1d)):
         layer.reset_running_stats()
         layer.momentum = None  # a cumulative mean: one pass over all cells gives their exact statistics
         layer.train()
@@ -55,16 +141,26 @@ def adabn(net: ATSDPNet, source: preprocess.Source, X: np.ndarray, cfg: Training
     return net.eval()
 
 
-ALIGNMENTS: dict[str, Callable] = {"mmd": mmd, "adabn": adabn}
+def balanced(net: ATSDPNet, source: Source, X: np.ndarray, cfg: Training, seed: int) -> ATSDPNet:
+    """Equation 16 on cells balanced by predicted class, as the lines are balanced by label: equal mixes are aligned."""
+    called = (train.predict(adabn(net, source, X, cfg, seed), X) >= 0.5).astype(np.int8)
+    cells, _, _ = preprocess.balance(X, called, "oversampling", seed)
+    return train.transfer(net, source, cells, cfg, seed)[0]
+
+
+ALIGNMENTS: dict[str, Callable] = {"mmd": mmd, "adabn": adabn, "balanced": balanced}
+
+
+# --- estimator --------------------------------------------------------------------------------------------------------
 
 
 class ATSDPPlus:
-    """ATSDP-NET+ with the interface of ATSDP-NET under protocols U and F.
+    """ATSDP-NET+ with the interface of ATSDP-NET under protocols U and F, and with calibrated outputs.
 
     Parameters
     ----------
     seed
-        Seed of the ensemble; member i has the seed ``seed * 1000 + i``.
+        Seed of the ensemble; member i has the seed ``seed * 1000 + i``. The members share one autoencoder.
     members
         Networks; None: as many as the recipe says.
     recipe
@@ -83,8 +179,8 @@ class ATSDPPlus:
         self.members = members or self.recipe.members
         self.arch, self.cfg = arch or Architecture(), cfg or Training()
 
-    def fit_transfer(self, X: np.ndarray, source: preprocess.Source) -> ATSDPPlus:
-        """Learn from labelled lines and unlabelled cells.
+    def fit_transfer(self, X: np.ndarray, source: Source) -> ATSDPPlus:
+        """Learn from labelled lines and unlabelled cells, then calibrate on the held-out lines of `source`, if any.
 
         Parameters
         ----------
@@ -93,18 +189,85 @@ class ATSDPPlus:
         source
             Bulk rows with the labels of one drug.
         """
+        source = replace(source, X=self._features(source.X))
+        X = self._features(X)
+        align = ALIGNMENTS[self.recipe.align]
         self.nets_ = []
-        for i in range(self.members):
-            seed = self.seed * SEED_STRIDE + i
-            net = train.pretrain(source, self.arch, self.cfg, seed).net
-            self.nets_.append(ALIGNMENTS[self.recipe.align](net, source, X, self.cfg, seed))
+        for seed in (self.seed * SEED_STRIDE + i for i in range(self.members)):
+            stage = joint_stage if self.recipe.joint else _own_stage
+            net = stage(source, self.arch, self.cfg, seed, self.seed)
+            self.nets_.append(align(net, source, X, self.cfg, seed))
+        self.few_, self.share_, self.linear_ = None, 0.0, None
+        if self.recipe.linear:
+            self.linear_ = _logistic().fit(source.X[source.fit_rows], source.y[source.fit_rows])
+            self.scale_ = _spread(self._networks(X).mean(0)) / _spread(self.linear_.decision_function(X))
+        held = source.test_rows
+        if len(set(source.y[held].tolist())) == 2:
+            self.calibration_ = Calibration(self._logits(source.X[held], "source").mean(0), source.y[held])
+        return self
+
+    def fit_few(self, X_all: np.ndarray, X: np.ndarray, y: np.ndarray, *, source: Source) -> ATSDPPlus:
+        """Protocol F: transfer to all cells, then a logistic regression on the few labelled ones joins the logit.
+
+        Its share is k / (k + 5) with k labelled cells of the rarer class.
+        """
+        self.fit_transfer(X_all, source)
+        zero, k = _spread(self.logits(X_all)), int(np.bincount(y, minlength=2).min())
+        few = _logistic().fit(self._features(X), y)
+        self.few_scale_ = zero / _spread(few.decision_function(self._features(X_all)))
+        self.few_, self.share_ = few, k / (k + FEW_HALF)
         return self
 
     def member_proba(self, X: np.ndarray) -> np.ndarray:
-        """P(sensitive) by each member, (members, n), of standardised cells."""
-        return np.stack([train.predict(net, X) for net in self.nets_])
+        """P(sensitive) by each member, (members, n), of standardised cells (n, genes)."""
+        return expit(self._logits(self._features(X), "target"))
+
+    def logits(self, X: np.ndarray) -> np.ndarray:
+        """Mean logit of the members, (n,), of standardised cells (n, genes)."""
+        return self._logits(self._features(X), "target").mean(0)
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """P(sensitive), (n,): the members' logits are averaged."""
-        p = np.clip(self.member_proba(X), 1e-9, 1 - 1e-9)
-        return 1 / (1 + np.exp(-np.log(p / (1 - p)).mean(0)))
+        """P(sensitive), (n,): sigmoid of the mean logit. At 0.5 both classes of the lines weigh the same."""
+        return expit(self.logits(X))
+
+    def calibrated_proba(self, X: np.ndarray) -> np.ndarray:
+        """Share of held-out lines with such a score that are sensitive, (n,); holds for lines, not under shift."""
+        return self.calibration_.proba(self.logits(X))
+
+    def conformal_sets(self, X: np.ndarray, alpha: float = 0.1) -> np.ndarray:
+        """Sets of labels, (n, 2) bool, resistant then sensitive; see :meth:`Calibration.sets`."""
+        return self.calibration_.sets(self.logits(X), alpha)
+
+    @property
+    def n_parameters(self) -> int:
+        """Trainable parameters of E_t and P over all members."""
+        return sum(p.numel() for net in self.nets_ for m in (net.target, net.predictor) for p in m.parameters())
+
+    def _features(self, X: np.ndarray) -> np.ndarray:
+        return ranks(X) if self.recipe.rank else X
+
+    def _networks(self, X: np.ndarray, domain: str = "target") -> np.ndarray:
+        return np.stack([logit(train.predict(net, X, domain)) for net in self.nets_])
+
+    def _logits(self, X: np.ndarray, domain: str) -> np.ndarray:
+        z = self._networks(X, domain)
+        if self.linear_ is not None:
+            path = self.scale_ * self.linear_.decision_function(X)
+            z = (1 - self.recipe.linear) * z + self.recipe.linear * path
+        if self.few_ is not None:
+            z = (1 - self.share_) * z + self.share_ * self.few_scale_ * self.few_.decision_function(X)
+        return z
+
+
+def _own_stage(source: Source, arch: Architecture, cfg: Training, seed: int, autoencoder_seed: int) -> ATSDPNet:
+    return train.pretrain(source, arch, cfg, seed, autoencoder_seed=autoencoder_seed).net
+
+
+def _logistic():
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=LINEAR_C, class_weight="balanced", max_iter=2000)
+
+
+def _spread(z: np.ndarray) -> float:
+    return max(float(z.std()), 1e-9)

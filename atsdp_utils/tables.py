@@ -7,7 +7,7 @@ import sys
 
 from . import config
 from .config import Dataset
-from .protocols import ATSDP, BULK_ONLY, NO_TRANSFER, Task
+from .protocols import ATSDP, BULK_ONLY, NO_TRANSFER, PLUS, Task
 
 FEW = (1, 3, 5, 10)
 NAIVE = ("Majority", "LibrarySize")
@@ -126,6 +126,25 @@ def table4(data: str, profile: str) -> list[Task]:
             tasks += _supervised(spec, profile, sizes.folds, model, setting, sizes.repeats)
         for model in (ATSDP, BULK_ONLY, *(m for m, b in REGISTRY.items() if b.under_u)):
             tasks += _unsupervised(spec, profile, model, short.get(model, ()))
+    return tasks
+
+
+def plus_selection(profile: str) -> list[Task]:
+    """Notebook 12: evidence for the recipe of ATSDP-NET+; pseudo-transfer tasks of lines and twins of their own."""
+    from . import pseudo
+
+    drugs, twins, seeds, members = {
+        "smoke": (1, 0, 1, 1), "quick": (3, 1, 1, 2), "selection": (None, None, 1, 2), "paper": (None, None, 3, 5),
+    }[profile]  # fmt: skip
+    profile = "quick" if profile == "selection" else profile
+    places = list(itertools.product(pseudo.drugs()[:drugs], pseudo.KINDS[:2]))
+    places += [(spec.name, "twin") for spec in config.TWINS[:twins]]
+    tasks = []
+    for (name, kind), seed in itertools.product(places, range(seeds)):
+        for recipe, about in config.RECIPES.items():
+            setting = (("kind", kind), ("recipe", recipe), ("members", min(members, about.members)))
+            tasks.append(Task(name, "P", PLUS, profile, setting, seed))
+        tasks += [Task(name, "P", model, profile, (("kind", kind),), seed) for model in REFERENCES]
     return tasks
 
 

@@ -173,10 +173,12 @@ class Pretrained:
     predictor_history: History
 
 
-def pretrain(source: preprocess.Source, arch: Architecture, cfg: Training, seed: int) -> Pretrained:
-    """Stage 1: denoising autoencoder on the training lines, then the predictor; cached by content.
+def pretrained_autoencoder(
+    source: preprocess.Source, arch: Architecture, cfg: Training, seed: int
+) -> tuple[DenoisingAutoencoder, History, str]:
+    """Denoising autoencoder of the training lines, its history and the key of its cache file.
 
-    The autoencoder does not depend on labels, heads or balancing, so drugs and ablations share it.
+    It does not depend on labels, heads or balancing, so drugs, ablations and the members of an ensemble share it.
     """
     x_all = source.X[source.train]
     dae_arch = replace(arch, heads=0, attention="tokens", predictor=(1,))
@@ -190,12 +192,24 @@ def pretrain(source: preprocess.Source, arch: Architecture, cfg: Training, seed:
         state = {"weights": dae.state_dict(), "history": history}
         _save(path, state)
     dae.load_state_dict(state["weights"])
+    return dae, state["history"], key
 
+
+def pretrain(
+    source: preprocess.Source, arch: Architecture, cfg: Training, seed: int, *, autoencoder_seed: int | None = None
+) -> Pretrained:
+    """Stage 1: denoising autoencoder on the training lines, then the predictor; cached by content.
+
+    The autoencoder has a seed of its own where members of an ensemble share it.
+    """
+    dae, dae_history, key = pretrained_autoencoder(
+        source, arch, cfg, seed if autoencoder_seed is None else autoencoder_seed
+    )
     rows = source.fit_rows
     cfg = replace(cfg, epochs_transfer=0, epochs_tune=0, omega=0, theta=0)
     path = paths.PRETRAINED / f"bulk-{_key(key, source.y[rows], rows, asdict(arch), asdict(cfg), seed)}.pt"
     torch.manual_seed(seed)
-    net = ATSDPNet(x_all.shape[1], arch, dae.encoder).to(device())
+    net = ATSDPNet(source.X.shape[1], arch, dae.encoder).to(device())
     bulk = _load(path)
     if bulk is None:
         history = train_predictor(net, source.X[rows], source.y[rows], cfg, seed)
@@ -203,7 +217,7 @@ def pretrain(source: preprocess.Source, arch: Architecture, cfg: Training, seed:
         _save(path, bulk)
     net.load_state_dict(bulk["weights"])
     net.eval()
-    return Pretrained(net, state["history"], bulk["history"])
+    return Pretrained(net, dae_history, bulk["history"])
 
 
 def _key(*parts: object) -> str:
