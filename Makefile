@@ -59,7 +59,7 @@ help:
 	@echo 'make book        build the book again from the notebooks that have run'
 	@echo 'make check       compare the run with the committed figures/embedded-quick, within tolerances'
 	@echo 'make plan        list the trainings of a run, those left, and the projected time'
-	@echo 'make data        with DATA=geo: download and check the data sets of the paper'
+	@echo 'make data        check the embedded files; with DATA=geo download and check the sets of the paper'
 	@echo 'make lab         JupyterLab with exercise copies of the notebooks, in build/lab'
 	@echo 'make doctor      check Python, packages, data files, disk and kernel, one line each'
 	@echo 'make test        lint, unit tests, structure of the notebooks, and a whole run at PROFILE=smoke'
@@ -151,13 +151,17 @@ check: install
 	@$(PY) -m atsdp_utils.report check $(DATA) $(PROFILE)
 
 data: install
-	@$(VENV)/bin/atsdp data $(DATA)
+ifeq ($(DATA),geo)
+	@$(PY) -m atsdp_utils.geo download
+else
+	@$(PY) -m atsdp_utils.checksums
+endif
 
 plan: install
-	@$(VENV)/bin/atsdp plan $(DATA) $(PROFILE)
+	@$(PY) -m atsdp_utils.tables $(DATA) $(PROFILE) $(JOBS)
 
 bench: install
-	@$(VENV)/bin/atsdp bench
+	@$(PY) -m atsdp_utils.bench $(JOBS)
 
 lab: install
 	@$(PY) -m atsdp_utils.notebooks lab $(BUILD)/lab
