@@ -300,7 +300,7 @@ def _tuned(task: Task, X: np.ndarray, y: np.ndarray, how: str, source: preproces
     """A model with the setting that inner rows of these training rows chose (``chosen_``), unfitted."""
     from .baselines import tune
 
-    entry = _searched(task)
+    entry = searched(task)
     found = tune(
         entry, X, y, source=source, balance=lambda a, b: preprocess.balance(a, b, how, task.seed), seed=task.seed
     )
@@ -309,7 +309,7 @@ def _tuned(task: Task, X: np.ndarray, y: np.ndarray, how: str, source: preproces
     return model
 
 
-def _searched(task: Task):
+def searched(task: Task):
     """Entry of the registry, or one made for ATSDP-NET: four settings that leave its cached bulk stage as it is."""
     from .baselines import REGISTRY, Baseline
 
