@@ -27,13 +27,21 @@ def write_atomically(path: Path, write: Callable[[str], object]) -> Path:
     return path
 
 
+def bf16() -> bool:
+    """Whether the products of encoders and decoders run in bfloat16: ``ATSDP_BF16=1``, faster and less exact."""
+    return os.environ.get("ATSDP_BF16") == "1"
+
+
 @cache
 def code_version(*modules: str) -> str:
-    """Hash of the text of modules of this package, such as ``"model.py"``: changed code recomputes what it touches."""
+    """Hash of the text of modules of this package, such as ``"model.py"``: changed code recomputes what it touches.
+
+    The precision of matrix products is a part of it, so that no result of one serves for the other.
+    """
     digest = hashlib.sha256()
     for module in sorted(modules):
         digest.update(module.encode() + b"\0" + (PACKAGE / module).read_bytes())
-    return digest.hexdigest()[:12]
+    return digest.hexdigest()[:12] + ("-bf16" if bf16() else "")
 
 
 def key(*parts: object) -> str:

@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .cache import bf16
 from .config import Architecture
 
 
@@ -48,7 +49,18 @@ def _hidden(sizes: tuple[int, ...], dropout: float, *, norm: bool) -> list[nn.Mo
     return layers
 
 
-class Encoder(nn.Sequential):
+class _Products(nn.Sequential):
+    """Layers whose matrix products may run in bfloat16 (``ATSDP_BF16=1``); values in and out are float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layers in turn."""
+        if not bf16():
+            return super().forward(x)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return super().forward(x).float()
+
+
+class Encoder(_Products):
     """E: Linear-BatchNorm-ReLU-Dropout per hidden size, then a linear bottleneck; (n, genes) to (n, bottleneck)."""
 
     def __init__(self, n_genes: int, arch: Architecture) -> None:
@@ -57,7 +69,7 @@ class Encoder(nn.Sequential):
         self.n_genes = n_genes
 
 
-class Decoder(nn.Sequential):
+class Decoder(_Products):
     """D: mirror image of the encoder; (n, bottleneck) to (n, genes)."""
 
     def __init__(self, n_genes: int, arch: Architecture) -> None:

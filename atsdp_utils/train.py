@@ -21,14 +21,17 @@ from .config import Architecture, Training
 from .model import ATSDPNet, DenoisingAutoencoder, Encoder, corrupt
 
 History = list[dict[str, float]]
+#: Cells at most on which transfer watches the MMD, whose cost is quadratic.
+WATCHED = 2000
 
 
 def device() -> torch.device:
     """``ATSDP_DEVICE`` (``cpu``, ``cuda``), else CUDA where there is one."""
-    name = os.environ.get("ATSDP_DEVICE", "auto")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    name, there = os.environ.get("ATSDP_DEVICE", "auto"), torch.cuda.is_available()
+    if name not in ("auto", "cpu", "cuda") or (name == "cuda" and not there):
+        found = "is" if there else "is not"
+        raise ValueError(f"ATSDP_DEVICE: got {name!r}, expected auto, cpu or cuda; CUDA {found} available here")
+    return torch.device("cuda" if there and name != "cpu" else "cpu")
 
 
 def _tensor(x: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -270,6 +273,7 @@ def transfer(
     class_weight = _class_weight(source.y[rows[held]])
     clusters = _tensor(preprocess.louvain(X, seed), torch.long) if cfg.theta else None
     cells = _cycle(len(x_t), min(cfg.batch_size, len(x_t)))
+    x_watched = x_t[np.sort(np.random.default_rng(seed).permutation(len(X))[:WATCHED])]
 
     def epoch() -> Iterator[tuple[Tensor, dict]]:
         for batch in _batches(len(x_g), cfg.batch_size):
@@ -282,7 +286,7 @@ def transfer(
     def validate() -> float:
         z_g = net.embed(x_val, "source")
         class_loss = nn.functional.cross_entropy(net.predictor(z_g), y_val, class_weight).item()
-        return class_loss + cfg.omega * losses.mmd2(z_g, net.embed(x_t, "target")).item()
+        return class_loss + cfg.omega * losses.mmd2(z_g, net.embed(x_watched, "target")).item()
 
     history = _fit(net, list(net.parameters()), epoch, validate, epochs=cfg.epochs_transfer, cfg=cfg)
     return net, history
