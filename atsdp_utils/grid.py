@@ -13,6 +13,8 @@ import dataclasses
 import json
 import os
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TextIO
@@ -174,6 +176,17 @@ def _indexed(function, index: int, arguments: tuple) -> int:
     return index
 
 
+def _live_with(parent: int) -> None:
+    """First act of a worker: end when `parent` does. After a SIGKILL of it nobody else would tell the worker."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _loky(function, arguments: list[tuple], jobs: int) -> Iterator[int]:
     """Unordered results of a pool; a killed worker costs what was running, and the pool starts again."""
     from joblib import Parallel, delayed
@@ -183,7 +196,11 @@ def _loky(function, arguments: list[tuple], jobs: int) -> Iterator[int]:
     while left:
         try:
             calls = (delayed(_indexed)(function, i, a) for i, a in list(left.items()))
-            for i in Parallel(jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs")(calls):
+            pool = Parallel(
+                jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs",
+                initializer=_live_with, initargs=(os.getpid(),),
+            )  # fmt: skip
+            for i in pool(calls):
                 del left[i]
                 restarts = 0
                 yield i
