@@ -80,18 +80,21 @@ def make(name: str, kind: str, seed: int, max_genes: int) -> Target:
     name
         A drug, or the name of a twin for kind ``twin``.
     kind
-        One of :data:`KINDS`.
+        One of :data:`KINDS`; ``twin:10`` keeps the most cells of the twin of which 10 % are sensitive.
     seed
         Which of the drug's eligible clusters is held out (in turn); of the counts; of the twin's held-out lines.
     max_genes
         Genes, as in :func:`preprocess.shared_genes`.
     """
+    kind, _, share = kind.partition(":")
     if kind not in KINDS:
         raise ValueError(f"kind: got {kind!r}, expected one of {', '.join(KINDS)}")
     if kind == "twin":
         cells = twin_cells(name)
         source = preprocess.source_domain(cells, max_genes, seed)
-        return Target(_standard(preprocess.columns(cells.X, cells.genes, source.genes)), cells.y, source)
+        rows = mix(cells.y, int(share) / 100, seed) if share else np.arange(len(cells.y))
+        X = preprocess.columns(cells.X, cells.genes, source.genes)[rows]
+        return Target(_standard(X), cells.y[rows], source)
     bulk = datasets.load_bulk(name)
     choices = eligible_clusters(name)
     if not choices:
@@ -113,6 +116,15 @@ def make(name: str, kind: str, seed: int, max_genes: int) -> Target:
 
 def _standard(X: np.ndarray) -> np.ndarray:
     return preprocess.Standardizer().fit(X).transform(X)
+
+
+def mix(y: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Rows in which a `share` of the cells is sensitive: the most there are, the scarce class whole, no unlabelled."""
+    of_class = [np.flatnonzero(y == c) for c in (0, 1)]
+    total = min(len(of_class[0]) / (1 - share), len(of_class[1]) / share)
+    sizes = [round(total * (1 - share)), round(total * share)]
+    rng = np.random.default_rng([seed, 89])
+    return np.sort(np.concatenate([rng.choice(r, n, replace=False) for r, n in zip(of_class, sizes, strict=True)]))
 
 
 @lru_cache(maxsize=8)

@@ -129,12 +129,52 @@ def table4(data: str, profile: str) -> list[Task]:
     return tasks
 
 
+#: Ablations of notebook 12: what is changed in ATSDP-NET, by name; the first is the method as it is.
+ABLATIONS: dict[str, tuple[str, Pairs]] = {
+    "as it is": (ATSDP, ()),
+    "before transfer": (BULK_ONLY, ()),
+    "batch norm of the cells only": (PLUS, (("recipe", "ensemble-adabn"), ("members", 1))),
+    "no MMD": (ATSDP, (("omega", 0.0),)),
+    "no cluster regulariser": (ATSDP, (("theta", 0.0),)),
+    "no autoencoder": (ATSDP, (("epochs_dae", 0),)),
+    "no early stopping": (ATSDP, (("patience", 10_000),)),
+    "lines not balanced": (ATSDP, (("balance", "none"),)),
+    "lines weighted by class": (ATSDP, (("balance", "class_weight"),)),
+    "encoders apart (no sign)": (ATSDP, (("gene_space", "separate"),)),
+}
+#: Training of notebook 12 on twins with unequal classes, by name.
+ALIGNED: dict[str, Pairs] = {
+    "MMD": (("recipe", "plain"), ("members", 1)),
+    "no MMD": (("recipe", "plain"), ("members", 1), ("omega", 0.0)),
+    "MMD, balanced by prediction": (("recipe", "ensemble-balanced"), ("members", 1)),
+}
+
+
+def ablation(data: str, profile: str) -> list[Task]:
+    """Notebook 12: one step of ATSDP-NET changed at a time, on the real sets, over seeds."""
+    real = [spec for spec in config.datasets(data) if spec.tier == "real"]
+    return [t for spec in real for model, setting in ABLATIONS.values()
+            for t in _unsupervised(spec, profile, model, setting)]  # fmt: skip
+
+
+def class_mix(profile: str) -> list[Task]:
+    """Notebook 12: a twin with subsampled classes, with and without MMD."""
+    shares, seeds = {"smoke": ((10, 50), 1), "quick": ((10, 50, 90), 3)}.get(profile, ((5, 10, 30, 50, 70, 90, 95), 10))
+    return [
+        Task("DATA3-sim", "P", PLUS, profile, (("kind", f"twin:{share}"), *setting), seed)
+        for share, setting, seed in itertools.product(shares, ALIGNED.values(), range(seeds))
+    ]
+
+
 def plus_selection(profile: str) -> list[Task]:
-    """Notebook 12: evidence for the recipe of ATSDP-NET+; pseudo-transfer tasks of lines and twins of their own."""
+    """Notebook 12: evidence for the recipe of ATSDP-NET+; pseudo-transfer tasks of lines and twins of their own.
+
+    The profile ``selection`` is the run whose result is shipped: all drugs and twins, trained as in ``quick``.
+    """
     from . import pseudo
 
     drugs, twins, seeds, members = {
-        "smoke": (1, 0, 1, 1), "quick": (3, 1, 1, 2), "selection": (None, None, 1, 2), "paper": (None, None, 3, 5),
+        "smoke": (1, 0, 1, 1), "quick": (1, 1, 1, 2), "selection": (None, None, 1, 2), "paper": (None, None, 3, 5),
     }[profile]  # fmt: skip
     profile = "quick" if profile == "selection" else profile
     places = list(itertools.product(pseudo.drugs()[:drugs], pseudo.KINDS[:2]))
@@ -148,10 +188,29 @@ def plus_selection(profile: str) -> list[Task]:
     return tasks
 
 
+def plus_score(data: str, profile: str) -> list[Task]:
+    """Notebook 12: ATSDP-NET+ as chosen beside ATSDP-NET and the simple references, without target labels."""
+    sets = config.datasets(data, nulls=False)
+    return [t for spec in sets for model in (PLUS, ATSDP, *REFERENCES) for t in _unsupervised(spec, profile, model)]
+
+
+def few_shot(data: str, profile: str) -> list[Task]:
+    """Notebook 12: the same models with 1, 3, 5 and 10 labelled cells a class (0 is :func:`plus_score`)."""
+    return [
+        Task(spec.name, "F", model, profile, (("k", k),), seed)
+        for spec in config.datasets(data, nulls=False)
+        for model, k in itertools.product((PLUS, ATSDP, *REFERENCES), FEW)
+        for seed in range(config.profile(profile).seeds)
+    ]
+
+
 def all_tables(data: str, profile: str) -> dict[str, list[Task]]:
     """Every table's list, by name."""
-    lists = {f.__name__: f for f in (transfer, table1, table3, strict, stress, heads, table4)}
-    return {"bulk": bulk(profile)} | {name: make(data, profile) for name, make in lists.items()}
+    lists = {
+        f.__name__: f for f in (transfer, table1, table3, strict, stress, heads, table4, ablation, plus_score, few_shot)
+    }
+    alone = {f.__name__: f(profile) for f in (bulk, plus_selection, class_mix)}
+    return alone | {name: make(data, profile) for name, make in lists.items()}
 
 
 def main() -> None:

@@ -261,3 +261,11 @@ def test_the_choice_never_reads_a_real_cell_or_its_label(monkeypatch, run_folder
     monkeypatch.setattr(datasets, "load_cells", refused)
     monkeypatch.setattr(preprocess, "load_prepared", refused)
     pd.testing.assert_frame_equal(before, run())
+
+
+def test_a_mix_holds_the_share_and_the_whole_scarce_class():
+    y = np.array([1] * 40 + [0] * 60 + [-1] * 5)
+    rows = pseudo.mix(y, 0.1, 0)
+    assert (y[rows] == 0).sum() == 60 and (y[rows] == 1).sum() == 7 and len(rows) == len(set(rows.tolist()))
+    rows = pseudo.mix(y, 0.8, 0)
+    assert (y[rows] == 1).sum() == 40 and (y[rows] == 0).sum() == 10
