@@ -2,8 +2,8 @@
 
 How its recipe is chosen (written before any score on a real single-cell set was computed)
 ------------------------------------------------------------------------------------------
-1. Candidates are the rows of :data:`atsdp_utils.config.RECIPES`, simplest first. Nothing else is eligible.
-2. Evidence is bulk and simulation only (:mod:`atsdp_utils.pseudo`): (a) *lines*: an expression cluster of cell lines
+1. Candidates are the rows of ``config.RECIPES``, simplest first. Nothing else is eligible.
+2. Evidence is bulk and simulation only (``pseudo.py``): (a) *lines*: an expression cluster of cell lines
    held out as an unlabelled target domain with a standardisation of its own; (b) *pseudo-cells*: the same lines turned
    into sparse counts; (c) *twins*: the four simulated sets, drawn with a seed that is used nowhere else. No cell and no
    label of the real tasks is read.
@@ -16,19 +16,22 @@ How its recipe is chosen (written before any score on a real single-cell set was
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from . import paths, preprocess, train
+from . import preprocess, train
 from .calibration import Calibration
 from .config import CHOSEN, RECIPES, Architecture, Training
+from .joint import joint_stage
 from .model import ATSDPNet
 from .preprocess import Source
 
+#: The text above, for the book.
+RULE = __doc__.partition("---\n")[2]
 #: Members of a seed have seeds seed * SEED_STRIDE + i: ensembles of different seeds share no member.
 SEED_STRIDE = 1000
 #: Strength of the linear path, that of the simple reference.
@@ -54,71 +57,6 @@ def ranks(X: np.ndarray) -> np.ndarray:
     from scipy.stats import rankdata
 
     return ndtri((rankdata(X, axis=1) - 0.5) / X.shape[1]).astype(np.float32)
-
-
-# --- bulk stage -------------------------------------------------------------------------------------------------------
-
-
-def joint_labels(source: Source) -> tuple[np.ndarray, int]:
-    """Labels of all drugs, (lines, drugs), and the column of the drug at hand (added where the table lacks it)."""
-    if source.others is None:
-        return source.y[:, None], 0
-    same = np.flatnonzero((source.others == source.y[:, None]).all(0))
-    if len(same):
-        return source.others, int(same[0])
-    return np.column_stack([source.y, source.others]), 0
-
-
-def joint_stage(source: Source, arch: Architecture, cfg: Training, seed: int, autoencoder_seed: int) -> ATSDPNet:
-    """Bulk stage over all drugs: one trunk, one logit a drug; the drug's own logit becomes the two of the network.
-
-    The class loss is a binary cross-entropy over the labels there are, both classes of every drug weighing the same.
-    It does not depend on the drug, so one cached training serves all of them.
-    """
-    labels, drug = joint_labels(source)
-    rows = np.flatnonzero(source.train & (labels >= 0).any(1))
-    dae, _, key = train.pretrained_autoencoder(source, arch, cfg, autoencoder_seed)
-    torch.manual_seed(seed)
-    net = ATSDPNet(source.X.shape[1], arch, dae.encoder).to(train.device())
-    last = net.predictor.mlp[-1]
-    net.predictor.mlp[-1] = nn.Linear(last.in_features, labels.shape[1]).to(train.device())
-    path = paths.PRETRAINED / f"joint-{train._key(key, labels[rows], asdict(arch), asdict(cfg), seed)}.pt"
-    state = train._load(path)
-    if state is None:
-        _fit_joint(net, source.X[rows], labels[rows], cfg, seed)
-        state = {"weights": net.state_dict()}
-        train._save(path, state)
-    net.load_state_dict(state["weights"])
-    heads, two = net.predictor.mlp[-1], nn.Linear(last.in_features, 2).to(train.device())
-    with torch.no_grad():  # softmax over (-z/2, z/2) is the sigmoid of z
-        two.weight.copy_(torch.stack([-heads.weight[drug], heads.weight[drug]]) / 2)
-        two.bias.copy_(torch.stack([-heads.bias[drug], heads.bias[drug]]) / 2)
-    net.predictor.mlp[-1] = two
-    return net.eval()
-
-
-def _fit_joint(net: ATSDPNet, X: np.ndarray, labels: np.ndarray, cfg: Training, seed: int) -> None:
-    """Train all heads on labels (lines, drugs) with -1 for none; a part of the lines watches for early stopping."""
-    keep, held = train._split(len(X), cfg.validation, seed)
-    counts = np.stack([(labels[keep] == c).sum(0) for c in (0, 1)])  # (2, drugs)
-    of_class = counts.sum(0) / (2 * np.maximum(counts, 1))
-    weight = np.where(labels == 1, of_class[1], of_class[0]) * (labels >= 0)
-    x, y, w = train._tensor(X), train._tensor(labels == 1), train._tensor(weight)
-
-    def loss(rows: Tensor | np.ndarray, noise: float) -> Tensor:
-        logits = net(train.corrupt(x[rows], noise), "source")
-        per_label = nn.functional.binary_cross_entropy_with_logits(logits, y[rows], reduction="none")
-        return (per_label * w[rows]).sum() / w[rows].sum().clamp_min(1)
-
-    fit_rows = torch.as_tensor(keep, device=x.device)
-
-    def epoch() -> Iterator[tuple[Tensor, dict]]:
-        for batch in train._batches(len(keep), cfg.batch_size):
-            yield loss(fit_rows[batch], cfg.noise), {}
-
-    parameters = [*net.source.parameters(), *net.predictor.parameters()]
-    train._fit(net, parameters, epoch, lambda: loss(held, 0.0).item(), epochs=cfg.epochs_predictor, cfg=cfg)
-    net.target.load_state_dict(net.source.state_dict())
 
 
 # --- alignment --------------------------------------------------------------------------------------------------------
@@ -201,9 +139,9 @@ class ATSDPPlus:
         if self.recipe.linear:
             self.linear_ = _logistic().fit(source.X[source.fit_rows], source.y[source.fit_rows])
             self.scale_ = _spread(self._networks(X).mean(0)) / _spread(self.linear_.decision_function(X))
-        held = source.test_rows
+        held, self._calibration = source.test_rows, None
         if len(set(source.y[held].tolist())) == 2:
-            self.calibration_ = Calibration(self._logits(source.X[held], "source").mean(0), source.y[held])
+            self._calibration = Calibration(self._logits(source.X[held], "source").mean(0), source.y[held])
         return self
 
     def fit_few(self, X_all: np.ndarray, X: np.ndarray, y: np.ndarray, *, source: Source) -> ATSDPPlus:
@@ -226,9 +164,22 @@ class ATSDPPlus:
         """Mean logit of the members, (n,), of standardised cells (n, genes)."""
         return self._logits(self._features(X), "target").mean(0)
 
+    def line_logits(self, X: np.ndarray) -> np.ndarray:
+        """The same of lines on the scale of the source, by E_g."""
+        return self._logits(self._features(X), "source").mean(0)
+
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """P(sensitive), (n,): sigmoid of the mean logit. At 0.5 both classes of the lines weigh the same."""
         return expit(self.logits(X))
+
+    @property
+    def calibration_(self) -> Calibration:
+        """Fitted on the held-out lines of the source."""
+        if self._calibration is None:
+            raise ValueError(
+                "source: its held-out lines (train=False) lack a class, so there is nothing to calibrate on"
+            )
+        return self._calibration
 
     def calibrated_proba(self, X: np.ndarray) -> np.ndarray:
         """Share of held-out lines with such a score that are sensitive, (n,); holds for lines, not under shift."""

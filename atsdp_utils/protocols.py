@@ -184,7 +184,7 @@ def code_of(task: Task) -> str:
     """Version of the code that a task's result depends on."""
     shared = ("protocols.py", "preprocess.py", *(("pseudo.py", "twins.py") if task.protocol == "P" else ()))
     if task.model == PLUS:
-        return cache.code_version("plus.py", "calibration.py", "model.py", "losses.py", "train.py", *shared)
+        return cache.code_version("plus.py", "joint.py", "model.py", "losses.py", "train.py", *shared)
     if task.model in NETWORKS:
         return cache.code_version("model.py", "losses.py", "train.py", *shared)
     return cache.code_version(*_baseline_modules(task.model), *shared)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from atsdp_utils import config, datasets, paths, plus, preprocess, protocols, pseudo, tables, train
+from atsdp_utils import config, datasets, joint, paths, plus, preprocess, protocols, pseudo, tables, train
 from atsdp_utils.calibration import Calibration
 from atsdp_utils.config import Architecture, Training
 from atsdp_utils.plus import ATSDPPlus
@@ -81,25 +81,25 @@ def test_linear_share_moves_the_logit_towards_the_logistic_regression():
 
 def test_the_joint_stage_is_trained_once_for_all_drugs():
     src = source()
-    labels, column = plus.joint_labels(src)
+    labels, column = joint.joint_labels(src)
     assert column == 2 and labels.shape == (200, DRUGS)
-    plus.joint_stage(src, ARCH, CFG, 5, 0)
-    plus.joint_stage(dataclasses.replace(src, y=src.others[:, 4]), ARCH, CFG, 5, 0)
+    joint.joint_stage(src, ARCH, CFG, 5, 0)
+    joint.joint_stage(dataclasses.replace(src, y=src.others[:, 4]), ARCH, CFG, 5, 0)
     assert len(list(paths.PRETRAINED.glob("joint-*"))) == 1
 
 
 def test_a_drug_outside_the_table_gets_a_column_of_its_own():
     src = source()
     unknown = dataclasses.replace(src, y=(1 - src.y).astype(np.int8))
-    labels, column = plus.joint_labels(unknown)
+    labels, column = joint.joint_labels(unknown)
     assert column == 0 and labels.shape == (200, DRUGS + 1)
-    alone, column = plus.joint_labels(dataclasses.replace(src, others=None))
+    alone, column = joint.joint_labels(dataclasses.replace(src, others=None))
     assert column == 0 and alone.shape == (200, 1)
 
 
 def test_joint_training_ignores_missing_labels():
     src = source()
-    net = plus.joint_stage(src, ARCH, CFG, 5, 0)
+    net = joint.joint_stage(src, ARCH, CFG, 5, 0)
     test = src.test_rows
     assert roc_auc_score(src.y[test], train.predict(net, src.X[test], "source")) > 0.9
 
@@ -179,6 +179,14 @@ def test_calibration_needs_both_classes_and_a_rate():
         Calibration(np.zeros(3), np.zeros(3, int))
     with pytest.raises(ValueError, match="alpha"):
         Calibration(np.arange(2.0), np.array([0, 1])).sets(np.zeros(1), 1.5)
+
+
+def test_without_held_out_lines_there_is_no_calibration():
+    X, _ = rows(40, 1)
+    everything = dataclasses.replace(source(), train=np.ones(200, bool))
+    model = ATSDPPlus(recipe="ensemble-adabn", members=1, arch=ARCH, cfg=CFG).fit_transfer(X, everything)
+    with pytest.raises(ValueError, match="held-out lines"):
+        model.calibrated_proba(X)
 
 
 def test_calibration_sees_held_out_lines_only():

@@ -1,0 +1,77 @@
+"""Joint bulk stage: one trunk, 83 drugs, each line's known labels (the paper's future work)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import paths, train
+from .config import Architecture, Training
+from .model import ATSDPNet
+from .preprocess import Source
+
+
+def joint_labels(source: Source) -> tuple[np.ndarray, int]:
+    """Labels of all drugs, (lines, drugs), and the column of the drug at hand (added where the table lacks it)."""
+    if source.others is None:
+        return source.y[:, None], 0
+    same = np.flatnonzero((source.others == source.y[:, None]).all(0))
+    if len(same):
+        return source.others, int(same[0])
+    return np.column_stack([source.y, source.others]), 0
+
+
+def joint_stage(source: Source, arch: Architecture, cfg: Training, seed: int, autoencoder_seed: int) -> ATSDPNet:
+    """Bulk stage over all drugs: one trunk, one logit a drug; the drug's own logit becomes the two of the network.
+
+    The class loss is a binary cross-entropy over the labels there are, both classes of every drug weighing the same.
+    It does not depend on the drug, so one cached training serves all of them.
+    """
+    labels, drug = joint_labels(source)
+    rows = np.flatnonzero(source.train & (labels >= 0).any(1))
+    dae, _, key = train.pretrained_autoencoder(source, arch, cfg, autoencoder_seed)
+    torch.manual_seed(seed)
+    net = ATSDPNet(source.X.shape[1], arch, dae.encoder).to(train.device())
+    last = net.predictor.mlp[-1]
+    net.predictor.mlp[-1] = nn.Linear(last.in_features, labels.shape[1]).to(train.device())
+    path = paths.PRETRAINED / f"joint-{train._key(key, labels[rows], asdict(arch), asdict(cfg), seed)}.pt"
+    state = train._load(path)
+    if state is None:
+        _fit_joint(net, source.X[rows], labels[rows], cfg, seed)
+        state = {"weights": net.state_dict()}
+        train._save(path, state)
+    net.load_state_dict(state["weights"])
+    heads, two = net.predictor.mlp[-1], nn.Linear(last.in_features, 2).to(train.device())
+    with torch.no_grad():  # softmax over (-z/2, z/2) is the sigmoid of z
+        two.weight.copy_(torch.stack([-heads.weight[drug], heads.weight[drug]]) / 2)
+        two.bias.copy_(torch.stack([-heads.bias[drug], heads.bias[drug]]) / 2)
+    net.predictor.mlp[-1] = two
+    return net.eval()
+
+
+def _fit_joint(net: ATSDPNet, X: np.ndarray, labels: np.ndarray, cfg: Training, seed: int) -> None:
+    """Train all heads on labels (lines, drugs) with -1 for none; a part of the lines watches for early stopping."""
+    keep, held = train._split(len(X), cfg.validation, seed)
+    counts = np.stack([(labels[keep] == c).sum(0) for c in (0, 1)])  # (2, drugs)
+    of_class = counts.sum(0) / (2 * np.maximum(counts, 1))
+    weight = np.where(labels == 1, of_class[1], of_class[0]) * (labels >= 0)
+    x, y, w = train._tensor(X), train._tensor(labels == 1), train._tensor(weight)
+
+    def loss(rows: Tensor | np.ndarray, noise: float) -> Tensor:
+        logits = net(train.corrupt(x[rows], noise), "source")
+        per_label = nn.functional.binary_cross_entropy_with_logits(logits, y[rows], reduction="none")
+        return (per_label * w[rows]).sum() / w[rows].sum().clamp_min(1)
+
+    fit_rows = torch.as_tensor(keep, device=x.device)
+
+    def epoch() -> Iterator[tuple[Tensor, dict]]:
+        for batch in train._batches(len(keep), cfg.batch_size):
+            yield loss(fit_rows[batch], cfg.noise), {}
+
+    parameters = [*net.source.parameters(), *net.predictor.parameters()]
+    train._fit(net, parameters, epoch, lambda: loss(held, 0.0).item(), epochs=cfg.epochs_predictor, cfg=cfg)
+    net.target.load_state_dict(net.source.state_dict())
