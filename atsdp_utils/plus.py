@@ -129,12 +129,7 @@ class ATSDPPlus:
         """
         source = replace(source, X=self._features(source.X))
         X = self._features(X)
-        align = ALIGNMENTS[self.recipe.align]
-        self.nets_ = []
-        for seed in (self.seed * SEED_STRIDE + i for i in range(self.members)):
-            stage = joint_stage if self.recipe.joint else _own_stage
-            net = stage(source, self.arch, self.cfg, seed, self.seed)
-            self.nets_.append(align(net, source, X, self.cfg, seed))
+        self.nets_ = self.networks(X, source)
         self.few_, self.share_, self.linear_ = None, 0.0, None
         if self.recipe.linear:
             self.linear_ = _logistic().fit(source.X[source.fit_rows], source.y[source.fit_rows])
@@ -143,6 +138,16 @@ class ATSDPPlus:
         if len(set(source.y[held].tolist())) == 2:
             self._calibration = Calibration(self._logits(source.X[held], "source").mean(0), source.y[held])
         return self
+
+    def networks(self, X: np.ndarray, source: Source) -> list[ATSDPNet]:
+        """Every member, trained; a place to train them side by side."""
+        return [self.network(i, X, source) for i in range(self.members)]
+
+    def network(self, i: int, X: np.ndarray, source: Source) -> ATSDPNet:
+        """Member i after the bulk stage and the alignment to the cells X."""
+        seed, stage = self.seed * SEED_STRIDE + i, joint_stage if self.recipe.joint else _own_stage
+        net = stage(source, self.arch, self.cfg, seed, self.seed)
+        return ALIGNMENTS[self.recipe.align](net, source, X, self.cfg, seed)
 
     def fit_few(self, X_all: np.ndarray, X: np.ndarray, y: np.ndarray, *, source: Source) -> ATSDPPlus:
         """Protocol F: transfer to all cells, then a logistic regression on the few labelled ones joins the logit.
