@@ -87,6 +87,7 @@ class Profile:
 
     name: str
     seeds: int
+    seeds_ablation: int
     folds: int
     folds_table3: int
     repeats: int
@@ -99,16 +100,16 @@ class Profile:
 
 PROFILES: dict[str, Profile] = {
     "smoke": Profile(
-        "smoke", seeds=2, folds=2, folds_table3=2, repeats=1, max_genes=150, max_cells=90, permutations=50,
+        "smoke", seeds=2, seeds_ablation=2, folds=2, folds_table3=2, repeats=1, max_genes=150, max_cells=90, permutations=50,
         training=Training(epochs_dae=2, epochs_predictor=2, epochs_transfer=2, epochs_tune=2, patience=2),
         heads=(0, 8),
     ),
     "quick": Profile(
-        "quick", seeds=5, folds=5, folds_table3=10, repeats=1, max_genes=1000, max_cells=None, permutations=1000,
+        "quick", seeds=5, seeds_ablation=3, folds=5, folds_table3=10, repeats=1, max_genes=1000, max_cells=None, permutations=1000,
         training=Training(epochs_dae=60, epochs_predictor=40, epochs_transfer=30, epochs_tune=20, patience=8),
     ),
     "paper": Profile(
-        "paper", seeds=20, folds=10, folds_table3=10, repeats=10, max_genes=6163, max_cells=None, permutations=1000,
+        "paper", seeds=20, seeds_ablation=10, folds=10, folds_table3=10, repeats=10, max_genes=6163, max_cells=None, permutations=1000,
         training=Training(epochs_dae=PAPER_EPOCHS, epochs_predictor=PAPER_EPOCHS, epochs_transfer=PAPER_EPOCHS,
                           epochs_tune=PAPER_EPOCHS, patience=20),
     ),

@@ -10,8 +10,16 @@ BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 def rbf(squared_distance: Tensor, scale: Tensor | float) -> Tensor:
-    """Mean of RBF kernels exp(-d^2 / (b * scale)) over the bandwidth multiples b."""
-    return torch.stack([torch.exp(-squared_distance / (b * scale)) for b in BANDWIDTHS]).mean(0)
+    """Mean of RBF kernels exp(-d^2 / (b * scale)) over the bandwidth multiples b.
+
+    The multiples double from one to the next, so each kernel is the square of the next wider one: one exponential.
+    """
+    kernel = torch.exp(-squared_distance / (BANDWIDTHS[-1] * scale))
+    total = kernel
+    for _ in BANDWIDTHS[1:]:
+        kernel = kernel * kernel
+        total = total + kernel
+    return total / len(BANDWIDTHS)
 
 
 def mmd2(x: Tensor, y: Tensor, scale: Tensor | float | None = None) -> Tensor:

@@ -203,7 +203,7 @@ def _baseline_modules(name: str) -> list[str]:
 def key(task: Task) -> str:
     """Key of a task's result: what is trained, on which values and split, by which code."""
     spec, profile = spec_of(task), config.profile(task.profile)
-    plain = dataclasses.asdict(task) | {"profile": None}
+    plain = dataclasses.asdict(task) | {"profile": None, "setting": _departures(task, spec)}
     sizes = (profile.max_genes, profile.max_cells, architecture(spec, task.options), training(spec, profile, {}))
     if task.model == PLUS:
         sizes = (*sizes, config.RECIPES[task.options.get("recipe", config.CHOSEN)])
@@ -219,6 +219,14 @@ def key(task: Task) -> str:
         else 0
     )
     return cache.key(sorted(plain.items()), sizes, data, split, code_of(task))
+
+
+def _departures(task: Task, spec: Dataset) -> tuple[tuple[str, object], ...]:
+    """The setting without what is the default anyway, so that tables share the trainings that they have in common."""
+    if task.protocol in "BP":
+        return task.setting
+    default = {"balance": spec.balance, "heads": spec.architecture.heads}
+    return tuple(pair for pair in task.setting if pair[1] != default.get(pair[0], object()))
 
 
 def spec_of(task: Task) -> Dataset:

@@ -22,7 +22,9 @@ def _supervised(spec: Dataset, profile: str, folds: int, model: str = ATSDP, set
 
 
 def _unsupervised(spec: Dataset, profile: str, model: str = ATSDP, setting: Pairs = ()) -> list[Task]:
-    seeds = range(config.profile(profile).seeds)
+    """Over seeds; a setting that is compared with the default one gets fewer of them."""
+    sizes = config.profile(profile)
+    seeds = range(sizes.seeds_ablation if setting else sizes.seeds)
     return [Task(spec.name, "U", model, profile, setting, seed=s) for s in seeds]
 
 
@@ -65,11 +67,13 @@ def table3(data: str, profile: str) -> list[Task]:
     sizes = config.profile(profile)
     tasks = []
     for spec in config.datasets(data):
-        tasks += _supervised(spec, profile, sizes.folds_table3, repeats=sizes.repeats)
+        folds = sizes.folds if spec.null else sizes.folds_table3
+        tasks += _supervised(spec, profile, folds, repeats=sizes.repeats)
         tasks += _unsupervised(spec, profile)
-        tasks += _supervised(spec, profile, sizes.folds, setting=(("permute", True),))
+        if not spec.null:
+            tasks += _supervised(spec, profile, sizes.folds, setting=(("permute", True),))
         for model in NAIVE:
-            tasks += _supervised(spec, profile, sizes.folds_table3, model, repeats=sizes.repeats)
+            tasks += _supervised(spec, profile, folds, model, repeats=sizes.repeats)
         if not spec.null:
             tasks += [Task(spec.name, "F", ATSDP, profile, (("k", k),), s) for k in FEW for s in range(sizes.seeds)]
     return tasks

@@ -350,7 +350,7 @@ def fine_tune(
         y_g = _tensor(yb, torch.long)
         with torch.no_grad():
             z_g = net.eval().embed(_tensor(xb), "source")
-        lines = _cycle(len(z_g), size)
+        lines = _cycle(len(z_g), max(16, size // 2))
 
     def epoch() -> Iterator[tuple[Tensor, dict]]:
         for batch in _batches(len(x), size):
@@ -443,8 +443,18 @@ class ATSDP:
         return self
 
     def fit_few(self, X_all, X, y, *, source: preprocess.Source) -> ATSDP:
-        """Protocol F: transfer to all cells without labels, then a fixed number of epochs on a few labelled ones."""
-        net = self.fit_transfer(X_all, source).net_
+        """Protocol F: transfer to all cells without labels, then a fixed number of epochs on a few labelled ones.
+
+        The transferred network is cached by content: it is the same for every number of labelled cells.
+        """
+        sizes = asdict(self.arch), asdict(replace(self.cfg, epochs_tune=0))
+        path = paths.PRETRAINED / f"transfer-{_key(source.X, source.y, source.train, X_all, *sizes, self.seed)}.pt"
+        net, state = self.start(X_all.shape[1], source), _load(path)
+        if state is None:
+            net = self.fit_transfer(X_all, source).net_
+            _save(path, net.state_dict())
+        else:
+            net.load_state_dict(state)
         cfg = replace(self.cfg, theta=0.0)
         self.net_, self.history_ = fine_tune(net, X, y, cfg, self.seed, source=source, validation=False)
         return self
