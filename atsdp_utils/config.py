@@ -1,7 +1,7 @@
 """Data sets, hyperparameters and profiles, as data.
 
 Nothing here computes. Table 2 of the paper is :data:`TABLE2`; what the paper leaves open (learning rate,
-batch size, weights of the losses, noise) is :class:`Training`, chosen on bulk validation lines only.
+batch size, weights of the losses, noise) is :class:`Training`, fixed before any single cell was scored.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ PAPER_EPOCHS = 500
 
 @dataclass(frozen=True)
 class Training:
-    """What the paper leaves open (ambiguity 25). Chosen on bulk validation lines only.
+    """What the paper leaves open (ambiguity 25): conventional values, fixed before any single cell was scored.
 
     `epochs_*` are upper bounds; `patience` epochs without a better validation loss end a stage.
     """
@@ -83,7 +83,10 @@ class Training:
 
 @dataclass(frozen=True)
 class Profile:
-    """How much is computed; never what is computed."""
+    """How much is computed; never what is computed.
+
+    `seeds` is for protocol U; `seeds_ablation` for settings that are compared with the default one.
+    """
 
     name: str
     seeds: int
@@ -100,16 +103,18 @@ class Profile:
 
 PROFILES: dict[str, Profile] = {
     "smoke": Profile(
-        "smoke", seeds=2, seeds_ablation=2, folds=2, folds_table3=2, repeats=1, max_genes=150, max_cells=90, permutations=50,
+        "smoke", seeds=2, seeds_ablation=2, folds=2, folds_table3=2, repeats=1,
+        max_genes=150, max_cells=90, permutations=50, heads=(0, 8),
         training=Training(epochs_dae=2, epochs_predictor=2, epochs_transfer=2, epochs_tune=2, patience=2),
-        heads=(0, 8),
     ),
     "quick": Profile(
-        "quick", seeds=5, seeds_ablation=3, folds=5, folds_table3=10, repeats=1, max_genes=1000, max_cells=None, permutations=1000,
+        "quick", seeds=5, seeds_ablation=3, folds=5, folds_table3=10, repeats=1,
+        max_genes=1000, max_cells=None, permutations=1000,
         training=Training(epochs_dae=60, epochs_predictor=40, epochs_transfer=30, epochs_tune=20, patience=8),
     ),
     "paper": Profile(
-        "paper", seeds=20, seeds_ablation=10, folds=10, folds_table3=10, repeats=10, max_genes=6163, max_cells=None, permutations=1000,
+        "paper", seeds=20, seeds_ablation=10, folds=10, folds_table3=10, repeats=10,
+        max_genes=6163, max_cells=None, permutations=1000,
         training=Training(epochs_dae=PAPER_EPOCHS, epochs_predictor=PAPER_EPOCHS, epochs_transfer=PAPER_EPOCHS,
                           epochs_tune=PAPER_EPOCHS, patience=20),
     ),
