@@ -1,0 +1,268 @@
+"""What a run shows besides the paper's claims: twins with a known truth, the other real cells, the ledger's choices.
+
+The words of :func:`twin_checks` (:data:`TWIN_WORDS`) say something about this pipeline and nothing about the paper.
+Run ``python -m atsdp_utils.findings readme`` to write the results of the reference run into ``README.md``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pandas as pd
+
+from atsdp_utils import audit, config, paths
+from atsdp_utils.scorecard import MISSING, OURS, VERDICTS, Missing, Outputs, scorecard
+
+TWIN_WORDS = ("recovered", "unclear", "silent", "false alarm", MISSING)
+ANSWERS = ("yes", "no", "open", MISSING)
+REFERENCE = paths.ROOT / "figures" / "embedded-quick"
+README = paths.ROOT / "README.md"
+BEGIN, END = "<!-- results: python -m atsdp_utils.findings readme -->", "<!-- end of results -->"
+Value = tuple[float, float, float]  # mean, low, high
+
+
+def _score(out: Outputs, dataset: str, protocol: str) -> Value:
+    r = out.one("table3", dataset=dataset, model=OURS, setting="", protocol=protocol, metric="auc")
+    return r["mean"], r.ci_low, r.ci_high
+
+
+def _attempt(read: Callable[[], Value]) -> tuple[Value, str]:
+    try:
+        value = tuple(float(v) for v in read())
+        return value, "" if np.isfinite(value).all() else MISSING
+    except Missing:
+        return (np.nan,) * 3, MISSING
+
+
+def twin_checks(out: Outputs) -> pd.DataFrame:
+    """Ask whether the pipeline finds what was planted, and nothing where nothing was.
+
+    Returns
+    -------
+    DataFrame
+        ``question, dataset, tier, protocol, quantity, mean, ci_low, ci_high, nothing`` (the value where there is
+        nothing to find), ``outcome`` (one of :data:`TWIN_WORDS`) and ``page``.
+    """
+    rows = []
+
+    def add(question, dataset, protocol, quantity, nothing, planted, page, read):
+        (mean, low, high), outcome = _attempt(read)
+        if not outcome and planted:
+            outcome = "recovered" if low > nothing else "unclear"
+        elif not outcome:
+            outcome = "silent" if low <= nothing <= high else "false alarm"
+        rows.append((question, dataset, "simulated", protocol, quantity, mean, low, high, nothing, outcome, page))
+
+    for spec in (*config.TWINS, *config.NULLS):
+        for protocol, how in (("S", "with labels"), ("U", "without labels")):
+            what = f"Response signal, {how}" if not spec.null else f"No signal, {how}"
+            # Seeds of one twin share its cells; null_controls resamples the cells too, so that intervals are honest.
+            read = lambda d=spec.name, p=protocol: _score(out, d, p)  # noqa: E731
+            if spec.null:
+                read = lambda d=spec.name, p=protocol: _null(out, d, p)  # noqa: E731
+            add(what, spec.name, protocol, "AUC", 0.5, not spec.null, "nb-05", read)
+    add("Planted key genes", "DATA1-sim", "S", "AUROC of the ranking", 0.5, True, "nb-09", lambda: _genes(out))
+    add("Planted progress", "DATA1-sim", "S", "Spearman ρ of pseudotime", 0.0, True, "nb-10", lambda: _progress(out))
+    columns = ["question", "dataset", "tier", "protocol", "quantity", "mean", "ci_low", "ci_high", "nothing"]
+    return pd.DataFrame(rows, columns=[*columns, "outcome", "page"])
+
+
+def _null(out: Outputs, dataset: str, protocol: str) -> Value:
+    r = out.one("null_controls", dataset=dataset, model=OURS, protocol=protocol)
+    return r["mean"], r.ci_low, r.ci_high
+
+
+def _genes(out: Outputs) -> Value:
+    r = out.one("planted_gene_recovery", ranking="IG, mean size", dataset="DATA1-sim")
+    return r.auroc, r.low, r.high
+
+
+def _progress(out: Outputs) -> Value:
+    r = out.one("pseudotime_correlations", root="without labels", tier="simulated", **{"with": "planted progress"})
+    return r.rho, r.ci_low, r.ci_high
+
+
+def _gap(out: Outputs, dataset: str, first: str, second: str) -> Value:
+    """Difference of mean AUC over seeds between two settings of notebook 04, with a normal interval over seeds."""
+    a, b = (out.one("transfer", dataset=dataset, setting=s) for s in (first, second))
+    error = np.sqrt(sum(np.nan_to_num(r.auc_std) ** 2 / r.auc_count for r in (a, b)))
+    gap = a.auc_mean - b.auc_mean
+    return gap, gap - 1.96 * error, gap + 1.96 * error
+
+
+def _tested(out: Outputs, name: str, sign: int, **where) -> Value:
+    r = out.one(name, **where)
+    return sign * r.difference, *sorted((sign * r.ci_low, sign * r.ci_high))
+
+
+def real_findings(out: Outputs) -> pd.DataFrame:
+    """Questions that the embedded real cells can answer, one row a question and set; yes or no where 0 is outside."""
+    rows = []
+    for spec in config.REAL:
+        d = spec.name
+        heads = str(spec.architecture.heads)
+        questions = (
+            ("Does transfer without labels beat a coin toss?", "U", "AUC - 0.5", "nb-05",
+             lambda d=d: np.subtract(_score(out, d, "U"), 0.5)),
+            ("Does transfer improve on the bulk model?", "U", "difference of AUC", "nb-04",
+             lambda d=d: _gap(out, d, "after transfer", "before transfer")),
+            ("Does the MMD term help?", "U", "difference of AUC", "nb-04",
+             lambda d=d: _gap(out, d, "after transfer", "after transfer, no MMD")),
+            ("Is transfer better than logistic regression on bulk?", "U", "difference of AUC", "nb-04",
+             lambda d=d: _gap(out, d, "after transfer", "logistic regression")),
+            ("Is the shared gene space better than separate ones?", "U", "difference of AUC", "nb-04",
+             lambda d=d: _gap(out, d, "after transfer", "after transfer, separate genes")),
+            ("Is the network better than PCA + SVM?", "S", "difference of AUC", "nb-07",
+             lambda d=d: _tested(out, "baselines_against_atsdp", -1, dataset=d, model="PCA+SVM", protocol="S")),
+            ("Does attention help?", "S", "difference of AUC", "nb-06",
+             lambda d=d, h=heads: _tested(out, "heads_tests", 1, dataset=d, setting=h, metric="auc")),
+        )  # fmt: skip
+        for question, protocol, quantity, page, read in questions:
+            (mean, low, high), answer = _attempt(read)
+            answer = answer or ("yes" if low > 0 else "no" if high < 0 else "open")
+            rows.append((question, d, "real", protocol, quantity, mean, low, high, answer, page))
+    columns = ["question", "dataset", "tier", "protocol", "quantity", "mean", "ci_low", "ci_high", "answer", "page"]
+    return pd.DataFrame(rows, columns=columns).sort_values("question", kind="stable", ignore_index=True)
+
+
+# --- how much a reading of the ledger matters -------------------------------------------------------------------------
+
+
+def _ledger_rows(
+    out: Outputs, data: str
+) -> Iterator[tuple[int, str, str, str, str, Callable[[], tuple[float, float]]]]:
+    """(ambiguity, measure, dataset, reading taken, alternative, values of both)."""
+    sets = [s.name for s in config.datasets(data, nulls=False)]
+    stand_in = {p: config.stand_in(p, data).name for p in config.TABLE2}
+
+    def auc(table, d, protocol="S", **where):
+        return out.one(table, dataset=d, metric="auc", protocol=protocol, **where)["mean"]
+
+    def after(d, setting):
+        return out.one("transfer", dataset=d, setting=setting).auc_mean
+
+    for d in sets:
+        yield (
+            1,
+            "AUC",
+            d,
+            "U, no labels",
+            "S, with labels",
+            lambda d=d: (_score(out, d, "U")[0], _score(out, d, "S")[0]),
+        )
+    d3 = stand_in["DATA3"]
+    yield 2, "AUC", d3, "oversampling", "SMOTE", lambda: tuple(
+        auc("table1", d3, setting=s) for s in ("oversampling", "smote"))  # fmt: skip
+    for (d, counting), (sensitive, resistant) in audit.CLASS_SIZES.items():
+        if counting == "labelled cells":
+            yield 3, "cells", d, "resistant", "sensitive", lambda a=resistant, b=sensitive: (a, b)
+    paper = audit.reported().query("metric == 'auc' and model == 'ATSDP-NET'").set_index(["where", "dataset"])["value"]
+    for d in config.TABLE2:
+        yield 6, "printed AUC", d, "Table 3", "Table 4", lambda d=d: (paper["Table 3", d], paper["Table 4", d])
+    for name in ("sensitive", "resistant"):
+        yield 7, f"{name} gene scores", stand_in["DATA4"], "r", "r²", lambda n=name: tuple(
+            out.one("gene_score_correlations", list=n)[["r", "r2"]])  # fmt: skip
+    for d in sets:
+        h = config.DATASETS[d].architecture.heads
+        yield 8, "AUC", d, "no attention", "linear layer", lambda d=d: tuple(
+            auc("ablation_heads", d, setting=s) for s in ("0", "linear"))  # fmt: skip
+        yield 9, "AUC", d, f"tokens, {h} heads", "no attention", lambda d=d, h=h: tuple(
+            auc("ablation_heads", d, setting=s) for s in (str(h), "0"))  # fmt: skip
+    yield 9, "shift of P by batch mates", "A375-PLX4720", "tokens", "batch as sequence", lambda: tuple(
+        out.one("attention_readings", reading=r).moved_by_mates for r in ("tokens", "batch"))  # fmt: skip
+    for d in sets:
+        yield 13, "AUC", d, "MMD²", "no MMD", lambda d=d: tuple(
+            after(d, s) for s in ("after transfer", "after transfer, no MMD"))  # fmt: skip
+    yield 19, "cells", "DATA4", "with a label", "all wells", lambda: tuple(
+        sum(audit.CLASS_SIZES["DATA4", k]) for k in ("labelled cells", "all 1,419 wells"))  # fmt: skip
+    for p in ("DATA1", "DATA2"):
+        yield 20, "AUC", stand_in[p], "holiday cells sensitive", "left out", lambda d=stand_in[p]: tuple(
+            auc("holiday_cells", d, setting=s) for s in ("counted as sensitive", "left out"))  # fmt: skip
+    for d in sets:
+        yield 21, "AUC", d, "shared genes", "separate genes", lambda d=d: tuple(
+            after(d, s) for s in ("after transfer", "after transfer, separate genes"))  # fmt: skip
+    confounded = "AUC of the database alone"
+    for drug in ("DOCETAXEL", "CISPLATIN", "I.BET.762"):
+        yield 23, confounded, drug, "GDSC only", "GDSC and CCLE", lambda drug=drug: (
+            0.5, out.one("database_confounding", drug=drug)[confounded])  # fmt: skip
+    yield 30, "Spearman ρ with P(resistant)", stand_in["DATA1"], "label-free root", "root from labels", lambda: tuple(
+        out.one("pseudotime_correlations", root=r, **{"with": "P(resistant)"}).rho
+        for r in ("without labels", "from labels"))  # fmt: skip
+
+
+def ledger_numbers(out: Outputs, data: str) -> pd.DataFrame:
+    """For each ambiguity with a number in this run: the value under the reading taken and under the alternative."""
+    rows = []
+    for number, measure, dataset, taken, alternative, read in _ledger_rows(out, data):
+        try:
+            a, b = (float(v) for v in read())
+        except Missing:
+            a = b = np.nan
+        known = config.DATASETS.get(dataset)
+        tier = known.tier if known and number not in (3, 6, 19) else "real" if number == 23 else "reported"
+        note = "" if np.isfinite(a) else MISSING
+        rows.append((number, measure, dataset, tier, taken, a, alternative, b, b - a, note))
+    columns = ["ambiguity", "measure", "dataset", "tier", "reading_taken", "mean", "alternative", "alternative_mean"]
+    return pd.DataFrame(rows, columns=[*columns, "difference", "note"])
+
+
+# --- README -----------------------------------------------------------------------------------------------------------
+
+
+def counted(values: pd.Series, words: tuple[str, ...]) -> str:
+    """How often each word occurs, in the order of `words`, as text."""
+    return ", ".join(f"{n} {word}" for word in words if (n := int((values == word).sum())))
+
+
+def readme_block(out: Outputs) -> str:
+    """Results at a glance, as Markdown, from the tables of the reference run."""
+    card, twins, real = scorecard(out, "embedded"), twin_checks(out), real_findings(out)
+    overview, _ = audit.run()
+    lines = ["| cells | tier | AUC without labels (U) | AUC with labels (S) |", "|---|---|---|---|"]
+    for spec in config.datasets("embedded", nulls=False):
+        found = [_attempt(lambda p=p, d=spec.name: _score(out, d, p)) for p in "US"]
+        text = [note or f"{m:.2f} ({low:.2f}–{high:.2f})" for (m, low, high), note in found]
+        lines.append(f"| `{spec.name}` | {'**simulated**' if spec.simulated else spec.tier} | {' | '.join(text)} |")
+    f1 = overview.set_index("check").loc["f1_bound"]
+    claims = card[card["kind"] == "claim"]
+    lines += [
+        "",
+        f"- **The paper's {len(claims)} claims**: {counted(claims['verdict'], VERDICTS)}. Those about the paper's own "
+        "cells need them (`DATA=geo`).",
+        f"- **Its printed numbers**: {f1.flagged} of {f1.examined} printed rows have an F1 that cannot be; "
+        f"{len(overview)} checks in all.",
+        f"- **Real cells**, {real['question'].nunique()} questions on each of {real['dataset'].nunique()} tasks: "
+        f"{counted(real['answer'], ANSWERS)}.",
+        f"- **Simulated twins**, about this pipeline and not about the paper: {counted(twins['outcome'], TWIN_WORDS)}.",
+    ]
+    return "\n".join(lines)
+
+
+def with_block(text: str, block: str) -> str:
+    """`text` with what stands between the two marks replaced by `block`.
+
+    Raises
+    ------
+    ValueError
+        If the marks are not there, once each and in order.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"README.md: expected the lines {BEGIN!r} and {END!r}, in this order")
+    return f"{before}{BEGIN}\n{block}\n{END}{after}"
+
+
+def main(arguments: list[str]) -> int:
+    """Command line: ``readme`` rewrites the block of results in README.md from ``figures/embedded-quick``."""
+    if arguments != ["readme"]:
+        print("usage: python -m atsdp_utils.findings readme", file=sys.stderr)
+        return 2
+    README.write_text(with_block(README.read_text(), readme_block(Outputs(REFERENCE))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
