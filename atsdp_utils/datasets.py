@@ -173,6 +173,8 @@ def _load_twin(name: str) -> AnnData:
     from . import twins
 
     path = paths.DATASETS / f"{name}-{twins.fingerprint()}.h5ad"
-    if not path.exists():
+    try:
+        return anndata.read_h5ad(path)
+    except Exception:  # absent, or damaged by a full disk: drawn again, the same
         write_atomically(path, twins.make_twin(name).write_h5ad)
-    return anndata.read_h5ad(path)
+        return anndata.read_h5ad(path)

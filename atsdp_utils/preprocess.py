@@ -192,7 +192,9 @@ def to_cells(adata: AnnData, spec: config.Dataset) -> Cells:
 def prepare(name: str) -> Cells:
     """Prepared cells of a set, from the cache, else made from the loader and cached (atomically)."""
     path = _prepared_path(name)
-    if not path.exists():
+    try:
+        return load_prepared(name)
+    except Exception:  # absent, or damaged by a full disk or a flipped bit: made again
         cells = to_cells(datasets.load_cells(name), config.DATASETS[name])
 
         def write(temporary: str) -> None:

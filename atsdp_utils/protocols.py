@@ -143,18 +143,23 @@ def splits(cells: preprocess.Cells, folds: int, repeat: int) -> np.ndarray:
     rarest = int(np.bincount(cells.y[cells.labelled], minlength=2).min())
     if rarest < folds:
         raise ValueError(f"folds: got {folds} for {cells.name}, expected at most {rarest} (cells of the rarer class)")
-    path = paths.SPLITS / f"{cells.name}-{folds}fold-repeat{repeat}-{cells.sha256[:12]}.npy"
-    if not path.exists():
-        from sklearn.model_selection import StratifiedKFold
+    path = paths.SPLITS / f"{cells.name}-{folds}fold-repeat{repeat}-{cells.sha256[:12]}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as z:
+            return z["fold"]
+    except Exception:  # absent, or damaged (npz has check sums): drawn again, the same
+        fold = _draw_splits(cells, folds, repeat)
+        cache.write_atomically(path, lambda temporary: np.savez(temporary, fold=fold))
+        return fold
 
-        fold = np.full(len(cells.y), -1, np.int16)
-        rows = cells.labelled
-        for i, (_, test) in enumerate(
-            StratifiedKFold(folds, shuffle=True, random_state=repeat).split(rows, cells.y[rows])
-        ):
-            fold[rows[test]] = i
-        cache.write_atomically(path, lambda temporary: np.save(temporary, fold))
-    return np.load(path, allow_pickle=False)
+
+def _draw_splits(cells: preprocess.Cells, folds: int, repeat: int) -> np.ndarray:
+    from sklearn.model_selection import StratifiedKFold
+
+    fold, rows = np.full(len(cells.y), -1, np.int16), cells.labelled
+    for i, (_, test) in enumerate(StratifiedKFold(folds, shuffle=True, random_state=repeat).split(rows, cells.y[rows])):
+        fold[rows[test]] = i
+    return fold
 
 
 def build(task: Task, spec: Dataset):
