@@ -156,6 +156,8 @@ def load_pc9() -> AnnData:
 def _load_real(name: str) -> AnnData:
     import anndata
 
+    if name not in _REAL:
+        return _load_added(name)
     file, column, line = _REAL[name]
     adata = anndata.read_h5ad(verify(paths.DATA / file))
     sensitive = adata.obs[column].astype("boolean")
@@ -164,6 +166,20 @@ def _load_real(name: str) -> AnnData:
     adata.obs["sensitive_paper"] = sensitive
     adata.var["ortholog"] = adata.var_names.to_numpy(str)
     adata.uns = {"origin": str(adata.uns["source"]), "values": str(adata.uns["values"]), "tier": "real"}
+    return adata
+
+
+def _load_added(name: str) -> AnnData:
+    """Read a real set that only :data:`config.REAL` names: ``data/<name>.h5ad`` with human gene symbols."""
+    import anndata
+
+    adata = anndata.read_h5ad(verify(paths.DATA / f"{name}.h5ad"))
+    if missing := [c for c in ("culture", "sensitive") if c not in adata.obs]:
+        raise ValueError(f"data/{name}.h5ad: obs has no {missing}; expected the culture and sensitive (true or false)")
+    adata.obs["culture"] = adata.obs["culture"].astype("category")
+    adata.obs["sensitive"] = adata.obs["sensitive_paper"] = adata.obs["sensitive"].astype("boolean")
+    adata.var["ortholog"] = adata.var_names.to_numpy(str)
+    adata.uns = {"origin": str(adata.uns.get("origin", "not stated")), "tier": "real"}
     return adata
 
 
