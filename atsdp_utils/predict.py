@@ -1,0 +1,518 @@
+"""Scores of a person's own cells: file -> shared genes -> bulk stage -> transfer without labels -> ``.atsdp.h5ad``.
+
+Protocol U: labels, where given, are compared with the finished scores and touch nothing else. A file of 100,000 cells
+stays sparse: moments are streamed, transfer sees a random subsample, scores are computed in chunks.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from scipy import sparse
+
+from . import __version__, cache, config, datasets, grid, metrics, paths, predict_report, preprocess, readers
+from .plus import ATSDPPlus, expit, logit
+from .readers import CellFile, Genes, InputError
+
+SENSITIVE, RESISTANT, NOT_SCORED = "sensitive", "resistant", "not scored"
+#: Spellings of labels, lower case.
+SPELLINGS = {"1": 1, "true": 1, "1.0": 1, SENSITIVE: 1, "0": 0, "false": 0, "0.0": 0, RESISTANT: 0}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is computed for a person's file; what is computed does not depend on it.
+
+    Attributes
+    ----------
+    members
+        Networks of the ensemble.
+    max_genes
+        Most variable bulk genes that are used, of those shared.
+    sample
+        Cells that transfer and the picture see at most, drawn at random.
+    min_cells
+        Fewer cells cannot be standardised.
+    chunk
+        Rows that are dense at a time.
+    """
+
+    members: int = 5
+    max_genes: int = 1000
+    arch: config.Architecture = field(default_factory=config.Architecture)
+    training: config.Training = config.PROFILES["quick"].training
+    sample: int = 3000
+    min_cells: int = 10
+    chunk: int = 4096
+    jobs: int = min(4, os.cpu_count() or 1)
+
+
+SETTINGS = Settings()
+
+
+@dataclass
+class Prediction:
+    """Scores and what is known about them.
+
+    Attributes
+    ----------
+    members
+        P(sensitive) by each network, (members, cells); NaN for a cell that could not be scored.
+    p
+        (cells,) P(sensitive): the members' mean logit.
+    bulk_classes
+        Resistant and sensitive lines that trained it.
+    facts
+        What goes into ``uns['atsdp']``.
+    unlike
+        How unlike the lines the cells are, see :func:`unlikeness`.
+    layout
+        Rows and (rows, 2) coordinates of the picture.
+    metrics
+        Scores against the person's labels; empty without labels.
+    """
+
+    members: np.ndarray
+    p: np.ndarray
+    bulk_classes: np.ndarray
+    facts: dict
+    unlike: dict[str, float]
+    layout: tuple[np.ndarray, np.ndarray]
+    metrics: dict[str, float]
+
+    @property
+    def label(self) -> np.ndarray:
+        """(cells,) sensitive, resistant or not scored."""
+        called = np.where(self.p >= 0.5, SENSITIVE, RESISTANT)
+        return np.where(np.isnan(self.p), NOT_SCORED, called)
+
+    @property
+    def columns(self) -> pd.DataFrame:
+        """The three columns for ``obs``, without an index."""
+        label = pd.Categorical(self.label, categories=[RESISTANT, SENSITIVE, NOT_SCORED])
+        sd = self.members.std(0, ddof=1) if len(self.members) > 1 else np.full(len(self.p), np.nan)
+        return pd.DataFrame({"atsdp_p_sensitive": self.p, "atsdp_label": label, "atsdp_p_sd": sd})
+
+
+# --- drugs ------------------------------------------------------------------------------------------------------------
+
+
+def _bare(name: str) -> str:
+    """A drug's name without case, punctuation and the X that R puts before a digit."""
+    return re.sub(r"^X(?=\d)", "", re.sub(r"[^A-Z0-9]", "", name.upper()))
+
+
+def find_drug(name: str) -> str:
+    """The label table's spelling of a drug; PLX-4720, plx4720 and PLX.4720 are one.
+
+    Raises
+    ------
+    InputError
+        If no drug is called so, with the names that come near.
+    """
+    known = {_bare(d): d for d in datasets.drugs()}
+    if _bare(name) in known:
+        return known[_bare(name)]
+    near = difflib.get_close_matches(_bare(name), known, n=4, cutoff=0.5)
+    near += [k for k in known if _bare(name) and _bare(name) in k and k not in near]
+    offer = f"Did you mean {', '.join(known[k] for k in near)}? " if near else ""
+    raise InputError(f"--drug {name}: not among the {len(known)} drugs. {offer}'atsdp drugs' lists all.")
+
+
+def drug_table() -> pd.DataFrame:
+    """One row a drug: sensitive and resistant lines with expression, and held-out AUC of earlier runs (NaN: none)."""
+    rows = []
+    for drug in datasets.drugs():
+        y = datasets.load_bulk(drug).y
+        path = _auc_file(drug)
+        auc = json.loads(path.read_text())["auc"] if path.exists() else np.nan
+        rows.append((drug, int((y == 1).sum()), int((y == 0).sum()), auc))
+    return pd.DataFrame(rows, columns=["drug", "sensitive", "resistant", "held_out_auc"])
+
+
+def _auc_file(drug: str) -> Path:
+    return paths.CACHE / "held-out" / f"{drug}.json"
+
+
+# --- the pipeline -----------------------------------------------------------------------------------------------------
+
+
+def predict(
+    path: Path, drug: str, *, out: Path | None = None, report: Path | None = None, layer: str | None = None,
+    values: str = "auto", species: str | None = None, labels: str | None = None, seed: int = 0,
+    settings: Settings = SETTINGS, say: Callable[[str], object] = print,
+) -> Prediction:  # fmt: skip
+    """Score the cells of a file and write the scores and a report; both files appear complete or not at all.
+
+    Parameters
+    ----------
+    path
+        The person's file or folder; it is only read.
+    drug
+        A name that :func:`find_drug` knows.
+    out, report
+        Files to write; None: beside the input, ``<stem>.atsdp.h5ad``, and beside that, ``.html``.
+    layer, values, species
+        See :func:`readers.read`, :func:`readers.detect_values`, :func:`readers.recognise`.
+    labels
+        Column of ``obs`` to compare the finished scores with.
+    say
+        Receives one line a step.
+
+    Raises
+    ------
+    InputError
+        If something is wrong with what was given; nothing is written then.
+    """
+    grid.one_thread()
+    drug = find_drug(drug)
+    out, report = destinations(path, out, report)
+    file = readers.read(path, layer, labels)
+    say(f"{path.name}: {file.kind}, {file.X.shape[0]:,} cells x {file.X.shape[1]:,} genes" + _joined(file.notes))
+    genes = readers.recognise(file, species)
+    kind, remarks = readers.detect_values(file, values)
+    say(f"values: {kind} ({'detected' if values == 'auto' else 'as asked'})" + _joined(remarks))
+    bulk = datasets.load_bulk(drug)
+    chosen = preprocess.shared_genes(bulk, genes.symbol, settings.max_genes)
+    overlap = f"{genes.shared:,} of {len(bulk.genes):,} of the bulk, {len(chosen)} used"
+    say(f"genes: {genes.naming} in {genes.place}, {overlap}")
+    X, scored, more = shared_matrix(file, genes, chosen, kind, settings)
+    y = None if labels is None else read_labels(file, labels, scored)
+    if file.kind == "h5ad":
+        file.X = None  # the output is a copy of the file, and the matrix may be most of the memory
+    source = preprocess.bulk_source(bulk, chosen, seed)
+    found = _learn_and_score(drug, X, scored, kind, source, seed, settings, say)
+    found.facts |= {
+        "input": path.name, "gene_names": genes.naming, "gene_names_in": genes.place,
+        "genes_in_file": len(genes.symbol), "genes_shared": genes.shared, "genes_in_bulk": len(bulk.genes),
+        "gene_overlap": genes.shared / len(bulk.genes),
+    }  # fmt: skip
+    found.facts["warnings"] = [*remarks, *more, *warnings(found)]
+    if y is not None:
+        found.metrics = found.facts["metrics"] = score(y, found.p)
+    publish({
+        out: lambda part: write_h5ad(file, found, part),
+        report: lambda part: part.write_text(predict_report.render(found, y), encoding="utf-8"),
+    })  # fmt: skip
+    _summarise(found, say)
+    say(f"written: {out}\nreport:  {report}")
+    return found
+
+
+def _learn_and_score(drug, X, scored, kind, source, seed, settings: Settings, say) -> Prediction:
+    """From the matrix of scored cells to scores of all cells and what the report says of them."""
+    lines = np.bincount(source.y[source.fit_rows], minlength=2)
+    if lines.min() < 5:
+        raise InputError(f"--drug {drug}: {lines.min()} training lines of the rarer class, expected at least 5.")
+    say(f"{drug}: {settings.members} networks learn from {lines[1]} sensitive, {lines[0]} resistant lines, then align")
+    rows = some_rows(X.shape[0], settings.sample, seed)
+    scaler = streaming_standardizer(X, settings.chunk)
+    seen = scaler.transform(np.vstack(list(dense_chunks(X[rows], settings.chunk))))
+    model = SideBySide(seed=seed, members=settings.members, arch=settings.arch, cfg=settings.training)
+    xy = model.fit_with_layout(seen, source, settings.jobs)
+    members, auc = member_scores(model, X, scaler, settings), held_out_auc(model, source)
+    written = json.dumps({"auc": auc, "seed": seed, "genes": len(source.genes)})
+    cache.write_atomically(_auc_file(drug), lambda part: Path(part).write_text(written))
+    every, p = np.full((settings.members, len(scored)), np.nan), np.full(len(scored), np.nan)
+    every[:, scored], p[scored] = members, expit(logit(members).mean(0))
+    facts = {
+        "drug": drug, "version": __version__, "values": kind, "genes_used": len(source.genes), "cells": len(scored),
+        "cells_scored": int(scored.sum()), "seed": seed, "members": settings.members, "held_out_auc": auc,
+        "model_hash": model_hash(source, seen, seed, settings),
+    }  # fmt: skip
+    unlike = unlikeness(source, seen, X, kind, seed)
+    return Prediction(every, p, lines, facts, unlike, (np.flatnonzero(scored)[rows], xy), {})
+
+
+def _summarise(found: Prediction, say: Callable[[str], object]) -> None:
+    for line in found.facts["warnings"]:
+        say(f"warning: {line}")
+    n = {label: int((found.label == label).sum()) for label in (SENSITIVE, RESISTANT, NOT_SCORED)}
+    say("cells: " + ", ".join(f"{count:,} {label}" for label, count in n.items() if count))
+    if found.metrics:
+        say("against the labels: " + ", ".join(f"{k} {v:.3f}" for k, v in found.metrics.items() if k != "cells"))
+
+
+def _joined(notes: list[str]) -> str:
+    return "".join(f"; {n}" for n in notes)
+
+
+def destinations(path: Path, out: Path | None, report: Path | None) -> tuple[Path, Path]:
+    """Where scores and report go, checked before any work is done."""
+    stem = path.resolve().name if path.is_dir() else re.sub(r"(\.(h5ad|h5|csv|tsv|txt|tab))?(\.gz)?$", "", path.name)
+    out = out or path.resolve().parent / f"{stem}.atsdp.h5ad"
+    report = report or out.with_suffix(".html")
+    for option, target, suffix in (("--out", out, ".h5ad"), ("--report", report, ".html")):
+        if target.suffix != suffix:
+            raise InputError(f"{option} {target}: expected a name that ends in {suffix}.")
+        if target.exists() and path.exists() and target.samefile(path):
+            raise InputError(f"{option} {target}: this is the input, which is never changed. Choose another.")
+        if target.is_dir() or not target.resolve().parent.is_dir():
+            raise InputError(
+                f"{option} {target}: no such folder to write in, or a folder itself. Make the folder first."
+            )
+        if not os.access(target.resolve().parent, os.W_OK):
+            raise InputError(f"{option} {target}: the folder may not be written to. Choose another with {option}.")
+    return out, report
+
+
+def read_labels(file: CellFile, column: str, scored: np.ndarray) -> np.ndarray:
+    """Labels of a column of obs, (cells,) int8: 1, 0, or -1 where there is none or the cell has no score.
+
+    Raises
+    ------
+    InputError
+        If there is no such column, a value is no label, or only one class is labelled.
+    """
+    if column not in file.obs:
+        have = ", ".join(map(str, file.obs.columns[:8])) or "none"
+        raise InputError(f"--labels {column}: no such column on cells. Columns there: {have}. Or leave --labels out.")
+    text = file.obs[column].astype("string").str.strip().str.lower()
+    y = text.map(SPELLINGS)
+    unknown = sorted(set(text[y.isna() & text.notna() & ~text.isin(["", "nan", "none", "na"])]))
+    if unknown:
+        found = ", ".join(unknown[:4])
+        raise InputError(f"--labels {column}: found {found}. Expected 1/0, True/False or sensitive/resistant.")
+    y = np.where(scored, y.fillna(-1).to_numpy(np.int8), -1)
+    if len(set(y[y >= 0])) < 2:
+        counts = f"{(y == 1).sum()} sensitive and {(y == 0).sum()} resistant"
+        raise InputError(f"--labels {column}: {counts} cells. Metrics need both classes; leave --labels out.")
+    return y
+
+
+def shared_matrix(
+    file: CellFile, genes: Genes, chosen: np.ndarray, kind: str, settings: Settings
+) -> tuple[sparse.csr_matrix | np.ndarray, np.ndarray, list[str]]:
+    """Values of the cells that can be scored on the genes `chosen`, log-normalised (z-scored ones as they are).
+
+    Genes measured twice are summed as counts; of other values the most variable one is kept.
+
+    Returns
+    -------
+    tuple
+        (scored cells, genes) float32, sparse if the file is; which cells those are; remarks.
+    """
+    X, position = file.X, pd.Index(chosen).get_indexer(genes.symbol)
+    columns = np.flatnonzero(position >= 0)
+    twice = len(columns) - len(chosen)
+    remarks = []
+    if kind == "counts":
+        total = np.asarray(X.sum(1), dtype=np.float64).ravel()
+        pick = sparse.csr_matrix((np.ones(len(columns)), (columns, position[columns])), (X.shape[1], len(chosen)))
+        Z = (X @ pick).astype(np.float64)
+        scale = preprocess.TARGET_SUM / np.where(total > 0, total, np.inf)
+        Z = sparse.csr_matrix(Z.multiply(scale[:, None])) if sparse.issparse(Z) else Z * scale[:, None]
+        Z = Z.log1p() if sparse.issparse(Z) else np.log1p(Z)
+    else:
+        part = X[:, columns]
+        spread = streaming_standardizer(part, settings.chunk).scale_ if twice else np.ones(len(columns))
+        order = np.lexsort((np.where(np.isinf(spread), 0, -spread), position[columns]))
+        first = np.unique(position[columns][order], return_index=True)[1]
+        Z = part[:, order[first]]
+    if twice:
+        way = "their counts are summed" if kind == "counts" else "the most variable of each is kept"
+        remarks.append(f"{twice} of the genes used are measured more than once: {way}")
+    scored = np.asarray(abs(Z).sum(1)).ravel() > 0
+    if scored.sum() < settings.min_cells:
+        empty = f" ({(~scored).sum()} more are all zero)" if not scored.all() else ""
+        expected = f"at least {settings.min_cells}, better hundreds: genes are standardised over the cells of the file"
+        raise InputError(f"{file.path}: {scored.sum()} cells with values{empty}. Expected {expected}.")
+    if not scored.all():
+        remarks.append(f"{(~scored).sum()} cells are zero on every gene used: marked '{NOT_SCORED}', score missing")
+    return Z[scored].astype(np.float32), scored, remarks
+
+
+def dense_chunks(X: sparse.csr_matrix | np.ndarray, chunk: int) -> Iterator[np.ndarray]:
+    """Consecutive rows of X as dense float32 arrays of at most `chunk` rows."""
+    for start in range(0, X.shape[0], chunk):
+        part = X[start : start + chunk]
+        yield np.asarray(part.toarray() if sparse.issparse(part) else part, dtype=np.float32)
+
+
+def streaming_standardizer(X: sparse.csr_matrix | np.ndarray, chunk: int) -> preprocess.Standardizer:
+    """A fitted :class:`preprocess.Standardizer`, from two passes over chunks of X."""
+    n = X.shape[0]
+    mean = sum(block.sum(0, dtype=np.float64) for block in dense_chunks(X, chunk)) / n
+    variance = sum(((block - mean) ** 2).sum(0) for block in dense_chunks(X, chunk)) / n
+    scaler = preprocess.Standardizer()
+    scaler.mean_, scaler.scale_ = mean, np.where(variance > 1e-12, np.sqrt(variance), np.inf)
+    return scaler
+
+
+class SideBySide(ATSDPPlus):
+    """ATSDP-NET+ with its networks trained in several processes, and the layout of the cells in one of them.
+
+    UMAP compiles itself for as long as a network trains, so it starts first.
+    """
+
+    def fit_with_layout(self, X: np.ndarray, source: preprocess.Source, jobs: int) -> np.ndarray:
+        """Fit as :meth:`fit_transfer` does; returns coordinates of the cells, (cells, 2)."""
+        self.jobs_, self.layout_of_ = jobs, X
+        self.fit_transfer(X, source)
+        return self.layout_
+
+    def networks(self, X: np.ndarray, source: preprocess.Source) -> list:
+        """Every member, trained side by side."""
+        work = [
+            (predict_report.layout, (self.layout_of_, self.seed)),
+            *((self.network, (i, X, source)) for i in range(self.members)),
+        ]
+        self.layout_, *nets = Parallel(self.jobs_, max_nbytes=None)(delayed(_alone)(f, *given) for f, given in work)
+        return nets
+
+
+def _alone(work: Callable, *given):
+    """Body of a worker."""
+    grid.one_thread()
+    return work(*given)
+
+
+def member_scores(model: ATSDPPlus, X, scaler: preprocess.Standardizer, settings: Settings) -> np.ndarray:
+    """P(sensitive) by each member, (members, cells); threads take chunks of cells, each computes on one core."""
+    blocks = dense_chunks(X, settings.chunk)
+    found = Parallel(settings.jobs, prefer="threads")(delayed(model.member_proba)(scaler.transform(b)) for b in blocks)
+    return np.concatenate(found, axis=1)
+
+
+def held_out_auc(model: ATSDPPlus, source: preprocess.Source) -> float:
+    """AUC of the ensemble on held-out lines of the drug; NaN where these are of one class."""
+    rows = source.test_rows
+    return metrics.classification_metrics(source.y[rows], expit(model.line_logits(source.X[rows])))["auc"]
+
+
+def some_rows(n: int, size: int, seed: int) -> np.ndarray:
+    """At most `size` of n rows, drawn at random, in order."""
+    return np.sort(np.random.default_rng(seed).permutation(n)[:size])
+
+
+def model_hash(source: preprocess.Source, seen: np.ndarray, seed: int, settings: Settings) -> str:
+    """Twenty hex digits over code, settings, lines, labels and the cells that transfer saw."""
+    code = cache.code_version("predict.py", "plus.py", "train.py", "model.py", "losses.py", "preprocess.py")
+    plain = {k: v for k, v in asdict(settings).items() if k != "jobs"}
+    return cache.key(code, sorted(plain.items()), source.X, source.y, source.train, source.genes, seen, seed)
+
+
+def unlikeness(
+    source: preprocess.Source, seen: np.ndarray, X, kind: str, seed: int, size: int = 500
+) -> dict[str, float]:
+    """How unlike the bulk lines the cells are, in what the network sees.
+
+    Returns
+    -------
+    dict
+        ``mmd2`` between lines and cells, ``mmd2_lines`` between two random halves of the lines (the yardstick);
+        ``auc``: how well a random forest tells lines from cells (0.5: not at all), cross-validated; ``gene_shift``:
+        median over genes of the difference of the mean level within a sample, in standard deviations over lines (NaN
+        for values already centred per gene, which hides it).
+    """
+    import torch
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.model_selection import cross_val_score
+
+    from .losses import mmd2
+
+    rng = np.random.default_rng(seed)
+    lines, cells = (A[np.sort(rng.permutation(len(A))[:size])] for A in (source.X, seen))
+    half = len(lines) // 2
+    a, b = torch.tensor(lines), torch.tensor(cells)
+    both, domain = np.vstack([lines, cells]), np.repeat([0, 1], [len(lines), len(cells)])
+    forest = RandomForestClassifier(50, random_state=seed, min_samples_leaf=3)
+    auc = cross_val_score(forest, both, domain, cv=3, scoring="roc_auc").mean()
+    shift = np.nan
+    if kind != "zscored":
+        bulk = datasets.load_bulk()
+        reference = _within(preprocess.columns(bulk.X, bulk.genes, source.genes))
+        level = _within(next(dense_chunks(X[some_rows(X.shape[0], size, seed)], size)))
+        shift = float(np.median(np.abs(level.mean(0) - reference.mean(0)) / np.maximum(reference.std(0), 1e-6)))
+    return {"mmd2": mmd2(a, b).item(), "mmd2_lines": mmd2(a[:half], a[half:]).item(), "auc": float(auc),
+            "gene_shift": shift}  # fmt: skip
+
+
+def _within(X: np.ndarray) -> np.ndarray:
+    """Rows standardised over their own genes, as the bulk is published."""
+    return (X - X.mean(1, keepdims=True)) / np.maximum(X.std(1, keepdims=True), 1e-6)
+
+
+def agreement(members: np.ndarray) -> dict[str, float]:
+    """How far networks agree: lowest and mean Spearman correlation of two, share of cells that all label alike."""
+    members = members[:, ~np.isnan(members[0])]
+    if len(members) < 2:
+        return {"lowest": np.nan, "mean": np.nan, "same": np.nan}
+    pairs = pd.DataFrame(members.T).corr("spearman").to_numpy()[np.triu_indices(len(members), 1)]
+    same = np.isin((members >= 0.5).sum(0), (0, len(members))).mean()
+    return {"lowest": float(pairs.min()), "mean": float(pairs.mean()), "same": float(same)}
+
+
+def score(y: np.ndarray, p: np.ndarray) -> dict[str, float]:
+    """The paper's five metrics over cells that have a label and a score, and how many those are."""
+    rows = y >= 0
+    found = metrics.classification_metrics(y[rows], p[rows])
+    return {"cells": int(rows.sum())} | {k: found[k] for k in config.METRICS}
+
+
+def warnings(found: Prediction) -> list[str]:
+    """What a reader of the scores must know before using them."""
+    facts, lines, agree = found.facts, found.bulk_classes, agreement(found.members)
+    share, called = lines.min() / lines.sum(), found.label[~np.isnan(found.p)] == SENSITIVE
+    out = []
+    if facts["gene_overlap"] < 0.5:
+        out.append(f"only {facts['gene_overlap']:.0%} of the bulk genes are measured: the score rests on few genes")
+    if share < 0.15 or lines.min() < 40:
+        rarer = RESISTANT if lines[0] < lines[1] else SENSITIVE
+        out.append(f"only {lines.min()} of {lines.sum()} training lines are {rarer} ({share:.0%}): weakly learned")
+    if facts["held_out_auc"] < 0.65:
+        out.append(f"AUC on held-out bulk lines is {facts['held_out_auc']:.2f}: hardly predictable even there")
+    if facts["cells_scored"] < 50:
+        out.append(f"{facts['cells_scored']} cells: means and standard deviations of genes are uncertain")
+    if agree["mean"] < 0.5:
+        out.append(
+            f"the networks disagree (mean rank correlation {agree['mean']:.2f}): another seed may turn the order"
+        )
+    if called.mean() < 0.05 or called.mean() > 0.95:
+        out.append("nearly all cells get one label: read the order of the scores, not the labels")
+    return out
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def publish(writers: dict[Path, Callable[[Path], object]]) -> None:
+    """Write every file under a temporary name beside it; rename them only when all are complete."""
+    parts = {target: target.with_name(f".part-{os.getpid()}-{target.name}") for target in writers}
+    try:
+        for target, write in writers.items():
+            write(parts[target])
+        for target, part in parts.items():
+            part.replace(target)
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+
+
+def write_h5ad(file: CellFile, found: Prediction, part: Path) -> None:
+    """The input with the scores: an h5ad is copied as it is and completed, another format becomes one with names."""
+    import anndata
+    import h5py
+    from anndata.io import write_elem
+
+    obs = file.obs.assign(**{k: v.to_numpy() for k, v in found.columns.items()})
+    obs["atsdp_label"] = found.columns["atsdp_label"].array
+    if file.kind == "h5ad":
+        shutil.copyfile(file.path, part)
+    else:
+        var = pd.DataFrame(file.names, index=pd.Index(next(iter(file.names.values()))))
+        anndata.AnnData(file.X, file.obs, var).write_h5ad(part)
+    uns = {k: np.array(v, dtype=object) if isinstance(v, list) else v for k, v in found.facts.items()}
+    with h5py.File(part, "r+") as f:
+        write_elem(f, "obs", obs)
+        write_elem(f.require_group("uns"), "atsdp", uns)

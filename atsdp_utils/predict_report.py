@@ -1,0 +1,190 @@
+"""The page beside a person's scores: one HTML file with its pictures inside, nothing to fetch."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from string import Template
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+from . import plots
+
+if TYPE_CHECKING:
+    from .predict import Prediction
+
+SCORE = LinearSegmentedColormap.from_list("score", [plots.RESISTANT, "#E8E8E8", plots.SENSITIVE])
+
+PAGE = Template("""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$drug: scores of $input</title>
+<style>
+body { font: 16px/1.55 system-ui, sans-serif; color: #1d1d1d; background: #fff; max-width: 52rem; margin: 2rem auto;
+       padding: 0 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+table { border-collapse: collapse; } th { color: #555; } img { max-width: 100%; height: auto; }
+td, th { text-align: left; padding: .2rem 1rem .2rem 0; border-bottom: 1px solid #ddd; font-weight: normal;
+         vertical-align: top; }
+.warning { background: #fff3c4; border-left: 4px solid #8a5a00; padding: .4rem 1rem; }
+</style></head><body>
+<h1>$drug: sensitivity scores of $cells cells</h1>
+<p>Input: $input. $counts</p>
+$warnings
+<h2>Cells, coloured by score</h2>
+<img alt="UMAP of the cells coloured by the probability of being sensitive" src="$umap">
+<p>UMAP of the values of the genes used, standardised over the cells$drawn. The colour is the score; the layout does not
+know it.</p>
+<h2>Scores</h2>
+<img alt="Histogram of the scores and spread of the networks against the score" src="$histogram">
+<p>Left: cells by score; 0.5 divides the two labels. Right: how far the networks differ on a cell (standard deviation).
+$agreement</p>
+$metrics
+<h2>Genes</h2>
+<img alt="Bars: genes of the bulk, measured by the file, used by the networks" src="$overlap">
+<p>$genes</p>
+<h2>How unlike the cell lines these cells are</h2>
+<table>$unlike</table>
+<p>The further apart the two, the more the scores extrapolate. Labels of cells would be needed to know the harm.</p>
+<h2>What the score means, and what it does not</h2>
+<ul>
+<li>It says which cells of <em>this file</em> look more like cell lines that $drug kills. Genes are standardised over
+the cells of the file, so a score depends on the company a cell was measured in: do not compare scores of two files, and
+expect both labels even in a file of one kind of cells.</li>
+<li>It is not a calibrated probability. Networks learned from $lines; on held-out lines their AUC is $held_out, but
+nothing guarantees that level on single cells, and 0.5 need not be the right cut.</li>
+<li>The deviation shows how far networks with different seeds differ. It does not show the error that they share.</li>
+<li>The direction itself can fail to carry over from lines to cells. A few cells of known response are the best check
+(<code>--labels</code>).</li>
+<li>For research and teaching. Not a statement about a patient.</li>
+</ul>
+<h2>How it was made</h2>
+<table>$facts</table>
+</body></html>
+""")
+
+
+def layout(X: np.ndarray, seed: int) -> np.ndarray:
+    """UMAP coordinates (n, 2) of standardised cells (n, genes), from their principal components."""
+    from sklearn.decomposition import PCA
+    from umap import UMAP
+
+    n = len(X)
+    Z = PCA(min(30, n - 1, X.shape[1]), random_state=seed, svd_solver="randomized").fit_transform(X)
+    return UMAP(n_neighbors=min(15, n - 1), init="pca", n_epochs=200, random_state=seed, n_jobs=1).fit_transform(Z)
+
+
+def render(found: Prediction, y: np.ndarray | None) -> str:
+    """The page as text; `y` are the person's labels, drawn beside the scores, or None."""
+    facts = found.facts
+    rows, _ = found.layout
+    labels, count = np.unique(found.label, return_counts=True)
+    fill = {
+        "drug": facts["drug"], "input": facts["input"], "cells": f"{facts['cells']:,}",
+        "counts": ", ".join(f"{n:,} {label}" for label, n in zip(labels, count, strict=True)) + ".",
+        "drawn": f" ({len(rows):,} cells drawn at random)" if len(rows) < facts["cells_scored"] else "",
+        "agreement": _agreement(found), "genes": _genes(facts), "held_out": f"{facts['held_out_auc']:.2f}",
+        "lines": f"{found.bulk_classes[1]} sensitive and {found.bulk_classes[0]} resistant lines",
+    }  # fmt: skip
+    fill = {k: html.escape(v) for k, v in fill.items()}
+    with mpl.rc_context(plots.STYLE):
+        fill |= {
+            "umap": _picture(_umap(found)),
+            "histogram": _picture(_histogram(found, y)),
+            "overlap": _picture(_bars(facts)),
+        }
+    warned = "".join(f"<li>{html.escape(w)}</li>" for w in facts["warnings"])
+    fill["warnings"] = (
+        f'<div class="warning"><strong>Before you use the scores</strong><ul>{warned}</ul></div>' if warned else ""
+    )
+    fill["unlike"] = _table(_unlike(found.unlike))
+    named = {k: f"{v:.3f}" for k, v in found.metrics.items() if k != "cells"}
+    fill["metrics"] = "" if y is None else (
+        f"<h2>Against your labels</h2><table>{_table(named)}</table><p>Over {found.metrics['cells']:,} labelled cells. "
+        "Precision, recall and F1 are means of both classes weighted by their size, at a cut of 0.5. "
+        "Labels were used for this table alone.</p>")  # fmt: skip
+    plain = {k: v for k, v in facts.items() if k not in ("warnings", "metrics")}
+    fill["facts"] = _table(
+        {k.replace("_", " "): f"{v:.3f}" if isinstance(v, float) else str(v) for k, v in plain.items()}
+    )
+    return PAGE.substitute(fill)
+
+
+def _table(rows: dict[str, str]) -> str:
+    return "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in rows.items())
+
+
+def _agreement(found: Prediction) -> str:
+    from .predict import agreement
+
+    a = agreement(found.members)
+    if np.isnan(a["mean"]):
+        return "There is one network, so nothing to compare."
+    return (f"The {len(found.members)} networks rank the cells with a mean correlation of {a['mean']:.2f} (lowest pair "
+            f"{a['lowest']:.2f}) and give {a['same']:.0%} of the cells the same label.")  # fmt: skip
+
+
+def _genes(facts: dict) -> str:
+    return (f"The file names {facts['genes_in_file']:,} genes ({facts['gene_names']} in {facts['gene_names_in']}); "
+            f"{facts['genes_shared']:,} of the {facts['genes_in_bulk']:,} genes of the bulk are there "
+            f"({facts['gene_overlap']:.0%}); the {facts['genes_used']:,} most variable are used.")  # fmt: skip
+
+
+def _unlike(u: dict[str, float]) -> dict[str, str]:
+    shift = "hidden: the values were centred per gene before" if np.isnan(u["gene_shift"]) else (
+        f"{u['gene_shift']:.2f} standard deviations over lines (median over genes)")  # fmt: skip
+    return {
+        "MMD² between lines and cells": f"{u['mmd2']:.4f} (two halves of the lines: {u['mmd2_lines']:.4f})",
+        "A random forest told to separate them": f"AUC {u['auc']:.3f} (0.5: cannot, 1: always)",
+        "Shift of the level of a gene, before standardisation": shift,
+    }
+
+
+def _picture(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _umap(found: Prediction) -> Figure:
+    rows, xy = found.layout
+    figure = Figure((7, 4.6))
+    ax = figure.subplots()
+    size = max(3, min(30, 6000 / len(rows)))
+    colours = {"c": found.p[rows], "cmap": SCORE, "vmin": 0, "vmax": 1, "edgecolor": "#777777"}
+    drawn = ax.scatter(*xy.T, s=size, linewidth=0.2, **colours)
+    ax.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2")
+    figure.colorbar(drawn, label="P(sensitive)")
+    return figure
+
+
+def _histogram(found: Prediction, y: np.ndarray | None) -> Figure:
+    figure = Figure((7, 2.8))
+    left, right = figure.subplots(1, 2)
+    groups = {-1: found.p} if y is None else {label: found.p[y == label] for label in (1, 0)}
+    for label, p in groups.items():
+        name = "all cells" if y is None else f"labelled {plots.CLASS_NAME[label]}"
+        left.hist(p[~np.isnan(p)], bins=np.linspace(0, 1, 31), color=plots.CLASS[label], alpha=0.65, label=name)
+    left.axvline(0.5, color="#222222", linewidth=1, linestyle=":")
+    left.set(xlabel="P(sensitive)", ylabel="cells", xlim=(0, 1))
+    left.legend()
+    right.scatter(
+        found.p, found.columns["atsdp_p_sd"], s=4, color=plots.SERIES[0], linewidth=0, alpha=0.5, rasterized=True
+    )
+    right.set(xlabel="P(sensitive)", ylabel="sd over networks", xlim=(0, 1))
+    return figure
+
+
+def _bars(facts: dict) -> Figure:
+    figure = Figure((7, 1.6))
+    ax = figure.subplots()
+    names = {"in the bulk": "genes_in_bulk", "and in the file": "genes_shared", "and used": "genes_used"}
+    bars = ax.barh(list(names), [facts[k] for k in names.values()], color=plots.SERIES[3])
+    ax.bar_label(bars, fmt="{:,.0f}", padding=3)
+    ax.invert_yaxis()
+    ax.set(xlabel="genes", xlim=(0, facts["genes_in_bulk"] * 1.12))
+    return figure

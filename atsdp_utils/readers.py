@@ -1,0 +1,470 @@
+"""Reading a person's own cells: h5ad, 10x folders and h5 files, delimited text; and what their genes and values are.
+
+Whatever is wrong with a file ends in an :class:`InputError` that says what was found, what was expected and the way
+out. Nothing is unpickled and nothing sparse is made dense.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from . import datasets, orthologs
+
+#: Fewer genes in common with the bulk than this cannot carry a drug signal (the bound of preprocess.shared_genes).
+MIN_SHARED = 100
+#: Log-normalised values stay below this; counts and TPM do not.
+MAX_LOG = 30
+#: Bytes of a dense matrix beyond which a file is refused: it would not fit beside its own copies.
+MAX_DENSE = 3e9
+FORMATS = "an .h5ad file, a 10x .h5 file, a 10x folder (matrix.mtx, features.tsv, barcodes.tsv), a .csv or .tsv (.gz)"
+
+
+class InputError(Exception):
+    """Something is wrong with what the person gave; the message is written for them."""
+
+
+@dataclass
+class CellFile:
+    """What a file holds, before anything is made of it.
+
+    Attributes
+    ----------
+    kind
+        ``h5ad``, ``10x h5``, ``10x folder`` or ``table``.
+    X
+        (cells, genes), CSR or dense.
+    names
+        Candidates for the names of the genes: where they stand in the file -> (genes,) str.
+    obs
+        Columns on cells; its index names them.
+    notes
+        What was decided while reading.
+    """
+
+    path: Path
+    kind: str
+    X: sparse.csr_matrix | np.ndarray
+    names: dict[str, np.ndarray]
+    obs: pd.DataFrame
+    notes: list[str] = field(default_factory=list)
+
+
+def read(path: Path, layer: str | None = None, labels: str | None = None) -> CellFile:
+    """Read the cells of `path`, whatever its format.
+
+    Parameters
+    ----------
+    layer
+        A layer of an h5ad file, or ``raw`` for its ``.raw``; None: its ``X``.
+    labels
+        Column that holds labels; in a delimited file it tells that column from a gene.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, its format is not known, it is damaged, or it holds no cells or genes.
+    """
+    kind = _kind(path)
+    if layer is not None and kind != "h5ad":
+        raise InputError(f"--layer {layer}: {path.name} is a {kind}, which has no layers. Leave --layer out.")
+    file = {
+        "h5ad": lambda: _read_h5ad(path, layer),
+        "10x h5": lambda: _read_10x_h5(path),
+        "10x folder": lambda: _read_10x_folder(path),
+        "table": lambda: _read_table(path, labels),
+    }[kind]()
+    n_cells, n_genes = file.X.shape
+    if not n_cells or not n_genes:
+        raise InputError(f"{path}: {n_cells} cells x {n_genes} genes. Expected at least one of each.")
+    if file.X.dtype.kind not in "biuf":
+        raise InputError(f"{path}: values are of type {file.X.dtype}, expected numbers.")
+    return file
+
+
+def _kind(path: Path) -> str:
+    """Format of `path`: by content where the content tells, else by name."""
+    import h5py
+
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder. Expected {FORMATS}.")
+    if path.is_dir():
+        return "10x folder"
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty (0 bytes). Was it copied completely?")
+    if h5py.is_hdf5(path):
+        with _hdf5(path) as f:
+            keys = set(f)
+        if {"obs", "var"} <= keys:
+            return "h5ad"
+        if "matrix" in keys:
+            return "10x h5"
+        raise InputError(f"{path}: HDF5 with {sorted(keys)[:6]}, neither h5ad (obs, var, X) nor 10x (group 'matrix').")
+    name = path.name.lower().removesuffix(".gz")
+    if name.endswith((".h5ad", ".h5")):
+        raise InputError(f"{path}: not HDF5, though named so: truncated or another format. Copy it again.")
+    if name.endswith((".csv", ".tsv", ".txt", ".tab")):
+        return "table"
+    if name.endswith(".mtx"):
+        raise InputError(f"{path}: a matrix without names. Give the folder that also holds features and barcodes.")
+    raise InputError(f"{path}: format {path.suffix or '(no suffix)'} is not supported. Expected {FORMATS}.")
+
+
+@contextmanager
+def _hdf5(path: Path) -> Iterator:
+    """An open HDF5 file; whatever its bytes fail with becomes an :class:`InputError`."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as f:
+            yield f
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"{path}: cannot be read, truncated or damaged? Copy it again. ({_short(error)})") from error
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:160]
+
+
+def _csr(X) -> sparse.csr_matrix | np.ndarray:
+    """Sparse as CSR with indices checked (a damaged file must not reach compiled code), dense as it is."""
+    if not sparse.issparse(X):
+        return np.asarray(X)
+    X = sparse.csr_matrix(X)
+    X.check_format(full_check=True)
+    return X
+
+
+def _read_h5ad(path: Path, layer: str | None) -> CellFile:
+    from anndata.io import read_elem
+
+    with _hdf5(path) as f:
+        layers = sorted(f["layers"]) if "layers" in f else []
+        place, var = ("X", "var") if layer is None else (f"layers/{layer}", "var")
+        if layer == "raw" and "raw" not in layers:
+            place, var = "raw/X", "raw/var"
+        if place not in f:
+            have = ", ".join([*layers, *(["raw"] if "raw/X" in f else [])]) or "none"
+            wanted = "no X" if layer is None else f"no layer {layer!r}"
+            raise InputError(f"{path}: {wanted} in this file. Layers there: {have}. Choose one with --layer.")
+        if hasattr(f[place], "shape") and f[place].size * f[place].dtype.itemsize > MAX_DENSE:
+            size = f"{f[place].shape[0]:,} x {f[place].shape[1]:,}"
+            raise InputError(f"{path}: a dense matrix of {size}. Store it sparse (scipy.sparse.csr_matrix) first.")
+        X, obs, genes = _csr(read_elem(f[place])), read_elem(f["obs"]), read_elem(f[var])
+        if X.ndim != 2 or X.shape != (len(obs), len(genes)):
+            raise InputError(f"{path}: {place} has shape {X.shape}, expected {len(obs)} cells x {len(genes)} genes.")
+    names = {"the index of var": genes.index.to_numpy(str)}
+    for column in genes:
+        if not pd.api.types.is_numeric_dtype(genes[column]):
+            names[f"var[{column!r}]"] = genes[column].astype(str).to_numpy(str)
+    notes = [f"layers in the file: {', '.join(layers)}"] if layers and layer is None else []
+    return CellFile(path, "h5ad", X, names, obs, notes)
+
+
+def _read_10x_h5(path: Path) -> CellFile:
+    with _hdf5(path) as f:
+        g = f["matrix"]
+        shape, barcodes = tuple(int(n) for n in g["shape"][:]), g["barcodes"].asstr()[:]
+        X = _csr(sparse.csr_matrix((g["data"][:], g["indices"][:], g["indptr"][:]), shape=shape[::-1]))
+        features = {k: g["features"][k].asstr()[:] for k in ("id", "name", "feature_type") if k in g["features"]}
+    return _ten_x(path, "10x h5", X, features, barcodes)
+
+
+def _read_10x_folder(path: Path) -> CellFile:
+    from scipy.io import mmread
+
+    found = {part: _one(path, part) for part in ("matrix.mtx", "features.tsv|genes.tsv", "barcodes.tsv")}
+    matrix, features, barcodes = found.values()
+    try:
+        X = _csr(mmread(matrix).T)
+        table = pd.read_csv(features, sep="\t", header=None, dtype=str, keep_default_na=False)
+        cells = pd.read_csv(barcodes, sep="\t", header=None, dtype=str, keep_default_na=False)[0].to_numpy(str)
+    except (OSError, EOFError, ValueError, OverflowError) as error:
+        raise InputError(f"{path}: {matrix.name} or its names cannot be read, truncated? ({_short(error)})") from error
+    columns = dict(zip(("id", "name", "feature_type"), (table[c].to_numpy(str) for c in table), strict=False))
+    return _ten_x(path, "10x folder", X, columns, cells)
+
+
+def _one(folder: Path, parts: str) -> Path:
+    """The one file of `folder` that ends like one of `parts` (``a|b``), gzipped or not."""
+    ends = tuple(p + z for p in parts.split("|") for z in ("", ".gz"))
+    found = sorted(p for p in folder.iterdir() if p.name.lower().endswith(ends))
+    if len(found) != 1:
+        names = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) or "nothing"
+        expected = parts.replace("|", " or ")
+        raise InputError(f"{folder}: {len(found)} files {expected} (.gz), expected one; the folder holds {names}.")
+    return found[0]
+
+
+def _ten_x(path: Path, kind: str, X, features: dict[str, np.ndarray], barcodes: np.ndarray) -> CellFile:
+    """Cells x genes of a 10x matrix: gene-expression features only."""
+    n_genes = len(features["id"])
+    if X.shape != (len(barcodes), n_genes):
+        expected = f"{len(barcodes)} barcodes x {n_genes} features"
+        raise InputError(f"{path}: the matrix is {X.shape[0]} x {X.shape[1]}, the names are for {expected}.")
+    notes, keep = [], np.ones(n_genes, bool)
+    if "feature_type" in features:
+        keep = features["feature_type"] == "Gene Expression"
+        if not keep.all():
+            notes.append(f"{(~keep).sum()} features other than gene expression left out")
+            X = X[:, keep]
+    names = {f"features, {k}": features[k][keep] for k in ("id", "name") if k in features}
+    return CellFile(path, kind, X, names, pd.DataFrame(index=pd.Index(barcodes)), notes)
+
+
+# --- delimited text ---------------------------------------------------------------------------------------------------
+
+
+def _read_table(path: Path, labels: str | None) -> CellFile:
+    """Cells x genes or genes x cells; the side whose names are known genes is the genes' side."""
+    header, first, sep = _head(path)
+    text = {i for i, v in enumerate(first) if i == 0 or not _is_number(v)}
+    if _is_number(first[0]) and header[0].strip('"') and _known([header[0]]):
+        text.discard(0)  # no column of names: the first header field is a gene
+    text |= {i for i, name in enumerate(header) if name == labels}
+    blocks, words = _blocks(path, sep, header, text)
+    X = _csr(sparse.vstack(blocks)) if blocks else sparse.csr_matrix((0, 0))
+    columns = np.array([name for i, name in enumerate(header) if i not in text], dtype=str)
+    rows = words[0].to_numpy(str) if 0 in text and len(words) else np.array([f"cell_{i}" for i in range(X.shape[0])])
+    in_columns, in_rows = _known_on_both_sides(columns, rows)
+    if not in_columns and not in_rows:
+        shown = f"columns {', '.join(columns[:3])} …, rows {', '.join(rows[:3])} …"
+        raise InputError(f"{path}: no side holds known genes ({shown}). Expected symbols or Ensembl ids.")
+    extra = words[[i for i in words if i != 0 or 0 not in text]].rename(columns=dict(enumerate(header)))
+    if in_rows > in_columns:
+        note = f"genes in rows, cells in columns ({in_rows} of {len(rows)} row names are known genes)"
+        return CellFile(path, "table", _csr(X.T), {"the first column": rows}, pd.DataFrame(index=columns), [note])
+    note = f"cells in rows, genes in columns ({in_columns} of {len(columns)} column names are known genes)"
+    return CellFile(path, "table", X, {"the header": columns}, extra.set_axis(rows), [note])
+
+
+def _open_text(path: Path):
+    """Text of a file, gzipped or not, judged by its first bytes."""
+    with open(path, "rb") as handle:
+        zipped = handle.read(2) == b"\x1f\x8b"
+    return gzip.open(path, "rt", newline="") if zipped else open(path, newline="")
+
+
+def _head(path: Path) -> tuple[list[str], list[str], str]:
+    """Header, first row and separator of a delimited file."""
+    try:
+        with _open_text(path) as handle:
+            lines = [handle.readline(), handle.readline()]
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable as text ({_short(error)})") from error
+    if not lines[1].strip():
+        raise InputError(f"{path}: no row below the header. Expected names and numbers, one row a cell or a gene.")
+    sep = max("\t,;", key=lines[0].count)
+    header, first = (next(csv.reader([line.rstrip("\r\n")], delimiter=sep)) for line in lines)
+    if len(header) == len(first) - 1:  # as R writes tables: no name above the row names
+        header = ["", *header]
+    if len(header) != len(first) or len(header) < 2:
+        found = f"{len(header)} fields in the header, {len(first)} below it"
+        raise InputError(f"{path}: {found}. Expected as many, two or more.")
+    return header, first, sep
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value or "nan")
+    except ValueError:
+        return value in ("NA", "N/A", "null")
+    return True
+
+
+def _blocks(path: Path, sep: str, header: list[str], text: set[int]) -> tuple[list[sparse.csr_matrix], pd.DataFrame]:
+    """Numbers as sparse blocks of rows, and the columns of words; read in pieces of some million values."""
+    import zlib
+
+    names = list(range(len(header)))
+    numbers = [i for i in names if i not in text]
+    dtypes = {i: str if i in text else np.float32 for i in names}
+    blocks, words = [], []
+    try:
+        with _open_text(path) as handle:
+            pieces = pd.read_csv(
+                handle, sep=sep, header=None, skiprows=1, names=names, index_col=False, dtype=dtypes,
+                chunksize=max(1, 10_000_000 // len(names)), low_memory=False,
+            )  # fmt: skip
+            for piece in pieces:
+                blocks.append(sparse.csr_matrix(piece[numbers].to_numpy(np.float32)))
+                words.append(piece[sorted(text)].fillna(""))
+    except (OSError, EOFError, zlib.error, ValueError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected numbers below and beside the names ({_short(error)})") from error
+    return blocks, pd.concat(words, ignore_index=True) if words else pd.DataFrame()
+
+
+# --- genes ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Genes:
+    """What the names of a file's genes are.
+
+    Attributes
+    ----------
+    symbol
+        (genes,) symbol in the bulk's spelling, '' where the bulk has no such gene.
+    naming
+        Such as ``human Ensembl ids``.
+    place
+        Where in the file the names stand.
+    shared
+        How many different bulk genes are measured.
+    """
+
+    symbol: np.ndarray
+    naming: str
+    place: str
+    shared: int
+
+
+NAMINGS = ("human symbols", "human Ensembl ids", "mouse symbols", "mouse Ensembl ids")
+
+
+@lru_cache(maxsize=4)
+def dictionary(naming: str) -> dict[str, str]:
+    """Names of one of :data:`NAMINGS` -> symbols in the bulk's spelling (it writes HLA.DRA for HLA-DRA)."""
+    symbols = datasets.load_bulk().genes.tolist()
+    spelling = {s.replace(".", "-"): s for s in symbols} | {s: s for s in symbols}
+    if naming == "human symbols":
+        return spelling
+    if naming == "human Ensembl ids":
+        names = orthologs.symbols("human")
+    else:
+        names = orthologs.mouse_to_human("mouse_symbol" if naming == "mouse symbols" else "mouse_id")
+    return {name: spelling[s] for name, s in names.items() if s in spelling}
+
+
+def _plain(names: Iterable[str]) -> list[str]:
+    """Names without genome prefix (``GRCh38_``) and Ensembl version (``.12``)."""
+    out = [re.sub(r"^(GRCh38|GRCm3[89]|hg19|hg38|mm10|mm39)_+", "", str(n).strip()) for n in names]
+    return [re.sub(r"^(ENS[A-Z]*G\d{11})[._].*$", r"\1", n) for n in out]
+
+
+def _known(names: Iterable[str], namings: Iterable[str] = NAMINGS) -> int:
+    """How many bulk genes `names` name, in the naming that fits best."""
+    plain = set(_plain(names))
+    return max(len(plain & dictionary(naming).keys()) for naming in namings)
+
+
+def _known_on_both_sides(columns: np.ndarray, rows: np.ndarray) -> tuple[int, int]:
+    """:func:`_known` of both sides; the larger tables are opened only where human symbols do not decide."""
+    quick = _known(columns, NAMINGS[:1]), _known(rows, NAMINGS[:1])
+    return quick if max(quick) >= MIN_SHARED else (_known(columns), _known(rows))
+
+
+def recognise(file: CellFile, species: str | None = None) -> Genes:
+    """Find out what the genes are called: the place and the naming with the most bulk genes.
+
+    Parameters
+    ----------
+    species
+        ``human`` (also if None) or ``mouse``. Genes of the other one are never translated silently.
+
+    Raises
+    ------
+    InputError
+        If fewer than 100 genes are shared with the bulk; it says so if the other species would fit.
+    """
+    wanted = species or "human"
+    best = _best(file, [n for n in NAMINGS if n.startswith(wanted)])
+    if best.shared >= MIN_SHARED:
+        return best
+    other = "mouse" if wanted == "human" else "human"
+    rival = _best(file, [n for n in NAMINGS if n.startswith(other)])
+    first = next(iter(file.names.values()))[:4]
+    found = f"{file.path}: {best.shared} of {file.X.shape[1]:,} genes are in the bulk data (first: {', '.join(first)})"
+    if rival.shared >= MIN_SHARED:
+        raise InputError(f"{found}, but {rival.shared:,} as {rival.naming}. If they are {other}: --species {other}.")
+    hint = ""
+    if all(n.isdigit() for n in first):
+        hint = " Numbers look like Entrez ids; translate them to symbols."
+    elif _known(file.obs.index) >= MIN_SHARED:
+        hint = " The names of the cells are genes: transpose the file."
+    expected = f"Expected at least {MIN_SHARED} by HGNC symbol or Ensembl id, of {len(dictionary(NAMINGS[0])):,} known."
+    raise InputError(f"{found}. {expected}{hint}")
+
+
+def _best(file: CellFile, namings: list[str]) -> Genes:
+    found: list[Genes] = []
+    for place, names in file.names.items():
+        plain = _plain(names)
+        for naming in namings:
+            table = dictionary(naming)
+            symbol = np.array([table.get(n, "") for n in plain], dtype=str)
+            found.append(Genes(symbol, naming, place, len(set(symbol) - {""})))
+            if found[-1].shared > 1000:  # no other reading can fit as well; spares opening the larger tables
+                return found[-1]
+    return max(found, key=lambda g: g.shared)
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+
+def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
+    """Decide whether the values are ``counts``, ``lognorm`` or ``zscored``.
+
+    Parameters
+    ----------
+    asked
+        One of these, which is then only checked, or ``auto``.
+
+    Returns
+    -------
+    tuple
+        The decision, and remarks on it. Unlogged but scaled values (TPM, CPM) count as counts: dividing by the total
+        and taking logs treats both the same.
+
+    Raises
+    ------
+    InputError
+        If values are missing or infinite, all zero, or cannot be what was asked for.
+    """
+    v = file.X.data if sparse.issparse(file.X) else file.X.ravel()
+    _check_finite(file, v)
+    low, high = (float(v.min()), float(v.max())) if v.size else (0.0, 0.0)
+    if sparse.issparse(file.X):
+        low, high = min(low, 0.0), max(high, 0.0)
+    if low == high:
+        raise InputError(f"{file.path}: every value is {low:g}. Expected expression; is it in another --layer?")
+    some = v[:: max(1, v.size // 2_000_000)]
+    whole = bool(np.all(some == np.rint(some)))
+    seen = f"values from {low:.3g} to {high:.3g}, {'integers' if whole else 'not integers'}"
+    if low < 0 and (asked in ("counts", "lognorm") or whole):
+        way = "take raw counts, or --values zscored for values centred per gene"
+        raise InputError(f"{file.path}: {seen}. Expected no negative {'counts' if whole else asked}; {way}.")
+    guess = "zscored" if low < 0 else "counts" if whole or high > MAX_LOG else "lognorm"
+    notes = []
+    if asked not in ("auto", guess):
+        notes.append(f"values look like {guess} ({seen}) but are taken as {asked}, as asked")
+    if guess == "counts" and not whole:
+        notes.append("neither integers nor logarithms (TPM, CPM?): values are scaled and logged like counts")
+    return (guess if asked == "auto" else asked), notes
+
+
+def _check_finite(file: CellFile, v: np.ndarray) -> None:
+    if v.dtype.kind != "f":
+        return
+    bad = np.flatnonzero(~np.isfinite(v))
+    if not len(bad):
+        return
+    if sparse.issparse(file.X):
+        row, column = np.searchsorted(file.X.indptr, bad[0], side="right") - 1, file.X.indices[bad[0]]
+    else:
+        row, column = divmod(int(bad[0]), file.X.shape[1])
+    where = f"cell {file.obs.index[row]!r}, gene {next(iter(file.names.values()))[column]!r}"
+    raise InputError(
+        f"{file.path}: {len(bad):,} values are missing (NaN) or infinite, first {v[bad[0]]} at {where}. "
+        "Expected finite numbers; drop those cells or genes, or fill in zeros where nothing was detected."
+    )
