@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 
@@ -229,14 +231,17 @@ def _key(*parts: object) -> str:
 
 
 def _load(path) -> dict | None:
-    """A cached stage, or None; an unreadable file (a full disk, a flipped bit) counts as absent and is replaced."""
-    if not path.exists():
-        return None
+    """A cached stage, or None; a damaged file (a full disk, a flipped bit) counts as absent and is removed."""
     try:
-        return torch.load(path, map_location=device(), weights_only=True)
-    except Exception:
-        path.unlink(missing_ok=True)
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is None:  # torch itself does not compare check sums
+                return torch.load(path, map_location=device(), weights_only=True)
+    except FileNotFoundError:
         return None
+    except Exception as error:
+        warnings.warn(f"{path}: unreadable ({error}); computing it again", stacklevel=2)
+    path.unlink(missing_ok=True)
+    return None
 
 
 def _save(path, state: dict) -> None:
