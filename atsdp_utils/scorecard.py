@@ -364,3 +364,10 @@ def link(page: str) -> str:
     """HTML link to the page in the book; plain text where the notebook is not there."""
     found = sorted(paths.NOTEBOOKS.glob(f"{page[3:]}_*.ipynb"))
     return f'<a href="{found[0].stem}.html">{page[3:]}</a>' if found else page[3:]
+
+
+def interval(mean: float, low: float, high: float) -> str:
+    """Mean and interval as text; empty where nothing was computed."""
+    if np.isnan(mean):
+        return ""
+    return f"{mean:.4g}" if np.isnan(low) or np.isnan(high) else f"{mean:.3f} ({low:.3f} to {high:.3f})"
