@@ -241,7 +241,9 @@ def largest_printed(out: Outputs, c) -> Measured:
     """ATSDP-NET has the largest printed value in every row of Table 4."""
     four = audit.reported().query("where == 'Table 4'")
     best = four.loc[four.groupby(["dataset", "metric"])["value"].idxmax(), "model"]
-    return Measured((best == OURS).sum(), holds=bool((best == OURS).all()), note=f"of {len(best)} rows; {c.note}")
+    return Measured(
+        (best == OURS).sum(), holds=bool((best == OURS).all()), note=f"of {len(best)} printed rows; {c.note}"
+    )
 
 
 def evaluated_alike(out: Outputs, c) -> Measured:
