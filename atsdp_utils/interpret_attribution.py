@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -266,15 +267,8 @@ def explain(name: str, profile: str, seed: int, randomised: bool = False) -> Exp
     randomised
         Train on shuffled labels: what the attributions then still show does not come from the labels.
     """
-    cells, source = protocols.cells_of(name, profile), protocols.source_of(name, profile, seed)
-    rows = training_rows(name, profile)
-    raw = preprocess.columns(cells.X, cells.genes, source.genes)[rows]
-    X, y = preprocess.Standardizer().fit(raw).transform(raw), cells.y[rows]
-    if randomised:
-        y = np.random.default_rng([seed, 81]).permutation(y)
-    code = cache.code_version("model.py", "losses.py", "train.py", "preprocess.py", "interpret_attribution.py")
-    task = protocols.Task(name, "S", protocols.ATSDP, profile, seed=seed)
-    path = paths.CACHE / "explained" / f"{cache.key(X, y, source.X, source.y, task, code)}.npz"
+    task, rows, X, y = _training_cells(name, profile, seed, randomised)
+    source, path = protocols.source_of(name, profile, seed), _stored(name, profile, seed, randomised)
     if not path.exists():
         found = _explain(task, X, y, source)
         cache.write_atomically(path, lambda temporary: _savez(temporary, found))
@@ -284,6 +278,26 @@ def explain(name: str, profile: str, seed: int, randomised: bool = False) -> Exp
         )
         attention = pd.DataFrame({c: z[f"attention_{c}"] for c in ("head", "entropy", "class_distance", "p")})
         return Explained(source.genes, rows, X, y, ig, eg, z["relevance"], attention)
+
+
+def _training_cells(name: str, profile: str, seed: int, randomised: bool):
+    cells, source = protocols.cells_of(name, profile), protocols.source_of(name, profile, seed)
+    rows = training_rows(name, profile)
+    raw = preprocess.columns(cells.X, cells.genes, source.genes)[rows]
+    X, y = preprocess.Standardizer().fit(raw).transform(raw), cells.y[rows]
+    if randomised:
+        y = np.random.default_rng([seed, 81]).permutation(y)
+    return protocols.Task(name, "S", protocols.ATSDP, profile, seed=seed), rows, X, y
+
+
+def _stored(name: str, profile: str, seed: int, randomised: bool) -> Path:
+    """File of :func:`explain`: named by the training cells, the bulk, the settings and the code."""
+    task, _, X, y = _training_cells(name, profile, seed, randomised)
+    source, spec = protocols.source_of(name, profile, seed), protocols.spec_of(task)
+    sizes = (protocols.architecture(spec, {}), protocols.training(spec, config.profile(profile), {}))
+    code = cache.code_version("model.py", "losses.py", "train.py", "preprocess.py", "interpret_attribution.py")
+    key = cache.key(X, y, source.X, source.y, source.train, task, sizes, code)
+    return paths.CACHE / "explained" / f"{key}.npz"
 
 
 def _savez(path: str, arrays: dict[str, np.ndarray]) -> None:
@@ -319,7 +333,9 @@ def explain_all(
     """:func:`explain` for several seeds, in parallel processes; the same result for any `jobs`."""
     from joblib import Parallel, delayed
 
-    return Parallel(jobs)(delayed(explain)(name, profile, s, randomised) for s in seeds)
+    left = [s for s in seeds if not _stored(name, profile, s, randomised).exists()]
+    Parallel(max(1, min(jobs, len(left))))(delayed(explain)(name, profile, s, randomised) for s in left)
+    return [explain(name, profile, s, randomised) for s in seeds]
 
 
 def ensemble(attributions: Sequence[Attribution]) -> Attribution:

@@ -120,15 +120,17 @@ def null_histogram(ax, draws: pd.DataFrame, table: pd.DataFrame, title: str) -> 
     ax.set_title(title, fontsize=9)
 
 
-def expression_heatmap(ax, values: np.ndarray, genes: Sequence[str], group: np.ndarray, split: int) -> None:
+def expression_heatmap(
+    ax, values: np.ndarray, genes: Sequence[str], directions: Sequence[str], group: np.ndarray
+) -> None:
     """Genes by cells, each gene z-scored over the cells, cells sorted by culture with its name above.
 
     Parameters
     ----------
     values
         (cells, genes) expression, cells in the order to draw; `group` must be sorted into blocks.
-    split
-        Number of genes above the white line (those of the first direction).
+    directions
+        List of each gene, ``sensitive`` or ``resistant``, in blocks; its name has that colour.
     """
     z = (values - values.mean(axis=0)) / np.maximum(values.std(axis=0), 1e-9)
     image = ax.imshow(z.T, aspect="auto", vmin=-2, vmax=2, cmap="cividis", interpolation="nearest", rasterized=True)
@@ -137,8 +139,11 @@ def expression_heatmap(ax, values: np.ndarray, genes: Sequence[str], group: np.n
         ax.text((start + stop) / 2 - 0.5, -0.9, group[start], ha="center", va="bottom", fontsize=8)
         if start:
             ax.axvline(start - 0.5, color="white", linewidth=1.5)
-    ax.axhline(split - 0.5, color="white", linewidth=1.5)
+    for row in np.flatnonzero(np.asarray(directions)[1:] != np.asarray(directions)[:-1]):
+        ax.axhline(row + 0.5, color="white", linewidth=1.5)
     ax.set_yticks(range(len(genes)), genes, fontsize=7.5)
+    for label, direction in zip(ax.get_yticklabels(), directions, strict=True):
+        label.set_color(CLASSES[direction])
     ax.set_xticks([])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
@@ -205,9 +210,3 @@ def blank(ax, title: str, text: str) -> None:
     ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, fontsize=8, color="#555555")
     ax.set(xticks=[], yticks=[])
     ax.set_title(title, fontsize=9)
-
-
-def key_above(fig, ax) -> None:
-    """Key of the labelled series of `ax` above the whole figure."""
-    handles, labels = ax.get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside upper left", ncols=max(1, len(labels)), columnspacing=1.2)
