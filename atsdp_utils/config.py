@@ -163,7 +163,7 @@ RECIPES: dict[str, Recipe] = {
     ),
 }
 #: The winner of the rule in :mod:`atsdp_utils.plus`.
-CHOSEN = "ensemble"
+CHOSEN = "ensemble-rank"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,118 @@
+"""Tables of notebook 12 from results of the grid: ablation, class mixes, candidates, score, few-shot, coverage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from . import calibration, config, evaluate, metrics, protocols, stats, tables
+from .protocols import Result, Task
+
+#: Models of the score, and their names in tables and figures.
+LABEL = {
+    protocols.PLUS: "ATSDP-NET+",
+    protocols.ATSDP: "ATSDP-NET",
+    "Logistic": "logistic regression",
+    "RandomForest": "random forest",
+}
+SIMPLE = ["logistic regression", "random forest"]
+BY_CLASS = ["coverage_resistant", "coverage_sensitive"]
+
+
+def tier(datasets: Sequence[str]) -> list[str]:
+    """Tier of each data set."""
+    return [config.DATASETS[d].tier for d in datasets]
+
+
+def ablation(results: Sequence[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Scores of every seed, and per setting their mean, spread and paired change against the method as it is."""
+    names = {key: name for name, key in tables.ABLATIONS.items()}
+    frame = evaluate.scores(results)
+    frame["setting"] = [names[r.task.model, r.task.setting] for r in results]
+    change = evaluate.compare(frame, next(iter(tables.ABLATIONS)))
+    table = frame.groupby(["dataset", "setting"], sort=False).auc.agg(["mean", "std", "min", "max", "count"])
+    columns = ["dataset", "setting", "difference", "ci_low", "ci_high", "p_holm"]
+    table = table.reset_index().merge(change[columns], "left", ["dataset", "setting"])
+    table.insert(1, "tier", tier(table.dataset))
+    return frame, table.assign(protocol="U")
+
+
+def class_mix(results: Sequence[Result]) -> pd.DataFrame:
+    """AUC and the share called sensitive, per way of alignment, percentage of sensitive cells and seed."""
+    names = {setting: name for name, setting in tables.ALIGNED.items()}
+    rows = [
+        {
+            "dataset": r.task.dataset,
+            "tier": "simulated",
+            "setting": names[r.task.setting[1:]],
+            "percent": int(r.task.options["kind"].partition(":")[2]),
+            "seed": r.task.seed,
+            "auc": metrics.classification_metrics(r.y, r.p)["auc"],
+            "called": float((r.p >= 0.5).mean()),
+        }
+        for r in results
+    ]
+    return pd.DataFrame(rows)
+
+
+def described(choice: pd.DataFrame) -> pd.DataFrame:
+    """A table of :func:`pseudo.choose` with what each candidate changes."""
+    changed = [config.RECIPES[c].changed if c in config.RECIPES else "simple reference" for c in choice.candidate]
+    return choice.assign(changed=changed, tier="bulk and simulated")
+
+
+def score(results: Sequence[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Scores of every seed, and per model the mean AUC with its spread and an interval over cells and seeds."""
+    frame = evaluate.scores(results)
+    frame["model"] = frame.model.map(LABEL)
+    rows = []
+    for (dataset, model), part in frame.groupby(["dataset", "model"], sort=False):
+        mine = [r for r in results if r.task.dataset == dataset and LABEL[r.task.model] == model]
+        interval = stats.auc_over_seeds(mine[0].y, np.stack([r.p for r in mine]))
+        rows.append((dataset, model, "auc", *interval, part.auc.std(), len(part), part.auc.min(), part.auc.max()))
+    columns = ["dataset", "model", "metric", "mean", "ci_low", "ci_high", "std", "n", "min", "max"]
+    table = pd.DataFrame(rows, columns=columns)
+    table.insert(1, "tier", tier(table.dataset))
+    return frame, table.assign(protocol="U")
+
+
+def targets(frame: pd.DataFrame, table: pd.DataFrame, auc: float, sd: float) -> pd.DataFrame:
+    """What was reached of the targets on the real sets: mean AUC, spread over seeds, above the better simple model."""
+    real = table[table.tier == "real"]
+    means = frame[frame.tier == "real"].groupby(["model", "seed"]).auc.mean()["ATSDP-NET+"]
+    wide = real.pivot(index="dataset", columns="model", values="mean")
+    spread = real[real.model == "ATSDP-NET+"].set_index("dataset")["std"]
+    rows = [("mean AUC over the real sets", auc, means.mean(), means.mean() >= auc),
+            ("largest sd over seeds on one set", sd, spread.max(), spread.max() <= sd)]  # fmt: skip
+    for dataset, best in wide[SIMPLE].max(axis=1).items():
+        ours = wide["ATSDP-NET+"][dataset]
+        rows.append((f"{dataset}: above the better simple model", best, ours, ours > best))
+    return pd.DataFrame(rows, columns=["target", "wanted", "reached", "met"])
+
+
+def few_shot(zero: pd.DataFrame, results: Sequence[Result]) -> pd.DataFrame:
+    """Means and intervals over seeds against k; `zero` are the scores without labelled cells."""
+    few = evaluate.scores(results)
+    few["model"] = few.model.map(LABEL)
+    both = pd.concat([zero.assign(k=0), few], ignore_index=True).astype({"k": int})
+    table = metrics.summarise(both, ["dataset", "model", "k"], ["auc"])
+    table["tier"] = tier(table.dataset)
+    return table.assign(protocol=np.where(table.k == 0, "U", "F")).sort_values(["dataset", "model", "k"])
+
+
+def coverage(asked: Sequence[calibration.Scores], alpha: float) -> pd.DataFrame:
+    """Rows of :func:`calibration.coverage` for every task."""
+    table = pd.DataFrame([row for s in asked for row in calibration.coverage(s, alpha)])
+    table.insert(1, "tier", tier(table.dataset))
+    return table
+
+
+def calibration_tasks(data: str, profile: str, seeds: int) -> list[Task]:
+    """ATSDP-NET+ on the real sets, the first seeds."""
+    return [
+        t
+        for t in tables.plus_score(data, profile)
+        if t.model == protocols.PLUS and t.seed < seeds and config.DATASETS[t.dataset].tier == "real"
+    ]
