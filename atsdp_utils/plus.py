@@ -130,7 +130,7 @@ class ATSDPPlus:
         source = replace(source, X=self._features(source.X))
         X = self._features(X)
         self.nets_ = self.networks(X, source)
-        self.few_, self.share_, self.linear_ = None, 0.0, None
+        self.few_ = self.linear_ = None
         if self.recipe.linear:
             self.linear_ = _logistic().fit(source.X[source.fit_rows], source.y[source.fit_rows])
             self.scale_ = _spread(self._networks(X).mean(0)) / _spread(self.linear_.decision_function(X))
@@ -150,15 +150,9 @@ class ATSDPPlus:
         return ALIGNMENTS[self.recipe.align](net, source, X, self.cfg, seed)
 
     def fit_few(self, X_all: np.ndarray, X: np.ndarray, y: np.ndarray, *, source: Source) -> ATSDPPlus:
-        """Protocol F: transfer to all cells, then a logistic regression on the few labelled ones joins the logit.
-
-        Its share is k / (k + 5) with k labelled cells of the rarer class.
-        """
+        """Protocol F: transfer to all cells, then the few labelled ones join the logit (:class:`FewLabels`)."""
         self.fit_transfer(X_all, source)
-        zero, k = _spread(self.logits(X_all)), int(np.bincount(y, minlength=2).min())
-        few = _logistic().fit(self._features(X), y)
-        self.few_scale_ = zero / _spread(few.decision_function(self._features(X_all)))
-        self.few_, self.share_ = few, k / (k + FEW_HALF)
+        self.few_ = FewLabels(self.logits(X_all), self._features(X_all), self._features(X), y)
         return self
 
     def member_proba(self, X: np.ndarray) -> np.ndarray:
@@ -210,9 +204,28 @@ class ATSDPPlus:
         if self.linear_ is not None:
             path = self.scale_ * self.linear_.decision_function(X)
             z = (1 - self.recipe.linear) * z + self.recipe.linear * path
-        if self.few_ is not None:
-            z = (1 - self.share_) * z + self.share_ * self.few_scale_ * self.few_.decision_function(X)
-        return z
+        return z if self.few_ is None else self.few_.join(z, X)
+
+
+class FewLabels:
+    """A logistic regression on k labelled cells a class that joins a logit with a share of k / (k + 5).
+
+    Parameters
+    ----------
+    zero, X_all
+        Logits (n,) without labels and features (n, genes) of all cells: both parts are brought to one spread there.
+    X, y
+        Features and labels of the labelled cells; k counts those of the rarer class.
+    """
+
+    def __init__(self, zero: np.ndarray, X_all: np.ndarray, X: np.ndarray, y: np.ndarray) -> None:
+        k = int(np.bincount(y, minlength=2).min())
+        self.few_, self.share_ = _logistic().fit(X, y), k / (k + FEW_HALF)
+        self.scale_ = _spread(zero) / _spread(self.few_.decision_function(X_all))
+
+    def join(self, z: np.ndarray, X: np.ndarray) -> np.ndarray:
+        """Logits of both together; z is (n,) or (members, n), X (n, genes)."""
+        return (1 - self.share_) * z + self.share_ * self.scale_ * self.few_.decision_function(X)
 
 
 def _own_stage(source: Source, arch: Architecture, cfg: Training, seed: int, autoencoder_seed: int) -> ATSDPNet:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from . import calibration, config, evaluate, metrics, protocols, stats, tables
+from . import calibration, config, evaluate, metrics, plus, preprocess, protocols, stats, tables
 from .protocols import Result, Task
 
 #: Models of the score, and their names in tables and figures.
@@ -92,11 +93,27 @@ def targets(frame: pd.DataFrame, table: pd.DataFrame, auc: float, sd: float) -> 
     return pd.DataFrame(rows, columns=["target", "wanted", "reached", "met"])
 
 
-def few_shot(zero: pd.DataFrame, results: Sequence[Result]) -> pd.DataFrame:
-    """Means and intervals over seeds against k; `zero` are the scores without labelled cells."""
-    few = evaluate.scores(results)
-    few["model"] = few.model.map(LABEL)
-    both = pd.concat([zero.assign(k=0), few], ignore_index=True).astype({"k": int})
+def joined(zero: Result, other: Result) -> Result:
+    """ATSDP-NET+ under protocol F from its result `zero` under U, on the labelled cells of another model's result."""
+    task = zero.task
+    source = protocols.source_of(task.dataset, task.profile, task.seed)
+    cells = protocols.cells_of(task.dataset, task.profile)
+    X = preprocess.columns(cells.X, cells.genes, source.genes)
+    X = preprocess.Standardizer().fit(X).transform(X)
+    X = plus.ranks(X) if config.RECIPES[config.CHOSEN].rank else X
+    scored = np.isin(zero.row, other.row)
+    z, few = plus.logit(zero.p), zero.row[~scored]
+    p = plus.expit(plus.FewLabels(z, X[zero.row], X[few], zero.y[~scored]).join(z[scored], X[zero.row[scored]]))
+    return replace(other, task=replace(other.task, model=protocols.PLUS), p=p, seconds=0.0)
+
+
+def few_shot(zero: Sequence[Result], results: Sequence[Result]) -> pd.DataFrame:
+    """Means and intervals over seeds against k; `zero` are the results without labelled cells."""
+    ours = {(r.task.dataset, r.task.seed): r for r in zero if r.task.model == protocols.PLUS}
+    simple = [r for r in results if r.task.model == tables.REFERENCES[0] and (r.task.dataset, r.task.seed) in ours]
+    few = evaluate.scores([*(joined(ours[r.task.dataset, r.task.seed], r) for r in simple), *results])
+    both = pd.concat([evaluate.scores(zero).assign(k=0), few], ignore_index=True).astype({"k": int})
+    both["model"] = both.model.map(LABEL)
     table = metrics.summarise(both, ["dataset", "model", "k"], ["auc"])
     table["tier"] = tier(table.dataset)
     return table.assign(protocol=np.where(table.k == 0, "U", "F")).sort_values(["dataset", "model", "k"])

@@ -131,7 +131,7 @@ def test_few_labels_can_turn_a_wrong_sign():
     model = ATSDPPlus(recipe="ensemble-adabn", members=2, arch=ARCH, cfg=CFG)
     before = roc_auc_score(y[rest], model.fit_transfer(X, wrong).predict_proba(X[rest]))
     model.fit_few(X, X[few], y[few], source=wrong)
-    assert model.share_ == pytest.approx(20 / 25)
+    assert model.few_.share_ == pytest.approx(20 / 25)
     assert before < 0.2 and roc_auc_score(y[rest], model.predict_proba(X[rest])) > 0.8
 
 
