@@ -62,7 +62,8 @@ def check_content(path: Path, name: str) -> None:
                 archive.getmembers()
         elif name.endswith(".xlsx"):
             with zipfile.ZipFile(path) as book:
-                book.testzip()
+                if broken := book.testzip():
+                    raise zipfile.BadZipFile(f"{broken} in it has another check sum")
     except EOFError:
         raise GeoError(f"{name}: is cut short at {path.stat().st_size:,} bytes (end of stream missing)") from None
     except (gzip.BadGzipFile, zlib.error, tarfile.TarError, zipfile.BadZipFile) as error:

@@ -472,7 +472,16 @@ def load(name: str, folder: Path | None = None, expected: Expected | None = None
     for table in (expected.labels, expected.listed):
         if table is not None and table.is_relative_to(paths.DATA):
             verify(table)
-    adata = series.read(folder)
+    try:
+        adata = series.read(folder)
+    except GeoError:
+        raise
+    except Exception as error:  # damage that libraries report in words of their own
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise GeoError(
+            f"{name} cannot be read, is a file damaged? ({why}) Files: {', '.join(map(str, files))}. Delete the "
+            "damaged one (or all) and run again."
+        ) from error
     found = differences(adata, expected)
     if found:
         raise GeoError(

@@ -55,7 +55,7 @@ class Vehicle:
 
     def __init__(self, folder: Path, build: Path | None = None, jobs: int = 2) -> None:
         self.build, self.figures = build or folder / "build", folder / "figures"
-        self.cwd, self.jobs = ROOT, jobs
+        self.cwd, self.jobs, self.extra = ROOT, jobs, {}
         self.figures.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -69,7 +69,7 @@ class Vehicle:
         own = {"ATSDP_BUILD": str(self.build), "ATSDP_FIGURES": str(self.figures), "ATSDP_LOG": os.devnull}
         one = {f"{x}_NUM_THREADS": "1" for x in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
         kept = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "PYTHONPATH")}
-        return {**kept, **one, **own}
+        return {**kept, **one, **own, **self.extra}
 
     def start(self) -> psutil.Popen:
         """Start it in a process group of its own."""
