@@ -96,16 +96,17 @@ class Baseline:
 _GRAPH = {
     "hidden": 32, "dropout": 0.3, "threshold": 0.8, "neighbours": 10, "learning_rate": 1e-2, "steps": 60,
 }  # fmt: skip
-_SHORT = {"steps": 30, "check_every": 6}
+_SHORT = {"steps": 25, "check_every": 8}
 _EIGHT = (
     Baseline(
         "SA", Lazy(".sparse_autoencoder:SparseAutoencoder"), {"hidden": 64, "sparsity": 0.05, "dropout": 0.2},
         {"sparsity": (0.05, 0.5), "dropout": (0.2, 0.5)}, trial=_SHORT, paper_name="SA", label="Sparse autoencoder",
     ),
     Baseline(
-        "ResNet18", Lazy(".resnet:ResNet18"), {"width": 8, "dropout": 0.3, "batch_size": 16, "learning_rate": 1e-2},
-        {"learning_rate": (1e-2, 3e-3), "dropout": (0.3, 0.6)}, trial=_SHORT, paper_name="ResNet18",
-        label="ResNet18 (1-D)",
+        "ResNet18", Lazy(".resnet:ResNet18"),
+        {"width": 8, "dropout": 0.3, "batch_size": 16, "learning_rate": 1e-2, "steps": 120},
+        {"learning_rate": (1e-2, 3e-3), "dropout": (0.3, 0.6)}, trial={"steps": 30, "check_every": 10},
+        paper_name="ResNet18", label="ResNet18 (1-D)",
     ),
     Baseline(
         "CNN", Lazy(".cnn:CNN"), {"channels": 16, "dropout": 0.3},
@@ -113,7 +114,7 @@ _EIGHT = (
     ),
     Baseline(
         "Transformer", Lazy(".transformer:Transformer"),
-        {"tokens": 48, "dim": 16, "heads": 2, "dropout": 0.1, "learning_rate": 5e-3},
+        {"tokens": 40, "dim": 16, "heads": 2, "dropout": 0.1, "learning_rate": 5e-3},
         {"learning_rate": (5e-3, 2e-3), "dropout": (0.1, 0.3)}, trial=_SHORT, paper_name="Transformer",
     ),
     Baseline(
@@ -177,7 +178,7 @@ _VARIANTS = (
         variant=True,
     ),
     Baseline(
-        "ResNet18-shuffled", Lazy(".cnn:ShuffledGenes"), {"of": "ResNet18"}, _EIGHT[1].grid, _SHORT,
+        "ResNet18-shuffled", Lazy(".cnn:ShuffledGenes"), {"of": "ResNet18"}, _EIGHT[1].grid, _EIGHT[1].trial,
         label="ResNet18, shuffled genes", variant=True,
     ),
 )  # fmt: skip

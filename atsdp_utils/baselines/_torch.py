@@ -24,11 +24,11 @@ class Loop:
     computed; `patience` checks without a better one end the training, and the best weights are kept.
     """
 
-    steps: int = 120
+    steps: int = 100
     batch_size: int = 32
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
-    check_every: int = 12
+    check_every: int = 10
     patience: int = 4
     validation: float = 0.15
 
