@@ -219,7 +219,8 @@ def _learn_and_score(drug, X, scored, kind, source, seed, settings: Settings, sa
     scaler = streaming_standardizer(X, settings.chunk)
     seen = scaler.transform(np.vstack(list(dense_chunks(X[rows], settings.chunk))))
     model = SideBySide(seed=seed, members=settings.members, arch=settings.arch, cfg=settings.training)
-    xy = model.fit_with_layout(seen, source, settings.jobs)
+    model.jobs = settings.jobs
+    model.fit_transfer(seen, source)
     members, auc = member_scores(model, X, scaler, settings), held_out_auc(model, source)
     written = json.dumps({"auc": auc, "seed": seed, "genes": len(source.genes)})
     cache.write_atomically(_auc_file(drug), lambda part: Path(part).write_text(written))
@@ -230,7 +231,7 @@ def _learn_and_score(drug, X, scored, kind, source, seed, settings: Settings, sa
         "cells_scored": int(scored.sum()), "seed": seed, "members": settings.members, "held_out_auc": auc,
         "model_hash": model_hash(source, seen, seed, settings),
     }  # fmt: skip
-    unlike = unlikeness(source, seen, X, kind, seed)
+    unlike, xy = unlikeness(source, seen, X, kind, seed), predict_report.layout(seen, seed)
     return Prediction(every, p, lines, facts, unlike, (np.flatnonzero(scored)[rows], xy), {})
 
 
@@ -350,25 +351,14 @@ def streaming_standardizer(X: sparse.csr_matrix | np.ndarray, chunk: int) -> pre
 
 
 class SideBySide(ATSDPPlus):
-    """ATSDP-NET+ with its networks trained in several processes, and the layout of the cells in one of them.
+    """ATSDP-NET+ with its networks trained in several processes."""
 
-    UMAP compiles itself for as long as a network trains, so it starts first.
-    """
-
-    def fit_with_layout(self, X: np.ndarray, source: preprocess.Source, jobs: int) -> np.ndarray:
-        """Fit as :meth:`fit_transfer` does; returns coordinates of the cells, (cells, 2)."""
-        self.jobs_, self.layout_of_ = jobs, X
-        self.fit_transfer(X, source)
-        return self.layout_
+    jobs = 1
 
     def networks(self, X: np.ndarray, source: preprocess.Source) -> list:
         """Every member, trained side by side."""
-        work = [
-            (predict_report.layout, (self.layout_of_, self.seed)),
-            *((self.network, (i, X, source)) for i in range(self.members)),
-        ]
-        self.layout_, *nets = Parallel(self.jobs_, max_nbytes=None)(delayed(_alone)(f, *given) for f, given in work)
-        return nets
+        work = (delayed(_alone)(self.network, i, X, source) for i in range(self.members))
+        return Parallel(self.jobs, max_nbytes=None)(work)
 
 
 def _alone(work: Callable, *given):

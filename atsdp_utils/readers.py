@@ -78,12 +78,18 @@ def read(path: Path, layer: str | None = None, labels: str | None = None) -> Cel
     kind = _kind(path)
     if layer is not None and kind != "h5ad":
         raise InputError(f"--layer {layer}: {path.name} is a {kind}, which has no layers. Leave --layer out.")
-    file = {
+    readers = {
         "h5ad": lambda: _read_h5ad(path, layer),
         "10x h5": lambda: _read_10x_h5(path),
         "10x folder": lambda: _read_10x_folder(path),
         "table": lambda: _read_table(path, labels),
-    }[kind]()
+    }
+    try:
+        file = readers[kind]()
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # damage that a library reports in words of its own
+        raise InputError(f"{path}: cannot be read, truncated or damaged? Copy it again. ({_short(error)})") from error
     n_cells, n_genes = file.X.shape
     if not n_cells or not n_genes:
         raise InputError(f"{path}: {n_cells} cells x {n_genes} genes. Expected at least one of each.")
@@ -443,7 +449,8 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
     seen = f"values from {low:.3g} to {high:.3g}, {'integers' if whole else 'not integers'}"
     if low < 0 and (asked in ("counts", "lognorm") or whole):
         way = "take raw counts, or --values zscored for values centred per gene"
-        raise InputError(f"{file.path}: {seen}. Expected no negative {'counts' if whole else asked}; {way}.")
+        what = asked if asked != "auto" else "counts"
+        raise InputError(f"{file.path}: {seen}. Expected no negative {what}; {way}.")
     guess = "zscored" if low < 0 else "counts" if whole or high > MAX_LOG else "lognorm"
     notes = []
     if asked not in ("auto", guess):
@@ -463,7 +470,7 @@ def _check_finite(file: CellFile, v: np.ndarray) -> None:
         row, column = np.searchsorted(file.X.indptr, bad[0], side="right") - 1, file.X.indices[bad[0]]
     else:
         row, column = divmod(int(bad[0]), file.X.shape[1])
-    where = f"cell {file.obs.index[row]!r}, gene {next(iter(file.names.values()))[column]!r}"
+    where = f"cell {file.obs.index[row]}, gene {next(iter(file.names.values()))[column]}"
     raise InputError(
         f"{file.path}: {len(bad):,} values are missing (NaN) or infinite, first {v[bad[0]]} at {where}. "
         "Expected finite numbers; drop those cells or genes, or fill in zeros where nothing was detected."

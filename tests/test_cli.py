@@ -1,0 +1,216 @@
+"""The command: scores, report and messages; what it must never do (use labels, change the input, write half a file)."""
+
+import os
+import re
+from dataclasses import replace
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+from typer.testing import CliRunner
+
+from atsdp_utils import cli, config, datasets, predict, predict_report, preprocess
+
+TINY = predict.Settings(
+    members=2, max_genes=110, sample=60, chunk=16, jobs=1,
+    arch=config.Architecture(bottleneck=32, encoder=(16,), predictor=(8,), heads=2, tokens=4, token_dim=8),
+    training=replace(config.PROFILES["smoke"].training, balance="oversampling"),
+)  # fmt: skip
+N = 40
+
+
+@pytest.fixture(scope="module")
+def counts():
+    """Counts of 40 cells of two kinds on 130 bulk genes and one unknown gene; the last cell is empty."""
+    rng = np.random.default_rng(0)
+    bulk = datasets.load_bulk()
+    genes = [*bulk.genes[np.argsort(-bulk.X.var(0))[:130]], "NOVEL1"]
+    kind = np.arange(N) % 2
+    X = rng.poisson(1 + 2 * kind[:, None] * (np.arange(len(genes)) % 3 == 0)).astype(np.float32)
+    X[-1] = 0
+    obs = pd.DataFrame(
+        {"response": np.where(kind == 1, "sensitive", "resistant"), "batch": "b"}, [f"c{i}" for i in range(N)]
+    )
+    return anndata.AnnData(sparse.csr_matrix(X), obs, pd.DataFrame(index=genes))
+
+
+@pytest.fixture
+def atsdp(run_folders, monkeypatch):
+    """Run the command with tiny trainings."""
+    monkeypatch.setattr(predict, "SETTINGS", TINY)
+    monkeypatch.setenv("ATSDP_BUILD", os.environ.get("ATSDP_BUILD", "unused"))  # the command may set it; restored after
+
+    def run(*arguments):
+        given = [str(a) for a in arguments]
+        return CliRunner().invoke(cli.app, [*given, *(["--members", "2"] if given[0] == "predict" else [])])
+
+    return run
+
+
+def save(adata, path, **changes):
+    adata = adata.copy()
+    for name, value in changes.items():
+        setattr(adata, name, value)
+    adata.write_h5ad(path)
+    return path
+
+
+def test_scores_report_and_untouched_input(atsdp, counts, tmp_path):
+    path = save(counts, tmp_path / "mine.h5ad")
+    before = path.read_bytes()
+    result = atsdp("predict", path, "--drug", "plx4720", "--labels", "response")
+    assert result.exit_code == 0, result.output
+    assert path.read_bytes() == before
+    assert {p.name for p in tmp_path.glob("mine*")} == {"mine.h5ad", "mine.atsdp.h5ad", "mine.atsdp.html"}
+    out = anndata.read_h5ad(tmp_path / "mine.atsdp.h5ad")
+    np.testing.assert_array_equal(out.X.toarray(), counts.X.toarray())
+    p, label, facts = out.obs.atsdp_p_sensitive, out.obs.atsdp_label, out.uns["atsdp"]
+    assert np.isnan(p.iloc[-1]) and label.iloc[-1] == "not scored" and np.isnan(out.obs.atsdp_p_sd.iloc[-1])
+    assert ((p.iloc[:-1] >= 0.5) == (label.iloc[:-1] == "sensitive")).all()
+    assert p.iloc[:-1].between(0, 1).all() and (out.obs.atsdp_p_sd.iloc[:-1] > 0).all()
+    assert (facts["drug"], facts["values"], facts["genes_shared"], facts["genes_used"]) == (
+        "PLX.4720",
+        "counts",
+        130,
+        110,
+    )
+    assert (facts["cells"], facts["cells_scored"], facts["members"]) == (N, N - 1, 2)
+    assert any("1 cells are zero" in w for w in facts["warnings"])
+    assert facts["metrics"]["cells"] == N - 1 and set(config.METRICS) < set(facts["metrics"])
+    page = (tmp_path / "mine.atsdp.html").read_text()
+    assert page.count("data:image/png;base64,") == 3
+    assert not re.search(r"(src|href)=\"(?!data:)|https?://|@import|url\(", page)
+    assert "PLX.4720" in page and "zero on every gene" in page and "Against your labels" in page
+
+
+def scores(folder, name="mine"):
+    return anndata.read_h5ad(folder / f"{name}.atsdp.h5ad").obs.atsdp_p_sensitive.to_numpy()
+
+
+def test_labels_touch_no_score_and_a_run_repeats_exactly(atsdp, counts, tmp_path):
+    path = save(counts, tmp_path / "mine.h5ad")
+    assert atsdp("predict", path, "--drug", "cisplatin").exit_code == 0
+    files = {p.name: p.read_bytes() for p in tmp_path.glob("mine.atsdp*")}
+    assert atsdp("predict", path, "--drug", "cisplatin").exit_code == 0
+    assert files == {p.name: p.read_bytes() for p in tmp_path.glob("mine.atsdp*")}
+    first = scores(tmp_path)
+    shuffled = counts.obs.assign(response=np.random.default_rng(1).permutation(counts.obs.response))
+    for obs in (counts.obs, shuffled):
+        result = atsdp("predict", save(counts, path, obs=obs), "--drug", "cisplatin", "--labels", "response")
+        assert result.exit_code == 0, result.output
+        np.testing.assert_array_equal(scores(tmp_path), first)
+    assert atsdp("predict", path, "--drug", "cisplatin", "--seed", "1").exit_code == 0
+    assert not np.array_equal(scores(tmp_path), first, equal_nan=True)
+
+
+def test_a_table_gives_the_scores_of_the_h5ad(atsdp, counts, tmp_path):
+    counts.to_df().T.to_csv(tmp_path / "table.tsv.gz", sep="\t")
+    assert atsdp("predict", save(counts, tmp_path / "mine.h5ad"), "--drug", "cisplatin").exit_code == 0
+    result = atsdp("predict", tmp_path / "table.tsv.gz", "--drug", "cisplatin")
+    assert "genes in rows" in result.output
+    np.testing.assert_allclose(scores(tmp_path, "table"), scores(tmp_path), atol=1e-6)
+    np.testing.assert_array_equal(anndata.read_h5ad(tmp_path / "table.atsdp.h5ad").to_df(), counts.to_df())
+
+
+CASES = {
+    "unknown drug": (["--drug", "erlotinb"], {}, "Did you mean ERLOTINIB"),
+    "no such labels": (["--labels", "reponse"], {}, "Columns there: response, batch"),
+    "labels of another kind": (["--labels", "batch"], {}, "found b. Expected 1/0"),
+    "layer": (["--layer", "x"], {}, "no layer 'x'"),
+    "report suffix": (["--report", "r.txt"], {}, "ends in .html"),
+    "missing folder": (["--out", "nowhere/o.h5ad"], {}, "Make the folder first"),
+    "mouse asked for human": (["--species", "mouse"], {}, "--species human"),
+    "one cell": ([], {"cells": 1}, "1 cells with values"),
+    "few genes": ([], {"genes": 60}, "60 of 60 genes"),
+    "one class": (["--labels", "response"], {"response": "sensitive"}, "leave --labels out"),
+    "negative counts": ([], {"value": -1}, "no negative counts"),
+    "missing value": ([], {"value": np.nan}, "missing (NaN)"),
+    "infinite value": ([], {"value": np.inf}, "infinite, first inf"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_explained_and_leaves_nothing(case, atsdp, counts, tmp_path):
+    options, change, message = CASES[case]
+    adata = counts[: change.get("cells"), : change.get("genes")].copy()
+    if "value" in change:
+        adata.X[0, 3] = change["value"]
+    if "response" in change:
+        adata.obs["response"] = change["response"]
+    path = save(adata, tmp_path / "mine.h5ad")
+    options = options if "--drug" in options else ["--drug", "cisplatin", *options]
+    result = atsdp("predict", path, *options)
+    assert result.exit_code == 2 and message in result.stderr and result.stderr.startswith("atsdp: ")
+    assert "Traceback" not in result.output
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["mine.h5ad"]
+
+
+def test_the_input_is_no_output(atsdp, counts, tmp_path):
+    path = save(counts, tmp_path / "mine.h5ad")
+    result = atsdp("predict", path, "--drug", "cisplatin", "--out", path)
+    assert result.exit_code == 2 and "never changed" in result.stderr
+
+
+def test_a_failure_inside_is_status_1_and_leaves_nothing(atsdp, counts, tmp_path, monkeypatch):
+    def broken(found, y):
+        raise KeyError("lost")
+
+    monkeypatch.setattr(predict_report, "render", broken)  # fails after the scores were written to their temporary file
+    path = save(counts, tmp_path / "mine.h5ad")
+    result = atsdp("predict", path, "--drug", "cisplatin")
+    assert result.exit_code == 1 and "KeyError" in result.stderr and "Traceback" not in result.output
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["mine.h5ad"]
+
+
+def test_drug_names():
+    for name in ("PLX-4720", "plx4720", "PLX.4720", "plx 4720"):
+        assert predict.find_drug(name) == "PLX.4720"
+    for name in ("5-fluorouracil", "X5.FLUOROURACIL", "5 Fluorouracil"):
+        assert predict.find_drug(name) == "X5.FLUOROURACIL"
+    assert all(predict.find_drug(d) == d for d in datasets.drugs())
+
+
+def test_drugs_lists_all_with_the_auc_of_a_run(atsdp, counts, tmp_path):
+    before = atsdp("drugs").output
+    atsdp("predict", save(counts, tmp_path / "mine.h5ad"), "--drug", "cisplatin")
+    after = atsdp("drugs").output
+    assert len(before.splitlines()) == 84 and "0." not in before
+    assert re.search(r"CISPLATIN +\d+ +\d+ +0\.\d{3}\n", after)
+
+
+@pytest.mark.parametrize("make", [sparse.csr_matrix, np.asarray])
+def test_doubled_genes_are_summed_or_chosen(make):
+    raw = np.array([[1, 2, 5, 2], [0, 4, 1, 5], [3, 3, 3, 1]], dtype=np.float32)
+    symbol = np.array(["A", "B", "A", ""])
+    genes = predict.Genes(symbol, "", "", 2)
+    settings = replace(TINY, min_cells=1)
+
+    def matrix(kind):
+        file = predict.CellFile("x", "table", make(raw), {"n": symbol}, pd.DataFrame(index=list("xyz")))
+        Z, scored, remarks = predict.shared_matrix(file, genes, np.array(["A", "B"]), kind, settings)
+        assert scored.all() and "1 of the genes" in remarks[0]
+        return Z.toarray() if sparse.issparse(Z) else Z
+
+    total = raw.sum(1, keepdims=True)
+    expected = np.log1p(np.c_[raw[:, 0] + raw[:, 2], raw[:, 1]] / total * 1e4)
+    np.testing.assert_allclose(matrix("counts"), expected, rtol=1e-5)
+    np.testing.assert_array_equal(matrix("lognorm"), raw[:, [2, 1]])  # the third column varies more than the first
+
+
+def test_streamed_moments_are_those_of_the_whole():
+    X = np.random.default_rng(0).normal(3, 2, (37, 5)).astype(np.float32)
+    X[:, 2] = 1
+    whole, streamed = preprocess.Standardizer().fit(X), predict.streaming_standardizer(sparse.csr_matrix(X), 10)
+    np.testing.assert_allclose(streamed.mean_, whole.mean_)
+    np.testing.assert_allclose(streamed.scale_, whole.scale_)
+
+
+def test_the_layout_keeps_two_groups_apart_and_repeats():
+    X = np.random.default_rng(0).normal(size=(60, 20)).astype(np.float32)
+    X[30:] += 4
+    xy = predict_report.layout(X, seed=0)
+    within = [np.linalg.norm(part - part.mean(0), axis=1).mean() for part in (xy[:30], xy[30:])]
+    assert np.linalg.norm(xy[:30].mean(0) - xy[30:].mean(0)) > 2 * max(within)
+    np.testing.assert_array_equal(xy, predict_report.layout(X, seed=0))
