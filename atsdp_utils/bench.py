@@ -405,12 +405,25 @@ def page(table: pd.DataFrame) -> str:
             f"{stated / 10:.0f} s.\n\n{target(table)}"
         )
     for section, group in table.groupby("section", sort=False):
-        wide = group.assign(shown=group.value.map(_shown) + group.unit.map(lambda u: f" {u}" if u else ""))
-        wide = wide.pivot_table(index="case", columns="measure", values="shown", aggfunc="first", sort=False).fillna("")
-        head = f"| {section} | " + " | ".join(m.replace("|", "\\|") for m in wide.columns) + " |"
-        body = [f"| {case} | " + " | ".join(row) + " |" for case, *row in wide.itertuples()]
-        parts.append("\n".join([head, "|---" * (len(wide.columns) + 1) + "|", *body]))
+        group = group.assign(shown=group.value.map(_shown) + group.unit.map(lambda u: f" {u}" if u else ""))
+        alike = group.groupby("case", sort=False).measure.agg(tuple)
+        parts.append(f"## {section[0].upper()}{section[1:]}")
+        for measures in dict.fromkeys(alike):
+            cases = group[group.case.isin(alike.index[alike == measures])]
+            parts.append(_as_table(section, cases) if len(cases) > len(measures) else _as_list(cases))
     return "\n\n".join(parts) + "\n"
+
+
+def _as_list(cases: pd.DataFrame) -> str:
+    (case,) = cases.case.unique()
+    return f"- {case}: " + "; ".join(f"{m} {v}" for m, v in zip(cases.measure, cases.shown, strict=True))
+
+
+def _as_table(section: str, cases: pd.DataFrame) -> str:
+    wide = cases.pivot_table(index="case", columns="measure", values="shown", aggfunc="first", sort=False)
+    head = f"| {section} | " + " | ".join(m.replace("|", "\\|") for m in wide.columns) + " |"
+    body = [f"| {case} | " + " | ".join(row) + " |" for case, *row in wide.itertuples()]
+    return "\n".join([head, "|---" * (len(wide.columns) + 1) + "|", *body])
 
 
 def read(path: Path) -> pd.DataFrame:
