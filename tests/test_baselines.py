@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from atsdp_utils import baselines
+from atsdp_utils import baselines, config, cost, evaluate, preprocess, protocols, tables
 from atsdp_utils.baselines import REGISTRY, Baseline, Lazy, _rows, graph
 from atsdp_utils.baselines._torch import reproducible
 from atsdp_utils.baselines.cnn import ShuffledGenes
@@ -174,6 +174,63 @@ def test_tuning_scores_every_setting_on_rows_that_it_did_not_train_on():
     assert seen == [(a, b) for a in (0, 1) for b in (0, -1) for _ in range(3)]
     assert found.best == {"a": 1, "b": 0} and [np.mean(s) for _, s in found.scores] == [0.5, 0, 1, 0.5]
     assert balanced == [2 * len(y) // 3] * 12
+
+
+@pytest.fixture
+def prepared(run_folders):
+    """One real set, in folders of this test alone."""
+    cached = (protocols.cells_of, protocols.source_of, preprocess.load_prepared)
+    for function in cached:
+        function.cache_clear()
+    preprocess.prepare("A375-PLX4720")
+    yield "A375-PLX4720"
+    for function in cached:
+        function.cache_clear()
+
+
+@pytest.mark.parametrize("model", [protocols.ATSDP, protocols.NO_TRANSFER, "Logistic", "GCN", "DrugCell"])
+def test_search_inside_a_fold_sees_no_test_row(prepared, model):
+    """Planted test rows with wrong labels change neither the chosen setting nor another prediction."""
+    task = protocols.Task(prepared, "S", model, "smoke", (("tune", True),), folds=2)
+    cells, source = protocols.cells_of(prepared, "smoke"), protocols.source_of(prepared, "smoke", 0)
+    X = preprocess.columns(cells.X, cells.genes, source.genes)
+    fold, y = protocols.splits(cells, 2, 0), cells.y.copy()
+    train, test = np.flatnonzero(fold == 1), np.flatnonzero(fold == 0)
+    honest, model = protocols.fit_fold(task, X, y, train, test, source)
+    X, y = X.copy(), y.copy()
+    X[test[0]], y[test] = 500.0, 1 - y[test]
+    again, planted_model = protocols.fit_fold(task, X, y, train, test, source)
+    np.testing.assert_allclose(again[1:], honest[1:], rtol=0, atol=1e-6)
+    assert planted_model.chosen_ == model.chosen_ and model.chosen_ in protocols.searched(task).settings()
+
+
+@pytest.mark.parametrize("model", [protocols.ATSDP, protocols.NO_TRANSFER])
+def test_atsdp_is_searched_with_the_same_budget(model):
+    task = protocols.Task("DATA1-sim", "S", model, "quick", folds=5)
+    entry, cfg = protocols.searched(task), config.profile("quick").training
+    assert len(entry.settings()) == 4
+    assert all(getattr(cfg, name) == value for name, value in entry.settings()[0].items())
+
+
+@pytest.mark.parametrize("data", ["embedded", "geo"])
+@pytest.mark.parametrize("profile", ["smoke", "quick", "paper"])
+def test_table4_trains_every_row_of_the_papers(data, profile):
+    tasks = tables.table4(data, profile)
+    assert len(set(tasks)) == len(tasks)
+    for paper, rows in evaluate.paper_table("table4").groupby("dataset"):
+        for protocol in "SU":
+            here = [t for t in tasks if (t.dataset, t.protocol) == (config.stand_in(paper, data).name, protocol)]
+            assert set(rows["model"]) <= {t.model for t in here}
+    size = config.profile(profile)
+    assert {t.folds for t in tasks if t.protocol == "S"} == {size.folds}
+    assert {t.seed for t in tasks if t.protocol == "U"} == set(range(size.seeds))
+    assert all(t.options.get("tune") for t in tasks if t.protocol == "S") or profile == "smoke"
+
+
+def test_cost_of_a_call():
+    result, spent = cost.measure(lambda: np.ones(4 * 2**20).sum())  # 32 MiB
+    assert result == 4 * 2**20 and spent.seconds > 0
+    assert np.isnan(spent.peak_mb) or 30 < spent.peak_mb < 60
 
 
 # --- graphs -----------------------------------------------------------------------------------------------------------
