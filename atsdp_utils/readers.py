@@ -398,7 +398,9 @@ def recognise(file: CellFile, species: str | None = None) -> Genes:
         hint = " Numbers look like Entrez ids; translate them to symbols."
     elif _known(file.obs.index) >= MIN_SHARED:
         hint = " The names of the cells are genes: transpose the file."
-    expected = f"Expected at least {MIN_SHARED} by HGNC symbol or Ensembl id, of {len(set(dictionary(NAMINGS[0]).values())):,} known."
+    expected = (
+        f"Expected at least {MIN_SHARED} of its {len(datasets.load_bulk().genes):,}, by HGNC symbol or Ensembl id."
+    )
     raise InputError(f"{found}. {expected}{hint}")
 
 
