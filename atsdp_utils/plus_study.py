@@ -80,12 +80,16 @@ def score(results: Sequence[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def targets(frame: pd.DataFrame, table: pd.DataFrame, auc: float, sd: float) -> pd.DataFrame:
-    """What was reached of the targets on the real sets: mean AUC, spread over seeds, above the better simple model."""
+    """What was reached of the targets on the real sets: mean AUC, spread over seeds, above the better simple model.
+
+    "Spread over seeds" has two readings, so both are here: of the mean over the sets, and the largest of one set.
+    """
     real = table[table.tier == "real"]
     means = frame[frame.tier == "real"].groupby(["model", "seed"]).auc.mean()["ATSDP-NET+"]
     wide = real.pivot(index="dataset", columns="model", values="mean")
     spread = real[real.model == "ATSDP-NET+"].set_index("dataset")["std"]
     rows = [("mean AUC over the real sets", auc, means.mean(), means.mean() >= auc),
+            ("sd over seeds of that mean", sd, means.std(), means.std() <= sd),
             ("largest sd over seeds on one set", sd, spread.max(), spread.max() <= sd)]  # fmt: skip
     for dataset, best in wide[SIMPLE].max(axis=1).items():
         ours = wide["ATSDP-NET+"][dataset]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from atsdp_utils import config, datasets, joint, paths, plus, preprocess, protocols, pseudo, tables, train
+from atsdp_utils import config, datasets, joint, paths, plus, plus_study, preprocess, protocols, pseudo, tables, train
 from atsdp_utils.calibration import Calibration
 from atsdp_utils.config import Architecture, Training
 from atsdp_utils.plus import ATSDPPlus
@@ -133,6 +133,28 @@ def test_few_labels_can_turn_a_wrong_sign():
     model.fit_few(X, X[few], y[few], source=wrong)
     assert model.few_.share_ == pytest.approx(20 / 25)
     assert before < 0.2 and roc_auc_score(y[rest], model.predict_proba(X[rest])) > 0.8
+
+
+def test_few_labels_join_scores_that_are_there_already_as_they_join_a_fit():
+    X, y = rows(100, 99)
+    few = np.concatenate([np.flatnonzero(y == c)[:5] for c in (0, 1)])
+    model = ATSDPPlus(recipe="ensemble-adabn", members=2, arch=ARCH, cfg=CFG)
+    zero = model.fit_transfer(X, source()).logits(X)
+    joined = plus.FewLabels(zero, X, X[few], y[few]).join(zero, X)
+    np.testing.assert_allclose(model.fit_few(X, X[few], y[few], source=source()).logits(X), joined, atol=1e-6)
+
+
+def test_targets_compare_with_the_better_simple_model_of_each_set():
+    names, sets = list(plus_study.LABEL.values()), ["A375-PLX4720", "SCC47-afatinib"]
+    auc = {"ATSDP-NET+": (0.9, 0.6), "ATSDP-NET": (1.0, 1.0), names[2]: (0.7, 0.5), names[3]: (0.5, 0.7)}
+    each = [(d, "real", m, s, auc[m][i] + 0.1 * s) for i, d in enumerate(sets) for m in names for s in (-1, 1)]
+    frame = pd.DataFrame(each, columns=["dataset", "tier", "model", "seed", "auc"])
+    table = frame.groupby(["dataset", "tier", "model"]).auc.agg(["mean", "std"]).reset_index()
+    reached = plus_study.targets(frame, table, 0.85, 0.05).set_index("target")
+    assert reached.reached["mean AUC over the real sets"] == pytest.approx(0.75)
+    assert reached.reached["sd over seeds of that mean"] == pytest.approx(np.sqrt(0.02))
+    assert reached.met.to_list() == [False, False, False, True, False]
+    assert reached.wanted.iloc[-2:].to_list() == pytest.approx([0.7, 0.7])
 
 
 def test_an_unknown_recipe_lists_the_known_ones():
