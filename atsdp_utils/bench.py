@@ -365,7 +365,7 @@ def _shown(value: object) -> str:
         number = float(value)
     except (TypeError, ValueError):
         return str(value)
-    return f"{number:,.0f}" if number == round(number) or abs(number) >= 100 else f"{number:.3g}"
+    return f"{number:,.0f}" if number == round(number) or abs(number) >= 100 else f"{number:#.3g}"
 
 
 def _value(table: pd.DataFrame, section: str, case: str, measure: str) -> float:
