@@ -144,7 +144,7 @@ def _cell_problems(cells: Sequence) -> list[str]:
         if len(lines) > MAX_LINES:
             found.append(f"{where}: {len(lines)} lines, expected at most {MAX_LINES}")
         shown = cell.metadata.get("mystnb", {})
-        if "run.figure(" in cell.source and "solution" not in tags(cell):
+        if re.search(r"(?m)^run\.figure\(", cell.source) and "solution" not in tags(cell):
             found += [f"{where}: figure without {k}" for k in ("name", "caption") if not shown.get("figure", {}).get(k)]
             found += [] if shown.get("image", {}).get("alt") else [f"{where}: figure without alt text"]
     return found
