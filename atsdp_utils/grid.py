@@ -176,7 +176,7 @@ def _indexed(function, index: int, arguments: tuple) -> int:
     return index
 
 
-def _live_with(parent: int) -> None:
+def live_with(parent: int) -> None:
     """First act of a worker: end when `parent` does. After a SIGKILL of it nobody else would tell the worker."""
 
     def watch() -> None:
@@ -198,7 +198,7 @@ def _loky(function, arguments: list[tuple], jobs: int) -> Iterator[int]:
             calls = (delayed(_indexed)(function, i, a) for i, a in list(left.items()))
             pool = Parallel(
                 jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs",
-                initializer=_live_with, initargs=(os.getpid(),),
+                initializer=live_with, initargs=(os.getpid(),),
             )  # fmt: skip
             for i in pool(calls):
                 del left[i]

@@ -7,6 +7,7 @@ logits), because P saturates near 0 and 1 and its gradients vanish there. Every 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from scipy import stats as sps
 from torch import Tensor
 
-from atsdp_utils import cache, config, paths, preprocess, protocols
+from atsdp_utils import cache, config, grid, paths, preprocess, protocols
 from atsdp_utils.interpret import binary, differential_genes
 
 Forward = Callable[[Tensor], Tensor]
@@ -334,7 +335,9 @@ def explain_all(
     from joblib import Parallel, delayed
 
     left = [s for s in seeds if not _stored(name, profile, s, randomised).exists()]
-    Parallel(max(1, min(jobs, len(left))))(delayed(explain)(name, profile, s, randomised) for s in left)
+    Parallel(max(1, min(jobs, len(left))), initializer=grid.live_with, initargs=(os.getpid(),))(
+        delayed(explain)(name, profile, s, randomised) for s in left
+    )
     return [explain(name, profile, s, randomised) for s in seeds]
 
 

@@ -358,7 +358,7 @@ class SideBySide(ATSDPPlus):
     def networks(self, X: np.ndarray, source: preprocess.Source) -> list:
         """Every member, trained side by side."""
         work = (delayed(_alone)(self.network, i, X, source) for i in range(self.members))
-        return Parallel(self.jobs, max_nbytes=None)(work)
+        return Parallel(self.jobs, max_nbytes=None, initializer=grid.live_with, initargs=(os.getpid(),))(work)
 
 
 def _alone(work: Callable, *given):
