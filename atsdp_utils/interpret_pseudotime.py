@@ -124,15 +124,14 @@ def all_roots(adata, values: np.ndarray) -> np.ndarray:
 
 
 def paga(adata, groups: str) -> pd.DataFrame:
-    """PAGA connectivities between the groups of ``obs[groups]``, one row a pair, strongest first."""
+    """PAGA connectivities between the groups of ``obs[groups]``, one row a pair, in alphabetical order."""
     import scanpy as sc
 
     adata.obs[groups] = adata.obs[groups].astype("category")
     sc.tl.paga(adata, groups=groups)
     names, matrix = adata.obs[groups].cat.categories, adata.uns["paga"]["connectivities"].toarray()
     rows = [(a, b, matrix[i, j]) for i, a in enumerate(names) for j, b in enumerate(names) if i < j]
-    table = pd.DataFrame(rows, columns=["a", "b", "connectivity"])
-    return table.sort_values(["connectivity", "a", "b"], ascending=[False, True, True], ignore_index=True)
+    return pd.DataFrame(rows, columns=["a", "b", "connectivity"])
 
 
 def smooth(

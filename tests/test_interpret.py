@@ -355,8 +355,9 @@ def test_all_roots_cover_both_signs_on_a_line(line):
 
 
 def test_paga_joins_neighbours_of_the_line(line):
-    table = interpret_pseudotime.paga(line.adata, "culture")
-    assert {table["a"].iloc[-1], table["b"].iloc[-1]} == {"P", "R"}  # the ends are the least connected pair
+    table = interpret_pseudotime.paga(line.adata, "culture").set_index(["a", "b"])["connectivity"]
+    assert list(table.index) == [("H", "P"), ("H", "R"), ("P", "R")]
+    assert table.idxmin() == ("P", "R")  # the ends are the least connected pair
 
 
 def test_smoothing_recovers_a_trend_within_its_band():
