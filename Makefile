@@ -93,10 +93,14 @@ $(INSTALLED):
 doctor: install
 	@$(PY) -m atsdp_utils.doctor
 
+# At smoke a notebook is start-up more than training: several at once, one worker each, end sooner than one at a time.
+AT_ONCE := $(if $(filter smoke,$(PROFILE)),$(JOBS),1)
+WORKERS := $(if $(filter smoke,$(PROFILE)),1,$(JOBS))
+
 # --- one run --------------------------------------------------------------------------------------------------------
 reproduce: install
 	@mkdir -p $(RUN) && touch $(RUN)/asked
-	@$(LOCKED) $(MAKE) run-notebooks DATA=$(DATA) PROFILE=$(PROFILE) JOBS=$(JOBS) BACKEND=$(BACKEND)
+	@$(LOCKED) $(MAKE) -j$(AT_ONCE) run-notebooks DATA=$(DATA) PROFILE=$(PROFILE) JOBS=$(JOBS) BACKEND=$(BACKEND)
 
 run-notebooks: $(RUN)/html/index.html
 	@test $(RUN)/html/index.html -nt $(RUN)/asked || echo 'Nothing to run: every notebook and the book are up to date.'
@@ -115,7 +119,7 @@ $(RUN)/inputs: FORCE
 	  LC_ALL=C sort | xargs cksum > $@.new && { cmp -s $@.new $@ && rm $@.new || mv $@.new $@; }
 
 $(RUN)/notebooks/%.ipynb: notebooks/%.ipynb $(RUN)/parameters $(RUN)/inputs
-	@$(PY) -m atsdp_utils.notebooks run $< $@ $(DATA) $(PROFILE) $(JOBS) $(BACKEND)
+	@$(PY) -m atsdp_utils.notebooks run $< $@ $(DATA) $(PROFILE) $(WORKERS) $(BACKEND)
 
 # Which notebook reads what another one writes. A line counts only where both notebooks are there.
 nb = $(filter $(RUN)/notebooks/$(1)_%,$(EXECUTED))
