@@ -187,7 +187,11 @@ def build(task: Task, spec: Dataset):
 
 def code_of(task: Task) -> str:
     """Version of the code that a task's result depends on."""
-    shared = ("protocols.py", "preprocess.py", *(("pseudo.py", "twins.py") if task.protocol == "P" else ()))
+    shared = ["protocols.py", "preprocess.py"]
+    if task.protocol == "P":
+        shared += ["pseudo.py", "twins.py"]
+    if task.options.get("tune"):  # the search itself
+        shared.append("baselines/__init__.py")
     if task.model == PLUS:
         return cache.code_version("plus.py", "joint.py", "model.py", "losses.py", "train.py", *shared)
     if task.model in NETWORKS:
@@ -261,7 +265,7 @@ def bulk_side(task: Task) -> preprocess.Source:
 
 
 def _features(task: Task, source: preprocess.Source) -> np.ndarray:
-    """Columns that the model sees: shared genes, or the library size alone; genes shuffled as a control if asked."""
+    """Columns that the model sees: shared genes, or the library size alone."""
     cells = cells_of(task.dataset, task.profile)
     if _wants_library_size(task.model):
         return np.log1p(np.nan_to_num(cells.library_size))[:, None].astype(np.float32)

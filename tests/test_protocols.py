@@ -138,6 +138,14 @@ def test_a_key_changes_with_setting_code_and_data_only(monkeypatch):
     assert protocols.key(task) != key
 
 
+def test_the_code_of_the_search_counts_where_there_is_a_search(monkeypatch):
+    monkeypatch.setattr(protocols.cache, "code_version", lambda *modules: modules)
+    plain = Task(NAME, "S", "Logistic", "smoke", folds=2)
+    tuned = dataclasses.replace(plain, setting=(("tune", True),))
+    assert "baselines/__init__.py" in protocols.code_of(tuned)
+    assert "baselines/__init__.py" not in protocols.code_of(plain)
+
+
 def test_unknown_names_are_listed():
     with pytest.raises(KeyError, match="model: got 'Oracle', expected ATSDP-NET"):
         protocols.build(Task(NAME, "S", "Oracle", "smoke"), protocols.spec_of(Task(NAME, "S", ATSDP, "smoke")))
