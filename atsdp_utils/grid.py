@@ -30,6 +30,8 @@ ARRAYS = ("row", "y", "p", "fold")
 SCALARS = ("seconds", "parameters", "chosen")
 #: Environment variable with the address of a dask scheduler; without it ``BACKEND=dask`` starts a local cluster.
 SCHEDULER = "ATSDP_DASK_SCHEDULER"
+#: What a training's time depends on most.
+KIND = ("protocol", "model", "dataset", "profile")
 #: A pool that lost workers is started again this often without any task finishing in between.
 MAX_RESTARTS = 3
 
@@ -234,11 +236,12 @@ def _dask(function, arguments: list[tuple], jobs: int) -> Iterator[int]:
 def plan(tables: dict[str, list[Task]]) -> pd.DataFrame:
     """What a run would do: per table its trainings, how many are done and left, and the projected hours on one worker.
 
-    The projection takes the median seconds of finished results of the same protocol, model and data set under the same
-    profile, else of the nearest ones (any data set, then any profile scaled by folds); `measured` says what share of
-    the tasks left had the former.
+    The projection takes the median seconds of finished results of the same protocol, model and profile, on the same
+    data set where there are any. A kind that was only measured under another profile is scaled by how much longer
+    this profile took where both were measured; without any such pair it is NaN. `measured` is the share of the tasks
+    left whose kind was measured on its own data set.
     """
-    timings = _timings()
+    medians = _timings().groupby(list(KIND)).seconds.median()
     rows, counted = [], set()
     for table, tasks in tables.items():
         for name in {t.dataset for t in tasks if t.protocol not in "BP"}:
@@ -249,7 +252,7 @@ def plan(tables: dict[str, list[Task]]) -> pd.DataFrame:
             if not result_path(k).exists() and k not in counted:
                 left.append(task)
                 counted.add(k)
-        guesses = [_guess(t, timings) for t in left]
+        guesses = [_guess(t, medians) for t in left]
         seconds = np.array([g[0] for g in guesses], float)
         exact = float(np.mean([g[1] for g in guesses])) if guesses else 1.0
         trainings = sum(max(1, t.folds) for t in tasks)
@@ -267,18 +270,35 @@ def _timings() -> pd.DataFrame:
         except Exception:
             continue
         task = about["task"]
-        rows.append({k: task[k] for k in ("protocol", "model", "dataset", "profile")}
+        rows.append({k: task[k] for k in KIND}
                     | {"seconds": about["seconds"] / max(1, task["folds"])})  # fmt: skip
-    return pd.DataFrame(rows, columns=["protocol", "model", "dataset", "profile", "seconds"])
+    return pd.DataFrame(rows, columns=[*KIND, "seconds"])
 
 
-def _guess(task: Task, timings: pd.DataFrame) -> tuple[float, bool]:
-    """Projected seconds of a task, and whether the same kind was measured under the same profile."""
-    found = timings[(timings.protocol == task.protocol) & (timings.model == task.model)]
-    for exact, columns in ((True, ["dataset", "profile"]), (False, ["profile"]), (False, ["dataset"]), (False, [])):
-        same = found
-        for column in columns:
-            same = same[same[column] == getattr(task, column)]
-        if len(same):
-            return float(same.seconds.median()) * max(1, task.folds), exact
-    return float("nan"), False
+def _guess(task: Task, medians: pd.Series) -> tuple[float, bool]:
+    """Projected seconds of a task, and whether its kind was measured on its own data set under its own profile.
+
+    `medians` holds seconds per training by :data:`KIND`.
+    """
+    trainings = max(1, task.folds)
+    same = medians[(medians.index.get_level_values("model") == task.model)
+                   & (medians.index.get_level_values("protocol") == task.protocol)]  # fmt: skip
+    here = same[same.index.get_level_values("profile") == task.profile]
+    on_set = here[here.index.get_level_values("dataset") == task.dataset]
+    if len(on_set) or len(here):
+        return float((on_set if len(on_set) else here).median()) * trainings, bool(len(on_set))
+    guesses = [seconds * _longer(medians, task, kind) for (*_, kind), seconds in same.items()]
+    return float(np.nanmedian(guesses)) * trainings if np.isfinite(guesses).any() else float("nan"), False
+
+
+def _longer(medians: pd.Series, task: Task, profile: str) -> float:
+    """Times longer that a training takes under the task's profile than under `profile`, of those measured under both.
+
+    Those of the same protocol decide where there are any.
+    """
+    wide = medians.unstack("profile")
+    if not {task.profile, profile} <= set(wide):
+        return float("nan")
+    ratio = (wide[task.profile] / wide[profile]).dropna()
+    own = ratio[ratio.index.get_level_values("protocol") == task.protocol]
+    return float((own if len(own) else ratio).median())

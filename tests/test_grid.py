@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cloudpickle
 import numpy as np
+import pandas as pd
 import pytest
 
 from atsdp_utils import grid, paths, preprocess, protocols
@@ -134,3 +135,17 @@ def test_plan_counts_what_is_left_and_projects_from_what_was_measured(folders):
     assert plan.loc["one", ["done", "left"]].tolist() == [1, 1]
     more = Task(NAME, "S", "Logistic", "smoke", folds=2, repeat=1)
     assert grid.plan({"more": [more]}).hours_one_worker.item() > 0
+
+
+def test_a_profile_is_projected_from_another_by_what_was_measured_under_both():
+    measured = {
+        ("S", "Logistic", "A", "quick"): 2.0, ("S", "Logistic", "A", "paper"): 6.0,
+        ("S", "kNN", "A", "quick"): 1.0, ("U", "kNN", "A", "quick"): 1.0,
+    }  # fmt: skip
+    medians = pd.Series(measured).rename_axis(list(grid.KIND))
+    assert grid._guess(Task("A", "S", "Logistic", "paper", folds=10), medians) == (60.0, True)
+    assert grid._guess(Task("B", "S", "Logistic", "paper", folds=10), medians) == (60.0, False)
+    assert grid._guess(Task("A", "S", "kNN", "paper", folds=10), medians) == (30.0, False)  # three times longer
+    assert grid._guess(Task("A", "U", "kNN", "paper"), medians) == (3.0, False)
+    assert np.isnan(grid._guess(Task("A", "S", "kNN", "smoke", folds=2), medians)[0])
+    assert np.isnan(grid._guess(Task("A", "S", "SA", "paper", folds=2), medians)[0])
