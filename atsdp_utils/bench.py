@@ -307,6 +307,35 @@ def _warm_up() -> None:
     train.transfer(net, source, source.X[:40], cfg, 0)
 
 
+def together(size: Size, networks: int = 5, steps: int = 6) -> Iterator[Row]:
+    """A gradient of several networks at once (parameters stacked, as folds or seeds could be) or one after another."""
+    import torch
+    from torch.func import functional_call, grad, replace_all_batch_norm_modules_, stack_module_state, vmap
+
+    from .model import ATSDPNet
+
+    arch, rows = config.TABLE2["DATA1"], Training().batch_size
+    nets = [replace_all_batch_norm_modules_(ATSDPNet(size.genes[0], arch)).train() for _ in range(networks)]
+    x, y = torch.randn(networks, rows, size.genes[0]), torch.randint(0, 2, (networks, rows))
+    stacked, blank = stack_module_state(nets), nets[0]
+
+    def loss(parameters: dict, buffers: dict, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(functional_call(blank, (parameters, buffers), (a,)), b)
+
+    at_once = vmap(grad(loss), randomness="different")
+
+    def in_turn() -> None:
+        for net, a, b in zip(nets, x, y, strict=True):
+            torch.nn.functional.cross_entropy(net(a), b).backward()
+
+    for case, work in (("stacked", lambda: at_once(*stacked, x, y)), ("one after another", in_turn)):
+        work()
+        with Clock() as clock:
+            for _ in range(steps):
+                work()
+        yield from clock.rows("together", case, "gradient of a network, ", per=steps * networks)
+
+
 def quick_stages() -> Iterator[Row]:
     """What the cached results of an earlier ``make reproduce`` took, by protocol and model, if there are any."""
     found = grid._timings()
@@ -321,7 +350,7 @@ def quick_stages() -> Iterator[Row]:
 
 def sections(size: Size, jobs: int) -> dict[str, Callable[[], Iterator[Row]]]:
     """Every section by name."""
-    found = {f.__name__: (lambda f=f: f(size)) for f in (machine, bulk, reference, precision, models, genes)}
+    found = {f.__name__: (lambda f=f: f(size)) for f in (machine, bulk, reference, precision, models, genes, together)}
     found |= {f"cells-{n}": (lambda n=n: cells(size, n)) for n in size.cells}
     found |= {f"seeds-{n}": (lambda n=n: workers(size, 1, n)) for n in size.seeds}
     most = size.seeds[-1]
