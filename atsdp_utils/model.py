@@ -110,20 +110,26 @@ class MultiHeadAttention(nn.Module):
         self.w_q, self.w_k, self.w_v, self.w_o = (nn.Linear(dim, dim) for _ in range(4))
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Q, K and V of equations 4-6, each (n, heads, tokens, d_k)."""
-        n, t, _ = x.shape
-        q, k, v = (w(x).view(n, t, self.heads, -1).transpose(1, 2) for w in (self.w_q, self.w_k, self.w_v))
+        """Q, K and V of equations 4-6, each (n, tokens, heads, d_k)."""
+        q, k, v = (w(x).unflatten(-1, (self.heads, -1)) for w in (self.w_q, self.w_k, self.w_v))
         return q, k, v
 
+    @staticmethod
+    def _softmax(q: Tensor, k: Tensor) -> Tensor:
+        return torch.softmax(torch.einsum("nthd,nshd->nhts", q, k) / math.sqrt(q.shape[-1]), dim=-1)
+
     def forward(self, x: Tensor) -> Tensor:
-        """Attend within each sequence of tokens, (n, tokens, dim) to (n, tokens, dim), by torch's fused kernel."""
-        mixed = nn.functional.scaled_dot_product_attention(*self._project(x))
-        return self.w_o(mixed.transpose(1, 2).reshape(x.shape))
+        """Attend within each sequence of tokens, (n, tokens, dim) to (n, tokens, dim).
+
+        Products of a dozen tokens are so small that torch's fused kernel takes longer on a processor.
+        """
+        q, k, v = self._project(x)
+        return self.w_o(torch.einsum("nhts,nshd->nthd", self._softmax(q, k), v).reshape(x.shape))
 
     def weights(self, x: Tensor) -> Tensor:
         """Softmax(Q K^T / sqrt(d_k)) of equation 7, (n, heads, tokens, tokens); each row sums to 1."""
         q, k, _ = self._project(x)
-        return torch.softmax(q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1]), dim=-1)
+        return self._softmax(q, k)
 
 
 class AttentionBlock(nn.Module):

@@ -378,6 +378,8 @@ def _unsupervised(task: Task):
         if task.options.get("gene_space") == "separate":
             X = _own_genes(task, X.shape[1])
             model.fit_transfer_separate(X, source)
+        elif task.model == ATSDP and not task.setting and not spec.null:  # few-shot learning starts from it
+            model.fit_transfer_once(X, source)
         else:
             model.fit_transfer(X, source)
     elif task.model == BULK_ONLY:

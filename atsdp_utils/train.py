@@ -24,7 +24,7 @@ from .model import ATSDPNet, DenoisingAutoencoder, Encoder, corrupt
 
 History = list[dict[str, float]]
 #: Cells at most on which transfer watches the MMD, whose cost is quadratic.
-WATCHED = 2000
+WATCHED = 500
 
 
 def device() -> torch.device:
@@ -62,12 +62,12 @@ def _split(n: int, share: float, seed: int, y: np.ndarray | None = None) -> tupl
 
 def _fit(
     module: nn.Module, parameters: list[nn.Parameter], epoch: Callable[[], Iterator[tuple[Tensor, dict]]],
-    validate: Callable[[], float] | None, *, epochs: int, cfg: Training,
+    validate: Callable[[], float] | None, *, epochs: int, cfg: Training, patience: int | None = None,
 ) -> History:  # fmt: skip
     """Minimise what `epoch` yields (loss and named terms per step).
 
-    Without `validate` all epochs run; with it, `patience` epochs without improvement end the stage and the weights of
-    the best epoch are restored.
+    Without `validate` all epochs run; with it, `patience` epochs (by default those of `cfg`) without improvement end
+    the stage and the weights of the best epoch are restored.
     """
     optimiser = torch.optim.AdamW(parameters, lr=cfg.learning_rate, weight_decay=cfg.weight_decay, fused=True)
     history, best, waited = [], (np.inf, None), 0
@@ -90,7 +90,7 @@ def _fit(
             best, waited = (row["validation"], copy.deepcopy(module.state_dict())), 0
         else:
             waited += 1
-            if waited >= cfg.patience:
+            if waited >= (cfg.patience if patience is None else patience):
                 break
     if best[1] is not None:
         module.load_state_dict(best[1])
@@ -187,7 +187,7 @@ def pretrained_autoencoder(
     """
     x_all = source.X[source.train]
     dae_arch = replace(arch, heads=0, attention="tokens", predictor=(1,))
-    dae_cfg = replace(cfg, balance="none", epochs_predictor=0, epochs_transfer=0, epochs_tune=0, omega=0, theta=0)
+    dae_cfg = replace(_bulk_only(cfg), balance="none", epochs_predictor=0)
     key = _key("dae", x_all, asdict(dae_arch), asdict(dae_cfg), seed)
     path = paths.PRETRAINED / f"dae-{key}.pt"
     dae = DenoisingAutoencoder(x_all.shape[1], arch).to(device())
@@ -211,7 +211,7 @@ def pretrain(
         source, arch, cfg, seed if autoencoder_seed is None else autoencoder_seed
     )
     rows = source.fit_rows
-    cfg = replace(cfg, epochs_transfer=0, epochs_tune=0, omega=0, theta=0)
+    cfg = _bulk_only(cfg)
     path = paths.PRETRAINED / f"bulk-{_key(key, source.y[rows], rows, asdict(arch), asdict(cfg), seed)}.pt"
     torch.manual_seed(seed)
     net = ATSDPNet(source.X.shape[1], arch, dae.encoder).to(device())
@@ -223,6 +223,11 @@ def pretrain(
     net.load_state_dict(bulk["weights"])
     net.eval()
     return Pretrained(net, dae_history, bulk["history"])
+
+
+def _bulk_only(cfg: Training) -> Training:
+    """The settings without those of later stages, so that they do not distinguish cached bulk stages."""
+    return replace(cfg, epochs_transfer=0, epochs_tune=0, patience_tune=0, omega=0, theta=0)
 
 
 def _key(*parts: object) -> str:
@@ -378,7 +383,7 @@ def fine_tune(
             return nn.functional.cross_entropy(net(x_val), y_val, class_weight).item()
 
     parameters = [*net.target.parameters(), *net.predictor.parameters()]
-    history = _fit(net, parameters, epoch, validate, epochs=cfg.epochs_tune, cfg=cfg)
+    history = _fit(net, parameters, epoch, validate, epochs=cfg.epochs_tune, cfg=cfg, patience=cfg.patience_tune)
     return net, history
 
 
@@ -441,6 +446,20 @@ class ATSDP:
         self.net_, self.history_ = transfer(self.start(X.shape[1], source), source, X, self.cfg, self.seed)
         return self
 
+    def fit_transfer_once(self, X, source: preprocess.Source) -> ATSDP:
+        """As `fit_transfer`, with the network cached by content: tables and every number of labelled cells share it."""
+        cfg = replace(self.cfg, epochs_tune=0, patience_tune=0)
+        parts = source.X, source.y, source.train, X, asdict(self.arch), asdict(cfg), self.seed
+        path = paths.PRETRAINED / f"transfer-{_key(*parts)}.pt"
+        state = _load(path)
+        if state is None:
+            self.fit_transfer(X, source)
+            _save(path, {"weights": self.net_.state_dict(), "history": self.history_})
+            return self
+        self.net_, self.history_ = self.start(X.shape[1], source), state["history"]
+        self.net_.load_state_dict(state["weights"])
+        return self
+
     def fit_transfer_separate(self, X, source: preprocess.Source) -> ATSDP:
         """Protocol U in the separate gene space: X holds the set's own genes, read by an encoder of its own."""
         net = separate_space(self.start(source.X.shape[1], source), X, self.cfg, self.seed)
@@ -448,18 +467,8 @@ class ATSDP:
         return self
 
     def fit_few(self, X_all, X, y, *, source: preprocess.Source) -> ATSDP:
-        """Protocol F: transfer to all cells without labels, then a fixed number of epochs on a few labelled ones.
-
-        The transferred network is cached by content: it is the same for every number of labelled cells.
-        """
-        sizes = asdict(self.arch), asdict(replace(self.cfg, epochs_tune=0))
-        path = paths.PRETRAINED / f"transfer-{_key(source.X, source.y, source.train, X_all, *sizes, self.seed)}.pt"
-        net, state = self.start(X_all.shape[1], source), _load(path)
-        if state is None:
-            net = self.fit_transfer(X_all, source).net_
-            _save(path, net.state_dict())
-        else:
-            net.load_state_dict(state)
+        """Protocol F: transfer to all cells without labels, then a fixed number of epochs on a few labelled ones."""
+        net = self.fit_transfer_once(X_all, source).net_
         cfg = replace(self.cfg, theta=0.0)
         self.net_, self.history_ = fine_tune(net, X, y, cfg, self.seed, source=source, validation=False)
         return self
