@@ -67,8 +67,8 @@ def mark_tier(fig, simulated: bool, source: str = "") -> None:
         text = {"fontsize": 8, "fontweight": "bold", "color": "#6B4500", "ha": "right", "va": "bottom"}
         fig.text(1.0, 1.02, "SIMULATED", bbox=box, **text)
     if source:
-        lines = textwrap.fill(source, width=int(fig.get_figwidth() * 18))
-        fig.text(0.0, -0.02, lines, fontsize=6.5, color="#555555", ha="left", va="top")
+        lines = textwrap.fill(source, width=int(fig.get_figwidth() * 15))
+        fig.text(0.0, -0.02, lines, fontsize=8, color="#555555", ha="left", va="top")
 
 
 def save_figure(fig, stem: Path) -> list[Path]:
