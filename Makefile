@@ -38,6 +38,10 @@ export OPENBLAS_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 export NUMBA_NUM_THREADS := 1
 export PYTHONHASHSEED := 0
+# glibc gives every megabyte of a training step back to the system and fetches it again, unless told to keep it.
+export MALLOC_MMAP_THRESHOLD_ := 1073741824
+export MALLOC_TRIM_THRESHOLD_ := 1073741824
+export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
 export PYTHONNOUSERSITE := 1
 export PYTHONUTF8 := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
