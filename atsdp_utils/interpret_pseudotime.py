@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats as sps
 
+from . import embedding
+
 DIFFUSION_COMPONENTS = 10
 
 
@@ -59,7 +61,7 @@ def neighbourhood(X: np.ndarray, obs: pd.DataFrame, *, n_pcs: int, n_neighbors: 
     adata = anndata.AnnData(np.asarray(X, dtype=np.float32), obs=obs.reset_index(drop=True).rename(index=str))
     sc.pp.pca(adata, n_comps=n_pcs, random_state=seed)
     sc.pp.neighbors(adata, n_neighbors=n_neighbors, random_state=seed)
-    sc.tl.umap(adata, random_state=seed)
+    adata.obsm["X_umap"] = embedding.umap(adata.obsm["X_pca"], seed, n_neighbors)
     sc.tl.diffmap(adata, n_comps=DIFFUSION_COMPONENTS, random_state=seed)
     return adata
 

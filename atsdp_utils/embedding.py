@@ -1,0 +1,26 @@
+"""Pictures of many dimensions in two."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+
+
+def umap(X: np.ndarray, seed: int = 0, neighbours: int = 15, components: int = 30) -> np.ndarray:
+    """UMAP coordinates (n, 2) of rows (n, features), from their principal components.
+
+    igraph's implementation: umap-learn compiles itself anew in every process, for longer than most networks train.
+    """
+    import igraph
+    from sklearn.decomposition import PCA
+    from sklearn.neighbors import kneighbors_graph
+
+    n = len(X)
+    Z = PCA(min(components, n - 1, X.shape[1]), random_state=seed, svd_solver="randomized").fit_transform(X)
+    distance = kneighbors_graph(Z, min(neighbours, n - 1), mode="distance").tocoo()
+    graph = igraph.Graph(n, edges=np.column_stack([distance.row, distance.col]).tolist(), directed=True)
+    igraph.set_random_number_generator(random.Random(seed))
+    start = Z[:, :2] / max(Z[:, 0].std(), 1e-9) * 5
+    drawn = graph.layout_umap(dist=distance.data.tolist(), dim=2, seed=start.tolist(), epochs=100, min_dist=0.1)
+    return np.array(drawn.coords)
