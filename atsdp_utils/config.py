@@ -96,6 +96,7 @@ class Profile:
     folds: int
     folds_table3: int
     repeats: int
+    repeats_table4: int
     max_genes: int
     max_cells: int | None
     training: Training
@@ -105,22 +106,22 @@ class Profile:
 
 PROFILES: dict[str, Profile] = {
     "smoke": Profile(
-        "smoke", seeds=2, seeds_ablation=2, folds=2, folds_table3=2, repeats=1,
+        "smoke", seeds=2, seeds_ablation=2, folds=2, folds_table3=2, repeats=1, repeats_table4=1,
         max_genes=150, max_cells=90, permutations=50, heads=(0, 8),
         training=Training(epochs_dae=2, epochs_predictor=2, epochs_transfer=2, epochs_tune=2, patience=2,
                           patience_tune=2),
     ),
     "quick": Profile(
-        "quick", seeds=5, seeds_ablation=3, folds=5, folds_table3=10, repeats=1,
+        "quick", seeds=5, seeds_ablation=3, folds=5, folds_table3=10, repeats=1, repeats_table4=1,
         max_genes=1000, max_cells=None, permutations=1000,
         training=Training(epochs_dae=60, epochs_predictor=40, epochs_transfer=30, epochs_tune=20, patience=8,
                           patience_tune=4),
     ),
     "paper": Profile(
-        "paper", seeds=20, seeds_ablation=10, folds=10, folds_table3=10, repeats=10,
+        "paper", seeds=20, seeds_ablation=10, folds=10, folds_table3=10, repeats=10, repeats_table4=2,
         max_genes=6163, max_cells=None, permutations=1000,
         training=Training(epochs_dae=PAPER_EPOCHS, epochs_predictor=PAPER_EPOCHS, epochs_transfer=PAPER_EPOCHS,
-                          epochs_tune=PAPER_EPOCHS, patience=20, patience_tune=20),
+                          epochs_tune=PAPER_EPOCHS, patience=10, patience_tune=10),
     ),
 }  # fmt: skip
 
