@@ -84,7 +84,7 @@ def predict(
     seed: Annotated[int, typer.Option(min=0, help="fixes every draw")] = 0,
     members: Annotated[int, typer.Option(min=1, max=50, help="networks of the ensemble")] = 5,
 ) -> None:
-    """Score every cell: P(sensitive), a label and the spread over networks, with a report in HTML."""
+    """Score every cell: P(sensitive), its spread over networks, a label, calibration on lines; with an HTML report."""
 
     def work() -> None:
         from dataclasses import replace

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import os
 import re
 import shutil
@@ -27,6 +28,10 @@ from .readers import CellFile, Genes, InputError
 SENSITIVE, RESISTANT, NOT_SCORED = "sensitive", "resistant", "not scored"
 #: Spellings of labels, lower case.
 SPELLINGS = {"1": 1, "true": 1, "1.0": 1, SENSITIVE: 1, "0": 0, "false": 0, "0.0": 0, RESISTANT: 0}
+#: Share of lines of each class that a conformal set may miss.
+ALPHA = 0.1
+#: Names of conformal sets, by whether resistant and sensitive are in them.
+SETS = np.array([["neither", SENSITIVE], [RESISTANT, "both"]])
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,10 @@ class Prediction:
         P(sensitive) by each network, (members, cells); NaN for a cell that could not be scored.
     p
         (cells,) P(sensitive): the members' mean logit.
+    calibrated
+        (cells,) P(sensitive) by isotonic regression on held-out lines; NaN too where these lack a class.
+    sets
+        (cells, 2) bool, conformal sets: resistant, sensitive; None if held-out lines are too few (:func:`calibrate`).
     bulk_classes
         Resistant and sensitive lines that trained it.
     facts
@@ -84,6 +93,8 @@ class Prediction:
 
     members: np.ndarray
     p: np.ndarray
+    calibrated: np.ndarray
+    sets: np.ndarray | None
     bulk_classes: np.ndarray
     facts: dict
     unlike: dict[str, float]
@@ -97,11 +108,20 @@ class Prediction:
         return np.where(np.isnan(self.p), NOT_SCORED, called)
 
     @property
+    def conformal(self) -> pd.Categorical:
+        """(cells,) names of the conformal sets or not scored; missing where a cell has a score but no set."""
+        named = np.full(len(self.p), None) if self.sets is None else SETS[tuple(self.sets.T.astype(int))]
+        return pd.Categorical(np.where(np.isnan(self.p), NOT_SCORED, named), [*np.unique(SETS), NOT_SCORED])
+
+    @property
     def columns(self) -> pd.DataFrame:
-        """The three columns for ``obs``, without an index."""
+        """The five columns for ``obs``, without an index."""
         label = pd.Categorical(self.label, categories=[RESISTANT, SENSITIVE, NOT_SCORED])
         sd = self.members.std(0, ddof=1) if len(self.members) > 1 else np.full(len(self.p), np.nan)
-        return pd.DataFrame({"atsdp_p_sensitive": self.p, "atsdp_label": label, "atsdp_p_sd": sd})
+        return pd.DataFrame({
+            "atsdp_p_sensitive": self.p, "atsdp_label": label, "atsdp_p_sd": sd,
+            "atsdp_p_calibrated": self.calibrated, "atsdp_conformal": self.conformal,
+        })  # fmt: skip
 
 
 # --- drugs ------------------------------------------------------------------------------------------------------------
@@ -199,7 +219,7 @@ def predict(
     }  # fmt: skip
     found.facts["warnings"] = [*remarks, *more, *warnings(found)]
     if y is not None:
-        found.metrics = found.facts["metrics"] = score(y, found.p)
+        found.metrics = found.facts["metrics"] = score(y, found)
     publish({
         out: lambda part: write_h5ad(file, found, part),
         report: lambda part: part.write_text(predict_report.render(found, y), encoding="utf-8"),
@@ -226,13 +246,16 @@ def _learn_and_score(drug, X, scored, kind, source, seed, settings: Settings, sa
     cache.write_atomically(_auc_file(drug), lambda part: Path(part).write_text(written))
     every, p = np.full((settings.members, len(scored)), np.nan), np.full(len(scored), np.nan)
     every[:, scored], p[scored] = members, expit(logit(members).mean(0))
+    held = np.bincount(source.y[source.test_rows], minlength=2)
+    calibrated, sets = calibrate(model, held, p)
     facts = {
         "drug": drug, "version": __version__, "values": kind, "genes_used": len(source.genes), "cells": len(scored),
         "cells_scored": int(scored.sum()), "seed": seed, "members": settings.members, "held_out_auc": auc,
+        "held_out_sensitive": int(held[1]), "held_out_resistant": int(held[0]), "conformal_alpha": ALPHA,
         "model_hash": model_hash(source, seen, seed, settings),
     }  # fmt: skip
     unlike, xy = unlikeness(source, seen, X, kind, seed), predict_report.layout(seen, seed)
-    return Prediction(every, p, lines, facts, unlike, (np.flatnonzero(scored)[rows], xy), {})
+    return Prediction(every, p, calibrated, sets, lines, facts, unlike, (np.flatnonzero(scored)[rows], xy), {})
 
 
 def _summarise(found: Prediction, say: Callable[[str], object]) -> None:
@@ -380,6 +403,39 @@ def held_out_auc(model: ATSDPPlus, source: preprocess.Source) -> float:
     return metrics.classification_metrics(source.y[rows], expit(model.line_logits(source.X[rows])))["auc"]
 
 
+def calibrate(model: ATSDPPlus, held: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """What scores of held-out lines say of the scores `p` (cells,), NaN where a cell has none.
+
+    With fewer lines of a class than 1 / :data:`ALPHA` - 1, every set holds that class whatever the score, so no set is
+    given; without a line of a class there is no calibrated probability either.
+
+    Parameters
+    ----------
+    held
+        Resistant and sensitive held-out lines, on which `model` was calibrated.
+
+    Returns
+    -------
+    tuple
+        (cells,) calibrated P(sensitive); (cells, 2) conformal sets or None.
+    """
+    scored, calibrated = ~np.isnan(p), np.full(len(p), np.nan)
+    if not held.min():
+        return calibrated, None
+    z = logit(p[scored])
+    calibrated[scored] = model.calibration_.proba(z)
+    if held.min() < _fewest():
+        return calibrated, None
+    sets = np.zeros((len(p), 2), bool)
+    sets[scored] = model.calibration_.sets(z, ALPHA)
+    return calibrated, sets
+
+
+def _fewest() -> int:
+    """Held-out lines of a class from which on a conformal set can leave that class out: 1 / (n + 1) <= ALPHA."""
+    return math.ceil(1 / ALPHA) - 1
+
+
 def some_rows(n: int, size: int, seed: int) -> np.ndarray:
     """At most `size` of n rows, drawn at random, in order."""
     return np.sort(np.random.default_rng(seed).permutation(n)[:size])
@@ -443,11 +499,16 @@ def agreement(members: np.ndarray) -> dict[str, float]:
     return {"lowest": float(pairs.min()), "mean": float(pairs.mean()), "same": float(same)}
 
 
-def score(y: np.ndarray, p: np.ndarray) -> dict[str, float]:
-    """The paper's five metrics over cells that have a label and a score, and how many those are."""
+def score(y: np.ndarray, found: Prediction) -> dict[str, float]:
+    """The paper's five metrics over cells with a label and a score, how many those are, and coverage of the sets."""
     rows = y >= 0
-    found = metrics.classification_metrics(y[rows], p[rows])
-    return {"cells": int(rows.sum())} | {k: found[k] for k in config.METRICS}
+    every = metrics.classification_metrics(y[rows], found.p[rows])
+    out = {"cells": int(rows.sum())} | {k: every[k] for k in config.METRICS}
+    if found.sets is not None:
+        held = found.sets[rows, y[rows]]
+        out |= {"conformal_coverage": held.mean()}
+        out |= {f"conformal_coverage_{name}": held[y[rows] == c].mean() for c, name in ((1, SENSITIVE), (0, RESISTANT))}
+    return out
 
 
 def warnings(found: Prediction) -> list[str]:
@@ -462,6 +523,15 @@ def warnings(found: Prediction) -> list[str]:
         out.append(f"only {lines.min()} of {lines.sum()} training lines are {rarer} ({share:.0%}): weakly learned")
     if facts["held_out_auc"] < 0.65:
         out.append(f"AUC on held-out bulk lines is {facts['held_out_auc']:.2f}: hardly predictable even there")
+    held = {label: facts[f"held_out_{label}"] for label in (RESISTANT, SENSITIVE)}
+    if found.sets is None:
+        label = min(held, key=held.get)
+        none = "no conformal sets" if held[label] else "no held-out AUC, calibrated probability or conformal sets"
+        weak = "; the calibrated probability rests on those few" if held[label] else ""
+        out.append(
+            f"only {held[label]} held-out lines are {label}, sets with a miss rate of {ALPHA:g} need {_fewest()}: "
+            f"{none}{weak}"
+        )
     if facts["cells_scored"] < 50:
         out.append(f"{facts['cells_scored']} cells: means and standard deviations of genes are uncertain")
     if agree["mean"] < 0.5:

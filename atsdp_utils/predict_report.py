@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from . import plots
+from . import config, paths, plots
 
 if TYPE_CHECKING:
     from .predict import Prediction
@@ -45,6 +46,10 @@ know it.</p>
 <p>Left: cells by score; 0.5 divides the two labels. Right: how far the networks differ on a cell (standard deviation).
 $agreement</p>
 $metrics
+<h2>Calibrated on cell lines</h2>
+<p>$calibrated</p>
+<div class="warning"><strong>This holds for cell lines, not for cells.</strong> Cells are no random draw from the lines,
+so neither the probability nor the rate is guaranteed for them. $evidence</div>
 <h2>Genes</h2>
 <img alt="Bars: genes of the bulk, measured by the file, used by the networks" src="$overlap">
 <p>$genes</p>
@@ -56,8 +61,8 @@ $metrics
 <li>It says which cells of <em>this file</em> look more like cell lines that $drug kills. Genes are standardised over
 the cells of the file, so a score depends on the company a cell was measured in: do not compare scores of two files, and
 expect both labels even in a file of one kind of cells.</li>
-<li>It is not a calibrated probability. Networks learned from $lines; on held-out lines their AUC is $held_out, but
-nothing guarantees that level on single cells, and 0.5 need not be the right cut.</li>
+<li>P(sensitive) is not a calibrated probability. Networks learned from $lines; on held-out lines their AUC is
+$held_out, but nothing guarantees that level on single cells, and 0.5 need not be the right cut.</li>
 <li>The deviation shows how far networks with different seeds differ. It does not show the error that they share.</li>
 <li>The direction itself can fail to carry over from lines to cells. A few cells of known response are the best check
 (<code>--labels</code>).</li>
@@ -97,7 +102,8 @@ def render(found: Prediction, y: np.ndarray | None) -> str:
         "drug": facts["drug"], "input": facts["input"], "cells": f"{facts['cells']:,}",
         "counts": ", ".join(f"{n:,} {label}" for label, n in zip(labels, count, strict=True)) + ".",
         "drawn": f" ({len(rows):,} cells drawn at random)" if len(rows) < facts["cells_scored"] else "",
-        "agreement": _agreement(found), "genes": _genes(facts), "held_out": f"{facts['held_out_auc']:.2f}",
+        "agreement": _agreement(found), "genes": _genes(facts), "held_out": _auc(facts),
+        "calibrated": _calibrated(found), "evidence": _evidence(found),
         "lines": f"{found.bulk_classes[1]} sensitive and {found.bulk_classes[0]} resistant lines",
     }  # fmt: skip
     fill = {k: html.escape(v) for k, v in fill.items()}
@@ -112,11 +118,11 @@ def render(found: Prediction, y: np.ndarray | None) -> str:
         f'<div class="warning"><strong>Before you use the scores</strong><ul>{warned}</ul></div>' if warned else ""
     )
     fill["unlike"] = _table(_unlike(found.unlike))
-    named = {k: f"{v:.3f}" for k, v in found.metrics.items() if k != "cells"}
+    named = {k: f"{found.metrics[k]:.3f}" for k in config.METRICS if y is not None}
     fill["metrics"] = "" if y is None else (
         f"<h2>Against your labels</h2><table>{_table(named)}</table><p>Over {found.metrics['cells']:,} labelled cells. "
         "Precision, recall and F1 are means of both classes weighted by their size, at a cut of 0.5. "
-        "Labels were used for this table alone.</p>")  # fmt: skip
+        "Labels were used for this table and the coverage below, for nothing else.</p>")  # fmt: skip
     plain = {k: v for k, v in facts.items() if k not in ("warnings", "metrics")}
     fill["facts"] = _table(
         {k.replace("_", " "): f"{v:.3f}" if isinstance(v, float) else str(v) for k, v in plain.items()}
@@ -136,6 +142,46 @@ def _agreement(found: Prediction) -> str:
         return "There is one network, so nothing to compare."
     return (f"The {len(found.members)} networks rank the cells with a mean correlation of {a['mean']:.2f} (lowest pair "
             f"{a['lowest']:.2f}) and give {a['same']:.0%} of the cells the same label.")  # fmt: skip
+
+
+def _calibrated(found: Prediction) -> str:
+    """What the held-out lines make of the scores."""
+    facts, p = found.facts, found.calibrated[~np.isnan(found.calibrated)]
+    lines = f"{facts['held_out_sensitive']} sensitive and {facts['held_out_resistant']} resistant lines"
+    if not len(p):
+        return f"Not possible: there are {lines} that no training saw, and both classes are needed."
+    low, middle, high = np.quantile(p, (0.05, 0.5, 0.95))
+    text = (f"{lines} that no training saw calibrate the score. The share of them with such a score that is sensitive "
+            f"(atsdp_p_calibrated) is {middle:.2f} for the median cell and between {low:.2f} and {high:.2f} for nine "
+            "cells of ten. ")  # fmt: skip
+    if found.sets is None:
+        return text + "They are too few for conformal sets (see the warnings)."
+    words = pd.Series(found.conformal[~np.isnan(found.p)])
+    shares = ", ".join(f"{n:.1%} {word}" for word, n in words.value_counts(normalize=True).items() if n)
+    return text + (f"The conformal set (atsdp_conformal) holds the labels that the lines do not rule out; of new lines "
+                   f"of either class it misses {facts['conformal_alpha']:.0%} at most on average. Sets of the cells: "
+                   f"{shares}.")  # fmt: skip
+
+
+def _evidence(found: Prediction) -> str:
+    """Coverage that was measured on cells: the person's, and those of the committed reference run."""
+    said, promised = "", 1 - found.facts["conformal_alpha"]
+    if "conformal_coverage" in found.metrics:
+        m = {k: f"{v:.0%}" for k, v in found.metrics.items() if k.startswith("conformal")}
+        said = (f"In your labelled cells the sets hold the true label of {m['conformal_coverage']} "
+                f"({m['conformal_coverage_sensitive']} of the sensitive, {m['conformal_coverage_resistant']} of the "
+                f"resistant cells), where lines are promised {promised:.0%}. ")  # fmt: skip
+    measured = paths.ROOT / "figures" / "embedded-quick" / "plus_coverage.csv"
+    if not measured.exists():
+        return said + "Notebook 12 of the book measures the coverage on real labelled sets."
+    table = pd.read_csv(measured).query("asked == 'cells'")
+    sets = ", ".join(f"{row.coverage:.0%} ({row.dataset})" for row in table.itertuples())
+    return f"{said}Notebook 12 of the book measured the coverage on real labelled sets; it was {sets}."
+
+
+def _auc(facts: dict) -> str:
+    auc = facts["held_out_auc"]
+    return "unknown, for they are of one class" if np.isnan(auc) else f"{auc:.2f}"
 
 
 def _genes(facts: dict) -> str:

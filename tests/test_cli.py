@@ -3,6 +3,7 @@
 import os
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import anndata
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 from scipy import sparse
 from typer.testing import CliRunner
 
-from atsdp_utils import cli, config, datasets, predict, predict_report, preprocess
+from atsdp_utils import cli, config, datasets, plus, predict, predict_report, preprocess
+from atsdp_utils.calibration import Calibration
 
 TINY = predict.Settings(
     members=2, max_genes=110, sample=60, chunk=16, jobs=1,
@@ -78,11 +80,64 @@ def test_scores_report_and_untouched_input(atsdp, counts, tmp_path):
     )
     assert (facts["cells"], facts["cells_scored"], facts["members"]) == (N, N - 1, 2)
     assert any("1 cells are zero" in w for w in facts["warnings"])
+    calibrated, sets = out.obs.atsdp_p_calibrated, out.obs.atsdp_conformal
+    assert np.isnan(calibrated.iloc[-1]) and sets.iloc[-1] == "not scored"
+    order = np.argsort(p.iloc[:-1])
+    assert (np.diff(calibrated.iloc[:-1].iloc[order]) >= 0).all() and calibrated.iloc[:-1].between(0, 1).all()
+    assert set(sets.iloc[:-1]) <= {"sensitive", "resistant", "both", "neither"} and facts["conformal_alpha"] == 0.1
+    assert facts["held_out_sensitive"] + facts["held_out_resistant"] == 161
+    held = [s in (label, "both") for s, label in zip(sets, out.obs.response, strict=True)][:-1]
+    assert facts["metrics"]["conformal_coverage"] == pytest.approx(np.mean(held))
     assert facts["metrics"]["cells"] == N - 1 and set(config.METRICS) < set(facts["metrics"])
     page = (tmp_path / "mine.atsdp.html").read_text()
     assert page.count("data:image/png;base64,") == 3
     assert not re.search(r"(src|href)=\"(?!data:)|https?://|@import|url\(", page)
     assert "PLX.4720" in page and "zero on every gene" in page and "Against your labels" in page
+    assert "This holds for cell lines, not for cells" in page and "In your labelled cells the sets hold" in page
+
+
+def prediction(resistant, sensitive, z):
+    """A finished prediction of cells with mean logits z (nan: not scored) by a model with such held-out lines."""
+    held, p = np.array([len(resistant), len(sensitive)]), plus.expit(np.array(z))
+    lines, y = np.array([*resistant, *sensitive], float), np.repeat([0, 1], held)
+    model = SimpleNamespace(calibration_=Calibration(lines, y)) if held.all() else None
+    calibrated, sets = predict.calibrate(model, held, p)
+    facts = dict.fromkeys(("genes_in_file", "genes_shared", "genes_in_bulk", "genes_used"), 100) | {
+        "drug": "D", "input": "mine", "gene_names": "", "gene_names_in": "", "gene_overlap": 1.0, "cells": len(p),
+        "held_out_auc": 0.8, "held_out_resistant": held[0], "held_out_sensitive": held[1],
+        "conformal_alpha": predict.ALPHA, "cells_scored": 99, "warnings": [],
+    }  # fmt: skip
+    unlike = dict.fromkeys(("mmd2", "mmd2_lines", "auc", "gene_shift"), 0.5)
+    layout = np.flatnonzero(~np.isnan(p)), np.zeros(((~np.isnan(p)).sum(), 2))
+    return predict.Prediction(np.stack([p, p]), p, calibrated, sets, np.array([90, 90]), facts, unlike, layout, {})
+
+
+def test_calibration_and_sets_by_hand():
+    # alpha 0.1: a set holds resistant if 1 + #{resistant lines >= z} > 13 / 10, sensitive if 1 + #{<= z} > 1.
+    apart = prediction(range(-12, 0), range(1, 10), [-5, -0.5, 0, 5, np.nan])
+    assert list(apart.columns.atsdp_conformal) == ["resistant", "neither", "neither", "sensitive", "not scored"]
+    np.testing.assert_allclose(apart.columns.atsdp_p_calibrated, [0, 0.25, 0.5, 1, np.nan])
+    mixed = prediction(range(-8, 4), range(1, 10), [-5, 2, 3.5, np.nan])
+    assert list(mixed.columns.atsdp_conformal) == ["resistant", "both", "sensitive", "not scored"]
+    np.testing.assert_allclose(mixed.columns.atsdp_p_calibrated, [0, 0.5, 0.75, np.nan])
+    mixed.metrics = predict.score(np.array([1, 0, 1, -1]), mixed)
+    asked = {k: v for k, v in mixed.metrics.items() if "conformal" in k}
+    assert list(asked.values()) == pytest.approx([2 / 3, 1 / 2, 1])
+    page = predict_report.render(mixed, np.array([1, 0, 1, -1]))
+    assert "true label of 67% (50% of the sensitive, 100% of the resistant cells), where lines are promised 90%" in page
+    assert "33.3% both" in page and not any("held-out" in w for w in predict.warnings(mixed))
+
+
+@pytest.mark.parametrize(("lines", "calibrated"), [(8, True), (0, False)])
+def test_too_few_held_out_lines_give_no_sets(lines, calibrated):
+    found = prediction(range(-12, 0), range(1, lines + 1), [-5, 5, np.nan])
+    assert found.columns.atsdp_conformal.isna().tolist() == [True, True, False]
+    assert found.columns.atsdp_p_calibrated.notna().tolist() == [calibrated, calibrated, False]
+    said = [w for w in predict.warnings(found) if w.startswith(f"only {lines} held-out lines are sensitive")]
+    assert len(said) == 1 and "need 9" in said[0] and "no " in said[0]
+    assert "conformal" not in "".join(predict.score(np.array([0, 1, -1]), found))
+    page = predict_report.render(found, None)
+    assert ("too few for conformal sets" if calibrated else "Not possible: there are 0 sensitive") in page
 
 
 def scores(folder, name="mine"):
