@@ -27,7 +27,10 @@ from .readers import CellFile, Genes, InputError
 
 SENSITIVE, RESISTANT, NOT_SCORED = "sensitive", "resistant", "not scored"
 #: Spellings of labels, lower case.
-SPELLINGS = {"1": 1, "true": 1, "1.0": 1, SENSITIVE: 1, "0": 0, "false": 0, "0.0": 0, RESISTANT: 0}
+SPELLINGS = (
+    dict.fromkeys(("1", "1.0", "true", SENSITIVE, "sens", "s", "responder"), 1)
+    | dict.fromkeys(("0", "0.0", "false", RESISTANT, "res", "r", "non-responder", "nonresponder"), 0)
+)  # fmt: skip
 #: Share of lines of each class that a conformal set may miss.
 ALPHA = 0.1
 #: Names of conformal sets, by whether resistant and sensitive are in them.
@@ -133,7 +136,7 @@ def _bare(name: str) -> str:
 
 
 def find_drug(name: str) -> str:
-    """The label table's spelling of a drug; PLX-4720, plx4720 and PLX.4720 are one.
+    """The label table's spelling of a drug; PLX-4720, plx4720 and PLX.4720 are one, Taxotere is docetaxel.
 
     Raises
     ------
@@ -141,8 +144,9 @@ def find_drug(name: str) -> str:
         If no drug is called so, with the names that come near.
     """
     known = {_bare(d): d for d in datasets.drugs()}
-    if _bare(name) in known:
-        return known[_bare(name)]
+    other = {_bare(s): d for d, synonyms in config.DRUG_SYNONYMS.items() for s in synonyms.split(",")}
+    if _bare(name) in known | other:
+        return (known | other)[_bare(name)]
     near = difflib.get_close_matches(_bare(name), known, n=4, cutoff=0.5)
     near += [k for k in known if _bare(name) and _bare(name) in k and k not in near]
     offer = f"Did you mean {', '.join(known[k] for k in near)}? " if near else ""
@@ -306,7 +310,9 @@ def read_labels(file: CellFile, column: str, scored: np.ndarray) -> np.ndarray:
     unknown = sorted(set(text[y.isna() & text.notna() & ~text.isin(["", "nan", "none", "na"])]))
     if unknown:
         found = ", ".join(unknown[:4])
-        raise InputError(f"--labels {column}: found {found}. Expected 1/0, True/False or sensitive/resistant.")
+        raise InputError(
+            f"--labels {column}: found {found}. Expected 1/0, True/False or sensitive/resistant; empty: no label."
+        )
     y = np.where(scored, y.fillna(-1).to_numpy(np.int8), -1)
     if len(set(y[y >= 0])) < 2:
         counts = f"{(y == 1).sum()} sensitive and {(y == 0).sum()} resistant"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +28,13 @@ MIN_SHARED = 100
 MAX_LOG = 30
 #: Bytes of a dense matrix beyond which a file is refused: it would not fit beside its own copies.
 MAX_DENSE = 3e9
+#: Names of columns (or rows) of a table that describe cells; no human or mouse gene is called so.
+ANNOTATION = re.compile(
+    r"(?i)response|labels?|sensitiv(e|ity)|condition|treatment|drug|dose|time_?point|batch|sample|donor|patient|group"
+    r"|phase|clusters?|seurat_clusters|leiden|louvain|orig[._]ident|cell[ _.]?(type|line|id|name)s?|barcodes?"
+    r"|n_?(count|gene|feature|umi)s?(_\w+)?|total_counts\w*|(pct|percent)[._]\w+|library_size|size_?factors?"
+    r"|(umap|tsne|pc)[ _]\d+"
+)
 FORMATS = "an .h5ad file, a 10x .h5 file, a 10x folder (matrix.mtx, features.tsv, barcodes.tsv), a .csv or .tsv (.gz)"
 
 
@@ -95,7 +103,23 @@ def read(path: Path, layer: str | None = None, labels: str | None = None) -> Cel
         raise InputError(f"{path}: {n_cells} cells x {n_genes} genes. Expected at least one of each.")
     if file.X.dtype.kind not in "biuf":
         raise InputError(f"{path}: values are of type {file.X.dtype}, expected numbers.")
+    _drop_missing_genes(file)
     return file
+
+
+def _drop_missing_genes(file: CellFile) -> None:
+    """Leave out genes that are missing (NaN) in every cell, which z-scoring makes of genes that do not vary."""
+    first = _dense(file.X[[0]]).ravel()
+    missing = np.flatnonzero(first != first)
+    missing = missing[np.isnan(_dense(file.X[:, missing])).all(0)] if len(missing) else missing
+    if 0 < len(missing) < len(first):
+        keep = np.setdiff1d(np.arange(len(first)), missing)
+        file.X, file.names = file.X[:, keep], {place: names[keep] for place, names in file.names.items()}
+        file.notes.append(f"{len(missing):,} genes missing (NaN) in every cell are left out")
+
+
+def _dense(X: sparse.csr_matrix | np.ndarray) -> np.ndarray:
+    return X.toarray() if sparse.issparse(X) else X
 
 
 def _kind(path: Path) -> str:
@@ -110,14 +134,17 @@ def _kind(path: Path) -> str:
         raise InputError(f"{path}: the file is empty (0 bytes). Was it copied completely?")
     if h5py.is_hdf5(path):
         with _hdf5(path) as f:
-            keys = set(f)
+            keys, ten_x = set(f), _ten_x_group(f)
         if {"obs", "var"} <= keys:
             return "h5ad"
-        if "matrix" in keys:
+        if ten_x:
             return "10x h5"
         raise InputError(f"{path}: HDF5 with {sorted(keys)[:6]}, neither h5ad (obs, var, X) nor 10x (group 'matrix').")
     name = path.name.lower().removesuffix(".gz")
     if name.endswith((".h5ad", ".h5")):
+        with open(path, "rb") as handle:
+            if handle.read(2) == b"\x1f\x8b":
+                raise InputError(f"{path}: HDF5 inside gzip, which cannot be read in place. Unpack it first (gunzip).")
         raise InputError(f"{path}: not HDF5, though named so: truncated or another format. Copy it again.")
     if name.endswith((".csv", ".tsv", ".txt", ".tab")):
         return "table"
@@ -156,34 +183,60 @@ def _read_h5ad(path: Path, layer: str | None) -> CellFile:
 
     with _hdf5(path) as f:
         layers = sorted(f["layers"]) if "layers" in f else []
+        others = [*layers, *(["raw"] if "raw/X" in f else [])]
         place, var = ("X", "var") if layer is None else (f"layers/{layer}", "var")
         if layer == "raw" and "raw" not in layers:
             place, var = "raw/X", "raw/var"
         if place not in f:
-            have = ", ".join([*layers, *(["raw"] if "raw/X" in f else [])]) or "none"
+            have = ", ".join(others) or "none"
             wanted = "no X" if layer is None else f"no layer {layer!r}"
             raise InputError(f"{path}: {wanted} in this file. Layers there: {have}. Choose one with --layer.")
         if hasattr(f[place], "shape") and f[place].size * f[place].dtype.itemsize > MAX_DENSE:
             size = f"{f[place].shape[0]:,} x {f[place].shape[1]:,}"
             raise InputError(f"{path}: a dense matrix of {size}. Store it sparse (scipy.sparse.csr_matrix) first.")
-        X, obs, genes = _csr(read_elem(f[place])), read_elem(f["obs"]), read_elem(f[var])
+        X, obs, genes = _csr(read_elem(f[place])), _frame(f, read_elem(f["obs"])), _frame(f, read_elem(f[var]))
         if X.ndim != 2 or X.shape != (len(obs), len(genes)):
             raise InputError(f"{path}: {place} has shape {X.shape}, expected {len(obs)} cells x {len(genes)} genes.")
     names = {"the index of var": genes.index.to_numpy(str)}
     for column in genes:
         if not pd.api.types.is_numeric_dtype(genes[column]):
             names[f"var[{column!r}]"] = genes[column].astype(str).to_numpy(str)
-    notes = [f"layers in the file: {', '.join(layers)}"] if layers and layer is None else []
+    notes = [f"also there, for --layer: {', '.join(others)}"] if others and layer is None else []
     return CellFile(path, "h5ad", X, names, obs, notes)
+
+
+def _frame(f, table) -> pd.DataFrame:
+    """Columns on cells or genes; anndata before 0.7 wrote a structured array, and the words of categories into uns."""
+    if isinstance(table, pd.DataFrame):
+        return table
+    frame = pd.DataFrame({k: table[k] for k in table.dtype.names})
+    for column in frame:
+        if table.dtype[column].kind in "SO":
+            frame[column] = [v.decode() if isinstance(v, bytes) else v for v in frame[column]]
+        elif f"uns/{column}_categories" in f:
+            words = f[f"uns/{column}_categories"].asstr()[:]
+            frame[column] = pd.Categorical.from_codes(frame[column], words)
+    return frame.set_index(table.dtype.names[0])
 
 
 def _read_10x_h5(path: Path) -> CellFile:
     with _hdf5(path) as f:
-        g = f["matrix"]
+        g = f[_ten_x_group(f)]
         shape, barcodes = tuple(int(n) for n in g["shape"][:]), g["barcodes"].asstr()[:]
         X = _csr(sparse.csr_matrix((g["data"][:], g["indices"][:], g["indptr"][:]), shape=shape[::-1]))
-        features = {k: g["features"][k].asstr()[:] for k in ("id", "name", "feature_type") if k in g["features"]}
+        places = {"id": "features/id", "name": "features/name", "feature_type": "features/feature_type"}
+        if "features" not in g:  # Cell Ranger 2
+            places = {"id": "genes", "name": "gene_names"}
+        features = {k: g[place].asstr()[:] for k, place in places.items() if place in g}
     return _ten_x(path, "10x h5", X, features, barcodes)
+
+
+def _ten_x_group(f) -> str | None:
+    """The group of a 10x file that holds the matrix: Cell Ranger 2 has one a genome, of which a human one is taken."""
+    if "matrix" in f:
+        return "matrix"
+    genomes = [k for k in f if hasattr(f[k], "keys") and {"barcodes", "gene_names"} <= set(f[k])]
+    return min(genomes, key=lambda k: k.lower().startswith(("mm", "grcm")), default=None)
 
 
 def _read_10x_folder(path: Path) -> CellFile:
@@ -232,66 +285,108 @@ def _ten_x(path: Path, kind: str, X, features: dict[str, np.ndarray], barcodes: 
 
 
 def _read_table(path: Path, labels: str | None) -> CellFile:
-    """Cells x genes or genes x cells; the side whose names are known genes is the genes' side."""
-    header, first, sep = _head(path)
-    text = {i for i, v in enumerate(first) if i == 0 or not _is_number(v)}
-    if _is_number(first[0]) and header[0].strip('"') and _known([header[0]]):
+    """Cells x genes or genes x cells; the side whose names are known genes is the genes' side.
+
+    Columns beside genes, and rows among genes, that hold words or are called like an annotation describe the cells.
+    """
+    header, names, sep, decimal = _outline(path)
+    in_columns, in_rows = _known_on_both_sides(header, names)
+    if not in_columns and not in_rows:
+        shown = f"columns {', '.join(header[1:4])} …, rows {', '.join(names[:3])} …"
+        raise InputError(f"{path}: no side holds known genes ({shown}). Expected symbols or Ensembl ids.")
+    beside = (
+        [i for i, n in enumerate(names, 1) if n == labels or ANNOTATION.fullmatch(n)] if in_rows > in_columns else []
+    )
+    first, *rows_beside = _lines(path, sep, [next(i for i in range(1, len(names) + 1) if i not in beside), *beside])
+    if len(header) == len(first) - 1:  # as R writes tables: no name above the row names
+        header = ["", *header]
+    if len(header) < 2 or any(len(line) != len(header) for line in (first, *rows_beside)):
+        found = f"{len(header)} fields in the header, {len(first)} below it"
+        raise InputError(f"{path}: {found}. Expected as many, two or more.")
+    text = {i for i, v in enumerate(first) if i == 0 or not _is_number(v, decimal)}
+    if _is_number(first[0], decimal) and header[0] and _known([header[0]]):
         text.discard(0)  # no column of names: the first header field is a gene
-    text |= {i for i, name in enumerate(header) if name == labels}
-    blocks, words = _blocks(path, sep, header, text)
+    text |= {i for i, name in enumerate(header) if name == labels or ANNOTATION.fullmatch(name)}
+    named = 0 in text and (labels is None or header[0] != labels)
+    blocks, words = _blocks(path, sep, header, text, beside, decimal)
     X = _csr(sparse.vstack(blocks)) if blocks else sparse.csr_matrix((0, 0))
     columns = np.array([name for i, name in enumerate(header) if i not in text], dtype=str)
-    rows = words[0].to_numpy(str) if 0 in text and len(words) else np.array([f"cell_{i}" for i in range(X.shape[0])])
-    in_columns, in_rows = _known_on_both_sides(columns, rows)
-    if not in_columns and not in_rows:
-        shown = f"columns {', '.join(columns[:3])} …, rows {', '.join(rows[:3])} …"
-        raise InputError(f"{path}: no side holds known genes ({shown}). Expected symbols or Ensembl ids.")
-    extra = words[[i for i in words if i != 0 or 0 not in text]].rename(columns=dict(enumerate(header)))
+    rows = words[0].to_numpy(str) if named and len(words) else np.array([f"cell_{i}" for i in range(X.shape[0])])
+    extra = words[[i for i in words if i != 0 or not named]].rename(columns=dict(enumerate(header)))
     if in_rows > in_columns:
-        note = f"genes in rows, cells in columns ({in_rows} of {len(rows)} row names are known genes)"
-        return CellFile(path, "table", _csr(X.T), {"the first column": rows}, pd.DataFrame(index=columns), [note])
-    note = f"cells in rows, genes in columns ({in_columns} of {len(columns)} column names are known genes)"
-    return CellFile(path, "table", X, {"the header": columns}, extra.set_axis(rows), [note])
+        notes = [f"genes in rows, cells in columns ({in_rows} of {len(rows)} row names are known genes)"]
+        obs = {line[0]: [v for i, v in enumerate(line) if i not in text] for line in rows_beside}
+        found = CellFile(path, "table", _csr(X.T), {"the first column": rows}, pd.DataFrame(obs, columns), notes)
+    else:
+        notes = [f"cells in rows, genes in columns ({in_columns} of {len(columns)} column names are known genes)"]
+        found = CellFile(path, "table", X, {"the header": columns}, extra.set_axis(rows), notes)
+    if len(found.obs.columns):
+        notes.append(f"not genes: {', '.join(found.obs.columns[:6])}" + (" …" if len(found.obs.columns) > 6 else ""))
+    return found
 
 
 def _open_text(path: Path):
     """Text of a file, gzipped or not, judged by its first bytes."""
     with open(path, "rb") as handle:
         zipped = handle.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rt", newline="") if zipped else open(path, newline="")
+    look = {"encoding": "utf-8-sig", "newline": ""}
+    return gzip.open(path, "rt", **look) if zipped else open(path, **look)
 
 
-def _head(path: Path) -> tuple[list[str], list[str], str]:
-    """Header, first row and separator of a delimited file."""
+@contextmanager
+def _as_text(path: Path) -> Iterator:
+    """An open text file; bytes that are no text become an :class:`InputError`."""
     try:
         with _open_text(path) as handle:
-            lines = [handle.readline(), handle.readline()]
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+            yield handle
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not readable as text ({_short(error)})") from error
-    if not lines[1].strip():
+
+
+def _outline(path: Path) -> tuple[list[str], list[str], str, str]:
+    """Header, first field of every row, separator and decimal mark (a comma only between semicolons)."""
+    with _as_text(path) as handle:
+        top = handle.readline()
+        sep = max("\t,;", key=top.count)
+        sep, names, decimal, empty = sep if sep in top else " ", [], ".", True
+        for line in handle:
+            empty = empty and not line.strip()
+            names.append(line.split(sep, 1)[0].strip().strip('"'))
+            if sep == ";" and decimal == "." and re.search(r"\d,\d", line):
+                decimal = ","
+    if empty:
         raise InputError(f"{path}: no row below the header. Expected names and numbers, one row a cell or a gene.")
-    sep = max("\t,;", key=lines[0].count)
-    header, first = (next(csv.reader([line.rstrip("\r\n")], delimiter=sep)) for line in lines)
-    if len(header) == len(first) - 1:  # as R writes tables: no name above the row names
-        header = ["", *header]
-    if len(header) != len(first) or len(header) < 2:
-        found = f"{len(header)} fields in the header, {len(first)} below it"
-        raise InputError(f"{path}: {found}. Expected as many, two or more.")
-    return header, first, sep
+    return _fields(top, sep), names, sep, decimal
 
 
-def _is_number(value: str) -> bool:
+def _fields(line: str, sep: str) -> list[str]:
+    return [v.strip() for v in next(csv.reader([line.rstrip("\r\n")], delimiter=sep))]
+
+
+def _lines(path: Path, sep: str, wanted: list[int]) -> list[list[str]]:
+    """Fields of some lines of a file, in the order asked."""
+    found = {}
+    with _as_text(path) as handle:
+        for i, line in enumerate(handle):
+            if i in wanted:
+                found[i] = _fields(line, sep)
+            if len(found) == len(wanted):
+                break
+    return [found[i] for i in wanted]
+
+
+def _is_number(value: str, decimal: str) -> bool:
     try:
-        float(value or "nan")
+        float(value.replace(decimal, ".") or "nan")
     except ValueError:
         return value in ("NA", "N/A", "null")
     return True
 
 
-def _blocks(path: Path, sep: str, header: list[str], text: set[int]) -> tuple[list[sparse.csr_matrix], pd.DataFrame]:
+def _blocks(
+    path: Path, sep: str, header: list[str], text: set[int], beside: list[int], decimal: str
+) -> tuple[list[sparse.csr_matrix], pd.DataFrame]:
     """Numbers as sparse blocks of rows, and the columns of words; read in pieces of some million values."""
-    import zlib
-
     names = list(range(len(header)))
     numbers = [i for i in names if i not in text]
     dtypes = {i: str if i in text else np.float32 for i in names}
@@ -299,8 +394,8 @@ def _blocks(path: Path, sep: str, header: list[str], text: set[int]) -> tuple[li
     try:
         with _open_text(path) as handle:
             pieces = pd.read_csv(
-                handle, sep=sep, header=None, skiprows=1, names=names, index_col=False, dtype=dtypes,
-                chunksize=max(1, 10_000_000 // len(names)), low_memory=False,
+                handle, sep=sep, header=None, skiprows=[0, *beside], names=names, index_col=False, dtype=dtypes,
+                decimal=decimal, chunksize=max(1, 10_000_000 // len(names)), low_memory=False,
             )  # fmt: skip
             for piece in pieces:
                 blocks.append(sparse.csr_matrix(piece[numbers].to_numpy(np.float32)))
@@ -335,16 +430,20 @@ class Genes:
     shared: int
 
 
-NAMINGS = ("human symbols", "human Ensembl ids", "mouse symbols", "mouse Ensembl ids")
+NAMINGS = (
+    "human symbols", "human Ensembl ids", "human symbols in lower case", "mouse symbols", "mouse Ensembl ids",
+)  # fmt: skip
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=len(NAMINGS))
 def dictionary(naming: str) -> dict[str, str]:
     """Names of one of :data:`NAMINGS` -> symbols in the bulk's spelling (it writes HLA.DRA for HLA-DRA)."""
     symbols = datasets.load_bulk().genes.tolist()
     spelling = {s.replace(".", "-"): s for s in symbols} | {s: s for s in symbols}
     if naming == "human symbols":
-        return spelling
+        return {name.upper(): s for name, s in spelling.items()} | spelling  # C1ORF112 for C1orf112
+    if naming == "human symbols in lower case":
+        return {name.lower(): s for name, s in spelling.items()}
     if naming == "human Ensembl ids":
         names = orthologs.symbols("human")
     else:
@@ -353,15 +452,21 @@ def dictionary(naming: str) -> dict[str, str]:
 
 
 def _plain(names: Iterable[str]) -> list[str]:
-    """Names without genome prefix (``GRCh38_``) and Ensembl version (``.12``)."""
-    out = [re.sub(r"^(GRCh38|GRCm3[89]|hg19|hg38|mm10|mm39)_+", "", str(n).strip()) for n in names]
-    return [re.sub(r"^(ENS[A-Z]*G\d{11})[._].*$", r"\1", n) for n in out]
+    """The Ensembl id in a name without its version, else the name without genome (``GRCh38_``) and id in ``(…)``."""
+    out = [re.sub(r"(?i)^(GRCh3[78]|GRCm3[89]|hg19|hg38|mm9|mm10|mm39)[^_]*_+", "", str(n).strip(' "')) for n in names]
+    out = [re.sub(r"(\s*\(\w+\)|\|\w+)$", "", re.sub(r"^.*?(ENS[A-Z]*G\d{11}).*$", r"\1", n)) for n in out]
+    return out
+
+
+def _translated(names: Iterable[str], naming: str) -> list[str]:
+    """Bulk genes of names, '' where there is none; ``TBCE-1`` and ``TBCE.1`` are how duplicates are made unique."""
+    table = dictionary(naming)
+    return [table.get(n) or table.get(re.sub(r"[.-]\d{1,2}$", "", n), "") for n in _plain(names)]
 
 
 def _known(names: Iterable[str], namings: Iterable[str] = NAMINGS) -> int:
     """How many bulk genes `names` name, in the naming that fits best."""
-    plain = set(_plain(names))
-    return max(len(plain & dictionary(naming).keys()) for naming in namings)
+    return max(len(set(_translated(names, naming)) - {""}) for naming in namings)
 
 
 def _known_on_both_sides(columns: np.ndarray, rows: np.ndarray) -> tuple[int, int]:
@@ -395,7 +500,7 @@ def recognise(file: CellFile, species: str | None = None) -> Genes:
         raise InputError(f"{found}, but {rival.shared:,} as {rival.naming}. If they are {other}: --species {other}.")
     hint = ""
     if all(n.isdigit() for n in first):
-        hint = " Numbers look like Entrez ids; translate them to symbols."
+        hint = " Numbers name no gene; if they are Entrez ids, translate them to symbols."
     elif _known(file.obs.index) >= MIN_SHARED:
         hint = " The names of the cells are genes: transpose the file."
     expected = (
@@ -407,10 +512,8 @@ def recognise(file: CellFile, species: str | None = None) -> Genes:
 def _best(file: CellFile, namings: list[str]) -> Genes:
     found: list[Genes] = []
     for place, names in file.names.items():
-        plain = _plain(names)
         for naming in namings:
-            table = dictionary(naming)
-            symbol = np.array([table.get(n, "") for n in plain], dtype=str)
+            symbol = np.array(_translated(names, naming), dtype=str)
             found.append(Genes(symbol, naming, place, len(set(symbol) - {""})))
             if found[-1].shared > 1000:  # no other reading can fit as well; spares opening the larger tables
                 return found[-1]

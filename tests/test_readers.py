@@ -80,6 +80,114 @@ def test_table_as_r_writes_it_with_a_column_of_words(tmp_path, counts, genes):
     np.testing.assert_array_equal(file.X.toarray(), counts)
 
 
+LABELS = ["sensitive", "resistant"] * 6
+
+
+def test_columns_called_like_annotations_are_no_genes(tmp_path, counts, genes):
+    frame = pd.DataFrame(counts, CELLS, genes).assign(n_counts=9999.5, response=[1, 0] * 6, cell_type="x", NOVEL1=3)
+    frame.to_csv(tmp_path / "a.csv")
+    for labels in (None, "response"):
+        file = readers.read(tmp_path / "a.csv", labels=labels)
+        assert list(file.names["the header"]) == [*genes, "NOVEL1"]
+        assert {k: list(v)[:2] for k, v in file.obs.items()} == {
+            "n_counts": ["9999.5"] * 2, "response": ["1", "0"], "cell_type": ["x"] * 2,
+        }  # fmt: skip
+        assert "not genes: n_counts, response, cell_type" in file.notes
+
+
+@pytest.mark.parametrize("labels", [LABELS, [1, 0] * 6])
+@pytest.mark.parametrize("row", [0, 70, 150])
+def test_a_row_of_labels_among_genes(tmp_path, counts, genes, labels, row):
+    lines = pd.DataFrame(counts, CELLS, genes).T.to_csv().splitlines()
+    lines.insert(row + 1, ",".join(["response", *map(str, labels)]))
+    (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
+    file = readers.read(tmp_path / "a.csv", labels="response")
+    assert list(file.obs.response) == [str(v) for v in labels] and list(file.obs.index) == CELLS
+    np.testing.assert_array_equal(file.X.toarray(), counts)
+    assert list(file.names["the first column"]) == genes
+
+
+@pytest.mark.parametrize("labels", [LABELS, [1, 0] * 6])
+def test_labels_where_names_of_cells_would_be(tmp_path, counts, genes, labels):
+    frame = pd.DataFrame(counts, pd.Index(labels, name="outcome"), genes)
+    frame.to_csv(tmp_path / "a.csv")
+    file = readers.read(tmp_path / "a.csv", labels="outcome")
+    assert list(file.obs.outcome) == [str(v) for v in labels] and file.obs.index.is_unique
+    np.testing.assert_array_equal(file.X.toarray(), counts)
+
+
+@pytest.mark.parametrize(
+    "dialect",
+    [{"sep": ";"}, {"sep": ";", "decimal": ","}, {"sep": " "}, {"encoding": "utf-8-sig"}, {"index_label": "cell"}],
+)
+def test_dialects_of_tables(tmp_path, counts, genes, dialect):
+    pd.DataFrame(counts / 4, CELLS, genes).to_csv(tmp_path / "a.csv", **dialect)
+    file = readers.read(tmp_path / "a.csv")
+    np.testing.assert_array_equal(file.X.toarray(), counts / 4)
+    assert list(file.obs.index) == CELLS and list(file.names["the header"]) == genes
+
+
+def test_genes_missing_in_every_cell_are_left_out(tmp_path, counts, genes):
+    for make in (np.asarray, sparse.csr_matrix):
+        scaled = (counts - 1.5).astype(np.float32)
+        scaled[:, [3, 5]] = np.nan
+        adata = anndata.AnnData(make(scaled), pd.DataFrame(index=CELLS), pd.DataFrame(index=genes))
+        adata.write_h5ad(tmp_path / "a.h5ad")
+        file = readers.read(tmp_path / "a.h5ad")
+        assert file.X.shape == (12, 148) and list(readers.recognise(file).symbol) == np.delete(genes, [3, 5]).tolist()
+        assert any("2 genes missing (NaN) in every cell" in note for note in file.notes)
+        assert readers.detect_values(file)[0] == "zscored"
+        scaled[0, 7] = np.nan  # missing in one cell: nobody but the person knows what it means
+        adata.X = make(scaled)
+        adata.write_h5ad(tmp_path / "a.h5ad")
+        with pytest.raises(InputError, match="1 values are missing"):
+            readers.detect_values(readers.read(tmp_path / "a.h5ad"))
+
+
+@pytest.mark.filterwarnings("ignore:Element")
+def test_files_of_old_anndata_versions(tmp_path, counts, genes):
+    obs = pd.DataFrame({"response": pd.Categorical(LABELS)}, CELLS)
+    with h5py.File(tmp_path / "0.6.h5ad", "w") as f:
+        codes = obs.response.cat.codes.to_numpy()
+        f["obs"] = np.array([*zip(CELLS, codes, strict=True)], [("index", "S9"), ("response", "i1")])
+        f["var"] = np.array([(g,) for g in genes], [("index", "S20")])
+        f["uns/response_categories"] = np.array(["resistant", "sensitive"], "S")
+        g, X = f.create_group("X"), sparse.csr_matrix(counts)
+        g.attrs["h5sparse_format"], g.attrs["h5sparse_shape"] = "csr", X.shape
+        g["data"], g["indices"], g["indptr"] = X.data, X.indices, X.indptr
+    X = sparse.csc_matrix(counts)
+    anndata.AnnData(X, obs, pd.DataFrame(index=genes)).write_h5ad(tmp_path / "0.7.h5ad")
+    with h5py.File(tmp_path / "0.7.h5ad", "r+") as f:
+        codes, words = (f[f"obs/response/{k}"][:] for k in ("codes", "categories"))
+        del f["obs/response"]
+        f["obs/response"], f["obs/__categories/response"] = codes, words
+        f["obs/response"].attrs["categories"] = f["obs/__categories/response"].ref
+        f["obs"].attrs["encoding-version"] = "0.1.0"
+    for name in ("0.6.h5ad", "0.7.h5ad"):
+        file = readers.read(tmp_path / name)
+        np.testing.assert_array_equal(file.X.toarray(), counts)
+        assert list(file.obs.response) == LABELS and list(file.obs.index) == CELLS
+        assert list(readers.recognise(file).symbol) == genes
+
+
+def test_ten_x_of_cell_ranger_2(tmp_path, counts, genes):
+    folder = write(tmp_path, "folder", counts, genes)
+    rows = [line.rsplit("\t", 1)[0] for line in (folder / "features.tsv").read_text().splitlines()]
+    (folder / "features.tsv").unlink()
+    (folder / "genes.tsv").write_text("\n".join(rows) + "\n")
+    X = sparse.csr_matrix(counts)
+    with h5py.File(tmp_path / "2.h5", "w") as f:
+        for genome, names in (("mm10", ["Trp53"] * len(genes)), ("hg19", genes)):
+            g = f.create_group(genome)
+            g["data"], g["indices"], g["indptr"], g["shape"] = X.data, X.indices, X.indptr, X.shape[::-1]
+            g["barcodes"], g["gene_names"] = np.array(CELLS, "S"), np.array(names, "S")
+            g["genes"] = np.array([f"x{i}" for i in range(len(genes))], "S")
+    for path in (folder, tmp_path / "2.h5"):
+        file = readers.read(path)
+        np.testing.assert_array_equal(file.X.toarray(), counts)
+        assert list(file.obs.index) == CELLS and list(readers.recognise(file).symbol) == genes
+
+
 def named(names, counts):
     return readers.CellFile(
         "x", "table", sparse.csr_matrix(counts), {"names": np.array(names)}, pd.DataFrame(index=CELLS)
@@ -93,6 +201,23 @@ def test_ensembl_ids_with_versions_and_prefixes_become_symbols(counts, genes):
         found = readers.recognise(named(names, counts))
         assert found.naming == "human Ensembl ids"
         assert list(found.symbol) == genes
+
+
+@pytest.mark.parametrize(
+    "spell",
+    ["hg19_{}", "GRCH38_{}", "GRCh38-2020-A_{}", "{}.1", "{}-2", " {}", "{} (7157)", "{}|7157", "{}_id", "id|{}"],
+)
+def test_spellings_of_genes(spell, counts, genes):
+    ids = {s: i for i, s in orthologs.symbols("human").items()}
+    names = [spell.replace("id", ids[g]).format(g) for g in genes]
+    assert list(readers.recognise(named(names, counts)).symbol) == genes
+
+
+def test_genes_in_another_case(counts, genes):
+    lower = readers.recognise(named([g.lower() for g in genes], counts))
+    assert (lower.naming, list(lower.symbol)) == ("human symbols in lower case", genes)
+    mixed = next(g for g in datasets.load_bulk().genes if g != g.upper())
+    assert readers.recognise(named([mixed.upper(), *genes[1:]], counts)).symbol[0] == mixed
 
 
 def test_hla_genes_are_found_under_their_official_spelling(counts, genes):
@@ -153,6 +278,7 @@ def bad_files(tmp_path, counts, genes):
     made = {
         "truncated.h5ad": good[: len(good) // 2],
         "text.h5ad": b"not hdf5",
+        "zipped.h5ad": gzip.compress(good),
         "empty.csv": b"",
         "header.csv": b"A1BG,ACTB\n",
         "cells.rds": b"RDX3",
@@ -176,6 +302,7 @@ def test_bad_files_are_explained(tmp_path, counts, genes):
         said[path.name] = str(caught.value)
         assert str(path) in said[path.name]
     assert "truncated" in said["truncated.h5ad"] and "truncated" in said["text.h5ad"]
+    assert "gunzip" in said["zipped.h5ad"]
     assert "0 bytes" in said["empty.csv"] and "no row below" in said["header.csv"]
     assert "not supported" in said["cells.rds"] and "not supported" in said["cells.pkl"]
     assert "matrix.mtx" in said["folder"] and "no such file" in said["absent.h5ad"]
@@ -186,6 +313,9 @@ def test_layers(tmp_path, counts, genes):
     adata = anndata.AnnData(np.full_like(counts, 0.5), var=pd.DataFrame(index=genes), layers={"counts": counts})
     adata.write_h5ad(tmp_path / "l.h5ad")
     np.testing.assert_array_equal(readers.read(tmp_path / "l.h5ad", layer="counts").X, counts)
+    adata.raw = adata.copy()
+    adata.write_h5ad(tmp_path / "raw.h5ad")
+    assert "also there, for --layer: counts, raw" in readers.read(tmp_path / "raw.h5ad").notes
     with pytest.raises(InputError, match="no layer 'raw_counts'.*Layers there: counts"):
         readers.read(tmp_path / "l.h5ad", layer="raw_counts")
     with pytest.raises(InputError, match="Leave --layer out"):
