@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
+import uuid
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -15,16 +15,23 @@ PACKAGE = Path(__file__).parent
 
 
 def write_atomically(path: Path, write: Callable[[str], object]) -> Path:
-    """Call ``write(temporary path)`` and rename: a reader never sees a partial file, a failed write leaves none."""
+    """Call ``write(temporary path)`` and rename: a reader never sees a partial file, a failed write leaves none.
+
+    `write` makes the file itself, so it gets the mode that the umask gives, as a file that others may read should.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=path.suffix, prefix=".part-")
-    os.close(handle)
+    temporary = path.with_name(f".part-{uuid.uuid4().hex}{path.suffix}")
     try:
-        write(temporary)
+        write(str(temporary))
         os.replace(temporary, path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return path
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write UTF-8 text by :func:`write_atomically`, without a change to its ends of lines."""
+    return write_atomically(path, lambda temporary: Path(temporary).write_bytes(text.encode()))
 
 
 def bf16() -> bool:
@@ -42,6 +49,15 @@ def code_version(*modules: str) -> str:
     for module in sorted(modules):
         digest.update(module.encode() + b"\0" + (PACKAGE / module).read_bytes())
     return digest.hexdigest()[:12] + ("-bf16" if bf16() else "")
+
+
+@cache
+def package_version() -> str:
+    """Hash of all sources of the package; what outputs are marked with. Needs no git and ignores dates."""
+    digest = hashlib.sha256()
+    for file in sorted(PACKAGE.rglob("*.py")):
+        digest.update(file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
 
 
 def key(*parts: object) -> str:

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cache import write_atomically
+from .cache import write_text
 from .checksums import sha256
 
 CHUNK = 1 << 16
@@ -145,7 +145,7 @@ def read_lock(lock: Path) -> dict[str, str]:
 
 def _record(lock: Path, name: str, digest: str) -> None:
     text = json.dumps({**read_lock(lock), name: digest}, indent=2, sort_keys=True) + "\n"
-    write_atomically(lock, lambda path: Path(path).write_text(text))
+    write_text(lock, text)
 
 
 @contextmanager

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+
+from .cache import write_atomically
 
 SENSITIVE, RESISTANT, UNLABELLED = "#0072B2", "#D55E00", "#999999"
 #: Colours of models, settings and series: what is left of Okabe-Ito once the classes have theirs.
@@ -81,14 +84,11 @@ def save_figure(fig, stem: Path) -> list[Path]:
     """
     import matplotlib.pyplot as plt
 
-    stem.parent.mkdir(parents=True, exist_ok=True)
     written = []
     for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None, "Creator": None})):
-        path, part = stem.with_name(stem.name + suffix), stem.with_name(f".{stem.name}.part{suffix}")
+        look = {"dpi": STYLE["savefig.dpi"], "bbox_inches": "tight", "pad_inches": 0.06, "metadata": metadata}
         with mpl.rc_context({k: STYLE[k] for k in ("svg.hashsalt", "svg.fonttype")}):
-            fig.savefig(part, dpi=STYLE["savefig.dpi"], bbox_inches="tight", pad_inches=0.06, metadata=metadata)
-        part.replace(path)
-        written.append(path)
+            written.append(write_atomically(stem.with_name(stem.name + suffix), partial(fig.savefig, **look)))
     plt.close(fig)
     return written
 

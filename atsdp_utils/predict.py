@@ -246,8 +246,7 @@ def _learn_and_score(drug, X, scored, kind, source, seed, settings: Settings, sa
     model.jobs = settings.jobs
     model.fit_transfer(seen, source)
     members, auc = member_scores(model, X, scaler, settings), held_out_auc(model, source)
-    written = json.dumps({"auc": auc, "seed": seed, "genes": len(source.genes)})
-    cache.write_atomically(_auc_file(drug), lambda part: Path(part).write_text(written))
+    cache.write_text(_auc_file(drug), json.dumps({"auc": auc, "seed": seed, "genes": len(source.genes)}))
     every, p = np.full((settings.members, len(scored)), np.nan), np.full(len(scored), np.nan)
     every[:, scored], p[scored] = members, expit(logit(members).mean(0))
     held = np.bincount(source.y[source.test_rows], minlength=2)

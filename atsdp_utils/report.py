@@ -12,18 +12,17 @@ import hashlib
 import io
 import json
 import math
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from atsdp_utils import config, paths
+from atsdp_utils import cache, config, paths
 
 TIDY = ("dataset", "metric", "mean", "std", "n", "ci_low", "ci_high", "tier", "protocol", "paper")
 TIDY_TABLES = ("table1", "table2", "table3", "table4")
@@ -31,24 +30,6 @@ PROTOCOLS = ("U", "S", "F", "")
 #: Inputs that are not single-cell sets of :mod:`atsdp_utils.config`, and their tier.
 OTHER_INPUTS = {"GDSC-bulk": "real", "PC9-erlotinib": "real", "paper": "reported"}
 REFERENCE = paths.ROOT / "figures" / "embedded-quick"
-
-
-@cache
-def code_version() -> str:
-    """Twelve hex digits over the package's sources; needs no git and ignores dates."""
-    digest = hashlib.sha256()
-    package = Path(__file__).parent
-    for file in sorted(package.rglob("*.py")):
-        digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()[:12]
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write `content` beside `path` and rename: a reader sees the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(content.encode() if isinstance(content, str) else content)
-    part.replace(path)
 
 
 def tier_of(name: str) -> str:
@@ -126,7 +107,8 @@ class Run:
         if name in TIDY_TABLES:
             check_tidy(df, name)
         # Six digits: more than any reader uses, fewer than the last bits in which processors differ.
-        write_atomically(self.folder / f"{name}.csv", df.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+        text = df.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        cache.write_text(self.folder / f"{name}.csv", text)
         self._record(name, [f"{name}.csv"], caption, datasets, protocol, seeds)
         return df
 
@@ -185,10 +167,10 @@ class Run:
             "profile": self.profile,
             "seeds": [int(s) for s in seeds],
             "inputs": {d: self._hashes[d] for d in datasets},
-            "code": code_version(),
+            "code": cache.package_version(),
             "wall_seconds": round(time.monotonic() - self._start, 1),
         }
-        write_atomically(self.fragment, json.dumps(self._outputs, indent=1, ensure_ascii=False) + "\n")
+        cache.write_text(self.fragment, json.dumps(self._outputs, indent=1, ensure_ascii=False) + "\n")
 
 
 def source_line(tiers: dict[str, str], protocol: str, profile: str) -> str:
@@ -198,7 +180,7 @@ def source_line(tiers: dict[str, str], protocol: str, profile: str) -> str:
     return f"Data: {data}" + (f" · protocol {protocol}" if protocol else "") + f" · profile {profile}"
 
 
-@cache
+@lru_cache
 def _describe(name: str, profile: str) -> dict[str, str]:
     """Name, tier, origin, shape and content hash of an input; loads it once a process."""
     from atsdp_utils import datasets
@@ -235,7 +217,7 @@ def manifest(data: str, profile: str) -> Path:
     if gone:
         raise FileNotFoundError(f"{folder}: {', '.join(gone)} recorded but missing; run 'make clean reproduce'")
     text = json.dumps({"run": f"{data}-{profile}", "outputs": dict(sorted(outputs.items()))}, indent=1)
-    write_atomically(folder / "manifest.json", text + "\n")
+    cache.write_text(folder / "manifest.json", text + "\n")
     return folder / "manifest.json"
 
 

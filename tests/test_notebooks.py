@@ -9,7 +9,7 @@ import time
 import nbformat
 import pytest
 
-from atsdp_utils import notebooks, paths, report
+from atsdp_utils import cache, notebooks, paths
 
 OPENING = "(nb-05)=\n# Title\n\nDoes it?\n\n**What you will learn.** x\n\n**Prerequisites.** y\n\n**Run time.** z"
 
@@ -144,4 +144,4 @@ def test_a_second_run_waits_for_the_lock(tmp_path):
 def test_report_and_notebooks_import_neither_torch_nor_scanpy():
     code = "import sys, atsdp_utils.notebooks, atsdp_utils.plots; print({'torch', 'scanpy'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
-    assert re.fullmatch("[0-9a-f]{12}", report.code_version())
+    assert re.fullmatch("[0-9a-f]{12}", cache.package_version())

@@ -3,6 +3,8 @@
 import hashlib
 import io
 import json
+import os
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from atsdp_utils import plots, report
+from atsdp_utils import cache, plots, report
 
 
 @pytest.fixture
@@ -35,7 +37,24 @@ def test_table_is_written_and_recorded(run):
     output = json.loads((run.folder / "manifest.json").read_text())["outputs"]["table3"]
     assert output["tiers"] == ["simulated"] and output["seeds"] == [0, 1] and output["protocol"] == "S"
     assert output["notebook"] == "05_cv_evaluation" and output["inputs"] == {"DATA1-sim": "ab" * 32}
-    assert output["code"] == report.code_version()
+    assert output["code"] == cache.package_version()
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
+def test_files_have_the_mode_of_the_umask_and_a_failed_write_leaves_none(tmp_path, umask, mode):
+    def fails(temporary):
+        Path(temporary).write_text("half")
+        raise OSError("full")
+
+    before = os.umask(umask)
+    try:
+        made = [cache.write_text(tmp_path / "a" / "t.csv", "new\r\n"), *plots.save_figure(plt.figure(), tmp_path / "f")]
+        with pytest.raises(OSError, match="full"):
+            cache.write_atomically(made[0], fails)
+    finally:
+        os.umask(before)
+    assert [p.stat().st_mode & 0o777 for p in made] == [mode] * 3
+    assert made[0].read_bytes() == b"new\r\n" and [p.name for p in made[0].parent.iterdir()] == ["t.csv"]
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CODE = """
 import hashlib
 import pandas as pd
-from atsdp_utils import grid, paths, report
+from atsdp_utils import cache, grid, paths
 from atsdp_utils.protocols import ATSDP, NO_TRANSFER, Task
 NAME = "SCC47-afatinib"
 tasks = [Task(NAME, "U", ATSDP, "smoke", seed=s) for s in range(3)]
@@ -39,7 +39,7 @@ results = grid.run(tasks, jobs=JOBS, label="chaos")
 rows = [(t.protocol, t.model, t.seed, t.repeat, float(r.p.mean()), hashlib.sha256(r.p.tobytes()).hexdigest())
         for t, r in zip(tasks, results)]
 table = pd.DataFrame(rows, columns=["protocol", "model", "seed", "repeat", "mean_p", "sha256"])
-report.write_atomically(paths.FIGURES / "chaos.csv", table.to_csv(index=False))
+cache.write_text(paths.FIGURES / "chaos.csv", table.to_csv(index=False))
 """
 Command = list[str]
 
