@@ -79,7 +79,9 @@ def predict(
     layer: Annotated[str | None, typer.Option(help="layer of an h5ad file, or 'raw'; default: X")] = None,
     values: Annotated[Values, typer.Option(help="what the values are")] = Values.auto,
     species: Annotated[Species | None, typer.Option(help="default: human")] = None,
-    labels: Annotated[str | None, typer.Option(help="column of obs with known responses, to score against")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="column of obs, or column or row of a table, with known responses")
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="report; default: <OUT>.html")] = None,
     seed: Annotated[int, typer.Option(min=0, help="fixes every draw")] = 0,
     members: Annotated[int, typer.Option(min=1, max=50, help="networks of the ensemble")] = 5,

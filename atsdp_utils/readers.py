@@ -294,10 +294,15 @@ def _read_table(path: Path, labels: str | None) -> CellFile:
     if not in_columns and not in_rows:
         shown = f"columns {', '.join(header[1:4])} …, rows {', '.join(names[:3])} …"
         raise InputError(f"{path}: no side holds known genes ({shown}). Expected symbols or Ensembl ids.")
-    beside = (
-        [i for i, n in enumerate(names, 1) if n == labels or ANNOTATION.fullmatch(n)] if in_rows > in_columns else []
-    )
-    first, *rows_beside = _lines(path, sep, [next(i for i in range(1, len(names) + 1) if i not in beside), *beside])
+    beside = [i for i, n in enumerate(names, 1) if _describes(n, labels)] if in_rows > in_columns else []
+    skipped, rest = [0, *beside], (i for i in range(1, len(names) + 1) if i not in beside)
+    at = next(rest)
+    (first,) = _lines(path, sep, [at])
+    if in_rows > in_columns and _describes(header[0], labels) and not any(_is_number(v, decimal) for v in first[1:]):
+        beside, header = [0, *beside], first  # labels stand above the names of the cells
+        skipped.append(at)
+        (first,) = _lines(path, sep, [next(rest)])
+    rows_beside = _lines(path, sep, beside)
     if len(header) == len(first) - 1:  # as R writes tables: no name above the row names
         header = ["", *header]
     if len(header) < 2 or any(len(line) != len(header) for line in (first, *rows_beside)):
@@ -306,9 +311,9 @@ def _read_table(path: Path, labels: str | None) -> CellFile:
     text = {i for i, v in enumerate(first) if i == 0 or not _is_number(v, decimal)}
     if _is_number(first[0], decimal) and header[0] and _known([header[0]]):
         text.discard(0)  # no column of names: the first header field is a gene
-    text |= {i for i, name in enumerate(header) if name == labels or ANNOTATION.fullmatch(name)}
+    text |= {i for i, name in enumerate(header) if _describes(name, labels)}
     named = 0 in text and (labels is None or header[0] != labels)
-    blocks, words = _blocks(path, sep, header, text, beside, decimal)
+    blocks, words = _blocks(path, sep, header, text, skipped, decimal)
     X = _csr(sparse.vstack(blocks)) if blocks else sparse.csr_matrix((0, 0))
     columns = np.array([name for i, name in enumerate(header) if i not in text], dtype=str)
     rows = words[0].to_numpy(str) if named and len(words) else np.array([f"cell_{i}" for i in range(X.shape[0])])
@@ -323,6 +328,11 @@ def _read_table(path: Path, labels: str | None) -> CellFile:
     if len(found.obs.columns):
         notes.append(f"not genes: {', '.join(found.obs.columns[:6])}" + (" …" if len(found.obs.columns) > 6 else ""))
     return found
+
+
+def _describes(name: str, labels: str | None) -> bool:
+    """Whether a column or row called so describes cells."""
+    return name == labels or ANNOTATION.fullmatch(name) is not None
 
 
 def _open_text(path: Path):
@@ -384,7 +394,7 @@ def _is_number(value: str, decimal: str) -> bool:
 
 
 def _blocks(
-    path: Path, sep: str, header: list[str], text: set[int], beside: list[int], decimal: str
+    path: Path, sep: str, header: list[str], text: set[int], skipped: list[int], decimal: str
 ) -> tuple[list[sparse.csr_matrix], pd.DataFrame]:
     """Numbers as sparse blocks of rows, and the columns of words; read in pieces of some million values."""
     names = list(range(len(header)))
@@ -394,7 +404,7 @@ def _blocks(
     try:
         with _open_text(path) as handle:
             pieces = pd.read_csv(
-                handle, sep=sep, header=None, skiprows=[0, *beside], names=names, index_col=False, dtype=dtypes,
+                handle, sep=sep, header=None, skiprows=skipped, names=names, index_col=False, dtype=dtypes,
                 decimal=decimal, chunksize=max(1, 10_000_000 // len(names)), low_memory=False,
             )  # fmt: skip
             for piece in pieces:

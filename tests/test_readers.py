@@ -96,7 +96,7 @@ def test_columns_called_like_annotations_are_no_genes(tmp_path, counts, genes):
 
 
 @pytest.mark.parametrize("labels", [LABELS, [1, 0] * 6])
-@pytest.mark.parametrize("row", [0, 70, 150])
+@pytest.mark.parametrize("row", [-1, 0, 70, 150])
 def test_a_row_of_labels_among_genes(tmp_path, counts, genes, labels, row):
     lines = pd.DataFrame(counts, CELLS, genes).T.to_csv().splitlines()
     lines.insert(row + 1, ",".join(["response", *map(str, labels)]))
