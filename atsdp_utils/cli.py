@@ -79,9 +79,7 @@ def predict(
     layer: Annotated[str | None, typer.Option(help="layer of an h5ad file, or 'raw'; default: X")] = None,
     values: Annotated[Values, typer.Option(help="what the values are")] = Values.auto,
     species: Annotated[Species | None, typer.Option(help="default: human")] = None,
-    labels: Annotated[
-        str | None, typer.Option(help="column of obs, or column or row of a table, with known responses")
-    ] = None,
+    labels: Annotated[str | None, typer.Option(help="known responses: column of obs, column or row of a table")] = None,
     report: Annotated[Path | None, typer.Option(help="report; default: <OUT>.html")] = None,
     seed: Annotated[int, typer.Option(min=0, help="fixes every draw")] = 0,
     members: Annotated[int, typer.Option(min=1, max=50, help="networks of the ensemble")] = 5,
