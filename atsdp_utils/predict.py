@@ -21,7 +21,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 from scipy import sparse
 
-from . import __version__, cache, config, datasets, grid, metrics, paths, predict_report, preprocess, readers
+from . import __version__, cache, config, datasets, embedding, grid, metrics, paths, predict_report, preprocess, readers
 from .plus import ATSDPPlus, expit, logit
 from .readers import CellFile, Genes, InputError
 
@@ -257,7 +257,7 @@ def _learn_and_score(drug, X, scored, kind, source, seed, settings: Settings, sa
         "held_out_sensitive": int(held[1]), "held_out_resistant": int(held[0]), "conformal_alpha": ALPHA,
         "model_hash": model_hash(source, seen, seed, settings),
     }  # fmt: skip
-    unlike, xy = unlikeness(source, seen, X, kind, seed), predict_report.layout(seen, seed)
+    unlike, xy = unlikeness(source, seen, X, kind, seed), embedding.umap(seen, seed)
     return Prediction(every, p, calibrated, sets, lines, facts, unlike, (np.flatnonzero(scored)[rows], xy), {})
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import random
 from string import Template
 from typing import TYPE_CHECKING
 
@@ -72,25 +71,6 @@ $held_out, but nothing guarantees that level on single cells, and 0.5 need not b
 <table>$facts</table>
 </body></html>
 """)
-
-
-def layout(X: np.ndarray, seed: int, neighbours: int = 15) -> np.ndarray:
-    """UMAP coordinates (n, 2) of standardised cells (n, genes), from their principal components.
-
-    igraph's implementation: umap-learn compiles itself anew in every process, for longer than the networks train.
-    """
-    import igraph
-    from sklearn.decomposition import PCA
-    from sklearn.neighbors import kneighbors_graph
-
-    n = len(X)
-    Z = PCA(min(30, n - 1, X.shape[1]), random_state=seed, svd_solver="randomized").fit_transform(X)
-    distance = kneighbors_graph(Z, min(neighbours, n - 1), mode="distance").tocoo()
-    graph = igraph.Graph(n, edges=np.column_stack([distance.row, distance.col]).tolist(), directed=True)
-    igraph.set_random_number_generator(random.Random(seed))
-    start = Z[:, :2] / max(Z[:, 0].std(), 1e-9) * 5
-    drawn = graph.layout_umap(dist=distance.data.tolist(), dim=2, seed=start.tolist(), epochs=100, min_dist=0.1)
-    return np.array(drawn.coords)
 
 
 def render(found: Prediction, y: np.ndarray | None) -> str:

@@ -12,7 +12,7 @@ import pytest
 from scipy import sparse
 from typer.testing import CliRunner
 
-from atsdp_utils import cli, config, datasets, plus, predict, predict_report, preprocess
+from atsdp_utils import cli, config, datasets, embedding, plus, predict, predict_report, preprocess
 from atsdp_utils.calibration import Calibration
 
 TINY = predict.Settings(
@@ -291,7 +291,7 @@ def test_streamed_moments_are_those_of_the_whole():
 def test_the_layout_keeps_two_groups_apart_and_repeats():
     X = np.random.default_rng(0).normal(size=(60, 20)).astype(np.float32)
     X[30:] += 4
-    xy = predict_report.layout(X, seed=0)
+    xy = embedding.umap(X, seed=0)
     within = [np.linalg.norm(part - part.mean(0), axis=1).mean() for part in (xy[:30], xy[30:])]
     assert np.linalg.norm(xy[:30].mean(0) - xy[30:].mean(0)) > 2 * max(within)
-    np.testing.assert_array_equal(xy, predict_report.layout(X, seed=0))
+    np.testing.assert_array_equal(xy, embedding.umap(X, seed=0))
