@@ -5,6 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 from bs4 import BeautifulSoup
+from docutils import nodes
+from docutils.core import publish_doctree
+from myst_parser.docutils_ import Parser
 
 from atsdp_utils import paths
 
@@ -16,7 +19,55 @@ def _extension(name: str):
     return module
 
 
-printed = _extension("print_version")
+links, printed = _extension("glossary_links"), _extension("print_version")
+
+# --- first uses of the glossary's terms -------------------------------------------------------------------------------
+
+TERMS = ("twin", "null twin", "AUC", "fold", "sensitive", "profile", "Holm's adjustment")
+
+
+def _linked(markdown: str) -> list[tuple[str, str]]:
+    """Text and address of every link to a term, after linking; the text of the page must stay as it was."""
+    options = {"myst_enable_extensions": ["dollarmath", "deflist"], "_disable_config": True}
+    tree = publish_doctree(markdown, parser=Parser(), settings_overrides=options)
+    before = tree.astext()
+    links.link_first_uses(tree, {term: f"glossary.html#{term}" for term in TERMS})
+    assert tree.astext() == before
+    found = [r for r in tree.findall(nodes.reference) if "term" in r["classes"]]
+    return [(r.astext(), r["refuri"].removeprefix("glossary.html#")) for r in found]
+
+
+@pytest.mark.parametrize(
+    ("markdown", "expected"),
+    [
+        ("A twin and a twin.", [("twin", "twin")]),
+        ("One paragraph.\n\n- a list with twins\n- and a twin", [("twins", "twin")]),
+        ("The null\ntwins, then the twins.", [("null\ntwins", "null twin"), ("twins", "twin")]),
+        ("The auc of all folds: an *AUC*.", [("auc", "AUC"), ("folds", "fold")]),
+        ("With Holm’s adjustment.", [("Holm’s adjustment", "Holm's adjustment")]),
+        ("An expression profile; the quick profile.", [("profile", "profile")]),
+        ("Twinned; twofold, two-fold, fold-wise; P(sensitive); profile_1.", []),
+        ("# A twin\n\n`twin` and ``a twin``, $twin$, [the twin](x.md), **Twin.** <b title='twin'>x</b>", []),
+        ("```python\ntwin = 1\n```\n\n$$\ntwin\n$$\n\n    twin", []),
+        ("| twin | AUC |\n|---|---|\n| a twin | 1 |", [("twin", "twin")]),
+        ("twin\n: the AUC of one", [("AUC", "AUC")]),
+    ],
+)
+def test_first_use_in_prose_is_linked(markdown, expected):
+    assert _linked(markdown) == expected
+
+
+def test_code_cells_and_their_outputs_are_left_alone():
+    cell = nodes.container("", nodes.paragraph("", "a twin"), classes=["cell"])
+    prose = nodes.paragraph("", "another twin")
+    links.link_first_uses(nodes.section("", cell, prose), {"twin": "glossary.html#twin"})
+    assert not list(cell.findall(nodes.reference)) and len(list(prose.findall(nodes.reference))) == 1
+
+
+def test_other_senses_still_occur():
+    text = " ".join(p.read_text() for p in (*paths.NOTEBOOKS.glob("*.ipynb"), *paths.BOOK.glob("*.md")))
+    assert [s for s in links.OTHER_SENSES if s not in text] == []
+
 
 # --- the print version ------------------------------------------------------------------------------------------------
 
