@@ -217,7 +217,8 @@ def for_reading(notebook, outputs: dict[str, dict]):
         if "solution" in tags(cell):
             cell.metadata["mystnb"] = {"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
         shown = cell.metadata.get("mystnb", {}).get("figure")
-        made = next((o for name, o in outputs.items() if f'"{name}"' in cell.source and len(o["files"]) == 2), None)
+        drawn = (o for name, o in outputs.items() if f'"{name}"' in cell.source and f"{name}.png" in o["files"])
+        made = next(drawn, None)
         if shown and made:
             tiers = {d: report.tier_of(d) for d in made["datasets"]}
             source = report.source_line(tiers, made["protocol"], made["profile"])

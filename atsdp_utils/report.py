@@ -156,8 +156,10 @@ class Run:
         for dataset in datasets:
             if dataset not in self._hashes:
                 self._hashes[dataset] = _describe(dataset, self.profile)["sha256"]
+        # A table and the figure drawn from it may share a name; the one written last describes both.
+        earlier = self._outputs.get(name, {}).get("files", [])
         self._outputs[name] = {
-            "files": files,
+            "files": [*(f for f in earlier if f not in files), *files],
             "notebook": self.notebook,
             "caption": caption,
             "tiers": sorted({tier_of(d) for d in datasets}),

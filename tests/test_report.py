@@ -115,6 +115,14 @@ def test_manifest_notices_a_missing_output(run):
         report.manifest("embedded", "smoke")
 
 
+def test_a_table_and_its_figure_may_share_a_name(run):
+    for _ in range(2):
+        run.table(_tidy(), "controls", caption="Numbers.", datasets=["DATA1-sim"])
+        run.figure(_figure(), "controls", caption="Picture.", datasets=["DATA1-sim"])
+    recorded = json.loads(run.fragment.read_text())["controls"]
+    assert sorted(recorded["files"]) == ["controls.csv", "controls.png", "controls.svg"]
+
+
 def test_summary_never_sets_a_twin_beside_the_papers_value(run):
     rows = pd.concat([_tidy(paper=0.9), _tidy(model="random forest", mean=0.8, paper=0.5)], ignore_index=True)
     run.table(rows, "table4", caption="")
