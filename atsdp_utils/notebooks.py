@@ -230,19 +230,35 @@ def for_reading(notebook, outputs: dict[str, dict]):
     return notebook
 
 
+def files_cell(outputs: dict[str, dict]):
+    """Cell that offers the tables and figures of a notebook, as its fragment of the manifest lists them."""
+    lines = []
+    for name, made in outputs.items():
+        caption = re.sub(r"([\\`*_$<>\[\]{}])", r"\\\1", made["caption"] or name)
+        lines.append(f"- {caption}: " + ", ".join(f"[{file}](../files/{file})" for file in made["files"]))
+    opening = "## Files of this chapter\n\nWhat this notebook wrote to `figures/{{RUN}}/` in this run.\n\n"
+    cell = nbformat.v4.new_markdown_cell(opening + "\n".join(lines))
+    cell["id"] = "files-of-this-chapter"
+    return cell
+
+
 def assemble(data: str, profile: str) -> Path:
-    """Lay out the book's sources under the run: pages of ``book/``, executed notebooks, tables of contents."""
-    root = paths.run_dir(data, profile)
+    """Lay out the book's sources under the run: pages of ``book/``, executed notebooks with their files, contents."""
+    root, figures = paths.run_dir(data, profile), paths.figures_dir(data, profile)
     book, executed = root / "book", root / "notebooks"
     shutil.rmtree(book, ignore_errors=True)
     shutil.copytree(paths.BOOK, book)
-    (book / "notebooks").mkdir()
+    for folder in ("notebooks", "files"):
+        (book / folder).mkdir()
     chapters = [source for source in numbered() if (executed / source.name).exists()]
     present = {source.stem[:2] for source in chapters}
     for source in chapters:
         fragment = root / "manifest" / f"{source.stem}.json"
         outputs = json.loads(fragment.read_text()) if fragment.exists() else {}
+        for file in (f for made in outputs.values() for f in made["files"]):
+            shutil.copy(figures / file, book / "files")
         read = for_reading(nbformat.read(executed / source.name, as_version=4), outputs)
+        read.cells += [files_cell(outputs)] if outputs else []
         for cell in read.cells:
             if cell.cell_type == "markdown":
                 cell.source = _substitute(cell.source, present, data, profile)

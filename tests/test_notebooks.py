@@ -1,6 +1,7 @@
 """The shape of notebooks, their running, the cleared copies and the assembly of the book."""
 
 import copy
+import json
 import re
 import subprocess
 import sys
@@ -105,6 +106,31 @@ def test_book_shows_parameters_once_and_names_the_data_in_captions():
     assert sum("DATA =" in c.source for c in cells) == 1
     captions = [c.metadata["mystnb"]["figure"]["caption"] for c in cells if "alt" in str(c.metadata)]
     assert captions == ["What. *Data: DATA1-sim (simulated) · protocol S · profile quick.*"]
+
+
+def test_book_offers_the_files_of_each_chapter(run_folders, monkeypatch):
+    monkeypatch.setattr(paths, "NOTEBOOKS", run_folders)
+    nbformat.write(_good(), run_folders / "05_shape.ipynb")
+    root, figures = paths.run_dir("embedded", "smoke"), paths.figures_dir("embedded", "smoke")
+    for folder in (root / "notebooks", root / "manifest", figures):
+        folder.mkdir(parents=True)
+    nbformat.write(_good(), root / "notebooks" / "05_shape.ipynb")
+    made = {"datasets": ["DATA1-sim"], "protocol": "S", "profile": "smoke"}
+    outputs = {
+        "table3": made | {"files": ["table3.csv"], "caption": "P(sensitive) at *0.5*"},
+        "fig2a": made | {"files": ["fig2a.csv", "fig2a.png"], "caption": ""},
+    }
+    (root / "manifest" / "05_shape.json").write_text(json.dumps(outputs))
+    for file in ("table3.csv", "fig2a.csv", "fig2a.png", "other.csv"):
+        (figures / file).write_text(file)
+    book = notebooks.assemble("embedded", "smoke")
+    last = nbformat.read(book / "notebooks" / "05_shape.ipynb", as_version=4).cells[-1].source
+    assert last.startswith("## Files of this chapter\n\nWhat this notebook wrote to `figures/embedded-smoke/`")
+    assert last.splitlines()[-2:] == [
+        r"- P(sensitive) at \*0.5\*: [table3.csv](../files/table3.csv)",
+        "- fig2a: [fig2a.csv](../files/fig2a.csv), [fig2a.png](../files/fig2a.png)",
+    ]
+    assert sorted(p.name for p in (book / "files").iterdir()) == ["fig2a.csv", "fig2a.png", "table3.csv"]
 
 
 def test_links_to_absent_chapters_become_text():
