@@ -16,6 +16,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from bs4 import BeautifulSoup
 
 from atsdp_utils import paths
 
@@ -42,18 +43,23 @@ def pages() -> list[Path]:
 
 
 class Page(HTMLParser):
-    """Links, images, resources and ids of a page."""
+    """Links, images, resources, articles and ids of a page, ids that come twice, and how many folds are closed."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.links, self.images, self.loaded, self.ids = [], [], [], set()
+        self.articles, self.repeated, self.closed = [], [], 0
         self.feed(path.read_text())
 
     def handle_starttag(self, tag, attributes):
         a = dict(attributes)
+        self.repeated += [a["id"]] if a.get("id") in self.ids else []
         self.ids.update(x for x in (a.get("id"), a.get("name") if tag == "a" else None) if x)
         if tag == "a" and a.get("href"):
             self.links.append(a["href"])
+        if tag == "article":
+            self.articles.append(a.get("id"))
+        self.closed += tag == "details" and "open" not in a
         if tag == "img":
             self.images.append((a.get("src", ""), a.get("alt")))
         if tag in ("script", "img", "iframe", "source") and a.get("src"):
@@ -93,6 +99,39 @@ def test_nothing_is_loaded_from_another_host(parsed):
 def test_images_say_what_they_show(parsed):
     mute = [(p.name, src) for p, page in parsed.items() for src, alt in page.images if not alt or "image" in src == alt]
     assert not mute
+
+
+@needs_book
+def test_print_version_holds_every_page_once(parsed):
+    side = BeautifulSoup((HTML / "index.html").read_text(), "html.parser").select("nav.bd-docs-nav a")
+    chapters = [a["href"].removesuffix(".html").replace("/", "-") for a in side]
+    page = parsed[HTML / "print.html"]
+    assert page.articles == ["index", *chapters[1:]] and len(chapters) > 15
+    assert page.repeated == [] and page.closed == 0
+    assert [x for x in page.links if x.startswith("../")] == []
+    assert "print.html" in parsed[HTML / "index.html"].links
+
+
+@needs_book
+def test_every_notebook_can_be_downloaded_with_its_tables_and_figures(parsed):
+    notebooks = [p for p in parsed if p.parent.name == "notebooks"]
+    assert notebooks
+    for path in notebooks:
+        links = parsed[path].links
+        fragment = json.loads((HTML.parent / "manifest" / f"{path.stem}.json").read_text())
+        written = {file for made in fragment.values() for file in made["files"]}
+        assert f"../_sources/notebooks/{path.stem}.ipynb" in links
+        assert written and written <= {x.rsplit("/", 1)[1] for x in links if "/_downloads/" in x}
+
+
+@needs_book
+def test_first_uses_of_terms_lead_to_the_glossary(parsed):
+    for path, page in parsed.items():
+        terms = [x for x in page.links if "glossary.html#term-" in x]
+        if path.parent.name == "notebooks":
+            assert terms, path.name
+        if path.name != "glossary.html":
+            assert len(terms) == len(set(terms)), path.name
 
 
 @needs_book
@@ -212,6 +251,59 @@ BROKEN_MATHS = "document.querySelectorAll('mjx-merror, mjx-container [data-mjx-e
 UNRENDERED = "[...document.querySelectorAll('.math')].filter(e => !e.querySelector('mjx-container')).length"
 BROKEN_IMAGES = "[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
 
+# Contrast as in WCAG 2.1 of every text that can be seen, folds opened, against the colours behind it. Text over a
+# picture is left out. Answers the number of texts, and a line for each kind that is too faint.
+CONTRAST = """(() => {
+  document.querySelectorAll('details').forEach(d => d.open = true);
+  document.head.insertAdjacentHTML('beforeend', '<style>* {transition: none !important}</style>');
+  const pixel = document.createElement('canvas').getContext('2d', {willReadFrequently: true}), known = new Map();
+  const colour = css => {
+    if (!known.has(css)) {
+      pixel.clearRect(0, 0, 1, 1); pixel.fillStyle = css; pixel.fillRect(0, 0, 1, 1);
+      known.set(css, [...pixel.getImageData(0, 0, 1, 1).data].map(x => x / 255));
+    }
+    return known.get(css);
+  };
+  const over = ([r, g, b, a], below) => [r, g, b].map((x, i) => a * x + (1 - a) * below[i]);
+  const light = rgb => rgb.map(x => x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, x, i) => sum + x * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = element => {
+    const layers = [];
+    for (let e = element; e; e = e.parentElement) {
+      const style = getComputedStyle(e);
+      if (style.backgroundImage !== 'none') return null;
+      layers.unshift(colour(style.backgroundColor));
+      if (layers[0][3] === 1) break;
+    }
+    return layers.reduce((below, layer) => over(layer, below), [1, 1, 1]);
+  };
+  const opacity = e => e ? getComputedStyle(e).opacity * opacity(e.parentElement) : 1;
+  const seen = text => {
+    const range = document.createRange(), e = text.parentElement;
+    range.selectNodeContents(text);
+    const {width, height} = range.getBoundingClientRect();
+    return text.data.trim() && width > 1 && height > 1 && !e.closest('svg, :disabled') &&
+      e.checkVisibility({opacityProperty: true, visibilityProperty: true});
+  };
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), faint = new Map();
+  let count = 0;
+  while (walker.nextNode()) {
+    const text = walker.currentNode, e = text.parentElement;
+    if (!seen(text)) continue;
+    const ground = behind(e), style = getComputedStyle(e), size = parseFloat(style.fontSize);
+    if (!ground) continue;
+    count += 1;
+    const [r, g, b, a] = colour(style.color), own = light(over([r, g, b, a * opacity(e)], ground));
+    const ratio = (Math.max(own, light(ground)) + 0.05) / (Math.min(own, light(ground)) + 0.05);
+    if (ratio < (size >= 24 || size >= 18.66 && style.fontWeight >= 700 ? 3 : 4.5)) {
+      const rgb = ground.map(x => Math.round(255 * x));
+      const kind = `${e.tagName}: ${style.color} on rgb(${rgb}), ${ratio.toFixed(2)}`;
+      faint.set(kind, faint.get(kind) || `${kind}, such as "${text.data.trim().slice(0, 30)}"`);
+    }
+  }
+  return {count, faint: [...faint.values()]};
+})()"""
+
 
 @needs_book
 @needs_browser
@@ -229,6 +321,58 @@ def test_pages_in_a_browser(site, browser, width):
             value = browser.evaluate(expression)
             found += [f"{path.name}: {value} × {name}"] if value else []
     assert not found, "\n".join(found)
+
+
+@needs_book
+@needs_browser
+@pytest.mark.slow
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_stands_out_from_what_is_behind_it(site, browser, theme):
+    faint = {}
+    for path in pages():
+        browser.open(f"{site}/{path.relative_to(HTML).as_posix()}", 1440)
+        if theme == "dark" and not browser.evaluate("!!document.querySelector('.theme-switch-button')"):
+            continue  # the print version is always light
+        browser.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
+        found = browser.evaluate(CONTRAST)
+        assert found["count"] > 20, path.name
+        faint |= {line: path.name for line in found["faint"]}
+    assert not faint, "\n".join(f"{name}: {line}" for line, name in faint.items())
+
+
+@needs_browser
+def test_contrast_is_measured(browser):
+    texts = {
+        "color: #777": 1,  # 4.48
+        "color: #767676": 0,  # 4.54
+        "color: #777; font-size: 24px": 0,
+        "color: #999; font-size: 24px": 1,
+        "color: #777; font: bold 19px serif": 0,
+        "color: #000; opacity: 0.5": 1,
+        "color: #fff; background: #fff; visibility: hidden": 0,
+        "color: #777; background: linear-gradient(red, blue)": 0,
+        "color: #000; background: rgb(0 0 0 / 0.6)": 1,
+    }
+    for style, expected in texts.items():
+        browser.open("data:text/html," + urllib.parse.quote(f'<body><p style="{style}">text</p></body>'), 1440)
+        assert len(browser.evaluate(CONTRAST)["faint"]) == expected, style
+    nested = '<body style="background: #000"><div style="color: #555"><b style="background: #fff">text</b> text</div>'
+    browser.open("data:text/html," + urllib.parse.quote(nested), 1440)
+    assert browser.evaluate(CONTRAST) == {
+        "count": 2,
+        "faint": ['DIV: rgb(85, 85, 85) on rgb(0,0,0), 2.82, such as "text"'],
+    }
+
+
+@needs_book
+@needs_browser
+@pytest.mark.slow
+def test_print_version_fits_on_paper(site, browser):
+    browser.open(f"{site}/print.html", 703)  # A4 less margins of 12 mm, at 96 dots an inch
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    wide = browser.evaluate(OVERFLOWING)
+    browser.call("Emulation.setEmulatedMedia", media="")
+    assert not wide
 
 
 @needs_book
