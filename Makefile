@@ -148,7 +148,7 @@ $(eval $(call needs,11,01 02 03 04 05 06 07 08 09 10 12))
 $(FIGURES)/manifest.json: $(EXECUTED)
 	@$(PY) -m atsdp_utils.report manifest $(DATA) $(PROFILE)
 
-$(RUN)/html/index.html: $(EXECUTED) $(FIGURES)/manifest.json $(shell find book -type f)
+$(RUN)/html/index.html: $(EXECUTED) $(FIGURES)/manifest.json $(shell find book -type f ! -path '*/__pycache__/*')
 	@$(PY) -m atsdp_utils.notebooks book $(DATA) $(PROFILE)
 
 book: install
