@@ -21,6 +21,7 @@ def umap(X: np.ndarray, seed: int = 0, neighbours: int = 15, components: int = 3
     distance = kneighbors_graph(Z, min(neighbours, n - 1), mode="distance").tocoo()
     graph = igraph.Graph(n, edges=np.column_stack([distance.row, distance.col]).tolist(), directed=True)
     igraph.set_random_number_generator(random.Random(seed))
-    start = Z[:, :2] / max(Z[:, 0].std(), 1e-9) * 5
-    drawn = graph.layout_umap(dist=distance.data.tolist(), dim=2, seed=start.tolist(), epochs=100, min_dist=0.1)
+    # A cell that starts far from all others would stay there: their pull fades with the distance.
+    start = 5 * np.clip(Z[:, :2] / max(Z[:, 0].std(), 1e-9), -2, 2)
+    drawn = graph.layout_umap(dist=distance.data.tolist(), dim=2, seed=start.tolist(), epochs=300, min_dist=0.1)
     return np.array(drawn.coords)
