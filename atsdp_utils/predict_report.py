@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from . import config, paths, plots
+from . import config, plots, report
 
 if TYPE_CHECKING:
     from .predict import Prediction
@@ -47,7 +47,7 @@ $agreement</p>
 $metrics
 <h2>Calibrated on cell lines</h2>
 <p>$calibrated</p>
-<div class="warning"><strong>This holds for cell lines, not for cells.</strong> Cells are no random draw from the lines,
+<div class="warning"><strong>Promised for cell lines, not for cells.</strong> Cells are no random draw from the lines,
 so neither the probability nor the rate is guaranteed for them. $evidence</div>
 <h2>Genes</h2>
 <img alt="Bars: genes of the bulk, measured by the file, used by the networks" src="$overlap">
@@ -151,12 +151,15 @@ def _evidence(found: Prediction) -> str:
         said = (f"In your labelled cells the sets hold the true label of {m['conformal_coverage']} "
                 f"({m['conformal_coverage_sensitive']} of the sensitive, {m['conformal_coverage_resistant']} of the "
                 f"resistant cells), where lines are promised {promised:.0%}. ")  # fmt: skip
-    measured = paths.ROOT / "figures" / "embedded-quick" / "plus_coverage.csv"
+    measured = report.REFERENCE / "plus_coverage.csv"
     if not measured.exists():
-        return said + "Notebook 12 of the book measures the coverage on real labelled sets."
-    table = pd.read_csv(measured).query("asked == 'cells'")
-    sets = ", ".join(f"{row.coverage:.0%} ({row.dataset})" for row in table.itertuples())
-    return f"{said}Notebook 12 of the book measured the coverage on real labelled sets; it was {sets}."
+        return said + "Notebook 12 of the book measures both on real labelled sets."
+    rows = {(row.dataset, row.asked): row for row in pd.read_csv(measured).itertuples()}
+    each = {
+        key: f"coverage {row.coverage:.0%}, calibration error {row.ece_calibrated:.2f}" for key, row in rows.items()
+    }
+    sets = "; ".join(f"{d}: {each[d, 'cells']} (lines: {each[d, 'lines']})" for d in dict.fromkeys(d for d, _ in rows))
+    return f"{said}Notebook 12 of the book measured both on real labelled sets. {sets}."
 
 
 def _auc(facts: dict) -> str:

@@ -93,7 +93,7 @@ def test_scores_report_and_untouched_input(atsdp, counts, tmp_path):
     assert page.count("data:image/png;base64,") == 3
     assert not re.search(r"(src|href)=\"(?!data:)|https?://|@import|url\(", page)
     assert "PLX.4720" in page and "zero on every gene" in page and "Against your labels" in page
-    assert "This holds for cell lines, not for cells" in page and "In your labelled cells the sets hold" in page
+    assert "Promised for cell lines, not for cells" in page and "In your labelled cells the sets hold" in page
 
 
 def prediction(resistant, sensitive, z):
@@ -112,7 +112,8 @@ def prediction(resistant, sensitive, z):
     return predict.Prediction(np.stack([p, p]), p, calibrated, sets, np.array([90, 90]), facts, unlike, layout, {})
 
 
-def test_calibration_and_sets_by_hand():
+def test_calibration_and_sets_by_hand(tmp_path, monkeypatch):
+    monkeypatch.setattr(predict_report.report, "REFERENCE", tmp_path)
     # alpha 0.1: a set holds resistant if 1 + #{resistant lines >= z} > 13 / 10, sensitive if 1 + #{<= z} > 1.
     apart = prediction(range(-12, 0), range(1, 10), [-5, -0.5, 0, 5, np.nan])
     assert list(apart.columns.atsdp_conformal) == ["resistant", "neither", "neither", "sensitive", "not scored"]
@@ -126,6 +127,11 @@ def test_calibration_and_sets_by_hand():
     page = predict_report.render(mixed, np.array([1, 0, 1, -1]))
     assert "true label of 67% (50% of the sensitive, 100% of the resistant cells), where lines are promised 90%" in page
     assert "33.3% both" in page and not any("held-out" in w for w in predict.warnings(mixed))
+    assert "Notebook 12 of the book measures both" in page
+    table = "dataset,asked,coverage,ece_calibrated\nA,lines,0.91,0.06\nA,cells,0.7,0.3\n"
+    (tmp_path / "plus_coverage.csv").write_text(table)
+    said = "A: coverage 70%, calibration error 0.30 (lines: coverage 91%, calibration error 0.06)."
+    assert said in predict_report.render(mixed, None)
 
 
 @pytest.mark.parametrize(("lines", "calibrated"), [(8, True), (0, False)])
