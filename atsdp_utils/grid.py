@@ -97,7 +97,7 @@ def _prepare_bulk(task: Task) -> None:
     protocols.build(task, protocols.spec_of(task)).start(0, protocols.bulk_side(task))
 
 
-def _bulk_stages(tasks: Iterable[Task]) -> list[Task]:
+def bulk_stages(tasks: Iterable[Task]) -> list[Task]:
     """One task for each distinct bulk stage among `tasks`: computed first, so that no two workers train the same."""
     stages: dict[tuple, Task] = {}
     for task in tasks:
@@ -133,7 +133,7 @@ def run(tasks: Sequence[Task], *, jobs: int = 1, backend: str = "loky", label: s
     keys = [protocols.key(t) for t in tasks]
     todo = {k: t for k, t in zip(keys, tasks, strict=True) if load(t, k) is None}
     if todo:
-        stages = _bulk_stages(todo.values())
+        stages = bulk_stages(todo.values())
         _all_done(_prepare_bulk, [(t,) for t in stages], jobs, backend, f"{label}: bulk stage")
         _all_done(_work, [(t, k) for k, t in todo.items()], jobs, backend, label)
     results = [load(t, k) for t, k in zip(tasks, keys, strict=True)]

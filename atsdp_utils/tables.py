@@ -220,17 +220,40 @@ def all_tables(data: str, profile: str) -> dict[str, list[Task]]:
     return alone | {name: make(data, profile) for name, make in lists.items()}
 
 
+def bulk_hours(tasks: list[Task], profile: str) -> tuple[int, float]:
+    """Bulk stages that trainings start from, and the hours of one worker for all of them, from ``figures/bench.csv``.
+
+    An autoencoder costs in proportion to its genes and is shared by predictors with the same genes, seed and sizes.
+    Hours are NaN for a profile that the benchmark does not time.
+    """
+    from . import bench, grid, paths, protocols
+
+    stages = grid.bulk_stages(tasks)
+    sizes = {t: protocols.architecture(protocols.spec_of(t), t.options) for t in stages}
+    autoencoders = {(t.dataset.replace("-null", ""), t.seed, a.encoder, a.bottleneck) for t, a in sizes.items()}
+    rows = bench.read(paths.FIGURES / "bench.csv")
+    rows = rows[rows.case == f"{profile} profile"].set_index("measure").value
+    if rows.empty:
+        return len(stages), float("nan")
+    cost = {stage: float(rows[f"{stage} cpu_seconds"]) for stage in ("autoencoder", "predictor")}
+    seconds = len(autoencoders) * cost["autoencoder"] + len(stages) * cost["predictor"]
+    return len(stages), seconds / 3600 * config.profile(profile).max_genes / bench.FULL.genes[-1]
+
+
 def main() -> None:
     """``python -m atsdp_utils.tables DATA PROFILE JOBS``: what a run would do, and how long on this machine."""
     from . import grid
 
     data, profile, jobs = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    plan = grid.plan(all_tables(data, profile))
+    tables = all_tables(data, profile)
+    plan = grid.plan(tables)
     plan["hours"] = plan.pop("hours_one_worker") / jobs
     print(plan.to_string(index=False, float_format=lambda v: f"{v:.2f}"))
     total, known = plan["hours"].sum(min_count=1), plan["hours"].notna().all()
     note = "" if known else "; tables without any measured training are not counted: run PROFILE=quick once"
     print(f"\n{plan.tasks.sum()} tasks, {plan.left.sum()} left, about {total:.2f} h with JOBS={jobs}{note}")
+    stages, hours = bulk_hours([t for tasks in tables.values() for t in tasks], profile)
+    print(f"Before them, at first: {stages} bulk stages, about {hours / jobs:.2f} h by figures/bench.csv")
 
 
 if __name__ == "__main__":
