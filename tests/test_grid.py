@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atsdp_utils import grid, paths, preprocess, protocols
+from atsdp_utils import bench, grid, paths, preprocess, protocols, tables
 from atsdp_utils.protocols import ATSDP, Task
 
 # Workers cannot import this file by name.
@@ -149,3 +149,15 @@ def test_a_profile_is_projected_from_another_by_what_was_measured_under_both():
     assert grid._guess(Task("A", "U", "kNN", "paper"), medians) == (3.0, False)
     assert np.isnan(grid._guess(Task("A", "S", "kNN", "smoke", folds=2), medians)[0])
     assert np.isnan(grid._guess(Task("A", "S", "SA", "paper", folds=2), medians)[0])
+
+
+def test_bulk_stages_share_autoencoders_in_the_projection(monkeypatch):
+    rows = [("bulk", "paper profile", f"{stage} cpu_seconds", value, "s")
+            for stage, value in (("autoencoder", "60"), ("predictor", "6"))]  # fmt: skip
+    monkeypatch.setattr(bench, "read", lambda path: pd.DataFrame(rows, columns=bench.COLUMNS))
+    setting = (("heads", 4),)
+    tasks = [Task("DATA1-sim", "U", ATSDP, "paper", s, seed=i) for i in (0, 1) for s in ((), setting)]
+    tasks += [Task("DATA1-null-sim", "U", ATSDP, "paper"), Task("DATA1-sim", "U", "Logistic", "paper")]
+    stages, hours = tables.bulk_hours(tasks, "paper")
+    assert (stages, round(3600 * hours)) == (4, 2 * 60 + 4 * 6)
+    assert np.isnan(tables.bulk_hours(tasks, "quick")[1])
