@@ -450,6 +450,7 @@ def _as_list(cases: pd.DataFrame) -> str:
 
 def _as_table(section: str, cases: pd.DataFrame) -> str:
     wide = cases.pivot_table(index="case", columns="measure", values="shown", aggfunc="first", sort=False)
+    wide = wide.T if len(wide.columns) > 6 else wide  # no wider than a page
     head = f"| {section} | " + " | ".join(m.replace("|", "\\|") for m in wide.columns) + " |"
     body = [f"| {case} | " + " | ".join(row) + " |" for case, *row in wide.itertuples()]
     return "\n".join([head, "|---" * (len(wide.columns) + 1) + "|", *body])

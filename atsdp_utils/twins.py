@@ -235,8 +235,9 @@ def make_twin(name: str, seed: int = TWIN_SEED, **dials: float) -> AnnData:
     adata = anndata.AnnData(
         sparse.csr_matrix(counts[:, keep].astype(np.float32)), table, var.loc[keep, ["ortholog", "planted"]]
     )
+    lines = "; ".join(f"{culture} from {', '.join(names)}" for culture, names in twin.lines.items())
     adata.uns = {
-        "origin": f"simulated twin of {spec.paper} ({twin.values}); real lines: {json.dumps(twin.lines)}",
+        "origin": f"simulated twin of {spec.paper} ({twin.values}); real lines: {lines}",
         "tier": "simulated",
         "truth": json.dumps({"dials": dial, "seed": seed, "drug": spec.drug}),
     }
