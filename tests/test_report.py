@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -157,3 +158,17 @@ def test_committed_tolerances_parse():
     tolerances = json.loads((report.REFERENCE / "tolerances.json").read_text())
     rules = [tolerances["default"], *tolerances["columns"].values()]
     assert all(r == "ignore" or set(r) == {"absolute", "relative"} for r in rules)
+
+
+def test_a_full_disk_is_called_so_whatever_the_writer_says(tmp_path, monkeypatch):
+    def fails(part):
+        Path(part).write_bytes(b"half")
+        raise RuntimeError("unexpected pos 562688 vs 562576")
+
+    with pytest.raises(RuntimeError, match="unexpected pos"):  # room is left: some other fault
+        cache.write_atomically(tmp_path / "a.pt", fails)
+    full = type(shutil.disk_usage(tmp_path))(1, 1, 0)
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: full)
+    with pytest.raises(OSError, match="No space left on device"):
+        cache.write_atomically(tmp_path / "a.pt", fails)
+    assert list(tmp_path.iterdir()) == []
