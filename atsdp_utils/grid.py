@@ -97,6 +97,11 @@ def _prepare_bulk(task: Task) -> None:
     protocols.build(task, protocols.spec_of(task)).start(0, protocols.bulk_side(task))
 
 
+def gene_space(task: Task) -> str:
+    """Name of the genes that a task's bulk stage sees: a null twin has those of its twin."""
+    return task.dataset.replace("-null", "")
+
+
 def bulk_stages(tasks: Iterable[Task]) -> list[Task]:
     """One task for each distinct bulk stage among `tasks`: computed first, so that no two workers train the same."""
     stages: dict[tuple, Task] = {}
@@ -106,8 +111,7 @@ def bulk_stages(tasks: Iterable[Task]) -> list[Task]:
             how = task.options.get("balance") if task.protocol in "UB" else None
             sizes = protocols.architecture(spec, task.options)
             cfg = protocols.training(spec, profile, task.options, bulk_balance=how)
-            genes = task.dataset.replace("-null", "")
-            stages.setdefault((genes, spec.drug, task.seed, sizes, cfg.noise, cfg.balance), task)
+            stages.setdefault((gene_space(task), spec.drug, task.seed, sizes, cfg.noise, cfg.balance), task)
     return list(stages.values())
 
 
@@ -178,7 +182,14 @@ def _indexed(function, index: int, arguments: tuple) -> int:
     return index
 
 
-def live_with(parent: int) -> None:
+def pool(jobs: int, **options):
+    """Worker processes that end with this one; `options` go to :class:`joblib.Parallel`, which it is."""
+    from joblib import Parallel
+
+    return Parallel(jobs, initializer=_live_with, initargs=(os.getpid(),), **options)
+
+
+def _live_with(parent: int) -> None:
     """First act of a worker: end when `parent` does. After a SIGKILL of it nobody else would tell the worker."""
 
     def watch() -> None:
@@ -191,18 +202,14 @@ def live_with(parent: int) -> None:
 
 def _loky(function, arguments: list[tuple], jobs: int) -> Iterator[int]:
     """Unordered results of a pool; a killed worker costs what was running, and the pool starts again."""
-    from joblib import Parallel, delayed
+    from joblib import delayed
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     left, restarts = dict(enumerate(arguments)), 0
     while left:
         try:
             calls = (delayed(_indexed)(function, i, a) for i, a in list(left.items()))
-            pool = Parallel(
-                jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs",
-                initializer=live_with, initargs=(os.getpid(),),
-            )  # fmt: skip
-            for i in pool(calls):
+            for i in pool(jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs")(calls):
                 del left[i]
                 restarts = 0
                 yield i
@@ -241,7 +248,7 @@ def plan(tables: dict[str, list[Task]]) -> pd.DataFrame:
     this profile took where both were measured; without any such pair it is NaN. `measured` is the share of the tasks
     left whose kind was measured on its own data set.
     """
-    medians = _timings().groupby(list(KIND)).seconds.median()
+    medians = _timings().groupby(list(KIND)).seconds.median().unstack("profile")
     rows, counted = [], set()
     for table, tasks in tables.items():
         for name in {t.dataset for t in tasks if t.protocol not in "BP"}:
@@ -275,30 +282,19 @@ def _timings() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*KIND, "seconds"])
 
 
-def _guess(task: Task, medians: pd.Series) -> tuple[float, bool]:
+def _guess(task: Task, medians: pd.DataFrame) -> tuple[float, bool]:
     """Projected seconds of a task, and whether its kind was measured on its own data set under its own profile.
 
-    `medians` holds seconds per training by :data:`KIND`.
+    `medians` holds seconds per training: rows are protocol, model and data set, columns profiles.
     """
-    trainings = max(1, task.folds)
-    same = medians[(medians.index.get_level_values("model") == task.model)
-                   & (medians.index.get_level_values("protocol") == task.protocol)]  # fmt: skip
-    here = same[same.index.get_level_values("profile") == task.profile]
-    on_set = here[here.index.get_level_values("dataset") == task.dataset]
-    if len(on_set) or len(here):
-        return float((on_set if len(on_set) else here).median()) * trainings, bool(len(on_set))
-    guesses = [seconds * _longer(medians, task, kind) for (*_, kind), seconds in same.items()]
-    return float(np.nanmedian(guesses)) * trainings if np.isfinite(guesses).any() else float("nan"), False
-
-
-def _longer(medians: pd.Series, task: Task, profile: str) -> float:
-    """Times longer that a training takes under the task's profile than under `profile`, of those measured under both.
-
-    Those of the same protocol decide where there are any.
-    """
-    wide = medians.unstack("profile")
-    if not {task.profile, profile} <= set(wide):
-        return float("nan")
-    ratio = (wide[task.profile] / wide[profile]).dropna()
-    own = ratio[ratio.index.get_level_values("protocol") == task.protocol]
-    return float((own if len(own) else ratio).median())
+    trainings, protocol = max(1, task.folds), medians.index.get_level_values("protocol")
+    same = medians[(protocol == task.protocol) & (medians.index.get_level_values("model") == task.model)]
+    if task.profile not in same:
+        return float("nan"), False
+    here = same[task.profile].dropna().droplevel(["protocol", "model"])
+    if len(here):
+        return float(here.get(task.dataset, here.median())) * trainings, task.dataset in here
+    ratios = medians.rdiv(medians[task.profile], axis=0)  # times longer than under each of the other profiles
+    own = ratios[protocol == task.protocol].median()
+    guesses = same.mul(own.fillna(ratios.median())).stack()
+    return float(guesses.median()) * trainings, False

@@ -7,7 +7,6 @@ logits), because P saturates near 0 and 1 and its gradients vanish there. Every 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -332,12 +331,10 @@ def explain_all(
     name: str, profile: str, seeds: Sequence[int], *, jobs: int = 1, randomised: bool = False
 ) -> list[Explained]:
     """:func:`explain` for several seeds, in parallel processes; the same result for any `jobs`."""
-    from joblib import Parallel, delayed
+    from joblib import delayed
 
     left = [s for s in seeds if not _stored(name, profile, s, randomised).exists()]
-    Parallel(max(1, min(jobs, len(left))), initializer=grid.live_with, initargs=(os.getpid(),))(
-        delayed(explain)(name, profile, s, randomised) for s in left
-    )
+    grid.pool(max(1, min(jobs, len(left))))(delayed(explain)(name, profile, s, randomised) for s in left)
     return [explain(name, profile, s, randomised) for s in seeds]
 
 

@@ -1,7 +1,7 @@
 """Embeddings and diffusion pseudotime (section 3.7), with scanpy imported inside functions.
 
-An AnnData made by :func:`neighbourhood` carries ``obsm['X_pca', 'X_umap', 'X_diffmap']`` and the neighbour graph; the
-other functions read them there.
+An AnnData made by :func:`neighbourhood` carries ``obsm['X_pca', 'X_diffmap']`` and the neighbour graph; the other
+functions read them there.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from scipy import stats as sps
-
-from . import embedding
 
 DIFFUSION_COMPONENTS = 10
 
@@ -39,7 +37,7 @@ def centre_groups(X: np.ndarray, group: np.ndarray) -> np.ndarray:
 
 
 def neighbourhood(X: np.ndarray, obs: pd.DataFrame, *, n_pcs: int, n_neighbors: int = 15, seed: int = 0):
-    """PCA, k-nearest-neighbour graph, UMAP and diffusion map of cells.
+    """PCA, k-nearest-neighbour graph and diffusion map of cells.
 
     Parameters
     ----------
@@ -61,7 +59,6 @@ def neighbourhood(X: np.ndarray, obs: pd.DataFrame, *, n_pcs: int, n_neighbors: 
     adata = anndata.AnnData(np.asarray(X, dtype=np.float32), obs=obs.reset_index(drop=True).rename(index=str))
     sc.pp.pca(adata, n_comps=n_pcs, random_state=seed)
     sc.pp.neighbors(adata, n_neighbors=n_neighbors, random_state=seed)
-    adata.obsm["X_umap"] = embedding.umap(adata.obsm["X_pca"], seed, n_neighbors)
     sc.tl.diffmap(adata, n_comps=DIFFUSION_COMPONENTS, random_state=seed)
     return adata
 

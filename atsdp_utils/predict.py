@@ -145,8 +145,8 @@ def find_drug(name: str) -> str:
     """
     known = {_bare(d): d for d in datasets.drugs()}
     other = {_bare(s): d for d, synonyms in config.DRUG_SYNONYMS.items() for s in synonyms.split(",")}
-    if _bare(name) in known | other:
-        return (known | other)[_bare(name)]
+    if found := (other | known).get(_bare(name)):
+        return found
     near = difflib.get_close_matches(_bare(name), known, n=4, cutoff=0.5)
     near += [k for k in known if _bare(name) and _bare(name) in k and k not in near]
     offer = f"Did you mean {', '.join(known[k] for k in near)}? " if near else ""
@@ -365,7 +365,7 @@ def dense_chunks(X: sparse.csr_matrix | np.ndarray, chunk: int) -> Iterator[np.n
     """Consecutive rows of X as dense float32 arrays of at most `chunk` rows."""
     for start in range(0, X.shape[0], chunk):
         part = X[start : start + chunk]
-        yield np.asarray(part.toarray() if sparse.issparse(part) else part, dtype=np.float32)
+        yield np.asarray(readers.dense(part), dtype=np.float32)
 
 
 def streaming_standardizer(X: sparse.csr_matrix | np.ndarray, chunk: int) -> preprocess.Standardizer:
@@ -386,7 +386,7 @@ class SideBySide(ATSDPPlus):
     def networks(self, X: np.ndarray, source: preprocess.Source) -> list:
         """Every member, trained side by side."""
         work = (delayed(_alone)(self.network, i, X, source) for i in range(self.members))
-        return Parallel(self.jobs, max_nbytes=None, initializer=grid.live_with, initargs=(os.getpid(),))(work)
+        return grid.pool(self.jobs, max_nbytes=None)(work)
 
 
 def _alone(work: Callable, *given):

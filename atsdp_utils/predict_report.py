@@ -98,11 +98,7 @@ def render(found: Prediction, y: np.ndarray | None) -> str:
         f'<div class="warning"><strong>Before you use the scores</strong><ul>{warned}</ul></div>' if warned else ""
     )
     fill["unlike"] = _table(_unlike(found.unlike))
-    named = {k: f"{found.metrics[k]:.3f}" for k in config.METRICS if y is not None}
-    fill["metrics"] = "" if y is None else (
-        f"<h2>Against your labels</h2><table>{_table(named)}</table><p>Over {found.metrics['cells']:,} labelled cells. "
-        "Precision, recall and F1 are means of both classes weighted by their size, at a cut of 0.5. "
-        "Labels were used for this table and the coverage below, for nothing else.</p>")  # fmt: skip
+    fill["metrics"] = "" if y is None else _against_labels(found.metrics)
     plain = {k: v for k, v in facts.items() if k not in ("warnings", "metrics")}
     fill["facts"] = _table(
         {k.replace("_", " "): f"{v:.3f}" if isinstance(v, float) else str(v) for k, v in plain.items()}
@@ -112,6 +108,13 @@ def render(found: Prediction, y: np.ndarray | None) -> str:
 
 def _table(rows: dict[str, str]) -> str:
     return "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in rows.items())
+
+
+def _against_labels(metrics: dict[str, float]) -> str:
+    named = {k: f"{metrics[k]:.3f}" for k in config.METRICS}
+    return (f"<h2>Against your labels</h2><table>{_table(named)}</table><p>Over {metrics['cells']:,} labelled cells. "
+            "Precision, recall and F1 are means of both classes weighted by their size, at a cut of 0.5. "
+            "Labels were used for this table and the coverage below, for nothing else.</p>")  # fmt: skip
 
 
 def _agreement(found: Prediction) -> str:

@@ -109,16 +109,17 @@ def read(path: Path, layer: str | None = None, labels: str | None = None) -> Cel
 
 def _drop_missing_genes(file: CellFile) -> None:
     """Leave out genes that are missing (NaN) in every cell, which z-scoring makes of genes that do not vary."""
-    first = _dense(file.X[[0]]).ravel()
+    first = dense(file.X[[0]]).ravel()
     missing = np.flatnonzero(first != first)
-    missing = missing[np.isnan(_dense(file.X[:, missing])).all(0)] if len(missing) else missing
+    missing = missing[np.isnan(dense(file.X[:, missing])).all(0)] if len(missing) else missing
     if 0 < len(missing) < len(first):
         keep = np.setdiff1d(np.arange(len(first)), missing)
         file.X, file.names = file.X[:, keep], {place: names[keep] for place, names in file.names.items()}
         file.notes.append(f"{len(missing):,} genes missing (NaN) in every cell are left out")
 
 
-def _dense(X: sparse.csr_matrix | np.ndarray) -> np.ndarray:
+def dense(X: sparse.csr_matrix | np.ndarray) -> np.ndarray:
+    """The values without holes; an array is returned as it is."""
     return X.toarray() if sparse.issparse(X) else X
 
 
@@ -464,8 +465,7 @@ def dictionary(naming: str) -> dict[str, str]:
 def _plain(names: Iterable[str]) -> list[str]:
     """The Ensembl id in a name without its version, else the name without genome (``GRCh38_``) and id in ``(…)``."""
     out = [re.sub(r"(?i)^(GRCh3[78]|GRCm3[89]|hg19|hg38|mm9|mm10|mm39)[^_]*_+", "", str(n).strip(' "')) for n in names]
-    out = [re.sub(r"(\s*\(\w+\)|\|\w+)$", "", re.sub(r"^.*?(ENS[A-Z]*G\d{11}).*$", r"\1", n)) for n in out]
-    return out
+    return [re.sub(r"(\s*\(\w+\)|\|\w+)$", "", re.sub(r"^.*?(ENS[A-Z]*G\d{11}).*$", r"\1", n)) for n in out]
 
 
 def _translated(names: Iterable[str], naming: str) -> list[str]:

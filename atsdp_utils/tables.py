@@ -230,7 +230,7 @@ def bulk_hours(tasks: list[Task], profile: str) -> tuple[int, float]:
 
     stages = grid.bulk_stages(tasks)
     sizes = {t: protocols.architecture(protocols.spec_of(t), t.options) for t in stages}
-    autoencoders = {(t.dataset.replace("-null", ""), t.seed, a.encoder, a.bottleneck) for t, a in sizes.items()}
+    autoencoders = {(grid.gene_space(t), t.seed, a.encoder, a.bottleneck) for t, a in sizes.items()}
     rows = bench.read(paths.FIGURES / "bench.csv")
     rows = rows[rows.case == f"{profile} profile"].set_index("measure").value
     if rows.empty:

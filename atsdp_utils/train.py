@@ -62,12 +62,12 @@ def _split(n: int, share: float, seed: int, y: np.ndarray | None = None) -> tupl
 
 def _fit(
     module: nn.Module, parameters: list[nn.Parameter], epoch: Callable[[], Iterator[tuple[Tensor, dict]]],
-    validate: Callable[[], float] | None, *, epochs: int, cfg: Training, patience: int | None = None,
+    validate: Callable[[], float] | None, *, epochs: int, cfg: Training,
 ) -> History:  # fmt: skip
     """Minimise what `epoch` yields (loss and named terms per step).
 
-    Without `validate` all epochs run; with it, `patience` epochs (by default those of `cfg`) without improvement end
-    the stage and the weights of the best epoch are restored.
+    Without `validate` all epochs run; with it, `patience` epochs without improvement end the stage and the weights of
+    the best epoch are restored.
     """
     optimiser = torch.optim.AdamW(parameters, lr=cfg.learning_rate, weight_decay=cfg.weight_decay, fused=True)
     history, best, waited = [], (np.inf, None), 0
@@ -90,7 +90,7 @@ def _fit(
             best, waited = (row["validation"], copy.deepcopy(module.state_dict())), 0
         else:
             waited += 1
-            if waited >= (cfg.patience if patience is None else patience):
+            if waited >= cfg.patience:
                 break
     if best[1] is not None:
         module.load_state_dict(best[1])
@@ -383,7 +383,8 @@ def fine_tune(
             return nn.functional.cross_entropy(net(x_val), y_val, class_weight).item()
 
     parameters = [*net.target.parameters(), *net.predictor.parameters()]
-    history = _fit(net, parameters, epoch, validate, epochs=cfg.epochs_tune, cfg=cfg, patience=cfg.patience_tune)
+    own = replace(cfg, patience=cfg.patience_tune)
+    history = _fit(net, parameters, epoch, validate, epochs=cfg.epochs_tune, cfg=own)
     return net, history
 
 

@@ -142,7 +142,7 @@ def test_a_profile_is_projected_from_another_by_what_was_measured_under_both():
         ("S", "Logistic", "A", "quick"): 2.0, ("S", "Logistic", "A", "paper"): 6.0,
         ("S", "kNN", "A", "quick"): 1.0, ("U", "kNN", "A", "quick"): 1.0,
     }  # fmt: skip
-    medians = pd.Series(measured).rename_axis(list(grid.KIND))
+    medians = pd.Series(measured).rename_axis(list(grid.KIND)).unstack("profile")
     assert grid._guess(Task("A", "S", "Logistic", "paper", folds=10), medians) == (60.0, True)
     assert grid._guess(Task("B", "S", "Logistic", "paper", folds=10), medians) == (60.0, False)
     assert grid._guess(Task("A", "S", "kNN", "paper", folds=10), medians) == (30.0, False)  # three times longer
