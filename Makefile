@@ -97,9 +97,9 @@ $(INSTALLED):
 doctor: install
 	@$(PY) -m atsdp_utils.doctor
 
-# At smoke a notebook is start-up more than training: several at once, one worker each, end sooner than one at a time.
-AT_ONCE := $(if $(filter smoke,$(PROFILE)),$(JOBS),1)
-WORKERS := $(if $(filter smoke,$(PROFILE)),1,$(JOBS))
+# With all trainings done a notebook keeps one core busy: several at once, in memory for at most four.
+AT_ONCE := $(if $(filter 1 2 3,$(JOBS)),$(JOBS),4)
+WORKERS := $(shell echo $$(( ($(JOBS) + $(AT_ONCE) - 1) / $(AT_ONCE) )))
 
 # --- one run --------------------------------------------------------------------------------------------------------
 reproduce: install
@@ -122,27 +122,21 @@ $(RUN)/inputs: FORCE
 	@mkdir -p $(@D) && find atsdp_utils data -type f ! -path '*/__pycache__/*' ! -name '.*' ! -name '*.md' | \
 	  LC_ALL=C sort | xargs cksum > $@.new && { cmp -s $@.new $@ && rm $@.new || mv $@.new $@; }
 
-$(RUN)/notebooks/%.ipynb: notebooks/%.ipynb $(RUN)/parameters $(RUN)/inputs
+# Every training of every notebook first, in one pool; notebooks then find them in the cache.
+$(RUN)/trainings: $(RUN)/parameters $(RUN)/inputs
+	@$(PY) -m atsdp_utils.tables train $(DATA) $(PROFILE) $(JOBS) $(BACKEND) $(notdir $(basename $(SOURCES)))
+	@touch $@
+
+$(RUN)/notebooks/%.ipynb: notebooks/%.ipynb $(RUN)/parameters $(RUN)/inputs $(RUN)/trainings
 	@$(PY) -m atsdp_utils.notebooks run $< $@ $(DATA) $(PROFILE) $(WORKERS) $(BACKEND)
 
-# Which notebook reads what another one writes. A line counts only where both notebooks are there.
+# Which notebook reads tables that others write. A line counts only where all of them are there.
 nb = $(filter $(RUN)/notebooks/$(1)_%,$(EXECUTED))
 define needs
 ifneq ($(call nb,$(1)),)
 $(call nb,$(1)): $(foreach n,$(2),$(call nb,$(n)))
 endif
 endef
-$(eval $(call needs,02,01))
-$(eval $(call needs,03,01 02))
-$(eval $(call needs,04,02 03))
-$(eval $(call needs,05,02 03))
-$(eval $(call needs,06,02 03))
-$(eval $(call needs,07,05))
-$(eval $(call needs,08,02 03))
-$(eval $(call needs,09,02 03))
-$(eval $(call needs,10,02 03))
-$(eval $(call needs,12,04))
-$(eval $(call needs,13,02))
 $(eval $(call needs,11,01 02 03 04 05 06 07 08 09 10 12))
 
 $(FIGURES)/manifest.json: $(EXECUTED)
@@ -166,7 +160,7 @@ else
 endif
 
 plan: install
-	@$(PY) -m atsdp_utils.tables $(DATA) $(PROFILE) $(JOBS)
+	@$(PY) -m atsdp_utils.tables plan $(DATA) $(PROFILE) $(JOBS)
 
 bench: install
 	@$(PY) -m atsdp_utils.bench $(JOBS)

@@ -63,8 +63,7 @@ PAPER_EPOCHS = 500
 class Training:
     """What the paper leaves open (ambiguity 25): conventional values, fixed before any single cell was scored.
 
-    `epochs_*` are upper bounds; `patience` epochs without a better validation loss end a stage, `patience_tune` end
-    supervised fine-tuning, which is repeated for every fold and setting.
+    `epochs_*` are upper bounds; `patience` epochs without a better validation loss end a stage.
     """
 
     noise: float = 0.2
@@ -76,7 +75,6 @@ class Training:
     epochs_transfer: int = 40
     epochs_tune: int = 30
     patience: int = 10
-    patience_tune: int = 10
     omega: float = 0.25
     theta: float = 0.1
     balance: str = "smote"
@@ -108,20 +106,18 @@ PROFILES: dict[str, Profile] = {
     "smoke": Profile(
         "smoke", seeds=2, seeds_ablation=2, folds=2, folds_table3=2, repeats=1, repeats_table4=1,
         max_genes=150, max_cells=90, permutations=50, heads=(0, 8),
-        training=Training(epochs_dae=2, epochs_predictor=2, epochs_transfer=2, epochs_tune=2, patience=2,
-                          patience_tune=2),
+        training=Training(epochs_dae=2, epochs_predictor=2, epochs_transfer=2, epochs_tune=2, patience=2),
     ),
     "quick": Profile(
         "quick", seeds=5, seeds_ablation=3, folds=5, folds_table3=10, repeats=1, repeats_table4=1,
         max_genes=1000, max_cells=None, permutations=1000,
-        training=Training(epochs_dae=60, epochs_predictor=40, epochs_transfer=30, epochs_tune=20, patience=8,
-                          patience_tune=4),
+        training=Training(epochs_dae=40, epochs_predictor=40, epochs_transfer=30, epochs_tune=20, patience=4),
     ),
     "paper": Profile(
         "paper", seeds=20, seeds_ablation=10, folds=10, folds_table3=10, repeats=10, repeats_table4=2,
         max_genes=6163, max_cells=None, permutations=1000,
         training=Training(epochs_dae=PAPER_EPOCHS, epochs_predictor=PAPER_EPOCHS, epochs_transfer=PAPER_EPOCHS,
-                          epochs_tune=PAPER_EPOCHS, patience=10, patience_tune=10),
+                          epochs_tune=PAPER_EPOCHS, patience=10),
     ),
 }  # fmt: skip
 

@@ -132,8 +132,11 @@ def run(tasks: Sequence[Task], *, jobs: int = 1, backend: str = "loky", label: s
     RuntimeError
         If workers keep dying (for example, memory runs out); what was finished is kept.
     """
-    for name in {t.dataset for t in tasks if t.protocol not in "BP"}:
-        preprocess.prepare(name)
+    names = sorted({t.dataset for t in tasks if t.protocol not in "BP"})
+    unprepared = [(name,) for name in names if not preprocess.is_prepared(name)]
+    _all_done(preprocess.prepare, unprepared, jobs, backend, f"{label}: data sets")
+    for name in names:
+        preprocess.prepare(name)  # reads it; a damaged one is made again
     keys = [protocols.key(t) for t in tasks]
     todo = {k: t for k, t in zip(keys, tasks, strict=True) if load(t, k) is None}
     if todo:
@@ -150,7 +153,12 @@ def run(tasks: Sequence[Task], *, jobs: int = 1, backend: str = "loky", label: s
 def _all_done(function, arguments: list[tuple], jobs: int, backend: str, label: str) -> None:
     if not arguments:
         return
-    with _log() as log, tqdm(total=len(arguments), desc=label, unit="task", mininterval=2, file=log, ncols=78) as bar:
+    with (
+        _log() as log,
+        tqdm(
+            total=len(arguments), desc=label, unit="task", mininterval=_seconds_between(log), file=log, ncols=78
+        ) as bar,
+    ):
         if backend == "dask":
             finished: Iterator[int] = _dask(function, arguments, jobs)
         elif backend == "loky":
@@ -169,6 +177,11 @@ def _log() -> Iterator[TextIO]:
             yield log
     else:
         yield sys.stderr
+
+
+def _seconds_between(log: TextIO) -> int:
+    """How often the bar moves: a screen that keeps every line (a pipe, CI) gets fewer of them."""
+    return 20 if log is sys.stderr and not log.isatty() else 2
 
 
 def _here(function, arguments: list[tuple]) -> Iterator[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -20,6 +22,13 @@ def rbf(squared_distance: Tensor, scale: Tensor | float) -> Tensor:
         kernel = kernel * kernel
         total = total + kernel
     return total / len(BANDWIDTHS)
+
+
+@lru_cache(maxsize=16)
+def _pairs(n: int, device: torch.device) -> Tensor:
+    """Flat indices of the pairs above the diagonal of an n x n matrix."""
+    i, j = torch.triu_indices(n, n, offset=1, device=device)
+    return i * n + j
 
 
 def mmd2(x: Tensor, y: Tensor, scale: Tensor | float | None = None) -> Tensor:
@@ -45,8 +54,8 @@ def mmd2(x: Tensor, y: Tensor, scale: Tensor | float | None = None) -> Tensor:
     pooled = torch.cat([x, y])
     squared = (pooled.square().sum(1)[:, None] + pooled.square().sum(1) - 2 * pooled @ pooled.T).clamp_min(0)
     if scale is None:
-        off_diagonal = ~torch.eye(len(pooled), dtype=torch.bool, device=pooled.device)
-        scale = squared.detach()[off_diagonal].median().clamp_min(1e-12)
+        pairs = _pairs(len(pooled), pooled.device)
+        scale = squared.detach().flatten().index_select(0, pairs).median().clamp_min(1e-12)
     kernel = rbf(squared, scale)
     n = len(x)
     return kernel[:n, :n].mean() - 2 * kernel[:n, n:].mean() + kernel[n:, n:].mean()

@@ -205,6 +205,11 @@ def prepare(name: str) -> Cells:
     return load_prepared(name)
 
 
+def is_prepared(name: str) -> bool:
+    """Whether :func:`prepare` has been here; what it left may still be damaged."""
+    return _prepared_path(name).exists()
+
+
 def _prepared_path(name: str):
     from . import twins
 

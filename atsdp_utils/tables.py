@@ -1,4 +1,4 @@
-"""Which trainings each table needs: one declarative list a table, and the command behind ``make plan``."""
+"""Which trainings each table needs: one declarative list a table, and the commands that plan and run them all."""
 
 from __future__ import annotations
 
@@ -211,6 +211,13 @@ def few_shot(data: str, profile: str) -> list[Task]:
     ]
 
 
+#: Notebook that shows each list, by number.
+NOTEBOOK = {
+    "bulk": "03", "transfer": "04", "table1": "05", "table3": "05", "strict": "05", "stress": "05", "heads": "06",
+    "table4": "07", "ablation": "12", "class_mix": "12", "plus_selection": "12", "plus_score": "12", "few_shot": "12",
+}  # fmt: skip
+
+
 def all_tables(data: str, profile: str) -> dict[str, list[Task]]:
     """Every table's list, by name."""
     lists = {
@@ -240,11 +247,10 @@ def bulk_hours(tasks: list[Task], profile: str) -> tuple[int, float]:
     return len(stages), seconds / 3600 * config.profile(profile).max_genes / bench.FULL.genes[-1]
 
 
-def main() -> None:
-    """``python -m atsdp_utils.tables DATA PROFILE JOBS``: what a run would do, and how long on this machine."""
+def plan(data: str, profile: str, jobs: int) -> None:
+    """Print what a run would do, and how long on this machine."""
     from . import grid
 
-    data, profile, jobs = sys.argv[1], sys.argv[2], int(sys.argv[3])
     tables = all_tables(data, profile)
     plan = grid.plan(tables)
     plan["hours"] = plan.pop("hours_one_worker") / jobs
@@ -254,6 +260,28 @@ def main() -> None:
     print(f"\n{plan.tasks.sum()} tasks, {plan.left.sum()} left, about {total:.2f} h with JOBS={jobs}{note}")
     stages, hours = bulk_hours([t for tasks in tables.values() for t in tasks], profile)
     print(f"Before them, at first: {stages} bulk stages, about {hours / jobs:.2f} h by figures/bench.csv")
+
+
+def train(data: str, profile: str, jobs: int, backend: str, notebooks: list[str]) -> None:
+    """Run the trainings of all lists that `notebooks` show, each once, in one pool that never waits for a notebook.
+
+    Tasks of a data set follow each other, so that a worker reads it once.
+    """
+    from . import grid
+
+    shown = {name[:2] for name in notebooks}
+    lists = [tasks for name, tasks in all_tables(data, profile).items() if NOTEBOOK[name] in shown]
+    once = dict.fromkeys(task for tasks in lists for task in tasks)
+    grid.run(sorted(once, key=lambda t: t.dataset), jobs=jobs, backend=backend, label="trainings")
+
+
+def main() -> None:
+    """``python -m atsdp_utils.tables plan DATA PROFILE JOBS``, or ``train DATA PROFILE JOBS BACKEND NOTEBOOK...``."""
+    command, data, profile, jobs, *rest = sys.argv[1:]
+    if command == "plan":
+        plan(data, profile, int(jobs))
+    else:
+        train(data, profile, int(jobs), rest[0], rest[1:])
 
 
 if __name__ == "__main__":

@@ -227,7 +227,7 @@ def pretrain(
 
 def _bulk_only(cfg: Training) -> Training:
     """The settings without those of later stages, so that they do not distinguish cached bulk stages."""
-    return replace(cfg, epochs_transfer=0, epochs_tune=0, patience_tune=0, omega=0, theta=0)
+    return replace(cfg, epochs_transfer=0, epochs_tune=0, omega=0, theta=0)
 
 
 def _key(*parts: object) -> str:
@@ -383,8 +383,7 @@ def fine_tune(
             return nn.functional.cross_entropy(net(x_val), y_val, class_weight).item()
 
     parameters = [*net.target.parameters(), *net.predictor.parameters()]
-    own = replace(cfg, patience=cfg.patience_tune)
-    history = _fit(net, parameters, epoch, validate, epochs=cfg.epochs_tune, cfg=own)
+    history = _fit(net, parameters, epoch, validate, epochs=cfg.epochs_tune, cfg=cfg)
     return net, history
 
 
@@ -449,7 +448,7 @@ class ATSDP:
 
     def fit_transfer_once(self, X, source: preprocess.Source) -> ATSDP:
         """As `fit_transfer`, with the network cached by content: tables and every number of labelled cells share it."""
-        cfg = replace(self.cfg, epochs_tune=0, patience_tune=0)
+        cfg = replace(self.cfg, epochs_tune=0)
         parts = source.X, source.y, source.train, X, asdict(self.arch), asdict(cfg), self.seed
         path = paths.PRETRAINED / f"transfer-{_key(*parts)}.pt"
         state = _load(path)

@@ -67,8 +67,8 @@ def minimise(net: nn.Module, loss: Callable[[Tensor], Tensor], rows: np.ndarray,
     epochs = math.ceil(loop.steps * size / len(rows))
     batches = torch.cat([rows[torch.randperm(len(rows))] for _ in range(epochs)]).split(size)[: loop.steps]
     best, best_state, waited = math.inf, None, 0
+    net.train()
     for step, batch in enumerate(batches, start=1):
-        net.train()
         optimiser.zero_grad()
         loss(batch).backward()
         optimiser.step()
@@ -77,6 +77,7 @@ def minimise(net: nn.Module, loss: Callable[[Tensor], Tensor], rows: np.ndarray,
         net.eval()
         with torch.no_grad():
             value = loss(held).item()
+        net.train()
         if value < best:
             best, best_state, waited = value, copy.deepcopy(net.state_dict()), 0
         else:
@@ -136,6 +137,28 @@ class TorchBaseline:
     def n_parameters(self) -> int:
         """Trainable parameters of the fitted network."""
         return sum(p.numel() for p in self.net_.parameters() if p.requires_grad)
+
+
+class ByteDropout(nn.Module):
+    """Dropout of large inputs, p rounded to 256ths: a random byte a value takes a third of the time of torch's own.
+
+    Parameters
+    ----------
+    p
+        Share of values set to zero while training; the others are divided by 1 - p.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.dropped = round(256 * p)
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Same shape as X."""
+        if not self.training or not self.dropped:
+            return X
+        words = torch.empty(math.ceil(X.numel() / 8), dtype=torch.int64).random_(-(2**63), None)
+        keep = words.view(torch.uint8)[: X.numel()].view(X.shape) >= self.dropped
+        return X * (keep * (256 / (256 - self.dropped)))
 
 
 class Logit(nn.Sequential):
