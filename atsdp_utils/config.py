@@ -85,7 +85,8 @@ class Training:
 class Profile:
     """How much is computed; never what is computed.
 
-    `seeds` is for protocol U; `seeds_ablation` for settings that are compared with the default one.
+    `seeds` is for protocol U; `seeds_ablation` for settings that are compared with the default one; `searched` is how
+    many settings of each model of Table 4 are compared on inner rows.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Profile:
     folds_table3: int
     repeats: int
     repeats_table4: int
+    searched: int
     max_genes: int
     max_cells: int | None
     training: Training
@@ -104,17 +106,17 @@ class Profile:
 
 PROFILES: dict[str, Profile] = {
     "smoke": Profile(
-        "smoke", seeds=2, seeds_ablation=2, folds=2, folds_table3=2, repeats=1, repeats_table4=1,
+        "smoke", seeds=2, seeds_ablation=2, folds=2, folds_table3=2, repeats=1, repeats_table4=1, searched=2,
         max_genes=150, max_cells=90, permutations=50, heads=(0, 8),
         training=Training(epochs_dae=2, epochs_predictor=2, epochs_transfer=2, epochs_tune=2, patience=2),
     ),
     "quick": Profile(
-        "quick", seeds=5, seeds_ablation=3, folds=5, folds_table3=10, repeats=1, repeats_table4=1,
+        "quick", seeds=5, seeds_ablation=3, folds=5, folds_table3=10, repeats=1, repeats_table4=1, searched=2,
         max_genes=1000, max_cells=None, permutations=1000,
         training=Training(epochs_dae=40, epochs_predictor=40, epochs_transfer=30, epochs_tune=20, patience=4),
     ),
     "paper": Profile(
-        "paper", seeds=20, seeds_ablation=10, folds=10, folds_table3=10, repeats=10, repeats_table4=2,
+        "paper", seeds=20, seeds_ablation=10, folds=10, folds_table3=10, repeats=10, repeats_table4=2, searched=4,
         max_genes=6163, max_cells=None, permutations=1000,
         training=Training(epochs_dae=PAPER_EPOCHS, epochs_predictor=PAPER_EPOCHS, epochs_transfer=PAPER_EPOCHS,
                           epochs_tune=PAPER_EPOCHS, patience=10),

@@ -204,6 +204,10 @@ def pool(jobs: int, **options):
 
 def _live_with(parent: int) -> None:
     """First act of a worker: end when `parent` does. After a SIGKILL of it nobody else would tell the worker."""
+    from joblib.externals.loky import process_executor
+
+    # loky ends a worker that grows by 300 MB, which is what importing torch and reading a data set does.
+    process_executor._USE_PSUTIL = False
 
     def watch() -> None:
         while os.getppid() == parent:

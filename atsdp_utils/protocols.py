@@ -221,6 +221,8 @@ def key(task: Task) -> str:
 
         entry = REGISTRY[task.model]
         sizes = (profile.max_genes, profile.max_cells, spec.balance, entry.hyperparameters, entry.grid)
+    if task.options.get("tune"):
+        sizes = (*sizes, profile.searched)
     data = task.dataset if task.protocol in "BP" else cells_of(task.dataset, task.profile).sha256
     split = (
         splits(cells_of(task.dataset, task.profile), task.folds, task.repeat)
@@ -319,8 +321,9 @@ def _tuned(task: Task, X: np.ndarray, y: np.ndarray, how: str, source: preproces
 
     entry = searched(task)
     found = tune(
-        entry, X, y, source=source, balance=lambda a, b: preprocess.balance(a, b, how, task.seed), seed=task.seed
-    )
+        entry, X, y, source=source, balance=lambda a, b: preprocess.balance(a, b, how, task.seed), seed=task.seed,
+        most=config.profile(task.profile).searched,
+    )  # fmt: skip
     model = entry.make(seed=task.seed, **found.best)
     model.chosen_ = found.best
     return model

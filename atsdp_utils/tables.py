@@ -114,7 +114,7 @@ def heads(data: str, profile: str) -> list[Task]:
 def table4(data: str, profile: str) -> list[Task]:
     """Table 4: every baseline and ATSDP-NET on the same splits (S), and under U where a model can use bulk labels.
 
-    Under S the settings of each model are searched on inner rows of each fold, which doubles its cost. Profile
+    Under S settings of each model are compared on inner rows of each fold (`Profile.searched`). Profile
     ``smoke`` searches on the first set only, and its trainings are as short as those of the search. Sets without counts
     have no library size.
     """

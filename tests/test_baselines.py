@@ -174,6 +174,7 @@ def test_tuning_scores_every_setting_on_rows_that_it_did_not_train_on():
     assert seen == [(a, b) for a in (0, 1) for b in (0, -1) for _ in range(3)]
     assert found.best == {"a": 1, "b": 0} and [np.mean(s) for _, s in found.scores] == [0.5, 0, 1, 0.5]
     assert balanced == [2 * len(y) // 3] * 12
+    assert [setting for setting, _ in baselines.tune(entry, X, y, most=2).scores] == [{"a": 0, "b": 0}, {"a": 1, "b": -1}]
 
 
 @pytest.fixture
@@ -201,7 +202,7 @@ def test_search_inside_a_fold_sees_no_test_row(prepared, model):
     X[test[0]], y[test] = 500.0, 1 - y[test]
     again, planted_model = protocols.fit_fold(task, X, y, train, test, source)
     np.testing.assert_allclose(again[1:], honest[1:], rtol=0, atol=1e-6)
-    assert planted_model.chosen_ == model.chosen_ and model.chosen_ in protocols.searched(task).settings()
+    assert planted_model.chosen_ == model.chosen_ and model.chosen_ in protocols.searched(task).settings(2)
 
 
 @pytest.mark.parametrize("model", [protocols.ATSDP, protocols.NO_TRANSFER])

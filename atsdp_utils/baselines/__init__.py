@@ -87,9 +87,12 @@ class Baseline:
         """A new model with the default hyperparameters, some changed."""
         return self.factory(seed=seed, **{**self.hyperparameters, **changes})
 
-    def settings(self) -> list[dict]:
-        """Every combination of the grid as changes to the defaults; the first one is the defaults'."""
-        return [dict(zip(self.grid, values, strict=True)) for values in product(*self.grid.values())]
+    def settings(self, most: int | None = None) -> list[dict]:
+        """Combinations of the grid as changes to the defaults, the defaults' first; `most` of them, spread evenly."""
+        every = [dict(zip(self.grid, values, strict=True)) for values in product(*self.grid.values())]
+        if most is None or most >= len(every):
+            return every
+        return [every[i] for i in np.linspace(0, len(every) - 1, most).round().astype(int)]
 
 
 #: The paper names the threshold; the learning rate and 60 full-batch steps are those of the original GCN, shortened.
@@ -196,11 +199,12 @@ class Tuning:
 
 
 def tune(
-    baseline: Baseline, X, y, *, source=None, balance: Callable | None = None, folds: int = 1, seed: int = 0
-) -> Tuning:
+    baseline: Baseline, X, y, *, source=None, balance: Callable | None = None, folds: int = 1, seed: int = 0,
+    most: int | None = None,
+) -> Tuning:  # fmt: skip
     """Choose among a baseline's settings by AUC on inner folds of the training rows.
 
-    The budget is the same for every model: four settings x `folds` trainings, each of a quarter of the length. A tie
+    The budget is the same for every model: as many settings x `folds` trainings, each of a quarter of the length. A tie
     goes to the earlier setting.
 
     Parameters
@@ -213,9 +217,11 @@ def tune(
         ``balance(X, y) -> (X, y, weight)``, applied to the inner training rows only.
     folds
         Inner folds; 1 means one hold-out of a quarter of the rows.
+    most
+        Settings that are compared (:meth:`Baseline.settings`); all of them by default.
     """
     X, y, _ = check_rows(X, y, None)
-    settings = baseline.settings()
+    settings = baseline.settings(most)
     if len(settings) <= 1:
         return Tuning({}, ())
     if folds > 1:
