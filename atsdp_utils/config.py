@@ -113,7 +113,7 @@ PROFILES: dict[str, Profile] = {
     "quick": Profile(
         "quick", seeds=5, seeds_ablation=3, folds=5, folds_table3=10, repeats=1, repeats_table4=1, searched=2,
         max_genes=1000, max_cells=None, permutations=1000,
-        training=Training(epochs_dae=40, epochs_predictor=40, epochs_transfer=30, epochs_tune=20, patience=4),
+        training=Training(epochs_dae=40, epochs_predictor=20, epochs_transfer=20, epochs_tune=20, patience=4),
     ),
     "paper": Profile(
         "paper", seeds=20, seeds_ablation=10, folds=10, folds_table3=10, repeats=10, repeats_table4=2, searched=4,

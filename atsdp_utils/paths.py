@@ -21,6 +21,7 @@ CACHE = BUILD / "cache"
 DOWNLOADS = CACHE / "downloads"
 DATASETS = CACHE / "datasets"
 SPLITS = CACHE / "splits"
+SEARCHES = CACHE / "searches"
 PRETRAINED = CACHE / "pretrained"
 RESULTS = CACHE / "results"
 

@@ -7,6 +7,7 @@ results or parallel workers; that is :mod:`atsdp_utils.grid`.
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -317,24 +318,45 @@ def _balance(task: Task, spec: Dataset) -> str:
 
 def _tuned(task: Task, X: np.ndarray, y: np.ndarray, how: str, source: preprocess.Source):
     """A model with the setting that inner rows of these training rows chose (``chosen_``), unfitted."""
-    from .baselines import tune
-
-    entry = searched(task)
-    found = tune(
-        entry, X, y, source=source, balance=lambda a, b: preprocess.balance(a, b, how, task.seed), seed=task.seed,
-        most=config.profile(task.profile).searched,
-    )  # fmt: skip
-    model = entry.make(seed=task.seed, **found.best)
-    model.chosen_ = found.best
+    best = _search(task, X, y, how, source)
+    model = build(replace(task, setting=(*task.setting, *best.items())), spec_of(task))
+    model.chosen_ = best
     return model
 
 
+def _search(task: Task, X: np.ndarray, y: np.ndarray, how: str, source: preprocess.Source) -> dict:
+    """Setting that wins on inner rows; that of a baseline is kept on disk, where its variants find it."""
+    from .baselines import tune
+
+    entry, most = searched(task), config.profile(task.profile).searched
+
+    def balance(a: np.ndarray, b: np.ndarray):
+        return preprocess.balance(a, b, how, task.seed)
+
+    def best() -> dict:
+        return tune(entry, X, y, source=source, balance=balance, seed=task.seed, most=most).best
+
+    if task.model in NETWORKS:
+        return best()
+    parts = (entry.name, entry.hyperparameters, entry.grid, most, X, y, how, task.seed, source.X, source.train)
+    path = paths.SEARCHES / f"{cache.key(*parts, code_of(replace(task, model=entry.name)))}.json"
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):  # absent, or damaged
+        chosen = best()
+        cache.write_text(path, json.dumps(chosen))
+        return chosen
+
+
 def searched(task: Task):
-    """Entry of the registry, or one made for ATSDP-NET: four settings that leave its cached bulk stage as it is."""
+    """Entry of the registry whose settings are searched, that of its model for a variant.
+
+    ATSDP-NET gets one of its own: four settings that leave its cached bulk stage as it is.
+    """
     from .baselines import REGISTRY, Baseline
 
     if task.model in REGISTRY:
-        return REGISTRY[task.model]
+        return REGISTRY[REGISTRY[task.model].variant_of or task.model]
     cfg = training(spec_of(task), config.profile(task.profile), task.options)
 
     def factory(*, seed: int, **changes):

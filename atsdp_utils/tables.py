@@ -121,7 +121,8 @@ def table4(data: str, profile: str) -> list[Task]:
     from .baselines import REGISTRY
 
     sizes = config.profile(profile)
-    short = {m: tuple(b.trial.items()) if profile == "smoke" else () for m, b in REGISTRY.items()}
+    trial = {m: tuple(REGISTRY[b.variant_of or m].trial.items()) for m, b in REGISTRY.items()}
+    short = trial if profile == "smoke" else {}
     tasks = []
     for i, spec in enumerate(config.datasets(data, nulls=False)):
         search: Pairs = (("tune", True),) if profile != "smoke" or i == 0 else ()

@@ -72,7 +72,10 @@ def test_every_entry_has_the_interface_and_the_same_tuning_budget(name):
     model = entry.make(seed=3)
     assert list(inspect.signature(model.fit).parameters) == ["X", "y", "weight", "source"]
     assert inspect.getdoc(type(model))
-    if name not in CONSTANT:
+    if entry.variant_of:
+        task = protocols.Task("DATA1-sim", "S", name, "quick")
+        assert entry.settings() == [{}] and protocols.searched(task) is REGISTRY[entry.variant_of]
+    elif name not in CONSTANT:
         assert len(entry.settings()) == 4
         defaults = entry.settings()[0]
         shown = {k: v for k, v in entry.hyperparameters.items() if k in defaults}
@@ -174,7 +177,10 @@ def test_tuning_scores_every_setting_on_rows_that_it_did_not_train_on():
     assert seen == [(a, b) for a in (0, 1) for b in (0, -1) for _ in range(3)]
     assert found.best == {"a": 1, "b": 0} and [np.mean(s) for _, s in found.scores] == [0.5, 0, 1, 0.5]
     assert balanced == [2 * len(y) // 3] * 12
-    assert [setting for setting, _ in baselines.tune(entry, X, y, most=2).scores] == [{"a": 0, "b": 0}, {"a": 1, "b": -1}]
+    assert [setting for setting, _ in baselines.tune(entry, X, y, most=2).scores] == [
+        {"a": 0, "b": 0},
+        {"a": 1, "b": -1},
+    ]
 
 
 @pytest.fixture
@@ -203,6 +209,24 @@ def test_search_inside_a_fold_sees_no_test_row(prepared, model):
     again, planted_model = protocols.fit_fold(task, X, y, train, test, source)
     np.testing.assert_allclose(again[1:], honest[1:], rtol=0, atol=1e-6)
     assert planted_model.chosen_ == model.chosen_ and model.chosen_ in protocols.searched(task).settings(2)
+
+
+def test_a_control_takes_the_setting_that_its_model_chose(prepared, monkeypatch):
+    cells, source = protocols.cells_of(prepared, "smoke"), protocols.source_of(prepared, "smoke", 0)
+    X = preprocess.columns(cells.X, cells.genes, source.genes)
+    fold = protocols.splits(cells, 2, 0)
+    train, test = np.flatnonzero(fold == 1), np.flatnonzero(fold == 0)
+
+    def fit(model):
+        task = protocols.Task(prepared, "S", model, "smoke", (("steps", 5), ("tune", True)), folds=2)
+        return protocols.fit_fold(task, X, cells.y, train, test, source)[1]
+
+    monkeypatch.setattr(baselines, "_inner_auc", lambda entry, changes, *rest: changes["dropout"])
+    chosen = fit("CNN").chosen_
+    assert chosen["dropout"] == max(REGISTRY["CNN"].grid["dropout"])
+    monkeypatch.setattr(baselines, "_inner_auc", None)  # found on disk: nothing is searched again
+    control = fit("CNN-shuffled")
+    assert control.chosen_ == chosen and control.model.dropout == chosen["dropout"]
 
 
 @pytest.mark.parametrize("model", [protocols.ATSDP, protocols.NO_TRANSFER])
