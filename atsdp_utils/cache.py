@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 
 PACKAGE = Path(__file__).parent
+#: Modules that a trained network depends on.
+NETWORK = ("masks.py", "model.py", "losses.py", "train.py")
 
 
 def write_atomically(path: Path, write: Callable[[str], object]) -> Path:

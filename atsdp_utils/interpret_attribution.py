@@ -295,7 +295,7 @@ def _stored(name: str, profile: str, seed: int, randomised: bool) -> Path:
     task, _, X, y = _training_cells(name, profile, seed, randomised)
     source, spec = protocols.source_of(name, profile, seed), protocols.spec_of(task)
     sizes = (protocols.architecture(spec, {}), protocols.training(spec, config.profile(profile), {}))
-    code = cache.code_version("model.py", "losses.py", "train.py", "preprocess.py", "interpret_attribution.py")
+    code = cache.code_version(*cache.NETWORK, "preprocess.py", "interpret_attribution.py")
     key = cache.key(X, y, source.X, source.y, source.train, task, sizes, code)
     return paths.CACHE / "explained" / f"{key}.npz"
 

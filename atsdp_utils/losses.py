@@ -11,17 +11,18 @@ from torch import Tensor
 BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
-def rbf(squared_distance: Tensor, scale: Tensor | float) -> Tensor:
-    """Mean of RBF kernels exp(-d^2 / (b * scale)) over the bandwidth multiples b.
+def rbf(squared_distance: Tensor, scale: Tensor | float) -> tuple[Tensor, Tensor]:
+    """Mean of RBF kernels exp(-d^2 / (b * scale)) over the bandwidth multiples b, and its derivative by d^2.
 
     The multiples double from one to the next, so each kernel is the square of the next wider one: one exponential.
     """
     kernel = torch.exp(-squared_distance / (BANDWIDTHS[-1] * scale))
-    total = kernel
-    for _ in BANDWIDTHS[1:]:
+    total, slope = kernel.clone(), kernel / BANDWIDTHS[-1]
+    for b in BANDWIDTHS[-2::-1]:
         kernel = kernel * kernel
-        total = total + kernel
-    return total / len(BANDWIDTHS)
+        total += kernel
+        slope += kernel / b
+    return total / len(BANDWIDTHS), slope / (-len(BANDWIDTHS) * scale)
 
 
 @lru_cache(maxsize=16)
@@ -51,14 +52,30 @@ def mmd2(x: Tensor, y: Tensor, scale: Tensor | float | None = None) -> Tensor:
     """
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         raise ValueError(f"x, y: got shapes {tuple(x.shape)} and {tuple(y.shape)}, expected (n, d) and (m, d)")
-    pooled = torch.cat([x, y])
-    squared = (pooled.square().sum(1)[:, None] + pooled.square().sum(1) - 2 * pooled @ pooled.T).clamp_min(0)
-    if scale is None:
-        pairs = _pairs(len(pooled), pooled.device)
-        scale = squared.detach().flatten().index_select(0, pairs).median().clamp_min(1e-12)
-    kernel = rbf(squared, scale)
-    n = len(x)
-    return kernel[:n, :n].mean() - 2 * kernel[:n, n:].mean() + kernel[n:, n:].mean()
+    return _MMD2.apply(torch.cat([x, y]), len(x), scale)
+
+
+class _MMD2(torch.autograd.Function):
+    """The value and its gradient in one pass: half of the matrix products, and a fifth of the passes, of autograd's."""
+
+    @staticmethod
+    def forward(ctx, pooled: Tensor, n: int, scale: Tensor | float | None) -> Tensor:
+        """Sum of share_i share_j k(i, j), the shares being 1/n for rows of x and -1/m for rows of y."""
+        norm = pooled.square().sum(1)
+        squared = torch.addmm(norm[:, None] + norm, pooled, pooled.T, alpha=-2).clamp_min_(0)
+        if scale is None:
+            scale = squared.flatten().index_select(0, _pairs(len(pooled), pooled.device)).median().clamp_min(1e-12)
+        kernel, slope = rbf(squared, scale)
+        share = pooled.new_full((len(pooled),), 1 / n)
+        share[n:] = -1 / (len(pooled) - n)
+        ctx.save_for_backward(pooled, slope.mul_(share).mul_(share[:, None]))
+        return share @ kernel @ share
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """4 sum_j a_ij (z_i - z_j), with a_ij the derivative by the squared distance of i and j."""
+        pooled, a = ctx.saved_tensors
+        return 4 * gradient * (a.sum(1, keepdim=True) * pooled - a @ pooled), None, None
 
 
 def cluster_dissimilarity(z: Tensor, cluster: Tensor) -> Tensor:

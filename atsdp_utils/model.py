@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .cache import bf16
 from .config import Architecture
+from .masks import Dropout, keep_mask
 
 
 def corrupt(x: Tensor, p: float, generator: torch.Generator | None = None) -> Tensor:
@@ -35,8 +36,7 @@ def corrupt(x: Tensor, p: float, generator: torch.Generator | None = None) -> Te
     """
     if not 0 <= p < 1:
         raise ValueError(f"p: got {p}, expected a masking probability in [0, 1)")
-    keep = torch.rand(x.shape, generator=generator, device=x.device) >= p
-    return x * keep
+    return x * keep_mask(x, p, generator)
 
 
 def _hidden(sizes: tuple[int, ...], dropout: float, *, norm: bool) -> list[nn.Module]:
@@ -45,7 +45,7 @@ def _hidden(sizes: tuple[int, ...], dropout: float, *, norm: bool) -> list[nn.Mo
         layers.append(nn.Linear(n_in, n_out))
         if norm:
             layers.append(nn.BatchNorm1d(n_out))
-        layers += [nn.ReLU(), nn.Dropout(dropout)]
+        layers += [nn.ReLU(), Dropout(dropout)]
     return layers
 
 

@@ -448,7 +448,7 @@ def some_rows(n: int, size: int, seed: int) -> np.ndarray:
 
 def model_hash(source: preprocess.Source, seen: np.ndarray, seed: int, settings: Settings) -> str:
     """Twenty hex digits over code, settings, lines, labels and the cells that transfer saw."""
-    code = cache.code_version("predict.py", "plus.py", "train.py", "model.py", "losses.py", "preprocess.py")
+    code = cache.code_version(*cache.NETWORK, "predict.py", "plus.py", "preprocess.py")
     plain = {k: v for k, v in asdict(settings).items() if k != "jobs"}
     return cache.key(code, sorted(plain.items()), source.X, source.y, source.train, source.genes, seen, seed)
 

@@ -194,9 +194,9 @@ def code_of(task: Task) -> str:
     if task.options.get("tune"):  # the search itself
         shared.append("baselines/__init__.py")
     if task.model == PLUS:
-        return cache.code_version("plus.py", "joint.py", "model.py", "losses.py", "train.py", *shared)
+        return cache.code_version("plus.py", "joint.py", *cache.NETWORK, *shared)
     if task.model in NETWORKS:
-        return cache.code_version("model.py", "losses.py", "train.py", *shared)
+        return cache.code_version(*cache.NETWORK, *shared)
     return cache.code_version(*_baseline_modules(task.model), *shared)
 
 
@@ -207,7 +207,7 @@ def _baseline_modules(name: str) -> list[str]:
     entry = REGISTRY[name]
     own = entry.factory.path.partition(":")[0].lstrip(".")
     wrapped = _baseline_modules(entry.hyperparameters["of"]) if "of" in entry.hyperparameters else []
-    return sorted({f"baselines/{own}.py", "baselines/_torch.py", "baselines/_rows.py", *wrapped})
+    return sorted({f"baselines/{own}.py", "baselines/_torch.py", "baselines/_rows.py", "masks.py", *wrapped})
 
 
 def key(task: Task) -> str:

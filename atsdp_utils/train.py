@@ -232,7 +232,7 @@ def _bulk_only(cfg: Training) -> Training:
 
 def _key(*parts: object) -> str:
     """Key of a cached stage: its inputs, the code that trains, the kind of device."""
-    return cache.key(cache.code_version("model.py", "losses.py", "train.py"), device().type, *parts)
+    return cache.key(cache.code_version(*cache.NETWORK), device().type, *parts)
 
 
 def _load(path) -> dict | None:

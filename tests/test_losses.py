@@ -51,6 +51,13 @@ def test_mmd_default_scale_is_the_median_and_carries_no_gradient():
     assert g1.abs().max() > 0
 
 
+def test_gradient_of_the_mmd_against_differences():
+    g = torch.Generator().manual_seed(6)
+    x, y = (torch.randn(n, 3, generator=g).double().requires_grad_() for n in (5, 4))
+    assert torch.autograd.gradcheck(lambda a, b: mmd2(a, b, 2.5), (x, y))
+    assert torch.autograd.gradcheck(lambda a: mmd2(a, y.detach(), 2.5), (x,))
+
+
 def test_mmd_names_wrong_shapes():
     with pytest.raises(ValueError, match="x, y: got shapes"):
         mmd2(torch.ones(3, 2), torch.ones(3, 4))

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from atsdp_utils.config import TABLE2, Architecture
+from atsdp_utils.masks import Dropout, keep_mask
 from atsdp_utils.model import (
     ATSDPNet,
     AttentionBlock,
@@ -28,6 +29,21 @@ def test_corrupt_masks_at_the_given_rate_and_keeps_the_rest():
     # 200,000 Bernoulli draws: five standard errors are 0.0045
     assert (masked == 0).float().mean().item() == pytest.approx(0.2, abs=0.0045)
     assert torch.equal(corrupt(x, 0.0), x)
+
+
+def test_dropout_keeps_the_mean_and_does_nothing_in_evaluation():
+    torch.manual_seed(0)
+    layer, x = Dropout(0.3), torch.ones(501, 333)
+    dropped = layer(x)
+    assert (dropped == 0).double().mean().item() == pytest.approx(0.3, abs=0.005)
+    assert dropped.max().item() == pytest.approx(1 / 0.7) and dropped.mean().item() == pytest.approx(1, abs=0.01)
+    assert torch.equal(layer.eval()(x), x) and torch.equal(Dropout(0.0)(x), x)
+
+
+@pytest.mark.parametrize("p", [0.0, 1 / 65536, 0.5, 65535 / 65536])
+def test_masks_are_right_at_the_ends(p):
+    kept = keep_mask(torch.empty(2**21), p, torch.Generator().manual_seed(1)).double().mean().item()
+    assert kept == 1 if p == 0 else kept == pytest.approx(1 - p, abs=2e-3) and 0 < kept < 1
 
 
 def test_corrupt_refuses_a_probability_of_one():

@@ -139,28 +139,6 @@ class TorchBaseline:
         return sum(p.numel() for p in self.net_.parameters() if p.requires_grad)
 
 
-class ByteDropout(nn.Module):
-    """Dropout of large inputs, p rounded to 256ths: a random byte a value takes a third of the time of torch's own.
-
-    Parameters
-    ----------
-    p
-        Share of values set to zero while training; the others are divided by 1 - p.
-    """
-
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.dropped = round(256 * p)
-
-    def forward(self, X: Tensor) -> Tensor:
-        """Same shape as X."""
-        if not self.training or not self.dropped:
-            return X
-        words = torch.empty(math.ceil(X.numel() / 8), dtype=torch.int64).random_(-(2**63), None)
-        keep = words.view(torch.uint8)[: X.numel()].view(X.shape) >= self.dropped
-        return X * (keep * (256 / (256 - self.dropped)))
-
-
 class Logit(nn.Sequential):
     """A sequence of layers whose last one has width 1, returned as (n,)."""
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atsdp_utils.baselines._rows import check_rows, hold_out
-from atsdp_utils.baselines._torch import ByteDropout, TorchBaseline, minimise, reproducible, weighted_bce
+from atsdp_utils.baselines._torch import TorchBaseline, minimise, reproducible, weighted_bce
+from atsdp_utils.masks import Dropout
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class GraphNet(nn.Module):
     def __init__(self, layer: type[nn.Module], n_genes: int, hidden: int, dropout: float) -> None:
         super().__init__()
         self.first, self.second = layer(n_genes, hidden), layer(hidden, 1)
-        self.dropout = ByteDropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, X: Tensor, edges: Tensor) -> Tensor:
         """Logits (n,) of X (n, genes)."""
