@@ -98,8 +98,8 @@ $(INSTALLED):
 doctor: install
 	@$(PY) -m atsdp_utils.doctor
 
-# With all trainings done a notebook keeps one core busy: several at once, in memory for at most four.
-AT_ONCE := $(if $(filter 1 2 3,$(JOBS)),$(JOBS),4)
+# With all trainings done a notebook keeps at most one core busy: one more at once than cores, in memory for five.
+AT_ONCE := $(shell echo $$(( $(JOBS) == 1 ? 1 : $(JOBS) < 4 ? $(JOBS) + 1 : 5 )))
 WORKERS := $(shell echo $$(( ($(JOBS) + $(AT_ONCE) - 1) / $(AT_ONCE) )))
 
 # --- one run --------------------------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ ifneq ($(call nb,$(1)),)
 $(call nb,$(1)): $(foreach n,$(2),$(call nb,$(n)))
 endif
 endef
-$(eval $(call needs,11,01 02 03 04 05 06 07 08 09 10 12))
+$(eval $(call needs,11,12 10 09 08 07 06 05 04 03 02 01))
 
 $(FIGURES)/manifest.json: $(EXECUTED)
 	@$(PY) -m atsdp_utils.report manifest $(DATA) $(PROFILE)

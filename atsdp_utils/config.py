@@ -108,7 +108,8 @@ PROFILES: dict[str, Profile] = {
     "smoke": Profile(
         "smoke", seeds=2, seeds_ablation=2, folds=2, folds_table3=2, repeats=1, repeats_table4=1, searched=2,
         max_genes=150, max_cells=90, permutations=50, heads=(0, 8),
-        training=Training(epochs_dae=2, epochs_predictor=2, epochs_transfer=2, epochs_tune=2, patience=2),
+        training=Training(batch_size=256, epochs_dae=2, epochs_predictor=2, epochs_transfer=2, epochs_tune=2,
+                          patience=2),
     ),
     "quick": Profile(
         "quick", seeds=5, seeds_ablation=3, folds=5, folds_table3=10, repeats=1, repeats_table4=1, searched=2,

@@ -1,6 +1,7 @@
 """The grid: the same results for any number of workers and either backend; resume after kills and damage."""
 
 import os
+import re
 import signal
 import sys
 import time
@@ -40,6 +41,28 @@ def folders(run_folders, monkeypatch):
     get_reusable_executor().shutdown(wait=True)
     for cached in (protocols.cells_of, protocols.source_of, preprocess.load_prepared):
         cached.cache_clear()
+
+
+def test_all_trainings_of_the_notebooks_that_are_there_run_once(monkeypatch):
+    from atsdp_utils import tables
+
+    asked = []
+    monkeypatch.setattr(grid, "run", lambda tasks, **options: asked.append((list(tasks), options)))
+    tables.train("embedded", "smoke", 3, "dask", ["04_transfer", "05_cv_evaluation", "08_ibet"])
+    ((tasks, options),) = asked
+    wanted = {t for name in ("table1", "table3") for t in getattr(tables, name)("embedded", "smoke")}
+    assert wanted < set(tasks) and len(set(tasks)) == len(tasks)
+    assert not {t.model for t in tasks} & {"ResNet18", "ATSDP-NET+"}  # lists of notebooks that are not there
+    assert options == {"jobs": 3, "backend": "dask", "label": "trainings"}
+
+
+def test_every_list_names_the_notebook_that_shows_it():
+    from atsdp_utils import tables
+
+    assert set(tables.NOTEBOOK) == set(tables.all_tables("embedded", "smoke"))
+    for name, number in tables.NOTEBOOK.items():
+        (path,) = paths.NOTEBOOKS.glob(f"{number}_*.ipynb")
+        assert re.search(rf"tables\.{name}\b", path.read_text()), name
 
 
 def wipe():
