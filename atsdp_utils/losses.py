@@ -56,7 +56,7 @@ def mmd2(x: Tensor, y: Tensor, scale: Tensor | float | None = None) -> Tensor:
 
 
 class _MMD2(torch.autograd.Function):
-    """The value and its gradient in one pass: two matrix products where autograd takes three, and no chain of copies."""
+    """The value and its gradient in one pass: two matrix products where autograd takes three, and fewer copies."""
 
     @staticmethod
     def forward(ctx, pooled: Tensor, n: int, scale: Tensor | float | None) -> Tensor:
