@@ -207,7 +207,7 @@ def _live_with(parent: int) -> None:
     from joblib.externals.loky import process_executor
 
     # loky ends a worker that grows by 300 MB, which is what importing torch and reading a data set does.
-    process_executor._USE_PSUTIL = False
+    process_executor._MAX_MEMORY_LEAK_SIZE = float("inf")
 
     def watch() -> None:
         while os.getppid() == parent:
