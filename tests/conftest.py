@@ -3,6 +3,7 @@
 import ipaddress
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -55,11 +56,10 @@ def run_folders(tmp_path, monkeypatch):
     """Send what a run writes to a temporary folder; returns it."""
     from atsdp_utils import paths
 
-    build = tmp_path / "build"
+    build, cache = tmp_path / "build", paths.CACHE
     monkeypatch.setattr(paths, "BUILD", build)
     monkeypatch.setattr(paths, "FIGURES", tmp_path / "figures")
-    cache = {"CACHE": "cache", "DOWNLOADS": "cache/downloads", "DATASETS": "cache/datasets", "SPLITS": "cache/splits",
-             "PRETRAINED": "cache/pretrained", "RESULTS": "cache/results"}  # fmt: skip
-    for name, folder in cache.items():
-        monkeypatch.setattr(paths, name, build / folder)
+    for name, folder in vars(paths).copy().items():
+        if isinstance(folder, Path) and folder.is_relative_to(cache):
+            monkeypatch.setattr(paths, name, build / "cache" / folder.relative_to(cache))
     return tmp_path
