@@ -1,4 +1,4 @@
-"""Random masks, and dropout by them: what masking noise and dropout of every network here draw."""
+"""Random masks: the masking noise of equation 1, and the dropout of ATSDP-NET and of the graph models."""
 
 from __future__ import annotations
 

@@ -298,9 +298,7 @@ def fit_fold(task: Task, X: np.ndarray, y: np.ndarray, train: np.ndarray, test: 
     spec = spec_of(task)
     scaler = preprocess.Standardizer().fit(X[train])
     x_train, how = scaler.transform(X[train]), _balance(task, spec)
-    model = build(task, spec)
-    if task.options.get("tune"):
-        model = _tuned(task, x_train, y[train], how, source)
+    model = _tuned(task, x_train, y[train], how, source) if task.options.get("tune") else build(task, spec)
     xb, yb, weight = preprocess.balance(x_train, y[train], how, task.seed)
     model.fit(xb, yb, weight=weight, source=source)
     return model.predict_proba(scaler.transform(X[test])), model
@@ -325,27 +323,20 @@ def _tuned(task: Task, X: np.ndarray, y: np.ndarray, how: str, source: preproces
 
 
 def _search(task: Task, X: np.ndarray, y: np.ndarray, how: str, source: preprocess.Source) -> dict:
-    """Setting that wins on inner rows; that of a baseline is kept on disk, where its variants find it."""
+    """Setting that wins on inner rows, kept on disk under the key of the model itself, where its variants find it."""
     from .baselines import tune
 
-    entry, most = searched(task), config.profile(task.profile).searched
-
-    def balance(a: np.ndarray, b: np.ndarray):
-        return preprocess.balance(a, b, how, task.seed)
-
-    def best() -> dict:
-        return tune(entry, X, y, source=source, balance=balance, seed=task.seed, most=most).best
-
-    if task.model in NETWORKS:
-        return best()
-    parts = (entry.name, entry.hyperparameters, entry.grid, most, X, y, how, task.seed, source.X, source.train)
-    path = paths.SEARCHES / f"{cache.key(*parts, code_of(replace(task, model=entry.name)))}.json"
+    entry = searched(task)
+    path = paths.SEARCHES / f"{cache.key(key(replace(task, model=entry.name)), X, y)}.json"
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):  # absent, or damaged
-        chosen = best()
-        cache.write_text(path, json.dumps(chosen))
-        return chosen
+        found = tune(
+            entry, X, y, source=source, balance=lambda a, b: preprocess.balance(a, b, how, task.seed), seed=task.seed,
+            most=config.profile(task.profile).searched,
+        )  # fmt: skip
+        cache.write_text(path, json.dumps(found.best))
+        return found.best
 
 
 def searched(task: Task):
