@@ -125,8 +125,8 @@ def machine(size: Size) -> Iterator[Row]:
     yield "machine", "torch", "version", torch.__version__, ""
     for dtype in ("float32", "bfloat16"):
         yield "machine", dtype, "matrix-multiply peak", peak(dtype), "GFLOP/s"
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none here: the CUDA path was not timed"
-    yield "machine", "accelerator", "name", gpu, ""
+    name = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none here: the CUDA path was not timed"
+    yield "machine", "accelerator", "name", name, ""
 
 
 def labelled_lines(genes: int, seed: int = 0) -> preprocess.Source:
@@ -307,33 +307,57 @@ def _warm_up() -> None:
     train.transfer(net, source, source.X[:40], cfg, 0)
 
 
-def together(size: Size, networks: int = 5, steps: int = 6) -> Iterator[Row]:
-    """A gradient of several networks at once (parameters stacked, as folds or seeds could be) or one after another."""
+def together(size: Size, networks: int = 5) -> Iterator[Row]:
+    """An epoch of fine-tuning of several networks as one stack, or one after another, a network."""
     import torch
-    from torch.func import functional_call, grad, replace_all_batch_norm_modules_, stack_module_state, vmap
 
+    from . import loop, train
     from .model import ATSDPNet
 
-    arch, rows = config.TABLE2["DATA1"], Training().batch_size
-    nets = [replace_all_batch_norm_modules_(ATSDPNet(size.genes[0], arch)).train() for _ in range(networks)]
-    x, y = torch.randn(networks, rows, size.genes[0]), torch.randint(0, 2, (networks, rows))
-    stacked, blank = stack_module_state(nets), nets[0]
+    source, rng = labelled_lines(size.genes[0]), np.random.default_rng(0)
+    X = rng.standard_normal((500, source.X.shape[1]), dtype=np.float32)
+    y, cfg = (X[:, 0] > 0).astype(np.int8), replace(Training(), epochs_tune=2)
 
-    def loss(parameters: dict, buffers: dict, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.cross_entropy(functional_call(blank, (parameters, buffers), (a,)), b)
+    def fresh() -> tuple[list[ATSDPNet], list[train.FineTuning]]:
+        nets = [ATSDPNet(X.shape[1], config.TABLE2["DATA1"]).to(loop.device()) for _ in range(networks)]
+        return nets, [train.FineTuning.of(net, X, y, cfg, 0, weight=None, source=source) for net in nets]
 
-    at_once = vmap(grad(loss), randomness="different")
+    def in_turn(nets: list, stages: list) -> None:
+        for net, stage in zip(nets, stages, strict=True):
+            loop.fit(net, stage)
 
-    def in_turn() -> None:
-        for net, a, b in zip(nets, x, y, strict=True):
-            torch.nn.functional.cross_entropy(net(a), b).backward()
-
-    for case, work in (("stacked", lambda: at_once(*stacked, x, y)), ("one after another", in_turn)):
-        work()
+    for case, work in (
+        (f"a stack of {networks}", lambda nets, stages: loop.fit_together(nets, stages, range(networks))),
+        ("one after another", in_turn),
+    ):
+        given = fresh()
         with Clock() as clock:
-            for _ in range(steps):
-                work()
-        yield from clock.rows("together", case, "gradient of a network, ", per=steps * networks)
+            work(*given)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+        yield from clock.rows("together", case, "epoch of a network, ", per=networks * cfg.epochs_tune)
+
+
+def gpu(size: Size) -> Iterator[Row]:
+    """ATSDP-NET in Table 3 on a GPU, folds x repeats and seeds in stacks, where there is one."""
+    import torch
+
+    from . import tables
+
+    profile = "smoke" if size is SHORT else "paper"
+    section = f"Table 3 on a GPU, {profile} profile"
+    if not torch.cuda.is_available():
+        yield section, "all data sets", "skipped", "no CUDA device here", ""
+        return
+    tasks = [t for t in tables.table3("embedded", profile) if t.model == ATSDP and t.protocol in "SU" and not t.setting]
+    for name in dict.fromkeys(t.dataset for t in tasks):
+        own = [t for t in tasks if t.dataset == name]
+        with Clock() as clock:
+            grid.run(own)
+        case = f"{name} on {torch.cuda.get_device_name(0)}"
+        yield section, case, "networks", sum(max(1, t.folds) for t in own), ""
+        yield section, case, "seconds", clock.seconds, "s"
+    yield section, torch.cuda.get_device_name(0), "peak", torch.cuda.max_memory_allocated() / 2**20, "MiB"
 
 
 def quick_stages() -> Iterator[Row]:
@@ -350,7 +374,8 @@ def quick_stages() -> Iterator[Row]:
 
 def sections(size: Size, jobs: int) -> dict[str, Callable[[], Iterator[Row]]]:
     """Every section by name."""
-    found = {f.__name__: (lambda f=f: f(size)) for f in (machine, bulk, reference, precision, models, genes, together)}
+    every = (machine, bulk, reference, precision, models, genes, together, gpu)
+    found = {f.__name__: (lambda f=f: f(size)) for f in every}
     found |= {f"cells-{n}": (lambda n=n: cells(size, n)) for n in size.cells}
     found |= {f"seeds-{n}": (lambda n=n: workers(size, 1, n)) for n in size.seeds}
     most = size.seeds[-1]
@@ -377,7 +402,8 @@ def measure(size: Size, jobs: int, only: tuple[str, ...] = ()) -> pd.DataFrame:
     for name in only or sections(size, jobs):
         with tempfile.TemporaryDirectory(prefix="atsdp-bench-") as scratch:
             command = [sys.executable, "-m", "atsdp_utils.bench", str(jobs), "--section", name, *short]
-            surroundings = {"ATSDP_DEVICE": "cpu", **os.environ, "ATSDP_BUILD": scratch, "ATSDP_FIGURES": scratch}
+            device = "auto" if name in ("together", "gpu") else "cpu"
+            surroundings = {"ATSDP_DEVICE": device, **os.environ, "ATSDP_BUILD": scratch, "ATSDP_FIGURES": scratch}
             with Clock() as clock:
                 done = subprocess.run(command, env=surroundings, cwd=paths.ROOT, capture_output=True, text=True)
         if done.returncode:

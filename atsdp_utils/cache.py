@@ -9,13 +9,14 @@ import shutil
 import uuid
 from collections.abc import Callable
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
 PACKAGE = Path(__file__).parent
 #: Modules that a trained network depends on.
-NETWORK = ("masks.py", "model.py", "losses.py", "train.py")
+NETWORK = ("masks.py", "model.py", "stack.py", "losses.py", "loop.py", "train.py")
 
 
 def write_atomically(path: Path, write: Callable[[str], object]) -> Path:
@@ -52,16 +53,25 @@ def bf16() -> bool:
     return os.environ.get("ATSDP_BF16") == "1"
 
 
+def cuda() -> bool:
+    """Whether networks are trained on a GPU. A CPU build of torch is known by its version, without importing it."""
+    if os.environ.get("ATSDP_DEVICE", "auto") in ("cpu", "auto") and metadata.version("torch").endswith("+cpu"):
+        return False
+    from .loop import device
+
+    return device().type == "cuda"
+
+
 @cache
 def code_version(*modules: str) -> str:
     """Hash of the text of modules of this package, such as ``"model.py"``: changed code recomputes what it touches.
 
-    The precision of matrix products is a part of it, so that no result of one serves for the other.
+    The precision of matrix products and the kind of device are a part of it: no result of one serves for the other.
     """
     digest = hashlib.sha256()
     for module in sorted(modules):
         digest.update(module.encode() + b"\0" + (PACKAGE / module).read_bytes())
-    return digest.hexdigest()[:12] + ("-bf16" if bf16() else "")
+    return digest.hexdigest()[:12] + ("-bf16" if bf16() else "") + ("-cuda" if cuda() else "")
 
 
 @cache

@@ -89,6 +89,9 @@ def predict(
     def work() -> None:
         from dataclasses import replace
 
+        from .drugs import find_drug
+
+        find_drug(drug)  # a typing error is told before the rest is imported, which takes seconds
         from . import predict as pipeline
 
         settings = replace(pipeline.SETTINGS, members=members)
@@ -105,7 +108,7 @@ def drugs() -> None:
     """List the drugs: sensitive and resistant cell lines, and the AUC on held-out lines where a run has computed it."""
 
     def work() -> None:
-        from .predict import drug_table
+        from .drugs import drug_table
 
         typer.echo(f"{'drug':<18}{'sensitive':>10}{'resistant':>10}{'held-out AUC':>14}")
         for row in drug_table().itertuples():

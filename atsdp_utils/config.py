@@ -86,7 +86,7 @@ class Profile:
     """How much is computed; never what is computed.
 
     `seeds` is for protocol U; `seeds_ablation` for settings that are compared with the default one; `searched` is how
-    many settings of each model of Table 4 are compared on inner rows.
+    many settings of each model of Table 4 are compared on inner rows; `few` the labelled cells a class of protocol F.
     """
 
     name: str
@@ -102,12 +102,13 @@ class Profile:
     training: Training
     permutations: int
     heads: tuple[int, ...] = HEADS
+    few: tuple[int, ...] = (1, 3, 5, 10)
 
 
 PROFILES: dict[str, Profile] = {
     "smoke": Profile(
         "smoke", seeds=2, seeds_ablation=2, folds=2, folds_table3=2, repeats=1, repeats_table4=1, searched=2,
-        max_genes=150, max_cells=90, permutations=50, heads=(0, 8),
+        max_genes=150, max_cells=90, permutations=50, heads=(0, 8), few=(1, 10),
         training=Training(batch_size=256, epochs_dae=2, epochs_predictor=2, epochs_transfer=2, epochs_tune=2,
                           patience=2),
     ),
@@ -259,31 +260,3 @@ def profile(name: str) -> Profile:
     if name not in PROFILES:
         raise ValueError(f"PROFILE: got {name!r}, expected one of {', '.join(PROFILES)}")
     return PROFILES[name]
-
-
-#: Other names of the label table's drugs: international names, developers' codes and trade names of the same substance,
-#: listed by hand, not copied from a data set. No relatives: vemurafenib (PLX4032) is not PLX-4720, JQ1 not I-BET-762.
-DRUG_SYNONYMS: dict[str, str] = {
-    "AFATINIB": "BIBW2992, Gilotrif, Giotrif", "ALISERTIB": "MLN8237", "ALPELISIB": "BYL719, Piqray",
-    "AXITINIB": "AG-013736, Inlyta", "AZD2014": "vistusertib", "AZD4547": "fexagratinib",
-    "AZD5363": "capivasertib, Truqap", "BORTEZOMIB": "Velcade, PS-341", "BUPARLISIB": "BKM120", "CARMUSTINE": "BCNU",
-    "CEDIRANIB": "AZD2171, Recentin", "CISPLATIN": "CDDP, cisplatinum, Platinol",
-    "CRIZOTINIB": "PF-02341066, PF-2341066, Xalkori", "CYCLOPHOSPHAMIDE": "Cytoxan, Endoxan",
-    "CYTARABINE": "Ara-C, cytosine arabinoside", "DABRAFENIB": "GSK2118436, Tafinlar",
-    "DASATINIB": "BMS-354825, Sprycel", "DINACICLIB": "SCH 727965", "DOCETAXEL": "Taxotere", "ENTINOSTAT": "MS-275",
-    "EPIRUBICIN": "Ellence", "ERLOTINIB": "OSI-774, Tarceva", "FLUDARABINE": "Fludara",
-    "FORETINIB": "GSK1363089, XL880", "FULVESTRANT": "Faslodex, ICI 182780", "GEFITINIB": "ZD1839, Iressa",
-    "GEMCITABINE": "Gemzar", "I.BET.762": "molibresib, GSK525762, GSK525762A", "IBRUTINIB": "PCI-32765, Imbruvica",
-    "IRINOTECAN": "CPT-11, Camptosar", "LAPATINIB": "GW572016, Tykerb, Tyverb", "LINSITINIB": "OSI-906",
-    "MITOXANTRONE": "Novantrone", "MK.1775": "adavosertib, AZD1775", "NAVITOCLAX": "ABT-263", "NELARABINE": "Arranon",
-    "NILOTINIB": "AMN107, Tasigna", "NIRAPARIB": "MK-4827, Zejula", "OLAPARIB": "AZD2281, KU-0059436, Lynparza",
-    "OSIMERTINIB": "AZD9291, Tagrisso, mereletinib", "OTX015": "birabresib, MK-8628", "OXALIPLATIN": "Eloxatin",
-    "PACLITAXEL": "Taxol", "PALBOCICLIB": "PD-0332991, Ibrance", "PEVONEDISTAT": "MLN4924",
-    "RIBOCICLIB": "LEE011, Kisqali", "RUXOLITINIB": "INCB018424, Jakafi, Jakavi", "SELUMETINIB": "AZD6244, ARRY-142886",
-    "SORAFENIB": "BAY 43-9006, Nexavar", "TALAZOPARIB": "BMN 673, Talzenna", "TAMOXIFEN": "Nolvadex",
-    "TASELISIB": "GDC-0032", "TEMOZOLOMIDE": "Temodar, Temodal", "TENIPOSIDE": "VM-26", "TOPOTECAN": "Hycamtin",
-    "TOZASERTIB": "VX-680, MK-0457", "TRAMETINIB": "GSK1120212, Mekinist", "UPROSERTIB": "GSK2141795",
-    "VE.822": "berzosertib, VX-970, M6620", "VENETOCLAX": "ABT-199, GDC-0199, Venclexta", "VINCRISTINE": "Oncovin",
-    "VINORELBINE": "Navelbine", "VORINOSTAT": "SAHA, Zolinza, suberoylanilide hydroxamic acid",
-    "X5.FLUOROURACIL": "5-FU, fluorouracil",
-}  # fmt: skip

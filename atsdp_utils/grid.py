@@ -32,6 +32,8 @@ SCALARS = ("seconds", "parameters", "chosen")
 SCHEDULER = "ATSDP_DASK_SCHEDULER"
 #: What a training's time depends on most.
 KIND = ("protocol", "model", "dataset", "profile")
+#: Stacks of networks at once at most: each takes gigabytes of the GPU that they share.
+AT_ONCE = 3
 #: A pool that lost workers is started again this often without any task finishing in between.
 MAX_RESTARTS = 3
 
@@ -77,15 +79,38 @@ def one_thread() -> None:
         sys.modules["torch"].set_num_threads(1)
 
 
-def _work(task: Task, key: str) -> str:
-    """Body of a worker: run one task and store it. Only the key travels back."""
+def _work(tasks: dict[str, Task]) -> None:
+    """Body of a worker: run one task, or a stack of them, and store what is not there yet."""
     one_thread()
     import torch
 
     torch.set_num_threads(1)
-    if not result_path(key).exists():
-        save(protocols.run_task(task), key)
-    return key
+    if all(result_path(key).exists() for key in tasks):
+        return
+    group = [*tasks.values()]
+    stack = cache.cuda() and protocols.stackable(group[0])
+    results = protocols.run_stack(group) if stack else [protocols.run_task(t) for t in group]
+    for key, result in zip(tasks, results, strict=True):
+        if not result_path(key).exists():
+            save(result, key)
+
+
+def stacks(tasks: dict[str, Task]) -> list[dict[str, Task]]:
+    """Tasks by key, in groups that are trained together: each alone on a processor, folds x seeds at once on a GPU.
+
+    Groups depend on the list alone, not on what is finished, so that a run that goes on trains what it would have.
+    """
+    if not cache.cuda():
+        return [{key: task} for key, task in tasks.items()]
+    alike: dict[object, dict[str, Task]] = {}
+    for key, task in tasks.items():
+        alike.setdefault(protocols.stackable(task) or key, {})[key] = task
+    groups = []
+    for found in alike.values():
+        size = max(1, protocols.STACK // max(1, next(iter(found.values())).folds))
+        keys = list(found)
+        groups += [{key: found[key] for key in keys[i : i + size]} for i in range(0, len(keys), size)]
+    return groups
 
 
 def _prepare_bulk(task: Task) -> None:
@@ -138,15 +163,18 @@ def run(tasks: Sequence[Task], *, jobs: int = 1, backend: str = "loky", label: s
     for name in names:
         preprocess.prepare(name)  # reads it; a damaged one is made again
     keys = [protocols.key(t) for t in tasks]
-    todo = {k: t for k, t in zip(keys, tasks, strict=True) if load(t, k) is None}
-    if todo:
-        stages = bulk_stages(todo.values())
-        _all_done(_prepare_bulk, [(t,) for t in stages], jobs, backend, f"{label}: bulk stage")
-        _all_done(_work, [(t, k) for k, t in todo.items()], jobs, backend, label)
-    results = [load(t, k) for t, k in zip(tasks, keys, strict=True)]
-    missing = [t for t, r in zip(tasks, results, strict=True) if r is None]
+    missing = {k for k, t in zip(keys, tasks, strict=True) if load(t, k) is None}
     if missing:
-        raise RuntimeError(f"{len(missing)} results vanished from {paths.RESULTS}, first {missing[0]}; run again")
+        todo = [group for group in stacks(dict(zip(keys, tasks, strict=True))) if missing & group.keys()]
+        stages = bulk_stages(t for group in todo for t in group.values())
+        _all_done(_prepare_bulk, [(t,) for t in stages], jobs, backend, f"{label}: bulk stage")
+        stacked, alone = ([(g,) for g in todo if (len(g) > 1) is several] for several in (True, False))
+        _all_done(_work, stacked, min(jobs, AT_ONCE), backend, f"{label}: stacks")
+        _all_done(_work, alone, jobs, backend, label)
+    results = [load(t, k) for t, k in zip(tasks, keys, strict=True)]
+    lost = [t for t, r in zip(tasks, results, strict=True) if r is None]
+    if lost:
+        raise RuntimeError(f"{len(lost)} results vanished from {paths.RESULTS}, first {lost[0]}; run again")
     return results
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from . import paths, train
 from .config import Architecture, Training
+from .loop import Rows, Stage, Step, fit, tensor
 from .model import ATSDPNet
 from .preprocess import Source
 
@@ -53,25 +54,46 @@ def joint_stage(source: Source, arch: Architecture, cfg: Training, seed: int, au
     return net.eval()
 
 
+@dataclass
+class JointClassification(Stage):
+    """Binary cross-entropy over the labels there are; lines hold values, labels and weights (0 without a label)."""
+
+    lines: Rows
+    x_held: Tensor
+    y_held: Tensor
+    weight_held: Tensor
+
+    @property
+    def epochs(self) -> int:
+        """Epochs at most."""
+        return self.cfg.epochs_predictor
+
+    def trained(self, net: ATSDPNet) -> list[nn.Module]:
+        """E_g and P."""
+        return [net.source, net.predictor]
+
+    def epoch(self, net: ATSDPNet) -> Iterator[Step]:
+        """Losses on corrupted lines."""
+        for batch in self.lines.batches(self.cfg.batch_size):
+            x, y, weight = self.lines[batch]
+            yield _over_labels(net(train.corrupt(x, self.cfg.noise), "source"), y, weight), {}
+
+    def validate(self, net: ATSDPNet) -> Tensor:
+        """Loss on held lines."""
+        return _over_labels(net(self.x_held, "source"), self.y_held, self.weight_held)
+
+
+def _over_labels(logits: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+    per_label = nn.functional.binary_cross_entropy_with_logits(logits, y, reduction="none")
+    return (per_label * weight).sum() / weight.sum().clamp_min(1)
+
+
 def _fit_joint(net: ATSDPNet, X: np.ndarray, labels: np.ndarray, cfg: Training, seed: int) -> None:
     """Train all heads on labels (lines, drugs) with -1 for none; a part of the lines watches for early stopping."""
     keep, held = train._split(len(X), cfg.validation, seed)
     counts = np.stack([(labels[keep] == c).sum(0) for c in (0, 1)])  # (2, drugs)
     of_class = counts.sum(0) / (2 * np.maximum(counts, 1))
     weight = np.where(labels == 1, of_class[1], of_class[0]) * (labels >= 0)
-    x, y, w = train._tensor(X), train._tensor(labels == 1), train._tensor(weight)
-
-    def loss(rows: Tensor | np.ndarray, noise: float) -> Tensor:
-        logits = net(train.corrupt(x[rows], noise), "source")
-        per_label = nn.functional.binary_cross_entropy_with_logits(logits, y[rows], reduction="none")
-        return (per_label * w[rows]).sum() / w[rows].sum().clamp_min(1)
-
-    fit_rows = torch.as_tensor(keep, device=x.device)
-
-    def epoch() -> Iterator[tuple[Tensor, dict]]:
-        for batch in train._batches(len(keep), cfg.batch_size):
-            yield loss(fit_rows[batch], cfg.noise), {}
-
-    parameters = [*net.source.parameters(), *net.predictor.parameters()]
-    train._fit(net, parameters, epoch, lambda: loss(held, 0.0).item(), epochs=cfg.epochs_predictor, cfg=cfg)
+    values = [tensor(v) for v in (X, labels == 1, weight)]
+    fit(net, JointClassification(cfg, Rows(*(v[keep] for v in values)), *(v[held] for v in values)))
     net.target.load_state_dict(net.source.state_dict())

@@ -1,4 +1,7 @@
-"""The terms of equation 16 beside the class loss: MMD (equation 15) and the cluster regulariser (equation 17)."""
+"""The terms of equation 16 beside the class loss: MMD (equation 15) and the cluster regulariser (equation 17).
+
+Embeddings of a stack of networks (:mod:`atsdp_utils.stack`) have a first axis more, and get a value each.
+"""
 
 from __future__ import annotations
 
@@ -41,18 +44,18 @@ def mmd2(x: Tensor, y: Tensor, scale: Tensor | float | None = None) -> Tensor:
     Parameters
     ----------
     x, y
-        (n, d) and (m, d).
+        (n, d) and (m, d), or (networks, n, d) and (networks, m, d).
     scale
         Squared length scale; by default the median squared distance of the pooled sample, without gradient.
 
     Returns
     -------
     Tensor
-        A scalar >= 0, differentiable in `x` and `y`.
+        A scalar >= 0 (one a network), differentiable in `x` and `y`.
     """
-    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
+    if x.ndim not in (2, 3) or x.ndim != y.ndim or x.shape[-1] != y.shape[-1]:
         raise ValueError(f"x, y: got shapes {tuple(x.shape)} and {tuple(y.shape)}, expected (n, d) and (m, d)")
-    return _MMD2.apply(torch.cat([x, y]), len(x), scale)
+    return _MMD2.apply(torch.cat([x, y], dim=-2), x.shape[-2], scale)
 
 
 class _MMD2(torch.autograd.Function):
@@ -61,13 +64,15 @@ class _MMD2(torch.autograd.Function):
     @staticmethod
     def forward(ctx, pooled: Tensor, n: int, scale: Tensor | float | None) -> Tensor:
         """Sum of share_i share_j k(i, j), the shares being 1/n for rows of x and -1/m for rows of y."""
-        norm = pooled.square().sum(1)
-        squared = torch.addmm(norm[:, None] + norm, pooled, pooled.T, alpha=-2).clamp_min_(0)
+        norm, rows = pooled.square().sum(-1), pooled.shape[-2]
+        product = torch.addmm if pooled.ndim == 2 else torch.baddbmm
+        squared = product(norm[..., :, None] + norm[..., None, :], pooled, pooled.mT, alpha=-2).clamp_min_(0)
         if scale is None:
-            scale = squared.flatten().index_select(0, _pairs(len(pooled), pooled.device)).median().clamp_min(1e-12)
+            pairs = squared.flatten(-2).index_select(-1, _pairs(rows, pooled.device))
+            scale = pairs.median(-1).values.clamp_min(1e-12)[..., None, None]
         kernel, slope = rbf(squared, scale)
-        share = pooled.new_full((len(pooled),), 1 / n)
-        share[n:] = -1 / (len(pooled) - n)
+        share = pooled.new_full((rows,), 1 / n)
+        share[n:] = -1 / (rows - n)
         ctx.save_for_backward(pooled, slope.mul_(share).mul_(share[:, None]))
         return share @ kernel @ share
 
@@ -75,7 +80,7 @@ class _MMD2(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
         """4 sum_j a_ij (z_i - z_j), with a_ij the derivative by the squared distance of i and j."""
         pooled, a = ctx.saved_tensors
-        return 4 * gradient * (a.sum(1, keepdim=True) * pooled - a @ pooled), None, None
+        return 4 * gradient[..., None, None] * (a.sum(-1, keepdim=True) * pooled - a @ pooled), None, None
 
 
 def cluster_dissimilarity(z: Tensor, cluster: Tensor) -> Tensor:
@@ -87,18 +92,32 @@ def cluster_dissimilarity(z: Tensor, cluster: Tensor) -> Tensor:
     Parameters
     ----------
     z
-        Embeddings (n, d).
+        Embeddings (n, d), or (networks, n, d).
     cluster
-        Louvain cluster of each cell, (n,) int64.
+        Louvain cluster of each cell, (n,) int64, or (networks, n).
+
+    Returns
+    -------
+    Tensor
+        A scalar in [0, 2] (one a network); 0 if no cluster has two cells.
     """
+    if z.ndim == 2:
+        found, _ = _dissimilarities(z, cluster)
+        return found.mean() if len(found) else z.sum() * 0
+    per_network = int(cluster.max()) + 1
+    offset = per_network * torch.arange(len(z), device=z.device)[:, None]
+    found, label = _dissimilarities(z.flatten(0, 1), (cluster + offset).flatten())
+    network = label // per_network
+    counts = torch.bincount(network, minlength=len(z)).clamp_min(1)
+    return torch.zeros(len(z), dtype=z.dtype, device=z.device).index_add(0, network, found) / counts
+
+
+def _dissimilarities(z: Tensor, cluster: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean 1 - cos of every cluster of two or more rows, and its label."""
     unit = torch.nn.functional.normalize(z, dim=1)
-    _, index = torch.unique(cluster, return_inverse=True)
-    k = int(index.max()) + 1
-    totals = torch.zeros(k, z.shape[1], dtype=z.dtype, device=z.device).index_add(0, index, unit)
-    size = torch.bincount(index, minlength=k).to(z.dtype)
+    labels, index = torch.unique(cluster, return_inverse=True)
+    totals = torch.zeros(len(labels), z.shape[1], dtype=z.dtype, device=z.device).index_add(0, index, unit)
+    size = torch.bincount(index, minlength=len(labels)).to(z.dtype)
     several = size > 1
-    if not several.any():
-        return z.sum() * 0
     size, totals = size[several], totals[several]
-    cosine = (totals.square().sum(1) - size) / (size * (size - 1))
-    return (1 - cosine).mean()
+    return 1 - (totals.square().sum(1) - size) / (size * (size - 1)), labels[several]

@@ -1,7 +1,8 @@
 """The network: denoising autoencoder, multi-head attention over tokens, predictor (section 2.4, equations 1-11).
 
 Nothing here knows of files, AnnData or training. Symbols are the paper's: E_g and E_t are the encoders of the
-source (bulk) and target (single-cell) domains, D the decoder, P the predictor with attention inside.
+source (bulk) and target (single-cell) domains, D the decoder, P the predictor with attention inside. Where a shape
+begins with n, a stack of networks (:mod:`atsdp_utils.stack`) has its own axis before it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def corrupt(x: Tensor, p: float, generator: torch.Generator | None = None) -> Te
     """
     if not 0 <= p < 1:
         raise ValueError(f"p: got {p}, expected a masking probability in [0, 1)")
-    return x * keep_mask(x, p, generator)
+    return x * keep_mask(x, p, generator) if p else x
 
 
 def _hidden(sizes: tuple[int, ...], dropout: float, *, norm: bool) -> list[nn.Module]:
@@ -116,7 +117,7 @@ class MultiHeadAttention(nn.Module):
 
     @staticmethod
     def _softmax(q: Tensor, k: Tensor) -> Tensor:
-        return torch.softmax(torch.einsum("nthd,nshd->nhts", q, k) / math.sqrt(q.shape[-1]), dim=-1)
+        return torch.softmax(torch.einsum("...thd,...shd->...hts", q, k) / math.sqrt(q.shape[-1]), dim=-1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend within each sequence of tokens, (n, tokens, dim) to (n, tokens, dim).
@@ -124,12 +125,24 @@ class MultiHeadAttention(nn.Module):
         Products of a dozen tokens are so small that torch's fused kernel takes longer on a processor.
         """
         q, k, v = self._project(x)
-        return self.w_o(torch.einsum("nhts,nshd->nthd", self._softmax(q, k), v).reshape(x.shape))
+        return self.w_o(torch.einsum("...hts,...shd->...thd", self._softmax(q, k), v).reshape(x.shape))
 
     def weights(self, x: Tensor) -> Tensor:
         """Softmax(Q K^T / sqrt(d_k)) of equation 7, (n, heads, tokens, tokens); each row sums to 1."""
         q, k, _ = self._project(x)
         return self._softmax(q, k)
+
+
+class TokenEmbedding(nn.Module):
+    """One learned vector a token, added to it; (n, tokens, dim) to the same."""
+
+    def __init__(self, tokens: int, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(0.02 * torch.randn(tokens, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the vectors."""
+        return x + self.weight
 
 
 class AttentionBlock(nn.Module):
@@ -155,7 +168,7 @@ class AttentionBlock(nn.Module):
         tokens, dim = self.shape[self.reading]
         narrow = arch.bottleneck != self.width
         self.project = nn.Linear(arch.bottleneck, self.width) if narrow else nn.Identity()
-        self.position = nn.Parameter(0.02 * torch.randn(tokens, dim)) if self.reading == "tokens" else None
+        self.position = TokenEmbedding(tokens, dim) if self.reading == "tokens" else nn.Identity()
         self.mix = nn.Linear(dim, dim) if self.reading == "linear" else MultiHeadAttention(dim, arch.heads)
         self.norm = nn.LayerNorm(dim)
 
@@ -163,14 +176,13 @@ class AttentionBlock(nn.Module):
         """Arrange (n, bottleneck) embeddings as the sequence that is attended: (n, T, d), or (1, n, width)."""
         x = self.project(z)
         if self.reading == "batch":
-            return x.unsqueeze(0)
-        x = x.view(len(z), *self.shape[self.reading])
-        return x if self.position is None else x + self.position
+            return x.unsqueeze(-3)
+        return self.position(x.unflatten(-1, self.shape[self.reading]))
 
     def forward(self, z: Tensor) -> Tensor:
         """Map (n, bottleneck) embeddings to (n, width)."""
         x = self.tokens(z)
-        return self.norm(x + self.mix(x)).reshape(len(z), self.width)
+        return self.norm(x + self.mix(x)).reshape(*z.shape[:-1], self.width)
 
     def weights(self, z: Tensor) -> Tensor:
         """Attention weights (n, heads, T, T) of embeddings; (1, heads, n, n) under the ``batch`` reading."""

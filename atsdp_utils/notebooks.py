@@ -18,9 +18,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import nbformat
+# jsonschema builds a grammar of resource identifiers from this package when it finds it: a second a process, and no
+# schema of a notebook has such a field. Without it jsonschema leaves that format unchecked.
+sys.modules.setdefault("rfc3987_syntax", None)
 
-from atsdp_utils import config, paths, report
+import nbformat  # noqa: E402
+
+from atsdp_utils import config, paths, report  # noqa: E402
 
 PARAMETERS = 'DATA = "embedded"\nPROFILE = "quick"\nJOBS = 2\nBACKEND = "loky"'
 MAX_LINES = 25

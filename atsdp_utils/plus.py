@@ -75,7 +75,7 @@ def adabn(net: ATSDPNet, source: Source, X: np.ndarray, cfg: Training, seed: int
         layer.reset_running_stats()
         layer.momentum = None  # a cumulative mean: one pass over all cells gives their exact statistics
         layer.train()
-    net.target(train._tensor(X))
+    net.target(train.tensor(X))
     return net.eval()
 
 

@@ -6,7 +6,6 @@ stays sparse: moments are streamed, transfer sees a random subsample, scores are
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import os
@@ -21,7 +20,19 @@ import pandas as pd
 from joblib import Parallel, delayed
 from scipy import sparse
 
-from . import __version__, cache, config, datasets, embedding, grid, metrics, paths, predict_report, preprocess, readers
+from . import (
+    __version__,
+    cache,
+    config,
+    datasets,
+    drugs,
+    embedding,
+    grid,
+    metrics,
+    predict_report,
+    preprocess,
+    readers,
+)
 from .plus import ATSDPPlus, expit, logit
 from .readers import CellFile, Genes, InputError
 
@@ -127,47 +138,6 @@ class Prediction:
         })  # fmt: skip
 
 
-# --- drugs ------------------------------------------------------------------------------------------------------------
-
-
-def _bare(name: str) -> str:
-    """A drug's name without case, punctuation and the X that R puts before a digit."""
-    return re.sub(r"^X(?=\d)", "", re.sub(r"[^A-Z0-9]", "", name.upper()))
-
-
-def find_drug(name: str) -> str:
-    """The label table's spelling of a drug; PLX-4720, plx4720 and PLX.4720 are one, Taxotere is docetaxel.
-
-    Raises
-    ------
-    InputError
-        If no drug is called so, with the names that come near.
-    """
-    known = {_bare(d): d for d in datasets.drugs()}
-    other = {_bare(s): d for d, synonyms in config.DRUG_SYNONYMS.items() for s in synonyms.split(",")}
-    if found := (other | known).get(_bare(name)):
-        return found
-    near = difflib.get_close_matches(_bare(name), known, n=4, cutoff=0.5)
-    near += [k for k in known if _bare(name) and _bare(name) in k and k not in near]
-    offer = f"Did you mean {', '.join(known[k] for k in near)}? " if near else ""
-    raise InputError(f"--drug {name}: not among the {len(known)} drugs. {offer}'atsdp drugs' lists all.")
-
-
-def drug_table() -> pd.DataFrame:
-    """One row a drug: sensitive and resistant lines with expression, and held-out AUC of earlier runs (NaN: none)."""
-    rows = []
-    for drug in datasets.drugs():
-        y = datasets.load_bulk(drug).y
-        path = _auc_file(drug)
-        auc = json.loads(path.read_text())["auc"] if path.exists() else np.nan
-        rows.append((drug, int((y == 1).sum()), int((y == 0).sum()), auc))
-    return pd.DataFrame(rows, columns=["drug", "sensitive", "resistant", "held_out_auc"])
-
-
-def _auc_file(drug: str) -> Path:
-    return paths.CACHE / "held-out" / f"{drug}.json"
-
-
 # --- the pipeline -----------------------------------------------------------------------------------------------------
 
 
@@ -183,7 +153,7 @@ def predict(
     path
         The person's file or folder; it is only read.
     drug
-        A name that :func:`find_drug` knows.
+        A name that :func:`atsdp_utils.drugs.find_drug` knows.
     out, report
         Files to write; None: beside the input, ``<stem>.atsdp.h5ad``, and beside that, ``.html``.
     layer, values, species
@@ -199,7 +169,7 @@ def predict(
         If something is wrong with what was given; nothing is written then.
     """
     grid.one_thread()
-    drug = find_drug(drug)
+    drug = drugs.find_drug(drug)
     out, report = destinations(path, out, report)
     file = readers.read(path, layer, labels)
     say(f"{path.name}: {file.kind}, {file.X.shape[0]:,} cells x {file.X.shape[1]:,} genes" + _joined(file.notes))
@@ -246,7 +216,7 @@ def _learn_and_score(drug, X, scored, kind, source, seed, settings: Settings, sa
     model.jobs = settings.jobs
     model.fit_transfer(seen, source)
     members, auc = member_scores(model, X, scaler, settings), held_out_auc(model, source)
-    cache.write_text(_auc_file(drug), json.dumps({"auc": auc, "seed": seed, "genes": len(source.genes)}))
+    cache.write_text(drugs.held_out_file(drug), json.dumps({"auc": auc, "seed": seed, "genes": len(source.genes)}))
     every, p = np.full((settings.members, len(scored)), np.nan), np.full(len(scored), np.nan)
     every[:, scored], p[scored] = members, expit(logit(members).mean(0))
     held = np.bincount(source.y[source.test_rows], minlength=2)

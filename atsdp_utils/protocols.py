@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -258,6 +259,67 @@ def run_task(task: Task) -> Result:
     return Result(task, row, y, p, fold, time.perf_counter() - started, parameters, chosen)
 
 
+#: Networks in one stack at most, folds x seeds. With the sizes of Table 2 and its data each takes about 0.2 GB.
+STACK = 60
+
+
+def stackable(task: Task) -> tuple | None:
+    """What tasks must share to be trained in one stack (all but seed and repeat); None for a task that runs alone."""
+    models = {"S": (ATSDP, NO_TRANSFER), "U": (ATSDP,)}.get(task.protocol, ())
+    if task.model not in models or {"tune", "gene_space"} & task.options.keys():
+        return None
+    return dataclasses.astuple(replace(task, seed=0, repeat=0))
+
+
+def run_stack(tasks: Sequence[Task]) -> list[Result]:
+    """What :func:`run_task` does for each of several tasks that are alike (:func:`stackable`), all folds in one stack.
+
+    The seconds of a result are its share of the whole.
+    """
+    from .train import fit_stack
+
+    started = time.perf_counter()
+    parts = [(i, *part) for i, task in enumerate(tasks) for part in _parts(task)]
+    fit_stack([part.model for _, part, _ in parts], [stage for _, _, stage in parts])
+    results = []
+    for i, task in enumerate(tasks):
+        own, y = [part for j, part, _ in parts if j == i], _labels(task)
+        row, fold = (np.concatenate([getattr(part, name) for part in own]) for name in ("row", "fold"))
+        p = np.concatenate([part.model.predict_proba(part.X) for part in own])
+        if task.protocol == "U" and _starts_few_shot(task):
+            source = source_of(task.dataset, task.profile, task.seed)
+            own[0].model.keep_transfer(_unlabelled(task, source), source)
+        order, parameters = np.argsort(row, kind="stable"), own[-1].model.n_parameters
+        results.append(Result(task, row[order], y[row[order]], p[order], fold[order], 0.0, parameters))
+    share = (time.perf_counter() - started) / len(tasks)
+    return [replace(result, seconds=share) for result in results]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One network of a stack, and the cells X that it scores: their rows, and their fold."""
+
+    model: object
+    X: np.ndarray
+    row: np.ndarray
+    fold: np.ndarray
+
+
+def _parts(task: Task) -> Iterator[tuple[_Part, object]]:
+    """The networks of a task and their stages."""
+    source, y = source_of(task.dataset, task.profile, task.seed), _labels(task)
+    if task.protocol == "U":
+        X, model, rows = _unlabelled(task, source), build(task, spec_of(task)), np.flatnonzero(y >= 0)
+        yield _Part(model, X[rows], rows, np.zeros(len(rows), int)), model.unsupervised(X, source)
+        return
+    X, (fold, scored) = _features(task, source), _folds(task, y)
+    for i in scored:
+        test, train = np.flatnonzero(fold == i), np.flatnonzero((fold != i) & (fold > -2))
+        scaler, model, (xb, yb, weight) = ready_fold(task, X, y, train, source)
+        stage = model.supervised(xb, yb, weight=weight, source=source)
+        yield _Part(model, scaler.transform(X[test]), test, fold[test]), stage
+
+
 def bulk_side(task: Task) -> preprocess.Source:
     """Bulk rows of a task: on the genes shared with its cells, or (protocol B) on all genes of the bulk matrix."""
     if task.protocol != "B":
@@ -293,13 +355,18 @@ def _labels(task: Task) -> np.ndarray:
     return y
 
 
-def fit_fold(task: Task, X: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray, source: preprocess.Source):
-    """Scale, balance and fit on the rows `train`; P(sensitive) of the rows `test`. All that touches a fold is here."""
+def ready_fold(task: Task, X: np.ndarray, y: np.ndarray, train: np.ndarray, source: preprocess.Source):
+    """Scale and balance the rows `train`: the scaler, an unfitted model, and the rows, labels and weights to fit."""
     spec = spec_of(task)
     scaler = preprocess.Standardizer().fit(X[train])
     x_train, how = scaler.transform(X[train]), _balance(task, spec)
     model = _tuned(task, x_train, y[train], how, source) if task.options.get("tune") else build(task, spec)
-    xb, yb, weight = preprocess.balance(x_train, y[train], how, task.seed)
+    return scaler, model, preprocess.balance(x_train, y[train], how, task.seed)
+
+
+def fit_fold(task: Task, X: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray, source: preprocess.Source):
+    """Fit on the rows `train`; P(sensitive) of the rows `test`. All that touches a fold is here."""
+    scaler, model, (xb, yb, weight) = ready_fold(task, X, y, train, source)
     model.fit(xb, yb, weight=weight, source=source)
     return model.predict_proba(scaler.transform(X[test])), model
 
@@ -361,40 +428,51 @@ def searched(task: Task):
     return Baseline(task.model, factory, {}, grid, {"epochs_tune": max(1, cfg.epochs_tune // 4)})
 
 
-def _supervised(task: Task):
-    cells, source = cells_of(task.dataset, task.profile), source_of(task.dataset, task.profile, task.seed)
-    X = _features(task, source)
-    y, options = _labels(task), task.options
+def _folds(task: Task, y: np.ndarray) -> tuple[np.ndarray, Sequence[int]]:
+    """Fold of every row, -2 for rows that take no part; and the folds that are scored by training on the others."""
+    cells, options = cells_of(task.dataset, task.profile), task.options
     if "train_cultures" in options:
         fold = np.where(np.isin(cells.group, options["test_cultures"]), 0, -2)
         fold[np.isin(cells.group, options["train_cultures"])] = 1
-        wanted = [0]
+        scored: Sequence[int] = [0]
     else:
         fold = splits(cells, task.folds, task.repeat).astype(int)
-        wanted = range(task.folds)
-    fold = np.where(y >= 0, fold, -2)
+        scored = range(task.folds)
+    return np.where(y >= 0, fold, -2), scored
+
+
+def _supervised(task: Task):
+    source, y = source_of(task.dataset, task.profile, task.seed), _labels(task)
+    X, (fold, scored) = _features(task, source), _folds(task, y)
     p, models = np.full(len(y), np.nan), []
-    for i in wanted:
+    for i in scored:
         test, train = np.flatnonzero(fold == i), np.flatnonzero((fold != i) & (fold > -2))
         p[test], model = fit_fold(task, X, y, train, test, source)
         models.append(model)
-    rows = np.flatnonzero(np.isin(fold, list(wanted)))
+    rows = np.flatnonzero(np.isin(fold, list(scored)))
     return rows, y[rows], p[rows], fold[rows], models
 
 
-def _unsupervised(task: Task):
-    """Bulk labels only; the scaler of the cells may see all cells, because it sees no label."""
-    source = source_of(task.dataset, task.profile, task.seed)
+def _unlabelled(task: Task, source: preprocess.Source) -> np.ndarray:
+    """Standardised cells; the scaler may see all of them, because it sees no label."""
     X = _features(task, source)
-    y = _labels(task)
-    X = preprocess.Standardizer().fit(X).transform(X)
-    spec = spec_of(task)
-    model = build(task, spec)
+    return preprocess.Standardizer().fit(X).transform(X)
+
+
+def _starts_few_shot(task: Task) -> bool:
+    """Whether few-shot learning starts from the network of a task of protocol U."""
+    return task.model == ATSDP and not task.setting and not spec_of(task).null
+
+
+def _unsupervised(task: Task):
+    """Bulk labels only."""
+    source, y, spec = source_of(task.dataset, task.profile, task.seed), _labels(task), spec_of(task)
+    X, model = _unlabelled(task, source), build(task, spec)
     if task.model in (ATSDP, PLUS):
         if task.options.get("gene_space") == "separate":
             X = _own_genes(task, X.shape[1])
             model.fit_transfer_separate(X, source)
-        elif task.model == ATSDP and not task.setting and not spec.null:  # few-shot learning starts from it
+        elif _starts_few_shot(task):
             model.fit_transfer_once(X, source)
         else:
             model.fit_transfer(X, source)
@@ -419,8 +497,7 @@ def _own_genes(task: Task, n_genes: int) -> np.ndarray:
 def _few_shot(task: Task):
     """k labelled cells a class, drawn by the seed; scored on all other labelled cells."""
     source = source_of(task.dataset, task.profile, task.seed)
-    X, y, k = _features(task, source), _labels(task), int(task.options["k"])
-    X = preprocess.Standardizer().fit(X).transform(X)
+    X, y, k = _unlabelled(task, source), _labels(task), int(task.options["k"])
     rng = np.random.default_rng([task.seed, 79])
     few = np.concatenate([rng.choice(np.flatnonzero(y == label), k, replace=False) for label in (0, 1)])
     rows = np.setdiff1d(np.flatnonzero(y >= 0), few)

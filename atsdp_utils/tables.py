@@ -9,7 +9,6 @@ from . import config
 from .config import Dataset
 from .protocols import ATSDP, BULK_ONLY, NO_TRANSFER, PLUS, Task
 
-FEW = (1, 3, 5, 10)
 NAIVE = ("Majority", "LibrarySize")
 #: Drugs of notebook 03: those of the paper's sets and of the real sets.
 BULK_DRUGS = ("CISPLATIN", "DOCETAXEL", "I.BET.762", "PLX.4720", "AFATINIB", "SORAFENIB")
@@ -28,6 +27,15 @@ def _unsupervised(spec: Dataset, profile: str, model: str = ATSDP, setting: Pair
     return [Task(spec.name, "U", model, profile, setting, seed=s) for s in seeds]
 
 
+def _short(model: str, profile: str) -> Pairs:
+    """Under ``smoke`` a baseline's trainings are as short as those of its search; nothing is changed elsewhere."""
+    from .baselines import REGISTRY
+
+    if profile != "smoke" or model not in REGISTRY:
+        return ()
+    return tuple(REGISTRY[REGISTRY[model].variant_of or model].trial.items())
+
+
 def bulk(profile: str) -> list[Task]:
     """Notebook 03: held-out lines per drug, three balancing strategies, beside the linear and forest references."""
     seeds = range({"smoke": 1, "quick": 1, "paper": 10}[profile])
@@ -36,7 +44,7 @@ def bulk(profile: str) -> list[Task]:
     for drug, seed in itertools.product(BULK_DRUGS, seeds):
         for how in ("none", "oversampling", "smote"):
             tasks.append(Task(drug, "B", ATSDP, profile, (*small, ("balance", how)), seed))
-        tasks += [Task(drug, "B", model, profile, small, seed) for model in REFERENCES]
+        tasks += [Task(drug, "B", model, profile, (*small, *_short(model, profile)), seed) for model in REFERENCES]
     return tasks
 
 
@@ -45,7 +53,7 @@ def transfer(data: str, profile: str) -> list[Task]:
     tasks = []
     for spec in config.datasets(data):
         for model in (BULK_ONLY, ATSDP, *REFERENCES):
-            tasks += _unsupervised(spec, profile, model)
+            tasks += _unsupervised(spec, profile, model, _short(model, profile))
         if not spec.null:
             tasks += _unsupervised(spec, profile, setting=(("omega", 0.0),))
             tasks += _unsupervised(spec, profile, setting=(("gene_space", "separate"),))
@@ -75,7 +83,9 @@ def table3(data: str, profile: str) -> list[Task]:
         for model in NAIVE[: 1 if spec.values == "zscored" else None]:  # z-scores hold no library size
             tasks += _supervised(spec, profile, folds, model, repeats=sizes.repeats)
         if not spec.null:
-            tasks += [Task(spec.name, "F", ATSDP, profile, (("k", k),), s) for k in FEW for s in range(sizes.seeds)]
+            tasks += [
+                Task(spec.name, "F", ATSDP, profile, (("k", k),), s) for k in sizes.few for s in range(sizes.seeds)
+            ]
     return tasks
 
 
@@ -115,23 +125,20 @@ def table4(data: str, profile: str) -> list[Task]:
     """Table 4: every baseline and ATSDP-NET on the same splits (S), and under U where a model can use bulk labels.
 
     Under S settings of each model are compared on inner rows of each fold (`Profile.searched`). Profile
-    ``smoke`` searches on the first set only, and its trainings are as short as those of the search. Sets without counts
-    have no library size.
+    ``smoke`` searches on the first set only. Sets without counts have no library size.
     """
     from .baselines import REGISTRY
 
     sizes = config.profile(profile)
-    trial = {m: tuple(REGISTRY[b.variant_of or m].trial.items()) for m, b in REGISTRY.items()}
-    short = trial if profile == "smoke" else {}
     tasks = []
     for i, spec in enumerate(config.datasets(data, nulls=False)):
         search: Pairs = (("tune", True),) if profile != "smoke" or i == 0 else ()
         able = [m for m, b in REGISTRY.items() if b.features == "genes" or spec.values == "counts"]
         for model in (ATSDP, NO_TRANSFER, *able):
-            setting = (*short.get(model, ()), *search)
+            setting = (*_short(model, profile), *search)
             tasks += _supervised(spec, profile, sizes.folds, model, setting, sizes.repeats_table4)
         for model in (ATSDP, BULK_ONLY, *(m for m, b in REGISTRY.items() if b.under_u)):
-            tasks += _unsupervised(spec, profile, model, short.get(model, ()))
+            tasks += _unsupervised(spec, profile, model, _short(model, profile))
     return tasks
 
 
@@ -188,7 +195,7 @@ def plus_selection(profile: str) -> list[Task]:
         for recipe, about in config.RECIPES.items():
             setting = (("kind", kind), ("recipe", recipe), ("members", min(members, about.members)))
             tasks.append(Task(name, "P", PLUS, profile, setting))
-        tasks += [Task(name, "P", model, profile, (("kind", kind),)) for model in REFERENCES]
+        tasks += [Task(name, "P", model, profile, (("kind", kind), *_short(model, profile))) for model in REFERENCES]
     return tasks
 
 
@@ -197,18 +204,19 @@ def plus_score(data: str, profile: str) -> list[Task]:
     tasks = []
     for spec, model in itertools.product(config.datasets(data, nulls=False), (PLUS, ATSDP, *REFERENCES)):
         few = model == PLUS and spec.tier != "real"  # each of its seeds is five trainings
-        setting: Pairs = (("members", 2),) if model == PLUS and profile == "smoke" else ()
+        setting: Pairs = (("members", 2),) if model == PLUS and profile == "smoke" else _short(model, profile)
         tasks += _unsupervised(spec, profile, model, setting)[: 2 if few else None]
     return tasks
 
 
 def few_shot(data: str, profile: str) -> list[Task]:
-    """Notebook 12: 1, 3, 5 and 10 labelled cells a class; 0, and what ATSDP-NET+ needs, is :func:`plus_score`."""
+    """Notebook 12: a few labelled cells a class; 0, and what ATSDP-NET+ needs, is :func:`plus_score`."""
+    sizes = config.profile(profile)
     return [
-        Task(spec.name, "F", model, profile, (("k", k),), seed)
+        Task(spec.name, "F", model, profile, (("k", k), *_short(model, profile)), seed)
         for spec in config.datasets(data, nulls=False)
-        for model, k in itertools.product((ATSDP, *REFERENCES), FEW)
-        for seed in range(config.profile(profile).seeds)
+        for model, k in itertools.product((ATSDP, *REFERENCES), sizes.few)
+        for seed in range(sizes.seeds)
     ]
 
 

@@ -1,18 +1,17 @@
 """Training: denoising, bulk predictor, transfer (equation 16), supervised fine-tuning.
 
-All data live as tensors on one device; a stage is a loop over shuffled mini-batches with a fused AdamW, early stopping
-on validation rows taken from the training rows, and the best weights restored. Seeds fix every draw, so a stage gives
-the same result in any process with the same number of threads.
+All data live as tensors on one device; :mod:`atsdp_utils.loop` trains. Validation rows are taken from the training
+rows. Seeds fix every draw, so a stage gives the same result in any process with the same number of threads.
 """
 
 from __future__ import annotations
 
 import copy
-import os
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,35 +19,11 @@ from torch import Tensor, nn
 
 from . import cache, losses, paths, preprocess
 from .config import Architecture, Training
+from .loop import History, Rows, Stage, Step, device, fit, fit_together, tensor
 from .model import ATSDPNet, DenoisingAutoencoder, Encoder, corrupt
 
-History = list[dict[str, float]]
 #: Cells at most on which transfer watches the MMD, whose cost is quadratic.
 WATCHED = 500
-
-
-def device() -> torch.device:
-    """``ATSDP_DEVICE`` (``cpu``, ``cuda``), else CUDA where there is one."""
-    name, there = os.environ.get("ATSDP_DEVICE", "auto"), torch.cuda.is_available()
-    if name not in ("auto", "cpu", "cuda") or (name == "cuda" and not there):
-        found = "is" if there else "is not"
-        raise ValueError(f"ATSDP_DEVICE: got {name!r}, expected auto, cpu or cuda; CUDA {found} available here")
-    return torch.device("cuda" if there and name != "cpu" else "cpu")
-
-
-def _tensor(x: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.as_tensor(np.ascontiguousarray(x), dtype=dtype, device=device())
-
-
-def _batches(n: int, size: int) -> Iterator[Tensor]:
-    """Shuffled batches of nearly equal size, none of a single row (batch norm needs two)."""
-    order = torch.randperm(n, device=device())
-    yield from torch.tensor_split(order, max(1, min(round(n / size), n // 2)))
-
-
-def _cycle(n: int, size: int) -> Iterator[Tensor]:
-    while True:
-        yield from _batches(n, size)
 
 
 def _split(n: int, share: float, seed: int, y: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -60,42 +35,50 @@ def _split(n: int, share: float, seed: int, y: np.ndarray | None = None) -> tupl
     return np.sort(train), np.sort(validation)
 
 
-def _fit(
-    module: nn.Module, parameters: list[nn.Parameter], epoch: Callable[[], Iterator[tuple[Tensor, dict]]],
-    validate: Callable[[], float] | None, *, epochs: int, cfg: Training,
-) -> History:  # fmt: skip
-    """Minimise what `epoch` yields (loss and named terms per step).
+def _nll(logits: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy of every row."""
+    return nn.functional.cross_entropy(logits.flatten(0, -2), y.flatten(), reduction="none").view(y.shape)
 
-    Without `validate` all epochs run; with it, `patience` epochs without improvement end the stage and the weights of
-    the best epoch are restored.
-    """
-    optimiser = torch.optim.AdamW(parameters, lr=cfg.learning_rate, weight_decay=cfg.weight_decay, fused=True)
-    history, best, waited = [], (np.inf, None), 0
-    for i in range(epochs):
-        module.train()
-        terms: list[dict] = []
-        for loss, named in epoch():
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            terms.append({"loss": loss.item()} | named)
-        row = {"epoch": i} | {k: float(np.mean([t[k] for t in terms])) for k in terms[0]}
-        history.append(row)
-        if validate is None:
-            continue
-        module.eval()
-        with torch.no_grad():
-            row["validation"] = validate()
-        if row["validation"] < best[0] - 1e-5:
-            best, waited = (row["validation"], copy.deepcopy(module.state_dict())), 0
-        else:
-            waited += 1
-            if waited >= cfg.patience:
-                break
-    if best[1] is not None:
-        module.load_state_dict(best[1])
-    module.eval()
-    return history
+
+def _cross_entropy(logits: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
+    loss = _nll(logits, y)
+    return (loss if weight is None else loss * weight).mean(-1)
+
+
+def _balanced_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """Validation loss: both classes count the same."""
+    counts = torch.stack([(y == label).sum(-1) for label in (0, 1)], -1).clamp_min(1)
+    weight = 1 / counts.gather(-1, y)
+    return (weight * _nll(logits, y)).sum(-1) / weight.sum(-1)
+
+
+@dataclass
+class Denoising(Stage):
+    """Equations 1-3: reconstruct the clean rows from corrupted ones."""
+
+    rows: Rows
+    x_held: Tensor
+
+    @property
+    def epochs(self) -> int:
+        """Epochs at most."""
+        return self.cfg.epochs_dae
+
+    def epoch(self, net: nn.Module) -> Iterator[Step]:
+        """Mean squared errors."""
+        for batch in self.rows.batches(self.cfg.batch_size):
+            (clean,) = self.rows[batch]
+            yield _mse(net(corrupt(clean, self.cfg.noise)), clean), {}
+
+    def validate(self, net: nn.Module) -> Tensor:
+        """Mean squared error of held rows, not corrupted."""
+        return _mse(net(self.x_held), self.x_held)
+
+
+def _mse(found: Tensor, clean: Tensor) -> Tensor:
+    if clean.ndim == 2:
+        return nn.functional.mse_loss(found, clean)
+    return nn.functional.mse_loss(found, clean, reduction="none").mean((-2, -1))
 
 
 def pretrain_autoencoder(
@@ -116,19 +99,35 @@ def pretrain_autoencoder(
     torch.manual_seed(seed)
     dae = DenoisingAutoencoder(X.shape[1], arch).to(device())
     rows, held = _split(len(X), 0.1, seed)
-    x, x_val = _tensor(X[rows]), _tensor(X[held])
-    mse = nn.functional.mse_loss
+    return dae, fit(dae, Denoising(cfg, Rows(tensor(X[rows])), tensor(X[held])))
 
-    def epoch() -> Iterator[tuple[Tensor, dict]]:
-        for batch in _batches(len(x), cfg.batch_size):
-            clean = x[batch]
-            yield mse(dae(corrupt(clean, cfg.noise)), clean), {}
 
-    def validate() -> float:
-        return mse(dae(x_val), x_val).item()
+@dataclass
+class Classification(Stage):
+    """Equations 10-11: cross-entropy of P(E_g(X'_g)) on bulk lines."""
 
-    history = _fit(dae, list(dae.parameters()), epoch, validate, epochs=cfg.epochs_dae, cfg=cfg)
-    return dae, history
+    lines: Rows
+    x_held: Tensor
+    y_held: Tensor
+
+    @property
+    def epochs(self) -> int:
+        """Epochs at most."""
+        return self.cfg.epochs_predictor
+
+    def trained(self, net: ATSDPNet) -> list[nn.Module]:
+        """E_g and P."""
+        return [net.source, net.predictor]
+
+    def epoch(self, net: ATSDPNet) -> Iterator[Step]:
+        """Class losses on corrupted lines."""
+        for batch in self.lines.batches(self.cfg.batch_size):
+            x, y, weight = self.lines[batch]
+            yield _cross_entropy(net(corrupt(x, self.cfg.noise), "source"), y, weight), {}
+
+    def validate(self, net: ATSDPNet) -> Tensor:
+        """Class loss on held lines."""
+        return _balanced_cross_entropy(net(self.x_held, "source"), self.y_held)
 
 
 def train_predictor(net: ATSDPNet, X: np.ndarray, y: np.ndarray, cfg: Training, seed: int) -> History:
@@ -139,34 +138,14 @@ def train_predictor(net: ATSDPNet, X: np.ndarray, y: np.ndarray, cfg: Training, 
     torch.manual_seed(seed)
     rows, held = _split(len(y), cfg.validation, seed, y)
     xb, yb, weight = preprocess.balance(X[rows], y[rows], cfg.balance, seed)
-    x, labels = _tensor(xb), _tensor(yb, torch.long)
-    w = None if weight is None else _tensor(weight)
-    x_val, y_val = _tensor(X[held]), _tensor(y[held], torch.long)
-    class_weight = _class_weight(y[held])
-
-    def epoch() -> Iterator[tuple[Tensor, dict]]:
-        for batch in _batches(len(x), cfg.batch_size):
-            logits = net(corrupt(x[batch], cfg.noise), "source")
-            yield _cross_entropy(logits, labels[batch], None if w is None else w[batch]), {}
-
-    def validate() -> float:
-        return nn.functional.cross_entropy(net(x_val, "source"), y_val, class_weight).item()
-
-    parameters = [*net.source.parameters(), *net.predictor.parameters()]
-    history = _fit(net, parameters, epoch, validate, epochs=cfg.epochs_predictor, cfg=cfg)
+    stage = Classification(cfg, _labelled(xb, yb, weight), tensor(X[held]), tensor(y[held], torch.long))
+    history = fit(net, stage)
     net.target.load_state_dict(net.source.state_dict())
     return history
 
 
-def _cross_entropy(logits: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
-    loss = nn.functional.cross_entropy(logits, y, reduction="none")
-    return loss.mean() if weight is None else (loss * weight).mean()
-
-
-def _class_weight(y: np.ndarray) -> Tensor:
-    """Weights that make both classes count the same in a validation loss."""
-    counts = np.maximum(np.bincount(y, minlength=2), 1)
-    return _tensor(len(y) / (2 * counts))
+def _labelled(x: np.ndarray, y: np.ndarray, weight: np.ndarray | None, *more: Tensor | None) -> Rows:
+    return Rows(tensor(x), tensor(y, torch.long), None if weight is None else tensor(weight), *more)
 
 
 @dataclass
@@ -231,8 +210,8 @@ def _bulk_only(cfg: Training) -> Training:
 
 
 def _key(*parts: object) -> str:
-    """Key of a cached stage: its inputs, the code that trains, the kind of device."""
-    return cache.key(cache.code_version(*cache.NETWORK), device().type, *parts)
+    """Key of a cached stage: its inputs, the code that trains."""
+    return cache.key(cache.code_version(*cache.NETWORK), *parts)
 
 
 def _load(path) -> dict | None:
@@ -253,10 +232,54 @@ def _save(path, state: dict) -> None:
     cache.write_atomically(path, lambda temporary: torch.save(state, temporary))
 
 
+@dataclass
+class Transfer(Stage):
+    """Stage 2, equation 16: class loss on bulk + omega MMD^2 + theta regulariser, updating E_g, E_t and P."""
+
+    lines: Rows
+    cells: Rows
+    x_held: Tensor
+    y_held: Tensor
+    x_watched: Tensor
+
+    @classmethod
+    def of(cls, source: preprocess.Source, X: np.ndarray, cfg: Training, seed: int) -> Transfer:
+        """Tensors of one network: lines but for those held out, cells with their clusters, cells that are watched."""
+        rows = source.fit_rows
+        keep, held = (rows[part] for part in _split(len(rows), cfg.validation, seed, source.y[rows]))
+        lines = _labelled(*preprocess.balance(source.X[keep], source.y[keep], cfg.balance, seed))
+        clusters = tensor(preprocess.louvain(X, seed), torch.long) if cfg.theta else None
+        watched = np.sort(np.random.default_rng(seed).permutation(len(X))[:WATCHED])
+        cells = Rows(tensor(X), clusters)
+        return cls(
+            cfg, lines, cells, tensor(source.X[held]), tensor(source.y[held], torch.long), cells.values[0][watched]
+        )
+
+    @property
+    def epochs(self) -> int:
+        """Epochs at most."""
+        return self.cfg.epochs_transfer
+
+    def epoch(self, net: ATSDPNet) -> Iterator[Step]:
+        """Losses of equation 16, each on as many cells as lines."""
+        for batch in self.lines.batches(self.cfg.batch_size):
+            x_t, clusters = self.cells[self.cells.draw(self.cfg.batch_size)]
+            x_g, y_g, weight = self.lines[batch]
+            z_g, z_t = net.embed(x_g, "source"), net.embed(x_t, "target")
+            class_loss = _cross_entropy(net.predictor(z_g), y_g, weight)
+            yield _with_alignment(class_loss, z_g, z_t, clusters, self.cfg)
+
+    def validate(self, net: ATSDPNet) -> Tensor:
+        """Class loss on held lines and MMD to the cells that are watched."""
+        z_g = net.embed(self.x_held, "source")
+        class_loss = _balanced_cross_entropy(net.predictor(z_g), self.y_held)
+        return class_loss + self.cfg.omega * losses.mmd2(z_g, net.embed(self.x_watched, "target"))
+
+
 def transfer(
     net: ATSDPNet, source: preprocess.Source, X: np.ndarray, cfg: Training, seed: int
 ) -> tuple[ATSDPNet, History]:
-    """Stage 2, equation 16: class loss on bulk + omega MMD^2 + theta regulariser, updating E_g, E_t and P.
+    """Stage 2 (:class:`Transfer`).
 
     Parameters
     ----------
@@ -274,45 +297,20 @@ def transfer(
     """
     torch.manual_seed(seed)
     net = copy.deepcopy(net)
-    rows = source.fit_rows
-    keep, held = _split(len(rows), cfg.validation, seed, source.y[rows])
-    xb, yb, weight = preprocess.balance(source.X[rows[keep]], source.y[rows[keep]], cfg.balance, seed)
-    x_g, y_g, x_t = _tensor(xb), _tensor(yb, torch.long), _tensor(X)
-    w = None if weight is None else _tensor(weight)
-    x_val, y_val = _tensor(source.X[rows[held]]), _tensor(source.y[rows[held]], torch.long)
-    class_weight = _class_weight(source.y[rows[held]])
-    clusters = _tensor(preprocess.louvain(X, seed), torch.long) if cfg.theta else None
-    cells = _cycle(len(x_t), min(cfg.batch_size, len(x_t)))
-    x_watched = x_t[np.sort(np.random.default_rng(seed).permutation(len(X))[:WATCHED])]
-
-    def epoch() -> Iterator[tuple[Tensor, dict]]:
-        for batch in _batches(len(x_g), cfg.batch_size):
-            cell_batch = next(cells)
-            z_g, z_t = net.embed(x_g[batch], "source"), net.embed(x_t[cell_batch], "target")
-            class_loss = _cross_entropy(net.predictor(z_g), y_g[batch], None if w is None else w[batch])
-            loss, named = _with_alignment(class_loss, z_g, z_t, None if clusters is None else clusters[cell_batch], cfg)
-            yield loss, named | {"class": class_loss.item()}
-
-    def validate() -> float:
-        z_g = net.embed(x_val, "source")
-        class_loss = nn.functional.cross_entropy(net.predictor(z_g), y_val, class_weight).item()
-        return class_loss + cfg.omega * losses.mmd2(z_g, net.embed(x_watched, "target")).item()
-
-    history = _fit(net, list(net.parameters()), epoch, validate, epochs=cfg.epochs_transfer, cfg=cfg)
-    return net, history
+    return net, fit(net, Transfer.of(source, X, cfg, seed))
 
 
 def _with_alignment(
-    class_loss: Tensor, z_g: Tensor, z_t: Tensor, clusters: Tensor | None, cfg: Training
-) -> tuple[Tensor, dict]:
+    class_loss: Tensor, z_g: Tensor, z_t: Tensor, clusters: Tensor | None, cfg: Training, also: Tensor | None = None
+) -> Step:
     """Add omega MMD^2 and theta times the regulariser (equation 16); name the terms for the history."""
-    loss, named = class_loss, {}
+    loss, named = class_loss if also is None else class_loss + also, {"class": class_loss}
     if cfg.omega:
-        mmd = losses.mmd2(z_g, z_t)
-        loss, named = loss + cfg.omega * mmd, {"mmd2": mmd.item()}
+        named["mmd2"] = losses.mmd2(z_g, z_t)
+        loss = loss + cfg.omega * named["mmd2"]
     if clusters is not None:
-        regulariser = losses.cluster_dissimilarity(z_t, clusters)
-        loss, named = loss + cfg.theta * regulariser, named | {"regulariser": regulariser.item()}
+        named["regulariser"] = losses.cluster_dissimilarity(z_t, clusters)
+        loss = loss + cfg.theta * named["regulariser"]
     return loss, named
 
 
@@ -327,11 +325,68 @@ def separate_space(net: ATSDPNet, X: np.ndarray, cfg: Training, seed: int) -> AT
     return net
 
 
+@dataclass
+class FineTuning(Stage):
+    """Protocols S and F: cross-entropy on labelled cells beside the alignment of equation 16, E_g frozen."""
+
+    cells: Rows
+    lines: Rows | None
+    size: int
+    x_held: Tensor | None
+    y_held: Tensor | None
+
+    @classmethod
+    def of(
+        cls, net: ATSDPNet, X: np.ndarray, y: np.ndarray, cfg: Training, seed: int, *, weight: np.ndarray | None,
+        source: preprocess.Source | None, validation: bool = True,
+    ) -> FineTuning:  # fmt: skip
+        """Tensors of one network, with what its frozen E_g makes of the lines."""
+        keep, held = _split(len(y), cfg.validation, seed, y) if validation else (np.arange(len(y)), None)
+        clusters = tensor(preprocess.louvain(X[keep], seed), torch.long) if cfg.theta else None
+        cells = _labelled(X[keep], y[keep], None if weight is None else weight[keep], clusters)
+        lines = None
+        if source is not None:
+            rows = source.fit_rows
+            xb, yb, _ = preprocess.balance(source.X[rows], source.y[rows], "oversampling", seed)
+            with torch.no_grad():
+                lines = Rows(net.eval().embed(tensor(xb), "source"), tensor(yb, torch.long))
+        held = (None, None) if held is None else (tensor(X[held]), tensor(y[held], torch.long))
+        return cls(cfg, cells, lines, min(cfg.batch_size, max(16, len(keep) // 4)), *held)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs at most."""
+        return self.cfg.epochs_tune
+
+    def trained(self, net: ATSDPNet) -> list[nn.Module]:
+        """E_t and P."""
+        return [net.target, net.predictor]
+
+    def epoch(self, net: ATSDPNet) -> Iterator[Step]:
+        """Class losses of cells, and of lines beside half as many of them."""
+        for batch in self.cells.batches(self.size):
+            x, y, weight, clusters = self.cells[batch]
+            z_t = net.embed(corrupt(x, self.cfg.noise), "target")
+            if self.lines is None:
+                class_loss = _cross_entropy(net.predictor(z_t), y, weight)
+                yield class_loss, {"class": class_loss}
+                continue
+            z_g, y_g = self.lines[self.lines.draw(max(16, self.size // 2))]
+            logits, n = net.predictor(torch.cat([z_t, z_g], dim=-2)), x.shape[-2]
+            class_loss = _cross_entropy(logits[..., :n, :], y, weight)
+            of_lines = _cross_entropy(logits[..., n:, :], y_g)
+            yield _with_alignment(class_loss, z_g, z_t, clusters, self.cfg, also=of_lines)
+
+    def validate(self, net: ATSDPNet) -> Tensor | None:
+        """Class loss on held cells, if any are."""
+        return None if self.x_held is None else _balanced_cross_entropy(net(self.x_held), self.y_held)
+
+
 def fine_tune(
     net: ATSDPNet, X: np.ndarray, y: np.ndarray, cfg: Training, seed: int,
     *, weight: np.ndarray | None = None, source: preprocess.Source | None = None, validation: bool = True,
 ) -> tuple[ATSDPNet, History]:  # fmt: skip
-    """Protocols S and F: cross-entropy on labelled cells beside the alignment of equation 16, E_g frozen.
+    """Protocols S and F (:class:`FineTuning`).
 
     Parameters
     ----------
@@ -348,57 +403,22 @@ def fine_tune(
     """
     torch.manual_seed(seed)
     net = copy.deepcopy(net)
-    keep, held = _split(len(y), cfg.validation, seed, y) if validation else (np.arange(len(y)), None)
-    x, labels = _tensor(X[keep]), _tensor(y[keep], torch.long)
-    w = None if weight is None else _tensor(weight[keep])
-    clusters = _tensor(preprocess.louvain(X[keep], seed), torch.long) if cfg.theta else None
-    size = min(cfg.batch_size, max(16, len(x) // 4))
-    z_g = y_g = None
-    if source is not None:
-        rows = source.fit_rows
-        xb, yb, _ = preprocess.balance(source.X[rows], source.y[rows], "oversampling", seed)
-        y_g = _tensor(yb, torch.long)
-        with torch.no_grad():
-            z_g = net.eval().embed(_tensor(xb), "source")
-        lines = _cycle(len(z_g), max(16, size // 2))
-
-    def epoch() -> Iterator[tuple[Tensor, dict]]:
-        for batch in _batches(len(x), size):
-            z_t = net.embed(corrupt(x[batch], cfg.noise), "target")
-            line = None if z_g is None else next(lines)
-            logits = net.predictor(z_t if line is None else torch.cat([z_t, z_g[line]]))
-            class_loss = _cross_entropy(logits[: len(batch)], labels[batch], None if w is None else w[batch])
-            if line is None:
-                yield class_loss, {"class": class_loss.item()}
-                continue
-            both = class_loss + nn.functional.cross_entropy(logits[len(batch) :], y_g[line])
-            loss, named = _with_alignment(both, z_g[line], z_t, None if clusters is None else clusters[batch], cfg)
-            yield loss, named | {"class": class_loss.item()}
-
-    validate = None
-    if held is not None:
-        x_val, y_val, class_weight = _tensor(X[held]), _tensor(y[held], torch.long), _class_weight(y[held])
-
-        def validate() -> float:
-            return nn.functional.cross_entropy(net(x_val), y_val, class_weight).item()
-
-    parameters = [*net.target.parameters(), *net.predictor.parameters()]
-    history = _fit(net, parameters, epoch, validate, epochs=cfg.epochs_tune, cfg=cfg)
-    return net, history
+    stage = FineTuning.of(net, X, y, cfg, seed, weight=weight, source=source, validation=validation)
+    return net, fit(net, stage)
 
 
 @torch.no_grad()
 def predict(net: ATSDPNet, X: np.ndarray, domain: str = "target") -> np.ndarray:
     """P(sensitive), (n,) float64, of standardised rows (n, genes)."""
     net.eval()
-    return torch.softmax(net(_tensor(X), domain).double(), dim=1)[:, 1].cpu().numpy()
+    return torch.softmax(net(tensor(X), domain).double(), dim=1)[:, 1].cpu().numpy()
 
 
 @torch.no_grad()
 def embed(net: ATSDPNet, X: np.ndarray, domain: str = "target") -> np.ndarray:
     """Embeddings (n, bottleneck) float32 of standardised rows."""
     net.eval()
-    return net.embed(_tensor(X), domain).cpu().numpy()
+    return net.embed(tensor(X), domain).cpu().numpy()
 
 
 class ATSDP:
@@ -436,6 +456,17 @@ class ATSDP:
         self.net_, self.history_ = fine_tune(net, X, y, self.cfg, self.seed, weight=weight, source=anchor)
         return self
 
+    def supervised(self, X, y, *, weight=None, source: preprocess.Source | None = None) -> FineTuning:
+        """Make the network that `fit` would train, and return its stage, for :func:`fit_stack`."""
+        self.net_ = self.start(X.shape[1], source)
+        anchor = source if self.pretrained else None
+        return FineTuning.of(self.net_, X, y, self.cfg, self.seed, weight=weight, source=anchor)
+
+    def unsupervised(self, X, source: preprocess.Source) -> Transfer:
+        """The same of `fit_transfer`."""
+        self.net_ = self.start(X.shape[1], source)
+        return Transfer.of(source, X, self.cfg, self.seed)
+
     def fit_bulk(self, source: preprocess.Source) -> ATSDP:
         """Protocol U before transfer: the bulk stage alone."""
         self.net_, self.history_ = self.start(source.X.shape[1], source), []
@@ -448,17 +479,22 @@ class ATSDP:
 
     def fit_transfer_once(self, X, source: preprocess.Source) -> ATSDP:
         """As `fit_transfer`, with the network cached by content: tables and every number of labelled cells share it."""
-        cfg = replace(self.cfg, epochs_tune=0)
-        parts = source.X, source.y, source.train, X, asdict(self.arch), asdict(cfg), self.seed
-        path = paths.PRETRAINED / f"transfer-{_key(*parts)}.pt"
-        state = _load(path)
+        state = _load(self._transfer_path(X, source))
         if state is None:
-            self.fit_transfer(X, source)
-            _save(path, {"weights": self.net_.state_dict(), "history": self.history_})
+            self.fit_transfer(X, source).keep_transfer(X, source)
             return self
         self.net_, self.history_ = self.start(X.shape[1], source), state["history"]
         self.net_.load_state_dict(state["weights"])
         return self
+
+    def keep_transfer(self, X, source: preprocess.Source) -> None:
+        """Store the network, transferred to X, where `fit_transfer_once` finds it."""
+        _save(self._transfer_path(X, source), {"weights": self.net_.state_dict(), "history": self.history_})
+
+    def _transfer_path(self, X: np.ndarray, source: preprocess.Source) -> Path:
+        cfg = replace(self.cfg, epochs_tune=0)
+        parts = source.X, source.y, source.train, X, asdict(self.arch), asdict(cfg), self.seed
+        return paths.PRETRAINED / f"transfer-{_key(*parts)}.pt"
 
     def fit_transfer_separate(self, X, source: preprocess.Source) -> ATSDP:
         """Protocol U in the separate gene space: X holds the set's own genes, read by an encoder of its own."""
@@ -481,6 +517,13 @@ class ATSDP:
     def n_parameters(self) -> int:
         """Trainable parameters of E_t and P."""
         return sum(p.numel() for m in (self.net_.target, self.net_.predictor) for p in m.parameters())
+
+
+def fit_stack(models: Sequence[ATSDP], stages: Sequence[Stage]) -> None:
+    """Train the networks of `models`, one shape, in the same steps (:func:`atsdp_utils.loop.fit_together`)."""
+    histories = fit_together([m.net_ for m in models], stages, [m.seed for m in models])
+    for model, history in zip(models, histories, strict=True):
+        model.history_ = history
 
 
 def encoder_parameters(n_genes: int, arch: Architecture) -> int:

@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+import torch
 
 from atsdp_utils import bench, config, paths
 
@@ -21,6 +22,15 @@ def test_rows_of_the_bulk_stage():
     assert table[table.measure == "lines"].value.tolist() == [803]
     share = table[table.measure == "share of the matrix-multiply peak"].value.item()
     assert 0 < share < 1
+
+
+def test_a_stack_is_timed_against_single_networks_and_a_missing_gpu_is_a_row():
+    rows = [*bench.together(bench.SHORT, networks=2), *bench.gpu(bench.SHORT)]
+    table = pd.DataFrame(rows, columns=bench.COLUMNS)
+    assert table.case[:4].tolist() == ["a stack of 2"] * 2 + ["one after another"] * 2
+    assert (table.value[:4] > 0).all()
+    if not torch.cuda.is_available():
+        assert table[table.measure == "skipped"].value.tolist() == ["no CUDA device here"]
 
 
 @pytest.mark.parametrize(("auc", "seconds", "held"), [(0.80, 20, "met"), (0.80, 36, "not met"), (0.79, 20, "not met")])

@@ -12,7 +12,7 @@ import pytest
 from scipy import sparse
 from typer.testing import CliRunner
 
-from atsdp_utils import cli, config, datasets, embedding, plus, predict, predict_report, preprocess
+from atsdp_utils import cli, config, datasets, drugs, embedding, plus, predict, predict_report, preprocess
 from atsdp_utils.calibration import Calibration
 
 TINY = predict.Settings(
@@ -237,26 +237,25 @@ def test_spellings_of_labels(yes, no):
 
 def test_drug_names():
     for name in ("PLX-4720", "plx4720", "PLX.4720", "plx 4720"):
-        assert predict.find_drug(name) == "PLX.4720"
+        assert drugs.find_drug(name) == "PLX.4720"
     for name in ("5-fluorouracil", "X5.FLUOROURACIL", "5 Fluorouracil"):
-        assert predict.find_drug(name) == "X5.FLUOROURACIL"
-    assert all(predict.find_drug(d) == d for d in datasets.drugs())
+        assert drugs.find_drug(name) == "X5.FLUOROURACIL"
+    assert all(drugs.find_drug(d) == d for d in datasets.drugs())
     common = {"Taxotere": "DOCETAXEL", "5-FU": "X5.FLUOROURACIL", "saha": "VORINOSTAT", "GW-572016": "LAPATINIB"}
-    assert {name: predict.find_drug(name) for name in common} == common
+    assert {name: drugs.find_drug(name) for name in common} == common
 
 
 def test_synonyms_are_of_drugs_and_name_one_each():
-    drugs = [*datasets.drugs(), *config.DRUG_SYNONYMS]
-    assert set(drugs) == set(datasets.drugs())
-    names = [name for others in config.DRUG_SYNONYMS.values() for name in others.split(",")]
-    bare = [predict._bare(name) for name in [*names, *datasets.drugs()]]
+    assert set(drugs.SYNONYMS) <= set(datasets.drugs())
+    names = [name for others in drugs.SYNONYMS.values() for name in others.split(",")]
+    bare = [drugs._bare(name) for name in [*names, *datasets.drugs()]]
     assert len(set(bare)) == len(bare)
 
 
 @pytest.mark.parametrize("name", ["vemurafenib", "JQ1", "cetuximab", "etoposide", "NVP-TAE684"])
 def test_a_drug_of_no_column_is_refused(name):
     with pytest.raises(predict.InputError, match=f"--drug {name}: not among the 83 drugs"):
-        predict.find_drug(name)
+        drugs.find_drug(name)
 
 
 def test_drugs_lists_all_with_the_auc_of_a_run(atsdp, counts, tmp_path):

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from atsdp_utils import config, datasets, geo, grid, paths, predict, preprocess, protocols, readers
+from atsdp_utils import config, datasets, drugs, geo, grid, paths, preprocess, protocols, readers
 from atsdp_utils.fetch import GeoError
 from atsdp_utils.protocols import Result, Task
 
@@ -243,7 +243,7 @@ def test_unknown_names(name, number):
     X, y = np.zeros((4, 2), np.float32), np.array([0, 1, 0, 1], np.int8)
     for lookup in (
         config.profile, config.datasets, datasets.load_cells, datasets.load_bulk, datasets.load_response,
-        predict.find_drug, geo.load, lambda n: preprocess.balance(X, y, n, 0),
+        drugs.find_drug, geo.load, lambda n: preprocess.balance(X, y, n, 0),
         lambda n: protocols.build(Task("DATA1-sim", "S", n, "smoke"), config.DATASETS["DATA1-sim"]),
         lambda n: protocols.run_task(Task("DATA1-sim", n, "Logistic", "smoke")),
     ):  # fmt: skip
@@ -290,7 +290,7 @@ def messages(folder: Path, formats: dict[str, bytes], miniatures: dict) -> list[
     cells("a table without known genes", "other.csv", b"cell,foo,bar\nc0,1,2\nc1,2,3\n")
     cells("a table with a header only", "header.csv", b"cell,TP53\n")
     cells("few genes in common", "few.csv", b"cell,TP53,EGFR\nc0,1,2\nc1,2,3\n")
-    found.append(("a drug with a typing error", _said(lambda: predict.find_drug("cisplatinn"))))
+    found.append(("a drug with a typing error", _said(lambda: drugs.find_drug("cisplatinn"))))
     found.append(("an unknown profile", _said(lambda: config.profile("fast"))))
     found.append(("an unknown data set", _said(lambda: datasets.load_cells("DATA9"))))
     found.append(

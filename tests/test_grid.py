@@ -86,7 +86,7 @@ def test_a_second_run_computes_nothing_and_a_changed_list_only_what_is_new(folde
     tasks = [t for t in TASKS if t.model == "Logistic"]
     grid.run(tasks)
     ran = []
-    monkeypatch.setattr(grid, "_work", lambda task, key: ran.append(task))
+    monkeypatch.setattr(grid, "_work", lambda group: ran.extend(group.values()))
     grid.run(tasks)
     assert ran == []
     new = Task(NAME, "S", "Logistic", "smoke", (("C", 0.1),), folds=2)
