@@ -38,9 +38,10 @@ PAGE = paths.BOOK / "_bench.md"
 
 @dataclass(frozen=True)
 class Size:
-    """How much is timed: all of it, or seconds for a test."""
+    """How much is timed: all of it, or seconds for a test; `profiles` are those whose trainings are compared."""
 
     profile: str
+    profiles: tuple[str, ...]
     genes: tuple[int, ...]
     cells: tuple[int, ...]
     seeds: tuple[int, ...]
@@ -54,10 +55,10 @@ _BASELINES = (
     "Boosting", "kNN",
 )  # fmt: skip
 FULL = Size(
-    "quick", (1000, 2000, 4000, 6163), (1000, 10_000, 100_000), (1, 2, 4), PRIOR_EPOCHS, "DATA1-sim",
-    (ATSDP, NO_TRANSFER, *_BASELINES),
+    "quick", ("quick", "paper"), (1000, 2000, 4000, 6163), (1000, 10_000, 100_000), (1, 2, 4), PRIOR_EPOCHS,
+    "DATA1-sim", (ATSDP, NO_TRANSFER, *_BASELINES),
 )  # fmt: skip
-SHORT = Size("smoke", (150, 200), (300, 2500), (1, 2), 4, "SCC47-afatinib", (ATSDP, "Logistic", "kNN"))
+SHORT = Size("smoke", ("smoke",), (150, 200), (300, 2500), (1, 2), 4, "SCC47-afatinib", (ATSDP, "Logistic", "kNN"))
 
 
 class Clock:
@@ -222,32 +223,45 @@ def precision(size: Size) -> Iterator[Row]:
 def models(size: Size) -> Iterator[Row]:
     """One training of each model on nine tenths of a set (protocol S), the bulk stage apart; and one transfer."""
     preprocess.prepare(size.dataset)
-    cells = protocols.cells_of(size.dataset, size.profile)
-    source = protocols.source_of(size.dataset, size.profile, 0)
+    for profile in size.profiles:
+        yield from _models(size, profile, f"models, {profile} profile")
+
+
+def _models(size: Size, profile: str, section: str) -> Iterator[Row]:
+    cells = protocols.cells_of(size.dataset, profile)
+    source = protocols.source_of(size.dataset, profile, 0)
     X = preprocess.columns(cells.X, cells.genes, source.genes)
     rows, test = cells.labelled, cells.labelled[::10]
-    yield "models", "data", "cells", len(X), ""
-    yield "models", "data", "genes", X.shape[1], ""
+    yield section, "data", "cells", len(X), ""
+    yield section, "data", "genes", X.shape[1], ""
     for model in size.models:
-        task = Task(size.dataset, "S", model, size.profile)
+        task = Task(size.dataset, "S", model, profile)
         if model == ATSDP:
             protocols.build(task, protocols.spec_of(task)).start(X.shape[1], source)
         with Clock() as clock:
             _, fitted = protocols.fit_fold(task, X, cells.y, np.setdiff1d(rows, test), test, source)
-        case = f"{model}, fine-tuning" if model == ATSDP else model
-        yield from clock.rows("models", case)
-        if model in (ATSDP, NO_TRANSFER):
-            epochs = len(fitted.history_)
-            yield "models", case, "epochs", epochs, ""
-            yield "models", case, "cpu_seconds per epoch", clock.cpu / epochs, "s"
-    task = Task(size.dataset, "U", ATSDP, size.profile)
+        yield from _training(section, f"{model} (S)", clock, getattr(fitted, "history_", None))
+    task = Task(size.dataset, "U", ATSDP, profile)
     with Clock() as clock:
         fitted = protocols.build(task, protocols.spec_of(task)).fit_transfer(
             preprocess.Standardizer().fit(X).transform(X), source
         )
-    yield from clock.rows("models", f"{ATSDP}, transfer")
-    yield "models", f"{ATSDP}, transfer", "epochs", len(fitted.history_), ""
-    yield "models", f"{ATSDP}, transfer", "cpu_seconds per epoch", clock.cpu / len(fitted.history_), "s"
+    yield from _training(section, f"{ATSDP} (U)", clock, fitted.history_)
+
+
+def _training(section: str, case: str, clock: Clock, history: list | None) -> Iterator[Row]:
+    yield from clock.rows(section, case)
+    if history:
+        yield section, case, "epochs", len(history), ""
+        yield section, case, "cpu_seconds per epoch", clock.cpu / len(history), "s"
+
+
+def trainings(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """Seconds of a training by protocol, model and profile, from the rows of :func:`models`; what a plan scales by."""
+    rows = table[table.section.str.startswith("models, ") & (table.measure == "cpu_seconds")]
+    found = rows.case.str.extract(r"^(?P<model>.*) \((?P<protocol>\w)\)$")
+    profile = rows.section.str.extract(r"^models, (\w+) profile$")[0]
+    return found.assign(profile=profile, dataset=dataset, seconds=rows.value.astype(float))
 
 
 def genes(size: Size) -> Iterator[Row]:

@@ -285,31 +285,33 @@ def _dask(function, arguments: list[tuple], jobs: int) -> Iterator[int]:
             cluster.close()
 
 
-def plan(tables: dict[str, list[Task]]) -> pd.DataFrame:
+def plan(tables: dict[str, list[Task]], benchmark: pd.DataFrame | None = None) -> pd.DataFrame:
     """What a run would do: per table its trainings, how many are done and left, and the projected hours on one worker.
 
+    A training that an earlier table needs too is counted there, and is `shared` here.
+
     The projection takes the median seconds of finished results of the same protocol, model and profile, on the same
-    data set where there are any. A kind that was only measured under another profile is scaled by how much longer
-    this profile took where both were measured; without any such pair it is NaN. `measured` is the share of the tasks
-    left whose kind was measured on its own data set.
+    data set where there are any. A kind that was only measured under another profile is scaled by how much longer this
+    profile took where both were measured, in finished results or in the rows of `benchmark` (columns ``protocol, model,
+    dataset, profile, seconds``); without any such pair it is NaN. `measured` is the share of the tasks left whose kind
+    was measured on its own data set.
     """
-    medians = _timings().groupby(list(KIND)).seconds.median().unstack("profile")
+    finished = _timings()
+    medians, pairs = _medians(finished), _medians(pd.concat([finished, benchmark]))
     rows, counted = [], set()
     for table, tasks in tables.items():
         for name in {t.dataset for t in tasks if t.protocol not in "BP"}:
             preprocess.prepare(name)
-        left = []
-        for task in tasks:
-            k = protocols.key(task)
-            if not result_path(k).exists() and k not in counted:
-                left.append(task)
-                counted.add(k)
-        guesses = [_guess(t, medians) for t in left]
+        own = {k: t for k, t in ((protocols.key(t), t) for t in tasks) if k not in counted}
+        counted |= own.keys()
+        left = [t for k, t in own.items() if not result_path(k).exists()]
+        guesses = [_guess(t, medians, pairs) for t in left]
         seconds = np.array([g[0] for g in guesses], float)
         exact = float(np.mean([g[1] for g in guesses])) if guesses else 1.0
         trainings = sum(max(1, t.folds) for t in tasks)
-        rows.append((table, len(tasks), trainings, len(tasks) - len(left), len(left), seconds.sum() / 3600, exact))
-    columns = ["table", "tasks", "trainings", "done", "left", "hours_one_worker", "measured"]
+        counts = len(tasks), trainings, len(tasks) - len(own), len(own) - len(left), len(left)
+        rows.append((table, *counts, seconds.sum() / 3600, exact))
+    columns = ["table", "tasks", "trainings", "shared", "done", "left", "hours_one_worker", "measured"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -327,19 +329,29 @@ def _timings() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*KIND, "seconds"])
 
 
-def _guess(task: Task, medians: pd.DataFrame) -> tuple[float, bool]:
+def _medians(timings: pd.DataFrame) -> pd.DataFrame:
+    """Median seconds of a training: rows are protocol, model and data set, columns profiles."""
+    return timings.groupby(list(KIND)).seconds.median().unstack("profile")
+
+
+def _guess(task: Task, medians: pd.DataFrame, pairs: pd.DataFrame) -> tuple[float, bool]:
     """Projected seconds of a task, and whether its kind was measured on its own data set under its own profile.
 
-    `medians` holds seconds per training: rows are protocol, model and data set, columns profiles.
+    `medians` holds what was measured, `pairs` what tells how much longer one profile takes than another.
     """
-    trainings, protocol = max(1, task.folds), medians.index.get_level_values("protocol")
-    same = medians[(protocol == task.protocol) & (medians.index.get_level_values("model") == task.model)]
-    if task.profile not in same:
-        return float("nan"), False
-    here = same[task.profile].dropna().droplevel(["protocol", "model"])
-    if len(here):
+    trainings, profile = max(1, task.folds), task.profile
+    same = _of(medians, task.protocol, task.model)
+    if profile in same and len(here := same[profile].dropna().droplevel(["protocol", "model"])):
         return float(here.get(task.dataset, here.median())) * trainings, task.dataset in here
-    ratios = medians.rdiv(medians[task.profile], axis=0)  # times longer than under each of the other profiles
-    own = ratios[protocol == task.protocol].median()
-    guesses = same.mul(own.fillna(ratios.median())).stack()
+    if profile not in pairs:
+        return float("nan"), False
+    ratios = pairs.rdiv(pairs[profile], axis=0)  # times longer than under each of the other profiles
+    alike = _of(ratios, task.protocol, task.model).median(), _of(ratios, task.protocol).median(), ratios.median()
+    guesses = same.mul(alike[0].fillna(alike[1]).fillna(alike[2])).stack()
     return float(guesses.median()) * trainings, False
+
+
+def _of(table: pd.DataFrame, protocol: str, model: str | None = None) -> pd.DataFrame:
+    """Rows of a protocol, and of a model."""
+    level = table.index.get_level_values
+    return table[(level("protocol") == protocol) & ((level("model") == model) | (model is None))]

@@ -258,17 +258,22 @@ def bulk_hours(tasks: list[Task], profile: str) -> tuple[int, float]:
 
 def plan(data: str, profile: str, jobs: int) -> None:
     """Print what a run would do, and how long on this machine."""
-    from . import grid
+    from . import bench, grid, paths
 
     tables = all_tables(data, profile)
-    plan = grid.plan(tables)
+    plan = grid.plan(tables, bench.trainings(bench.read(paths.FIGURES / "bench.csv"), bench.FULL.dataset))
     plan["hours"] = plan.pop("hours_one_worker") / jobs
     print(plan.to_string(index=False, float_format=lambda v: f"{v:.2f}"))
     total, known = plan["hours"].sum(min_count=1), plan["hours"].notna().all()
-    note = "" if known else "; tables without any measured training are not counted: run PROFILE=quick once"
+    note = (
+        "" if known else "; tables without any measured training are not counted: run PROFILE=quick or make bench once"
+    )
     print(f"\n{plan.tasks.sum()} tasks, {plan.left.sum()} left, about {total:.2f} h with JOBS={jobs}{note}")
     stages, hours = bulk_hours([t for tasks in tables.values() for t in tasks], profile)
     print(f"Before them, at first: {stages} bulk stages, about {hours / jobs:.2f} h by figures/bench.csv")
+    if total > 0:
+        longest = plan.loc[plan["hours"].idxmax()]
+        print(f"The longest table: {longest.table}, {longest.hours:.2f} h")
 
 
 def train(data: str, profile: str, jobs: int, backend: str, notebooks: list[str]) -> None:

@@ -151,8 +151,8 @@ def test_plan_counts_what_is_left_and_projects_from_what_was_measured(folders):
     tables = {"one": [TASKS[2], TASKS[4]], "two": [TASKS[2]]}
     preprocess.prepare(NAME)
     plan = grid.plan(tables).set_index("table")
-    assert plan.loc["one", ["tasks", "trainings", "done", "left"]].tolist() == [2, 3, 0, 2]
-    assert plan.loc["two", "left"] == 0  # the same training is counted once
+    assert plan.loc["one", ["tasks", "trainings", "shared", "done", "left"]].tolist() == [2, 3, 0, 0, 2]
+    assert plan.loc["two", ["shared", "done", "left"]].tolist() == [1, 0, 0]  # the same training is counted once
     grid.run([TASKS[2]])
     plan = grid.plan(tables).set_index("table")
     assert plan.loc["one", ["done", "left"]].tolist() == [1, 1]
@@ -166,12 +166,31 @@ def test_a_profile_is_projected_from_another_by_what_was_measured_under_both():
         ("S", "kNN", "A", "quick"): 1.0, ("U", "kNN", "A", "quick"): 1.0,
     }  # fmt: skip
     medians = pd.Series(measured).rename_axis(list(grid.KIND)).unstack("profile")
-    assert grid._guess(Task("A", "S", "Logistic", "paper", folds=10), medians) == (60.0, True)
-    assert grid._guess(Task("B", "S", "Logistic", "paper", folds=10), medians) == (60.0, False)
-    assert grid._guess(Task("A", "S", "kNN", "paper", folds=10), medians) == (30.0, False)  # three times longer
-    assert grid._guess(Task("A", "U", "kNN", "paper"), medians) == (3.0, False)
-    assert np.isnan(grid._guess(Task("A", "S", "kNN", "smoke", folds=2), medians)[0])
-    assert np.isnan(grid._guess(Task("A", "S", "SA", "paper", folds=2), medians)[0])
+    assert grid._guess(Task("A", "S", "Logistic", "paper", folds=10), medians, medians) == (60.0, True)
+    assert grid._guess(Task("B", "S", "Logistic", "paper", folds=10), medians, medians) == (60.0, False)
+    assert grid._guess(Task("A", "S", "kNN", "paper", folds=10), medians, medians) == (
+        30.0,
+        False,
+    )  # three times longer
+    assert grid._guess(Task("A", "U", "kNN", "paper"), medians, medians) == (3.0, False)
+    assert np.isnan(grid._guess(Task("A", "S", "kNN", "smoke", folds=2), medians, medians)[0])
+    assert np.isnan(grid._guess(Task("A", "S", "SA", "paper", folds=2), medians, medians)[0])
+
+
+def test_a_benchmark_tells_how_much_longer_a_profile_takes_that_was_never_run():
+    rows = [("S", "kNN", "A", "quick", 1.0), ("U", "kNN", "A", "quick", 2.0), ("S", "SA", "A", "quick", 1.0)]
+    finished = pd.DataFrame(rows, columns=["protocol", "model", "dataset", "profile", "seconds"])
+    timed = pd.DataFrame(
+        {"section": ["models, quick profile"] * 3 + ["models, paper profile"] * 3, "measure": "cpu_seconds",
+         "case": ["kNN (S)", "PCA+SVM (S)", "data"] * 2, "value": ["2", "1", "5", "10", "3", "9"]},
+    )  # fmt: skip
+    timed["unit"] = "s"
+    both = pd.concat([finished, bench.trainings(timed, "DATA1-sim").dropna()])
+    medians, pairs = grid._medians(finished), grid._medians(both)
+    assert np.isnan(grid._guess(Task("A", "S", "kNN", "paper", folds=2), medians, medians)[0])
+    assert grid._guess(Task("A", "S", "kNN", "paper", folds=2), medians, pairs) == (10.0, False)  # its own ratio
+    assert grid._guess(Task("A", "S", "SA", "paper"), medians, pairs) == (4.0, False)  # the median of 5 and 3
+    assert grid._guess(Task("A", "U", "kNN", "paper"), medians, pairs) == (8.0, False)
 
 
 def test_bulk_stages_share_autoencoders_in_the_projection(monkeypatch):
