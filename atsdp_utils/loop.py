@@ -7,6 +7,7 @@ A stage says what is drawn and minimised, in terms that hold for one network and
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -60,7 +61,7 @@ class Rows:
     def draw(self, size: int) -> Tensor:
         """The next batch of an endless sequence of such passes."""
         if self._endless is None:
-            self._endless = (batch for _ in iter(int, 1) for batch in self.batches(size))
+            self._endless = (batch for _ in itertools.count() for batch in self.batches(size))
         return next(self._endless)
 
 

@@ -253,13 +253,17 @@ def run_task(task: Task) -> Result:
     runner = {"S": _supervised, "U": _unsupervised, "F": _few_shot, "B": _bulk, "P": _pseudo}
     if task.protocol not in runner:
         raise ValueError(f"protocol: got {task.protocol!r}, expected one of {', '.join(runner)}")
+    needed = {"F": "k", "P": "kind"}.get(task.protocol)
+    if needed and needed not in task.options:
+        raise ValueError(f"setting: got {task.setting!r}, expected a pair {needed!r} under protocol {task.protocol}")
     row, y, p, fold, models = runner[task.protocol](task)
     parameters = int(getattr(models[-1], "n_parameters", 0) or 0)
     chosen = tuple(m.chosen_ for m in models if hasattr(m, "chosen_"))
     return Result(task, row, y, p, fold, time.perf_counter() - started, parameters, chosen)
 
 
-#: Networks in one stack at most, folds x seeds. With the sizes of Table 2 and its data each takes about 0.2 GB.
+#: Networks in one stack at most, folds x seeds. With the sizes of Table 2 each takes about 0.2 GB, counted by hand:
+#: weights, gradients and their moments, the best weights, training rows twice, and the values of a step.
 STACK = 60
 
 

@@ -237,6 +237,12 @@ def test_damaged_splits_are_drawn_again(run_folders, changes):
 # --- names ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("protocol", "needed"), [("F", "k"), ("P", "kind")])
+def test_a_task_without_what_its_protocol_needs_is_told_so(protocol, needed):
+    with pytest.raises(ValueError, match=f"setting: got .*expected a pair '{needed}' under protocol {protocol}"):
+        protocols.run_task(Task("DATA1-sim", protocol, "Logistic", "smoke"))
+
+
 @cases(0.1)
 @given(st.text(max_size=15), st.integers(-3, 3))
 def test_unknown_names(name, number):
