@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from . import paths, train
 from .config import Architecture, Training
-from .loop import Rows, Stage, Step, fit, tensor
+from .loop import Rows, fit, tensor
 from .model import ATSDPNet
 from .preprocess import Source
 
@@ -55,37 +54,19 @@ def joint_stage(source: Source, arch: Architecture, cfg: Training, seed: int, au
 
 
 @dataclass
-class JointClassification(Stage):
-    """Binary cross-entropy over the labels there are; lines hold values, labels and weights (0 without a label)."""
+class JointClassification(train.Classification):
+    """Lines with the labels of all drugs, (lines, drugs), and their weights (0 without a label)."""
 
-    lines: Rows
-    x_held: Tensor
-    y_held: Tensor
     weight_held: Tensor
 
-    @property
-    def epochs(self) -> int:
-        """Epochs at most."""
-        return self.cfg.epochs_predictor
-
-    def trained(self, net: ATSDPNet) -> list[nn.Module]:
-        """E_g and P."""
-        return [net.source, net.predictor]
-
-    def epoch(self, net: ATSDPNet) -> Iterator[Step]:
-        """Losses on corrupted lines."""
-        for batch in self.lines.batches(self.cfg.batch_size):
-            x, y, weight = self.lines[batch]
-            yield _over_labels(net(train.corrupt(x, self.cfg.noise), "source"), y, weight), {}
+    def loss(self, logits: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+        """Binary cross-entropy over the labels there are."""
+        per_label = nn.functional.binary_cross_entropy_with_logits(logits, y, reduction="none")
+        return (per_label * weight).sum() / weight.sum().clamp_min(1)
 
     def validate(self, net: ATSDPNet) -> Tensor:
-        """Loss on held lines."""
-        return _over_labels(net(self.x_held, "source"), self.y_held, self.weight_held)
-
-
-def _over_labels(logits: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-    per_label = nn.functional.binary_cross_entropy_with_logits(logits, y, reduction="none")
-    return (per_label * weight).sum() / weight.sum().clamp_min(1)
+        """The same loss on held lines."""
+        return self.loss(net(self.x_held, "source"), self.y_held, self.weight_held)
 
 
 def _fit_joint(net: ATSDPNet, X: np.ndarray, labels: np.ndarray, cfg: Training, seed: int) -> None:

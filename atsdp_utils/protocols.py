@@ -283,13 +283,13 @@ def run_stack(tasks: Sequence[Task]) -> list[Result]:
     from .train import fit_stack
 
     started = time.perf_counter()
-    parts = [(i, *part) for i, task in enumerate(tasks) for part in _parts(task)]
-    fit_stack([part.model for _, part, _ in parts], [stage for _, _, stage in parts])
+    parts = [[*_parts(task)] for task in tasks]
+    every = [part for own in parts for part in own]
+    fit_stack([part.model for part in every], [part.stage for part in every])
     results = []
-    for i, task in enumerate(tasks):
-        own, y = [part for j, part, _ in parts if j == i], _labels(task)
+    for task, own in zip(tasks, parts, strict=True):
         row, fold = (np.concatenate([getattr(part, name) for part in own]) for name in ("row", "fold"))
-        p = np.concatenate([part.model.predict_proba(part.X) for part in own])
+        p, y = np.concatenate([part.model.predict_proba(part.X) for part in own]), _labels(task)
         if task.protocol == "U" and _starts_few_shot(task):
             source = source_of(task.dataset, task.profile, task.seed)
             own[0].model.keep_transfer(_unlabelled(task, source), source)
@@ -301,27 +301,27 @@ def run_stack(tasks: Sequence[Task]) -> list[Result]:
 
 @dataclass(frozen=True)
 class _Part:
-    """One network of a stack, and the cells X that it scores: their rows, and their fold."""
+    """One network of a stack with its stage, and the cells X that it scores: their rows, and their fold."""
 
     model: object
+    stage: object
     X: np.ndarray
     row: np.ndarray
     fold: np.ndarray
 
 
-def _parts(task: Task) -> Iterator[tuple[_Part, object]]:
-    """The networks of a task and their stages."""
+def _parts(task: Task) -> Iterator[_Part]:
+    """The networks of a task."""
     source, y = source_of(task.dataset, task.profile, task.seed), _labels(task)
     if task.protocol == "U":
         X, model, rows = _unlabelled(task, source), build(task, spec_of(task)), np.flatnonzero(y >= 0)
-        yield _Part(model, X[rows], rows, np.zeros(len(rows), int)), model.unsupervised(X, source)
+        yield _Part(model, model.unsupervised(X, source), X[rows], rows, np.zeros(len(rows), int))
         return
-    X, (fold, scored) = _features(task, source), _folds(task, y)
-    for i in scored:
-        test, train = np.flatnonzero(fold == i), np.flatnonzero((fold != i) & (fold > -2))
+    X = _features(task, source)
+    for i, test, train in _folds(task, y):
         scaler, model, (xb, yb, weight) = ready_fold(task, X, y, train, source)
         stage = model.supervised(xb, yb, weight=weight, source=source)
-        yield _Part(model, scaler.transform(X[test]), test, fold[test]), stage
+        yield _Part(model, stage, scaler.transform(X[test]), test, np.full(len(test), i))
 
 
 def bulk_side(task: Task) -> preprocess.Source:
@@ -432,28 +432,26 @@ def searched(task: Task):
     return Baseline(task.model, factory, {}, grid, {"epochs_tune": max(1, cfg.epochs_tune // 4)})
 
 
-def _folds(task: Task, y: np.ndarray) -> tuple[np.ndarray, Sequence[int]]:
-    """Fold of every row, -2 for rows that take no part; and the folds that are scored by training on the others."""
+def _folds(task: Task, y: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Number, test rows and training rows of every fold; a stress split is one. Rows without a label are in none."""
     cells, options = cells_of(task.dataset, task.profile), task.options
     if "train_cultures" in options:
-        fold = np.where(np.isin(cells.group, options["test_cultures"]), 0, -2)
-        fold[np.isin(cells.group, options["train_cultures"])] = 1
-        scored: Sequence[int] = [0]
-    else:
-        fold = splits(cells, task.folds, task.repeat).astype(int)
-        scored = range(task.folds)
-    return np.where(y >= 0, fold, -2), scored
+        test, train = (np.isin(cells.group, options[f"{part}_cultures"]) for part in ("test", "train"))
+        yield 0, np.flatnonzero(test & ~train & (y >= 0)), np.flatnonzero(train & (y >= 0))
+        return
+    fold = np.where(y >= 0, splits(cells, task.folds, task.repeat).astype(int), -2)
+    for i in range(task.folds):
+        yield i, np.flatnonzero(fold == i), np.flatnonzero((fold != i) & (fold > -2))
 
 
 def _supervised(task: Task):
     source, y = source_of(task.dataset, task.profile, task.seed), _labels(task)
-    X, (fold, scored) = _features(task, source), _folds(task, y)
-    p, models = np.full(len(y), np.nan), []
-    for i in scored:
-        test, train = np.flatnonzero(fold == i), np.flatnonzero((fold != i) & (fold > -2))
+    X, p, fold, models = _features(task, source), np.full(len(y), np.nan), np.full(len(y), -1), []
+    for i, test, train in _folds(task, y):
         p[test], model = fit_fold(task, X, y, train, test, source)
+        fold[test] = i
         models.append(model)
-    rows = np.flatnonzero(np.isin(fold, list(scored)))
+    rows = np.flatnonzero(fold >= 0)
     return rows, y[rows], p[rows], fold[rows], models
 
 

@@ -83,9 +83,8 @@ def table3(data: str, profile: str) -> list[Task]:
         for model in NAIVE[: 1 if spec.values == "zscored" else None]:  # z-scores hold no library size
             tasks += _supervised(spec, profile, folds, model, repeats=sizes.repeats)
         if not spec.null:
-            tasks += [
-                Task(spec.name, "F", ATSDP, profile, (("k", k),), s) for k in sizes.few for s in range(sizes.seeds)
-            ]
+            few = itertools.product(sizes.few, range(sizes.seeds))
+            tasks += [Task(spec.name, "F", ATSDP, profile, (("k", k),), seed) for k, seed in few]
     return tasks
 
 
@@ -265,9 +264,7 @@ def plan(data: str, profile: str, jobs: int) -> None:
     plan["hours"] = plan.pop("hours_one_worker") / jobs
     print(plan.to_string(index=False, float_format=lambda v: f"{v:.2f}"))
     total, known = plan["hours"].sum(min_count=1), plan["hours"].notna().all()
-    note = (
-        "" if known else "; tables without any measured training are not counted: run PROFILE=quick or make bench once"
-    )
+    note = "" if known else "; what was never measured is not counted: run PROFILE=quick or make bench once"
     print(f"\n{plan.tasks.sum()} tasks, {plan.left.sum()} left, about {total:.2f} h with JOBS={jobs}{note}")
     stages, hours = bulk_hours([t for tasks in tables.values() for t in tasks], profile)
     print(f"Before them, at first: {stages} bulk stages, about {hours / jobs:.2f} h by figures/bench.csv")

@@ -119,11 +119,15 @@ class Classification(Stage):
         """E_g and P."""
         return [net.source, net.predictor]
 
+    def loss(self, logits: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
+        """Class loss of a batch."""
+        return _cross_entropy(logits, y, weight)
+
     def epoch(self, net: ATSDPNet) -> Iterator[Step]:
-        """Class losses on corrupted lines."""
+        """Losses on corrupted lines."""
         for batch in self.lines.batches(self.cfg.batch_size):
             x, y, weight = self.lines[batch]
-            yield _cross_entropy(net(corrupt(x, self.cfg.noise), "source"), y, weight), {}
+            yield self.loss(net(corrupt(x, self.cfg.noise), "source"), y, weight), {}
 
     def validate(self, net: ATSDPNet) -> Tensor:
         """Class loss on held lines."""
@@ -451,13 +455,10 @@ class ATSDP:
 
     def fit(self, X, y, *, weight=None, source: preprocess.Source | None = None) -> ATSDP:
         """Protocol S: fine-tune on labelled, balanced training cells."""
-        net = self.start(X.shape[1], source)
-        anchor = source if self.pretrained else None
-        self.net_, self.history_ = fine_tune(net, X, y, self.cfg, self.seed, weight=weight, source=anchor)
-        return self
+        return self._learn(self.supervised(X, y, weight=weight, source=source))
 
     def supervised(self, X, y, *, weight=None, source: preprocess.Source | None = None) -> FineTuning:
-        """Make the network that `fit` would train, and return its stage, for :func:`fit_stack`."""
+        """What `fit` trains: the network, made here, and the stage that is returned; for :func:`fit_stack` too."""
         self.net_ = self.start(X.shape[1], source)
         anchor = source if self.pretrained else None
         return FineTuning.of(self.net_, X, y, self.cfg, self.seed, weight=weight, source=anchor)
@@ -467,6 +468,11 @@ class ATSDP:
         self.net_ = self.start(X.shape[1], source)
         return Transfer.of(source, X, self.cfg, self.seed)
 
+    def _learn(self, stage: Stage) -> ATSDP:
+        torch.manual_seed(self.seed)
+        self.history_ = fit(self.net_, stage)
+        return self
+
     def fit_bulk(self, source: preprocess.Source) -> ATSDP:
         """Protocol U before transfer: the bulk stage alone."""
         self.net_, self.history_ = self.start(source.X.shape[1], source), []
@@ -474,8 +480,7 @@ class ATSDP:
 
     def fit_transfer(self, X, source: preprocess.Source) -> ATSDP:
         """Protocol U: transfer to unlabelled cells."""
-        self.net_, self.history_ = transfer(self.start(X.shape[1], source), source, X, self.cfg, self.seed)
-        return self
+        return self._learn(self.unsupervised(X, source))
 
     def fit_transfer_once(self, X, source: preprocess.Source) -> ATSDP:
         """As `fit_transfer`, with the network cached by content: tables and every number of labelled cells share it."""

@@ -168,10 +168,7 @@ def test_a_profile_is_projected_from_another_by_what_was_measured_under_both():
     medians = pd.Series(measured).rename_axis(list(grid.KIND)).unstack("profile")
     assert grid._guess(Task("A", "S", "Logistic", "paper", folds=10), medians, medians) == (60.0, True)
     assert grid._guess(Task("B", "S", "Logistic", "paper", folds=10), medians, medians) == (60.0, False)
-    assert grid._guess(Task("A", "S", "kNN", "paper", folds=10), medians, medians) == (
-        30.0,
-        False,
-    )  # three times longer
+    assert grid._guess(Task("A", "S", "kNN", "paper", folds=10), medians, medians) == (30.0, False)  # 3 times longer
     assert grid._guess(Task("A", "U", "kNN", "paper"), medians, medians) == (3.0, False)
     assert np.isnan(grid._guess(Task("A", "S", "kNN", "smoke", folds=2), medians, medians)[0])
     assert np.isnan(grid._guess(Task("A", "S", "SA", "paper", folds=2), medians, medians)[0])

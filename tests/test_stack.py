@@ -185,14 +185,14 @@ def test_nothing_of_a_fold_reaches_its_network_in_a_stack(folders, monkeypatch):
     monkeypatch.setattr(preprocess, "balance", lambda X, y, *a: seen.append(X.copy()) or balance(X, y, *a))
     task = Task(NAME, "S", NO_TRANSFER, "smoke", folds=2)
     X = protocols._features(task, protocols.source_of(NAME, "smoke", 0))
-    for part, stage in protocols._parts(task):
+    for part in protocols._parts(task):
         raw, scaled = seen[-2:]
         assert len(raw) == len(scaled) == (protocols._labels(task) >= 0).sum() - len(part.row)
         for row in X[part.row]:
             assert not (raw == row).all(1).any()
         for row in part.X:
             assert not (scaled == row).all(1).any()
-        assert len(stage.cells) + len(stage.x_held) >= len(raw)
+        assert len(part.stage.cells) + len(part.stage.x_held) >= len(raw)
 
 
 def test_on_a_gpu_folds_and_seeds_are_grouped_and_a_resumed_run_trains_the_same_groups(folders, monkeypatch):

@@ -99,7 +99,7 @@ def test_a_shared_transfer_is_the_one_that_is_trained_and_is_trained_once(monkey
     src, (X, _) = source(), planted(120, seed=9)
     trained = train.ATSDP(seed=0, arch=ARCH, cfg=CFG).fit_transfer(X, src).predict_proba(X)
     first = train.ATSDP(seed=0, arch=ARCH, cfg=CFG).fit_transfer_once(X, src).predict_proba(X)
-    monkeypatch.setattr(train, "transfer", None)  # the second time nothing may be trained
+    monkeypatch.setattr(train, "fit", None)  # the second time nothing may be trained
     again = train.ATSDP(seed=0, arch=ARCH, cfg=dataclasses.replace(CFG, epochs_tune=1)).fit_transfer_once(X, src)
     np.testing.assert_array_equal(first, trained)
     np.testing.assert_array_equal(again.predict_proba(X), trained)
