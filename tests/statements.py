@@ -1,7 +1,7 @@
 """The table of statements: which sentence of the book rests on which table, and whether it still does.
 
-A row of ``book/statements.csv`` names a sentence (``where``, ``text``) and, where the sentence compares, what must hold:
-``left relation right`` over the reference tables. A side is a number or ``table[query].column:aggregate``, or two of
+A row of ``book/statements.csv`` names a sentence (``where``, ``text``) and, where the sentence compares, what must
+hold: ``left relation right`` over the reference tables. A side is a number or ``table[query].column:aggregate``, or two of
 these joined by ``-``. A sentence that only asks, defines or reports what the paper says has a ``kind`` and no relation.
 """
 
@@ -122,7 +122,8 @@ def texts() -> Iterator[tuple[str, str]]:
             if cell["cell_type"] == "markdown":
                 yield place, "".join(cell["source"])
             told = cell["metadata"].get("mystnb", {})
-            yield from ((place, told[k][v]) for k, v in (("figure", "caption"), ("image", "alt")) if v in told.get(k, {}))
+            for kind, name in (("figure", "caption"), ("image", "alt")):
+                yield place, told.get(kind, {}).get(name, "")
     yield "README.md", (ROOT / "README.md").read_text()
     yield "book/index.md", (ROOT / "book" / "index.md").read_text()
 
