@@ -1,8 +1,8 @@
 """The table of statements: which sentence of the book rests on which table, and whether it still does.
 
 A row of ``book/statements.csv`` names a sentence (``where``, ``text``) and, where the sentence compares, what must
-hold: ``left relation right`` over the reference tables. A side is a number or ``table[query].column:aggregate``, or two of
-these joined by ``-``. A sentence that only asks, defines or reports what the paper says has a ``kind`` and no relation.
+hold: ``left relation right`` over the reference tables. A side is a number or ``table[query].column:aggregate``, or two
+of these joined by ``-``. A sentence that defines or reports what the paper says has a ``kind`` and no relation.
 """
 
 from __future__ import annotations
