@@ -132,3 +132,17 @@ def test_compare_of_seeds_has_no_bayesian_part():
     frame["setting"] = frame["heads"].astype(int).astype(str)
     found = evaluate.compare(frame, "8")
     assert len(found) == 1 and found[["p_worse", "p_equal", "p_better"]].isna().all(axis=None)
+
+
+def test_compare_pairs_seeds_and_never_means_over_different_ones():
+    """Five seeds of the reference, three of a level whose seeds happen to be the better ones."""
+    auc = {"after": [0.9, 0.8, 0.7, 0.2, 0.1], "no MMD": [0.88, 0.81, 0.66], "before": [0.5, 0.5, 0.5, 0.5, 0.5]}
+    rows = [("A375-PLX4720", name, s, 0, v) for name, values in auc.items() for s, v in enumerate(values)]
+    frame = pd.DataFrame(rows, columns=["dataset", "setting", "repeat", "fold", "auc"])
+    found = evaluate.compare(frame, "after").set_index("setting")
+    expected = np.subtract(auc["no MMD"], auc["after"][:3])
+    assert found.loc["no MMD", "difference"] == pytest.approx(expected.mean()) and expected.mean() < 0
+    assert np.mean(auc["no MMD"]) > np.mean(auc["after"])  # what a difference of means would have said
+    low, high = stats.corrected_interval(expected, 1)[1:]
+    assert found.loc["no MMD", ["ci_low", "ci_high"]].tolist() == pytest.approx([low, high])
+    assert found.loc["before", "difference"] == pytest.approx(0.5 - np.mean(auc["after"]))  # all five seeds
