@@ -144,4 +144,6 @@ def test_pools_join_no_tiers_and_count_an_axis_once():
     assert list(evaluate.pools(["DATA1", "DATA4"]).values()) == [["DATA1", "DATA4"]]
     for members in pools.values():
         assert len({evaluate.tag(m) for m in members}) == 1
-    assert evaluate.tag("DATA1-sim") == "(simulated)" and evaluate.tag("DATA1") == evaluate.tag("A375-PLX4720") == "(real)"
+    assert (
+        evaluate.tag("DATA1-sim") == "(simulated)" and evaluate.tag("DATA1") == evaluate.tag("A375-PLX4720") == "(real)"
+    )
