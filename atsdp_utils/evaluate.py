@@ -104,6 +104,12 @@ def pools(names: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
+def span(values: pd.Series) -> str:
+    """Smallest and largest value as text, or the one that there is."""
+    low, high = (f"{v:.3f}" for v in (values.min(), values.max()))
+    return low if low == high else f"{low} to {high}"
+
+
 def tag(name: str) -> str:
     """Where a value comes from, as a mark for a line of text: ``(simulated)`` or ``(real)``."""
     return "(simulated)" if config.DATASETS[name].simulated else "(real)"
