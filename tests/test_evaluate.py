@@ -146,3 +146,18 @@ def test_compare_pairs_seeds_and_never_means_over_different_ones():
     low, high = stats.corrected_interval(expected, 1)[1:]
     assert found.loc["no MMD", ["ci_low", "ci_high"]].tolist() == pytest.approx([low, high])
     assert found.loc["before", "difference"] == pytest.approx(0.5 - np.mean(auc["after"]))  # all five seeds
+
+
+def test_pools_join_no_tiers_and_count_an_axis_once():
+    pools = evaluate.pools(["A375-PLX4720", "SCC47-afatinib", "SCC47-sorafenib", "DATA1-sim", "DATA2-sim"])
+    assert pools == {
+        "A375-PLX4720": ["A375-PLX4720"],
+        "SCC47 axis": ["SCC47-afatinib", "SCC47-sorafenib"],
+        "simulated twins": ["DATA1-sim", "DATA2-sim"],
+    }
+    assert list(evaluate.pools(["DATA1", "DATA4"]).values()) == [["DATA1", "DATA4"]]
+    for members in pools.values():
+        assert len({evaluate.tag(m) for m in members}) == 1
+    assert (
+        evaluate.tag("DATA1-sim") == "(simulated)" and evaluate.tag("DATA1") == evaluate.tag("A375-PLX4720") == "(real)"
+    )
