@@ -140,7 +140,7 @@ class Outputs:
         return self.table(name, **where).iloc[0]
 
 
-# --- rules: one a kind of claim. c is the claim's row of claims.csv, with numbers for quoted, threshold and margin -----
+# --- rules: one a kind of claim. c is its row of claims.csv, with numbers for quoted, threshold and margin -----------
 
 
 def _level(out: Outputs, dataset: str, metric: str, protocol: str) -> Effect:
@@ -183,11 +183,14 @@ def highest(out: Outputs, c, protocol: str) -> Found:
     return Found(shown, decide(gaps, 0.0, c.margin), reproduces(best, c.quoted, c.margin), note)
 
 
-def _models(name: str) -> list[str]:
+def _models(name: str, protocol: str) -> list[str]:
     """Names of models that a claim means: the eight, those beyond them, or ATSDP-NET without transfer."""
     from atsdp_utils.baselines import REGISTRY
+    from atsdp_utils.protocols import BULK_ONLY, NO_TRANSFER
     from atsdp_utils.tables import NAIVE
 
+    if name == "no transfer":
+        return [BULK_ONLY if protocol == "U" else NO_TRANSFER]
     if name == "the eight":
         return [n for n, b in REGISTRY.items() if b.paper_name]
     if name == "beyond the eight":
@@ -201,8 +204,7 @@ def better(out: Outputs, c, protocol: str) -> Found:
     The argument is ``first|second``; nothing after the bar means all that the table compares with the first.
     """
     first, second = c.argument.split("|")
-    wanted = {"S": "ATSDP-NET (no transfer)", "U": "ATSDP-NET (bulk only)"}.get(protocol, "")
-    names = [wanted] if second == "no transfer" else _models(second)
+    names = _models(second, protocol)
     metrics = c.metrics.split()
     rows = out.table(c.output, dataset=c.dataset, protocol=protocol, metric=metrics)
     rows = rows.astype({"first": str, "second": str})
@@ -252,7 +254,7 @@ def random_lists(out: Outputs, c, protocol: str) -> Found:
     for r in rows.itertuples():
         reached = round(r.p * (r.draws + 1)) - 1
         low, high = sps.binomtest(reached, int(r.draws)).proportion_ci()
-        effects.append(Effect(reached / r.draws, low, high).negated())
+        effects.append(Effect(reached / r.draws, low, high, np.nan).negated())
     cut, worst = -(c.threshold + c.margin), min(effects).negated()
     reproduced = YES if (rows["p"] < printed).all() else NO
     return Found(worst, decide(effects, cut, cut), reproduced, "share of random lists as high; the less clear list")
@@ -274,12 +276,12 @@ def key_genes(out: Outputs, c, protocol: str) -> Found:
     """Each named gene is among the ten first of its list in more than half of the networks."""
     genes = c.argument.split()
     _need_genes(genes)
-    rows = out.table("key_genes_by_seed", gene=genes, papers_list=c.metrics)
     effects = []
-    for r in rows.itertuples():
-        effects.append(Effect(r.listed / r.networks, *sps.binomtest(r.listed, r.networks).proportion_ci()))
+    for r in out.table(c.output, gene=genes).itertuples():
+        level = 1 - 0.05 / len(genes)  # exact limits, for all genes at once
+        effects.append(Effect(r.listed / r.networks, *sps.binomtest(r.listed, r.networks).proportion_ci(level), np.nan))
     if len(effects) < len(genes):
-        raise Missing(f"key_genes_by_seed.csv has {len(effects)} of {len(genes)} genes")
+        raise Missing(f"{c.output}.csv has {len(effects)} of {len(genes)} genes")
     verdict = decide(effects, c.threshold, c.threshold)
     return Found(min(effects), verdict, note="share of networks that list the gene; the rarest of them")
 
@@ -407,7 +409,7 @@ def particular_lead(out: Outputs, c, protocol: str) -> Found:
     leads = _leads()
     own = leads[c.dataset]
     place = int(own.rank(ascending=False)[c.metrics])
-    note = f"printed lead, the {place}. of the set's {len(own)}"
+    note = f"printed lead; place {place} of the set's {len(own)}"
     note += ", the smallest of the table" * bool(own[c.metrics] == leads.min())
     return _plain(own[c.metrics], bool(own[c.metrics] >= own.median()), note)
 
@@ -416,7 +418,7 @@ def poor(out: Outputs, c, protocol: str) -> Found:
     """The model named is in the lower half of the eight in this metric."""
     others = _printed().drop(columns=OURS).loc[(c.dataset, c.metrics)]
     place = int(others.rank(ascending=False)[c.argument])
-    return _plain(others[c.argument], place > len(others) / 2, f"the {place}. of the {len(others)} other models")
+    return _plain(others[c.argument], place > len(others) / 2, f"place {place} of the {len(others)} other models")
 
 
 def lower_printed(out: Outputs, c, protocol: str) -> Found:
@@ -445,8 +447,8 @@ def claims() -> pd.DataFrame:
     """The paper's claims, one row each (``data/paper/claims.csv``); empty fields are empty strings.
 
     ``scope`` says what can decide a claim: ``paper's cells`` (only they), ``real cells`` (any real cells), ``public
-    files``, ``print`` (the printed numbers), ``contradicted`` (public files or the paper's equations say otherwise, with
-    the evidence in ``note``) or ``wording`` (nothing can). ``readings`` are the protocols, or ways to make a list,
+    files``, ``print`` (the printed numbers), ``contradicted`` and ``equations`` (public files or the paper's equations
+    say otherwise; the evidence is in ``note``) or ``wording`` (nothing can). ``readings`` are the protocols, or ways to make a list,
     that the paper leaves open.
     """
     return pd.read_csv(paths.PAPER / "claims.csv", dtype=str, keep_default_na=False)
@@ -454,22 +456,20 @@ def claims() -> pd.DataFrame:
 
 def _typed(claim) -> object:
     """The claim with its numbers as numbers: NaN where a margin or threshold is not needed, 0 where none is quoted."""
-    def number(text: str, empty: float) -> float:
-        return float(text) if text.replace(".", "", 1).isdigit() else empty
-
-    return claim._replace(quoted=number(claim.quoted, 0.0), threshold=number(claim.threshold, np.nan),
-                          margin=number(claim.margin, np.nan))  # fmt: skip
+    numbers = {k: float(getattr(claim, k) or np.nan) for k in ("threshold", "margin")}
+    return claim._replace(quoted=float(claim.quoted or 0), **numbers)
 
 
 COLUMNS = ["id", "where", "claim", "dataset", "metric", "quoted", "mean", "ci_low", "ci_high", "threshold", "margin",
            "tier", "protocol", "verdict", "reproduced", "note", "output", "page"]  # fmt: skip
 #: Tier of the rows that decide a claim, by scope: print is what the paper prints, real are public files and cells.
-TIERS = {"paper's cells": "geo", "real cells": "real", "public files": "real", "contradicted": "real", "print": "print"}
+TIERS = {"paper's cells": "geo", "real cells": "real", "public files": "real", "contradicted": "real",
+         "print": "print", "equations": "print", "wording": "print"}  # fmt: skip
 NEEDS_CELLS = "needs the paper's own cells: DATA=geo"
 
 
 def agreed(found: dict[str, Found]) -> Found:
-    """One finding from those of all readings: a verdict is one that all readings give, shown is the first one's effect."""
+    """One finding from those of all readings: a verdict is what all of them give; the effect is the first one's."""
     if len(found) == 1:
         return next(iter(found.values()))
 
@@ -496,22 +496,31 @@ def judge_claim(out: Outputs, claim) -> Found:
         return Found(Effect(np.nan), UNTESTED, NOT_TESTED if c.quoted else "", str(reason))
 
 
+def _why_not_here(c) -> str:
+    """Why this run cannot test a claim about the paper's cells: it lacks them, or the bulk lacks a gene as well."""
+    try:
+        if RULES[c.rule] in (key_genes, genes_along):
+            _need_genes(c.argument.split())
+    except Untestable as reason:
+        return str(reason)
+    return NEEDS_CELLS
+
+
 def judge_claims(out: Outputs, data: str) -> pd.DataFrame:
     """Every claim with its verdict; a claim about the paper's cells gets one from tier ``geo`` only."""
     rows = []
     for c in claims().itertuples():
-        tier = TIERS.get(c.scope, "")
-        if c.scope in ("wording", "contradicted"):
+        tier = TIERS[c.scope]
+        if c.scope in ("wording", "contradicted", "equations"):
             found = Found(Effect(np.nan), ILL_POSED if c.scope == "wording" else FAILS)
         elif c.scope == "paper's cells" and data != "geo":
-            unread = judge_claim(replace(out, tier="geo"), c) if c.rule in ("key_genes", "genes_along") else None
-            found = unread or Found(Effect(np.nan), UNTESTED, NOT_TESTED if c.quoted else "", NEEDS_CELLS)
-            tier = ""
+            tier, found = "", Found(Effect(np.nan), UNTESTED, NOT_TESTED if c.quoted else "", _why_not_here(c))
         else:
             found = judge_claim(replace(out, tier=tier), c)
         protocol = c.readings.replace("|", ", ")
-        rows.append((c.id, c.section, c.claim, c.dataset, c.metrics, c.quoted, *found.effect[:3], c.threshold, c.margin,
-                     tier, protocol, found.verdict, found.reproduced, found.note or c.note, c.output, c.page))  # fmt: skip
+        about = (c.id, c.section, c.claim, c.dataset, c.metrics, c.quoted)
+        rows.append((*about, *found.effect[:3], c.threshold, c.margin, tier, protocol, found.verdict,
+                     found.reproduced, found.note or c.note, c.output, c.page))  # fmt: skip
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -544,7 +553,7 @@ def _value_found(out: Outputs, r, protocol: str) -> Found:
 
 
 def judge_values(out: Outputs, data: str) -> pd.DataFrame:
-    """Every printed score: is it reproduced on the same cells, to within :data:`MARGIN`, under S and under U?
+    """Every printed score, and whether S and U reproduce it on the same cells to within :data:`MARGIN`.
 
     Figure 3 was computed under S only. A value that the audit finds impossible is ill-posed, whatever a run finds.
     """
@@ -607,7 +616,8 @@ def published_predictions(data: str) -> pd.DataFrame:
     rows = []
     for file, dataset, label_file in PUBLISHED:
         table = pd.read_csv(paths.DATA / f"scdeal_scores_{file}.csv.gz", index_col="Cell id")
-        called, n, theirs = (table["Prediction"] == "Sensitive").astype(int), len(table), sum(_sizes()[dataset])
+        predicted, n = (table["Prediction"] == "Sensitive").astype(int), len(table)
+        theirs = max(sum(sizes) for (d, _), sizes in audit.CLASS_SIZES.items() if d == dataset)
 
         def add(quantity, which="", found=(np.nan,) * 3, cells=n, beside=np.nan, note="", d=dataset, m=theirs):
             rows.append((d, "scDEAL", quantity, which, *found, cells, beside, m, "real", note))
@@ -619,7 +629,7 @@ def published_predictions(data: str) -> pd.DataFrame:
             for quantity, value in zip(("accuracy", "weighted F1"), beside, strict=True):
                 add(quantity, beside=value, note=f"labels of these cells: {NEEDS_CELLS}")
         else:
-            called = called[y.index]
+            called = predicted[y.index]
             score, right = metrics.classification_metrics(y, called), int((y == called).sum())
             limits = sps.binomtest(right, len(y)).proportion_ci(method="wilson")
             note = f"{theirs - len(y)} cells fewer than the paper's"
@@ -631,7 +641,7 @@ def published_predictions(data: str) -> pd.DataFrame:
                 limits = sps.binomtest(hit, of).proportion_ci(method="wilson")
                 add("called right", name, (hit / of, *limits), of, note=f"{hit} of {of}")
         for name, k in (("sensitive", 1), ("resistant", 0)):
-            add("predicted", name, (float((called == k).sum()), np.nan, np.nan), len(called), note="number of cells")
+            add("predicted", name, (float((predicted == k).sum()), np.nan, np.nan), note="number of cells")
         figure = {"DATA1": "Figure 8b", "DATA4": "Figure 5c"}[dataset]
         for name in interpret.DIRECTIONS:
             found = interpret.correlate(*(table[f"{k}_{name}_DEG_score"] for k in ("Predicted", "Ground_truth")))
