@@ -124,16 +124,23 @@ class Outputs:
             If there is no such file, column or row.
         """
         rows = self.read(name)
+        keep = np.ones(len(rows), dtype=bool)
         if self.tier and "tier" in rows:
-            rows = rows[rows["tier"] == self.tier]
+            keep &= (rows["tier"] == self.tier).to_numpy()
         for column, value in where.items():
             if column not in rows:
                 raise Missing(f"{name}.csv has no column {column}")
-            found = rows[column].fillna("") if value == "" else rows[column]
-            rows = rows[found.isin(value) if isinstance(value, (list, tuple)) else found.astype(str) == str(value)]
-        if rows.empty:
+            found = rows[column]
+            if isinstance(value, (list, tuple)):
+                keep &= found.isin(value).to_numpy()
+            elif value == "":
+                keep &= (found.isna() | (found == "")).to_numpy()
+            else:
+                text = found if found.dtype == object else found.astype(str)
+                keep &= (text == str(value)).to_numpy()
+        if not keep.any():
             raise Missing(f"{name}.csv has no row {where}")
-        return rows
+        return rows[keep]
 
     def one(self, name: str, **where) -> pd.Series:
         """The first such row."""
@@ -198,6 +205,10 @@ def _models(name: str, protocol: str) -> list[str]:
     return [name] if name else []
 
 
+#: Columns of a paired table seen from the other side.
+TURNED = {"first": "second", "second": "first", "first_mean": "second_mean", "second_mean": "first_mean"}
+
+
 def better(out: Outputs, c, protocol: str) -> Found:
     """The first is better than each of the second, in every metric that the claim names: paired, in both directions.
 
@@ -207,12 +218,10 @@ def better(out: Outputs, c, protocol: str) -> Found:
     names = _models(second, protocol)
     metrics = c.metrics.split()
     rows = out.table(c.output, dataset=c.dataset, protocol=protocol, metric=metrics)
-    rows = rows.astype({"first": str, "second": str})
-    swapped = {"first": "second", "second": "first", "first_mean": "second_mean", "second_mean": "first_mean"}
-    other_way = rows.rename(columns=swapped)
-    other_way = other_way.assign(difference=-rows["difference"], ci_low=-rows["ci_high"], ci_high=-rows["ci_low"])
-    rows = pd.concat([rows, other_way], ignore_index=True)
-    rows = rows[(rows["first"] == first) & (rows["second"].isin(names) if names else rows["second"] != "linear")]
+    if first not in set(rows["first"].astype(str)):
+        rows = rows[rows["second"].astype(str) == first].rename(columns=TURNED)
+        rows = rows.assign(difference=-rows["difference"], ci_low=-rows["ci_high"], ci_high=-rows["ci_low"])
+    rows = rows[rows["second"].astype(str).isin(names) if names else rows["second"] != "linear"]
     if len(rows) < max(len(names), 1) * len(metrics):
         raise Missing(f"{c.output}.csv compares {first} with {rows['second'].nunique()} of {len(names) or 'all'}")
     effects = [Effect(r.difference, r.ci_low, r.ci_high, r.df, 1 - r.second_mean) for r in rows.itertuples()]
@@ -296,14 +305,13 @@ def enriched(out: Outputs, c, protocol: str) -> Found:
         sets = rows[rows["set"].str.contains(name)]
         if set(sets["list"]) != {"sensitive", "resistant"}:
             raise Missing(f"{c.output}.csv is not whole: it has no set named {name} for each list")
-        most = {tests: sps.chi2.isf(0.025 / tests, 2 * sets["overlap"] + 2) / 2 / sets["expected"]
-                for tests in (1, len(sets))}  # fmt: skip
-        least = np.nan_to_num(sps.chi2.ppf(0.025, 2 * sets["overlap"]) / 2 / sets["expected"])
-        passed.append(bool((sets["padj"] < 0.05).any()))
-        small.append(bool((most[len(sets)] < c.threshold + c.margin).all()))
+        overlap, expected = sets["overlap"].to_numpy(), sets["expected"].to_numpy()
+        most, most_of_all = (sps.chi2.isf(0.025 / tests, 2 * overlap + 2) / 2 / expected for tests in (1, len(sets)))
+        least = np.nan_to_num(sps.chi2.ppf(0.025, 2 * overlap) / 2 / expected)
         best = int(np.argmin(sets["padj"]))
-        ratio = sets["overlap"] / sets["expected"]
-        effects.append(Effect(ratio.iloc[best], least[best], most[1][best]))
+        passed.append(bool(sets["padj"].iloc[best] < 0.05))
+        small.append(bool((most_of_all < c.threshold + c.margin).all()))
+        effects.append(Effect(overlap[best] / expected[best], least[best], most[best]))
     verdict = SUPPORTED if all(passed) else REFUTED if any(small) else UNDECIDED
     return Found(min(effects), verdict, note="times the genes expected; best set of the name that has fewer")
 
@@ -448,8 +456,8 @@ def claims() -> pd.DataFrame:
 
     ``scope`` says what can decide a claim: ``paper's cells`` (only they), ``real cells`` (any real cells), ``public
     files``, ``print`` (the printed numbers), ``contradicted`` and ``equations`` (public files or the paper's equations
-    say otherwise; the evidence is in ``note``) or ``wording`` (nothing can). ``readings`` are the protocols, or ways to make a list,
-    that the paper leaves open.
+    say otherwise; the evidence is in ``note``) or ``wording`` (nothing can). ``readings`` are the protocols, or ways
+    to make a list, that the paper leaves open.
     """
     return pd.read_csv(paths.PAPER / "claims.csv", dtype=str, keep_default_na=False)
 
