@@ -155,3 +155,83 @@ def compare(frame: pd.DataFrame, reference: str, column: str = "setting", metric
     table = pd.DataFrame(rows, columns=columns)
     table.insert(7, "p_holm", stats.holm(table["p"]))
     return table
+
+
+#: Resamples of the cells behind an interval under protocol U.
+RESAMPLES = 200
+
+
+def _over_cells(y: np.ndarray, p: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The five metrics of every seed, (seeds, 5), and their means over seeds on cells resampled within a class."""
+
+    def five(index: np.ndarray) -> np.ndarray:
+        found = [metrics.classification_metrics(y[index], one[index]) for one in p]
+        return np.array([[score[m] for m in config.METRICS] for score in found])
+
+    rng, classes = np.random.default_rng(0), [np.flatnonzero(y == k) for k in (0, 1)]
+    draws = [np.concatenate([rng.choice(c, c.size) for c in classes]) for _ in range(RESAMPLES)]
+    return five(np.arange(y.size)), np.array([five(index).mean(axis=0) for index in draws])
+
+
+def seeds_and_cells(results: Sequence[Result]) -> pd.DataFrame:
+    """The five metrics over seeds of protocol U, with the errors of seeds and of cells: one row a set and metric."""
+    rows = []
+    for dataset in dict.fromkeys(r.task.dataset for r in results):
+        of_set = [r for r in results if r.task.dataset == dataset]
+        by_seed, by_draw = _over_cells(of_set[0].y, [r.p for r in of_set])
+        about = (dataset, config.DATASETS[dataset].tier, of_set[0].task.protocol)
+        for i, metric in enumerate(config.METRICS):
+            rows.append((*about, metric, len(of_set), *stats.seeds_and_cells(by_seed[:, i], by_draw[:, i])))
+    columns = ["dataset", "tier", "protocol", "metric", "seeds", "mean", "ci_low", "ci_high", "df"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def paired(results: Sequence[Result], names: Sequence[str], first: dict[str, str]) -> pd.DataFrame:
+    """One model (or setting) minus every other, in all five metrics, each with an interval.
+
+    Under S the pairs are folds, with the correction for shared training rows; under U they are seeds on the same cells,
+    and the error of the cells is added (:func:`stats.seeds_and_cells`).
+
+    Parameters
+    ----------
+    results
+        Of one protocol or both.
+    names
+        Name of the model or setting of every result.
+    first
+        Name of the one that the others are compared with, for every data set.
+
+    Returns
+    -------
+    DataFrame
+        ``dataset, tier, protocol, metric, first, second, first_mean, second_mean, difference, ci_low, ci_high, df``.
+    """
+    groups: dict[tuple[str, str], dict[str, list[Result]]] = {}
+    for r, name in zip(results, names, strict=True):
+        groups.setdefault((r.task.dataset, r.task.protocol), {}).setdefault(name, []).append(r)
+    rows = []
+    for (dataset, protocol), by_name in groups.items():
+        one, about = first[dataset], (dataset, config.DATASETS[dataset].tier, protocol)
+        scored = {name: _folds(of) if of[0].task.folds else _over_cells(of[0].y, [r.p for r in of])
+                  for name, of in by_name.items()}  # fmt: skip
+        for second in [name for name in by_name if name != one]:
+            (a, a_draw), (b, b_draw) = scored[one], scored[second]
+            n = min(len(a), len(b))  # a setting may have fewer seeds
+            for i, metric in enumerate(config.METRICS):
+                gap = (a[:n, i] - b[:n, i])[np.isfinite(a[:n, i] - b[:n, i])]
+                if by_name[one][0].task.folds:
+                    mean, low, high = stats.corrected_interval(gap, by_name[one][0].task.folds)
+                    df = gap.size - 1
+                else:
+                    mean, low, high, df = stats.seeds_and_cells(gap, a_draw[:, i] - b_draw[:, i])
+                means = np.nanmean(a[:n, i]), np.nanmean(b[:n, i])
+                rows.append((*about, metric, one, second, *means, mean, low, high, df))
+    columns = ["dataset", "tier", "protocol", "metric", "first", "second", "first_mean", "second_mean", "difference",
+               "ci_low", "ci_high", "df"]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _folds(results: Sequence[Result]) -> tuple[np.ndarray, np.ndarray]:
+    """The five metrics of every fold of every repeat, (folds, 5); no resamples of cells: folds hold different ones."""
+    tables = [metrics.per_fold(r.y, r.p, r.fold)[list(config.METRICS)] for r in results]
+    return np.concatenate([t.to_numpy() for t in tables]), np.empty((0, len(config.METRICS)))
