@@ -46,7 +46,7 @@ def pooled(results: Sequence[Result]) -> tuple[np.ndarray, np.ndarray, np.ndarra
 def summary(frame: pd.DataFrame, names: Sequence[str] = config.METRICS + config.EXTRA_METRICS) -> pd.DataFrame:
     """Summarise scores by data set, model, setting and protocol: the tidy form of Tables 1, 3 and 4.
 
-    The column ``paper`` is there and empty; :func:`with_paper` fills it.
+    The column ``paper`` is there and empty; :func:`with_paper` fills it on the paper's own cells.
     """
     table = metrics.summarise(frame, KEY, names)
     table["tier"] = [config.DATASETS[d].tier for d in table["dataset"]]
@@ -59,31 +59,36 @@ def paper_table(name: str) -> pd.DataFrame:
     if "metric" not in table:
         keys = [c for c in table if c not in config.METRICS]
         table = table.melt(keys, var_name="metric", value_name="mean")
-    return table.rename(columns={"mean": "paper", "value": "paper"}).drop(columns="std", errors="ignore")
+    return table.rename(columns={"mean": "paper", "value": "paper"})
 
 
 def with_paper(table: pd.DataFrame, reported: pd.DataFrame, where: pd.Series | None = None) -> pd.DataFrame:
-    """Put the paper's values beside the rows that they belong to.
-
-    A twin's rows carry the value reported for the set that it stands in for (a null twin stands in for none); only
-    rows of tier ``geo`` may be compared with it.
+    """Put the paper's values beside what was measured on the paper's own cells (tier ``geo``), and nowhere else.
 
     Parameters
     ----------
     table
         Tidy.
     reported
-        ``dataset`` (the paper's name), ``metric``, ``paper`` and any further columns of `table` to match on.
+        ``dataset``, ``metric``, ``paper`` and any further columns of `table` to match on; a spread is ignored.
     where
-        Rows of `table` that take a value; all by default.
+        Rows of `table` that take a value; all of tier ``geo`` by default.
     """
-    on = [c for c in reported if c in table and c not in ("dataset", "paper")]
-    sets = {s.name: "" if s.null else s.paper for s in config.DATASETS.values()}
-    left = table.drop(columns="paper").assign(paper_set=table["dataset"].map(sets))
-    merged = left.merge(reported.rename(columns={"dataset": "paper_set"}), "left", on=["paper_set", *on])
-    if where is not None:
-        merged.loc[~where.to_numpy(), "paper"] = np.nan
-    return merged.drop(columns="paper_set")[[*table.columns]]
+    on = [c for c in reported if c in table and c not in ("paper", "std")]
+    values = table[on].merge(reported[[*on, "paper"]], "left", on=on)["paper"].to_numpy()
+    own = table["tier"] == "geo"
+    return table.assign(paper=np.where(own if where is None else own & where, values, np.nan))
+
+
+def with_printed(table: pd.DataFrame, reported: pd.DataFrame) -> pd.DataFrame:
+    """Add the paper's values below a tidy table, as rows of their own: what is written, not what is shown or averaged.
+
+    They have the paper's names of data sets and models, the tier ``print`` and no protocol (the paper names none); what
+    it does not print is missing.
+    """
+    rows = reported.rename(columns={"paper": "mean"}).assign(tier="print", protocol="")
+    rows = rows.assign(**{c: v for c, v in {"model": "ATSDP-NET", "setting": ""}.items() if c not in rows})
+    return pd.concat([table.astype({"n": float}), rows.reindex(columns=table.columns)], ignore_index=True)
 
 
 def readable(table: pd.DataFrame, rows: Sequence[str], columns: str = "metric") -> pd.DataFrame:

@@ -17,8 +17,9 @@ LABEL = {
     protocols.ATSDP: "ATSDP-NET",
     "Logistic": "logistic regression",
     "RandomForest": "random forest",
+    tables.PC1: "PC1, bulk sign",
 }
-SIMPLE = ["logistic regression", "random forest"]
+SIMPLE = ["logistic regression", "random forest", "PC1, bulk sign"]
 BY_CLASS = ["coverage_resistant", "coverage_sensitive"]
 
 
@@ -80,7 +81,7 @@ def score(results: Sequence[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def targets(frame: pd.DataFrame, table: pd.DataFrame, auc: float, sd: float) -> pd.DataFrame:
-    """What was reached of the targets on the real sets: mean AUC, spread over seeds, above the better simple model.
+    """What was reached of the targets on the real sets: mean AUC, spread over seeds, above the best simple model.
 
     "Spread over seeds" has two readings, so both are here: of the mean over the sets, and the largest of one set.
     """
@@ -93,7 +94,7 @@ def targets(frame: pd.DataFrame, table: pd.DataFrame, auc: float, sd: float) -> 
             ("largest sd over seeds on one set", sd, spread.max(), spread.max() <= sd)]  # fmt: skip
     for dataset, best in wide[SIMPLE].max(axis=1).items():
         ours = wide["ATSDP-NET+"][dataset]
-        rows.append((f"{dataset}: above the better simple model", best, ours, ours > best))
+        rows.append((f"{dataset}: above the best simple model", best, ours, ours > best))
     return pd.DataFrame(rows, columns=["target", "wanted", "reached", "met"])
 
 
