@@ -53,7 +53,7 @@ def check_content(path: Path, name: str) -> None:
     with open(path, "rb") as handle:
         start = handle.read(512).lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
-        raise GeoError(f"{name}: found a web page (an error page of a server?), expected {Path(name).suffix} data")
+        raise GeoError(f"{name}: is a web page (an error page of a server?), expected {Path(name).suffix} data")
     try:
         if name.endswith(".gz"):
             with gzip.open(path) as stream:

@@ -46,11 +46,7 @@ MANGLED_VARIABLE = "ATSDP_GEO_MANGLED"
 _MONTH = "(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"
 MANGLED = re.compile(rf"\d{{1,2}}-{_MONTH}|{_MONTH}-\d{{1,2}}|\d{{4}}-\d\d-\d\d.*|\d(?:\.\d+)?e\+\d+", re.IGNORECASE)
 
-#: Cells and counts are checked against public descriptions; who has a complete file that differs can say so.
-WAY_OUT = (
-    "Delete the file and run again. If it is complete and opens as GEO describes it, what atsdp_utils/geo.py expects is "
-    "wrong: correct it there"
-)
+WAY_OUT = "Delete the file and run again; if GEO holds the same one, what atsdp_utils/geo.py expects is wrong"
 #: Text of one HTSeq file at most, in bytes; the real ones hold some 60,000 short lines.
 MAX_COUNT_FILE = 1 << 26
 #: log2 of a million, the largest value that any logarithm of TPM can take.

@@ -128,7 +128,8 @@ def write_head_and_neck(folder: Path, patient: str = "HN120", scale: int = SCALE
     holiday = sizes.pop("Holiday")
     strict = sizes["P"] + sizes["M"], sizes["PCR"] + sizes["MCR"]
     return Expected(
-        sum(strict) + holiday, {"culture": {patient + k: n for k, n in sizes.items()}, "condition": {"Holiday": holiday}},
+        sum(strict) + holiday,
+        {"culture": {patient + k: n for k, n in sizes.items()}, "condition": {"Holiday": holiday}},
         strict, (strict[0] + holiday, strict[1]), genes=max(rows, genes), labels=folder / "labels.csv",
         **({"listed": folder / "scores.csv", "unlisted": "Holiday"} if patient == "HN120" else {}),
     )  # fmt: skip
@@ -162,7 +163,9 @@ def read_tar(path: Path) -> dict[str, bytes]:
 def write_prostate(folder: Path, scale: int = SCALE, genes: int = GENES) -> Expected:
     """The tar and the series matrix of GSE140440."""
     blocks = PROSTATE["blocks"]
-    cells = [(f"GSM{b['first'] + i}", f"{b['title']}_{i + 1}") for b in blocks for i in range(scaled(b["cells"], scale))]
+    cells = [
+        (f"GSM{b['first'] + i}", f"{b['title']}_{i + 1}") for b in blocks for i in range(scaled(b["cells"], scale))
+    ]
     resistant = np.array(["_Res" in title for _, title in cells])
     ids = {symbol: identifier for identifier, symbol in orthologs.symbols("human").items()}
     names = [ids[symbol] + PROSTATE["version"] for symbol in symbols(genes)]
@@ -172,7 +175,11 @@ def write_prostate(folder: Path, scale: int = SCALE, genes: int = GENES) -> Expe
         for (accession, title), column in zip(cells, counts.T, strict=True)
     }
     write_tar(folder / TAR, members)
-    about = {"geo_accession": [a for a, _ in cells], "title": [t for _, t in cells], "source_name_ch1": ["prostate"] * len(cells)}
+    about = {
+        "geo_accession": [a for a, _ in cells],
+        "title": [t for _, t in cells],
+        "source_name_ch1": ["prostate"] * len(cells),
+    }
     lines = ['!Series_title\t"Docetaxel"', ""]
     lines += [f"!Sample_{key}\t" + "\t".join(f'"{v}"' for v in values) for key, values in about.items()]
     write_gz(folder / SERIES, "\n".join([*lines, "!series_matrix_table_begin", '"ID_REF"', ""]))
@@ -263,13 +270,14 @@ class Server:
     """A GEO in miniature on 127.0.0.1.
 
     `files` maps a file name to its bytes; `cut` maps a name to the number of bytes after which each connection is
-    dropped; `ranges` says whether Range is honoured; `requests` records (name, Range header).
+    dropped; `ranges` says whether Range is honoured, `length` whether the length is told; `requests` records (name,
+    Range header).
     """
 
     def __init__(self):
         self.files: dict[str, bytes] = {}
         self.cut: dict[str, int] = {}
-        self.ranges = True
+        self.ranges = self.length = True
         self.requests: list[tuple[str, str | None]] = []
         outer = self
 
@@ -299,7 +307,8 @@ class Server:
             request.end_headers()
             return
         request.send_response(206 if start else 200)
-        request.send_header("Content-Length", str(len(content) - start))
+        if self.length:
+            request.send_header("Content-Length", str(len(content) - start))
         request.end_headers()
         request.wfile.write(content[start : start + self.cut.get(name, len(content))])
 
