@@ -12,21 +12,15 @@ Command line: ``python -m atsdp_utils.geo download|check [DATA1 ...]``.
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import os
 import re
 import sys
-import tarfile
-import zlib
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -34,6 +28,7 @@ import pandas as pd
 from . import orthologs, paths
 from .checksums import verify
 from .fetch import GeoError, Remote, fetch
+from .geo_files import check_linear, check_whole, no_repeats, read_count_files, read_matrix, read_series_matrix, some
 from .preprocess import MIN_GENES
 
 if TYPE_CHECKING:
@@ -47,10 +42,6 @@ _MONTH = "(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"
 MANGLED = re.compile(rf"\d{{1,2}}-{_MONTH}|{_MONTH}-\d{{1,2}}|\d{{4}}-\d\d-\d\d.*|\d(?:\.\d+)?e\+\d+", re.IGNORECASE)
 
 WAY_OUT = "Delete the file and run again; if GEO holds the same one, what atsdp_utils/geo.py expects is wrong"
-#: Text of one HTSeq file at most, in bytes; the real ones hold some 60,000 short lines.
-MAX_COUNT_FILE = 1 << 26
-#: log2 of a million, the largest value that any logarithm of TPM can take.
-MAX_LOG_TPM = 20
 SENSITIVE, RESISTANT, UNLABELLED = True, False, None
 #: Condition of a cell to its strict label and the paper's label.
 LABELS: dict[str, tuple[bool | None, bool | None]] = {
@@ -79,7 +70,6 @@ RESPONSES = {
     r"parent|sensitiv|na[iï]ve|wild.?type|untreated|(?<![a-z])(?:par|sens?|wt)(?![a-z])": "Sensitive",
 }
 PROSTATE_LINES = {r"DU[- ]?145": "DU-145", r"PC[- ]?3(?!\d)": "PC-3"}
-COUNT_FILE = re.compile(r"(GSM\d+)[^/\\]*\.counts(?:\.txt)?\.gz", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -134,62 +124,6 @@ class Series:
         return [Remote(f, f"{root}/{'matrix' if 'series_matrix' in f else 'suppl'}/{f}") for f in self.files]
 
 
-def read_matrix(path: Path, sep: str) -> tuple[csr_matrix, list[str], list[str]]:
-    """Read a gzipped text table of genes x cells in blocks.
-
-    Returns
-    -------
-    X, cells, genes
-        (cells, genes) sparse float32, and the names as written (pandas would rename repeated ones).
-    """
-    from scipy import sparse
-
-    with gzip.open(path, "rt", newline="") as handle:
-        header = next(csv.reader(handle, delimiter=sep), [])
-    if len(header) < 2:
-        name = {",": "commas", "\t": "tabs"}[sep]
-        raise GeoError(f"{path.name}: found no {name} in the first line ({''.join(header)[:40]!r}…), expected {name}")
-    blocks, genes = [], []
-    options = {"sep": sep, "header": None, "skiprows": 1, "index_col": 0, "dtype": {0: str}, "keep_default_na": False}
-    for block in pd.read_csv(path, chunksize=2000, low_memory=False, **options):
-        try:
-            blocks.append(sparse.csr_matrix(block.to_numpy(np.float32)))
-        except ValueError as error:
-            raise GeoError(f"{path.name}: a value after gene {genes[-1:]} is no number ({error})") from None
-        genes += block.index.str.strip().tolist()
-    width = blocks[0].shape[1] if blocks else 0
-    if len(header) not in (width, width + 1):
-        raise GeoError(f"{path.name}: found {len(header)} names in the first line, expected the {width} of each row")
-    return sparse.vstack(blocks).T.tocsr(), [cell.strip() for cell in header[len(header) - width :]], genes
-
-
-def _linear(X: csr_matrix, file: str) -> None:
-    """Refuse values that are logarithms or negative: TPM must be as measured."""
-    typical = float(np.median(X.max(axis=1).toarray())) if X.shape[0] else 0.0
-    if typical <= MAX_LOG_TPM or X.min() < 0:
-        raise GeoError(
-            f"{file}: found values from {X.min():.3g}, with {typical:.3g} as the typical largest of a cell, expected "
-            f"linear TPM (largest above {MAX_LOG_TPM}, none negative); these look like logarithms or scores"
-        )
-
-
-def _whole(X: csr_matrix, file: str) -> None:
-    """Refuse values that are no counts."""
-    odd = X.data[(X.data < 0) | (X.data != np.rint(X.data))]
-    if len(odd):
-        raise GeoError(f"{file}: found values such as {odd[0]:.4g}, expected counts (whole numbers, none negative)")
-
-
-def _no_repeats(names: list[str], file: str) -> None:
-    repeated = [f"{name} ({n} times)" for name, n in Counter(names).items() if n > 1]
-    if repeated:
-        raise GeoError(f"{file}: found {_some(repeated)}, expected every cell once")
-
-
-def _some(items: list, shown: int = 5) -> str:
-    return ", ".join(map(str, items[:shown])) + (f" and {len(items) - shown} more" if len(items) > shown else "")
-
-
 def _columns(table: pd.DataFrame, wanted: tuple[str, ...], file: str) -> None:
     missing = [c for c in wanted if c not in table]
     if missing:
@@ -207,7 +141,7 @@ def _conditions(texts: pd.Series, patterns: Mapping[str, str], file: str) -> pd.
     if found.isna().any():
         unknown = [f"{text!r} ({n} cells)" for text, n in texts[found.isna()].value_counts().items()]
         known = ", ".join(dict.fromkeys(patterns.values()))
-        raise GeoError(f"{file}: found unknown {_some(unknown)}, expected one of {known}")
+        raise GeoError(f"{file}: found unknown {some(unknown)}, expected one of {known}")
     return found
 
 
@@ -238,21 +172,21 @@ def _assemble(
     import anndata
     from scipy import sparse
 
-    _no_repeats(cells, file)
+    no_repeats(cells, file)
     position = {cell: i for i, cell in enumerate(cells)}
     missing = [cell for cell in obs.index if cell not in position]
     if missing:
         turned = " Cells stand in its rows: it is transposed." * bool(set(missing) & set(genes))
         raise GeoError(
-            f"{file}: {len(missing)} of {len(obs)} annotated cells are not in the matrix: {_some(missing)}; found "
-            f"columns {_some(cells)}, expected one column a cell.{turned}"
+            f"{file}: {len(missing)} of {len(obs)} annotated cells are not in the matrix: {some(missing)}; found "
+            f"columns {some(cells)}, expected one column a cell.{turned}"
         )
     X = X[[position[cell] for cell in obs.index]]
 
     mangled = [gene for gene in genes if MANGLED.fullmatch(gene)]
     if mangled and os.environ.get(MANGLED_VARIABLE) != "drop":
         raise GeoError(
-            f"{file}: {len(mangled)} gene names were changed by a spreadsheet: {_some(mangled)}. Names such as 1-Mar "
+            f"{file}: {len(mangled)} gene names were changed by a spreadsheet: {some(mangled)}. Names such as 1-Mar "
             f"cannot be told apart any more; set {MANGLED_VARIABLE}=drop to go on without these genes."
         )
     kept = np.array([not MANGLED.fullmatch(gene) for gene in genes])
@@ -267,7 +201,7 @@ def _assemble(
 
 def _left(what: str, names: set[str]) -> list[str]:
     """A line for what is left out and did not have to stop the loader; none if nothing is."""
-    return [f"{len(names)} {what}: {_some(sorted(names))}"] if names else []
+    return [f"{len(names)} {what}: {some(sorted(names))}"] if names else []
 
 
 def _label(obs: pd.DataFrame, culture: pd.Series, condition: pd.Series) -> None:
@@ -288,7 +222,7 @@ def read_head_and_neck(folder: Path, origin: str) -> AnnData:
     if selected.empty:
         found = ", ".join(sorted(info["origin"].dropna().unique()))
         raise GeoError(f"{file}: no cell has origin {origin}; found {found}, expected HN120, HN137 and HN148")
-    _no_repeats(selected["groups"].tolist(), file)
+    no_repeats(selected["groups"].tolist(), file)
     known = {f"^{c}$": c for c in ("Sensitive", "Resistant", "Holiday")}
     condition = _conditions(selected["cluster"].fillna(""), known, file)
     cultures = {f"^{origin}{c}$": origin + c for c in ("P", "M", "PCR", "MCR")}
@@ -297,87 +231,10 @@ def read_head_and_neck(folder: Path, origin: str) -> AnnData:
     _label(obs, obs["cell_color"], condition)
     file = "GSE117872_good_Data_TPM.txt.gz"
     X, cells, genes = read_matrix(folder / file, "\t")
-    _linear(X, file)
+    check_linear(X, file)
     adata = _assemble(X, cells, genes, obs, file)
     adata.uns["reported"] = _left(f"columns of {file} without annotation", set(cells) - set(info["groups"]))
     return adata
-
-
-def read_series_matrix(path: Path) -> pd.DataFrame:
-    """Sample table of a GEO series matrix: index accession, column ``text`` = title, source and characteristics.
-
-    The names of characteristics ("treatment: ...") are left out of the text: only values describe a sample.
-    """
-    rows: dict[str, list[list[str]]] = {}
-    with gzip.open(path, "rt", encoding="utf-8", errors="replace", newline="") as handle:
-        for line in csv.reader(handle, delimiter="\t"):
-            if line and line[0].startswith("!Sample_"):
-                rows.setdefault(line[0].removeprefix("!Sample_"), []).append([value.strip() for value in line[1:]])
-    if not rows.get("geo_accession"):
-        raise GeoError(f"{path.name}: no line !Sample_geo_accession; found {_some(list(rows)) or 'no !Sample_ lines'}")
-    accession = rows["geo_accession"][0]
-    described = [line for key in ("title", "source_name_ch1", "characteristics_ch1") for line in rows.get(key, [])]
-    if not described or any(len(line) != len(accession) for line in described):
-        raise GeoError(
-            f"{path.name}: the lines that describe the {len(accession)} samples are missing or of other length"
-        )
-    values = [[re.sub(r"^[^:]{1,40}:\s*", "", value) for value in sample] for sample in zip(*described, strict=True)]
-    return pd.DataFrame({"text": [" | ".join(v) for v in values]}, index=pd.Index(accession, name="cell"))
-
-
-def read_count_files(path: Path) -> tuple[np.ndarray, list[str], list[str], list[str]]:
-    """HTSeq counts of every cell in a tar, read in memory: nothing is extracted, so no path in it matters.
-
-    Returns
-    -------
-    X, cells, genes, ignored
-        (cells, genes) float32 without the ``__`` summary rows, accessions, gene names, members that are no counts.
-
-    Raises
-    ------
-    GeoError
-        If a member lies outside the archive's own folder or is a link, a file is damaged, or the genes of two differ.
-    """
-    rows, cells, ignored, genes = [], [], [], None
-    with tarfile.open(path, "r:") as archive:
-        for member in archive:
-            parts = Path(member.name).parts
-            if member.name.startswith(("/", "\\")) or ".." in parts or not (member.isfile() or member.isdir()):
-                raise GeoError(f"{path.name}: found unsafe member {member.name!r}, expected files GSM….counts.txt.gz")
-            match = COUNT_FILE.fullmatch(parts[-1]) if member.isfile() else None
-            if match is None:
-                ignored.append(member.name)
-                continue
-            counts = _count_file(archive.extractfile(member), f"{path.name}: {member.name}")
-            genes = counts.index if genes is None else genes
-            if not counts.index.equals(genes):
-                if len(counts) != len(genes) or set(counts.index) != set(genes) or counts.index.has_duplicates:
-                    raise GeoError(
-                        f"{path.name}: {member.name} lists other genes: found {len(counts)}, expected the {len(genes)} "
-                        f"of {cells[0]}"
-                    )
-                counts = counts.reindex(genes)
-            rows.append(counts.to_numpy())
-            cells.append(match[1].upper())
-    if not rows:
-        raise GeoError(f"{path.name}: found {_some(ignored) or 'nothing'}, expected files GSM….counts.txt.gz; no GSM")
-    return np.stack(rows), cells, list(genes), ignored
-
-
-def _count_file(packed: IO[bytes], what: str) -> pd.Series:
-    """Counts by gene of one gzipped HTSeq file, without its ``__`` rows."""
-    try:
-        with gzip.open(packed) as stream:
-            text = stream.read(MAX_COUNT_FILE + 1)
-        if len(text) > MAX_COUNT_FILE:
-            raise ValueError(f"more than {MAX_COUNT_FILE:,} bytes of text")
-        options = {"sep": "\t", "header": None, "index_col": 0, "dtype": {0: str}, "na_filter": False}
-        table = pd.read_csv(io.StringIO(text.decode()), **options)
-        return table[~table.index.str.startswith("__")].iloc[:, 0].astype(np.float32)
-    except (EOFError, OSError, ValueError, IndexError, zlib.error) as error:
-        raise GeoError(
-            f"{what}: found a file cut short or of other form ({error}), expected gene, tab, count"
-        ) from None
 
 
 def read_prostate(folder: Path) -> AnnData:
@@ -387,15 +244,15 @@ def read_prostate(folder: Path) -> AnnData:
     tar, file = "GSE140440_RAW.tar", "GSE140440_series_matrix.txt.gz"
     counts, cells, genes, ignored = read_count_files(folder / tar)
     X = sparse.csr_matrix(counts)
-    _no_repeats(cells, tar)
-    _whole(X, tar)
+    no_repeats(cells, tar)
+    check_whole(X, tar)
     samples = read_series_matrix(folder / file)
-    _no_repeats(samples.index.tolist(), file)
+    no_repeats(samples.index.tolist(), file)
     missing = [cell for cell in cells if cell not in samples.index]
     if missing:
         raise GeoError(
-            f"{file}: {len(missing)} of {len(cells)} cells are not described: {_some(missing)}; found samples "
-            f"{_some(list(samples.index))}, expected one for each count file"
+            f"{file}: {len(missing)} of {len(cells)} cells are not described: {some(missing)}; found samples "
+            f"{some(list(samples.index))}, expected one for each count file"
         )
     obs = samples.loc[cells]
     condition, line = _conditions(obs["text"], RESPONSES, file), _conditions(obs["text"], PROSTATE_LINES, file)
@@ -436,13 +293,13 @@ def read_leukaemia(folder: Path) -> AnnData:
             )
     well = info["Well position"].str.split("=").str[0].str.strip()
     info.insert(0, "cell", info["Plate#"].str.strip() + "_" + well)
-    _no_repeats(info["cell"].tolist(), sheet)
+    no_repeats(info["cell"].tolist(), sheet)
     without = info["Well index"].isna()
     obs = info[~without].set_index("cell").loc[:, lambda t: ~t.columns.str.startswith("Unnamed")].fillna("")
     condition = _conditions(obs["Sample name"].str.split().str.join(" ").str.upper(), WELLS, sheet)
     _label(obs, condition, condition)
     X, cells, genes = read_matrix(folder / file, ",")
-    _whole(X, file)
+    check_whole(X, file)
     here = obs.index.isin(cells)
     adata = _assemble(X, cells, genes, obs[here] if here.any() else obs, file, species="mouse")
     adata.uns["reported"] += [
@@ -482,7 +339,7 @@ def differences(adata: AnnData, expected: Expected) -> list[str]:
         both = table.index.intersection(obs.index)
         other = both[(table[both] != label[both]).to_numpy(bool)].tolist()
         if other:
-            found.append(f"labels: {len(other)} cells differ from {expected.labels.name}: {_some(other)}")
+            found.append(f"labels: {len(other)} cells differ from {expected.labels.name}: {some(other)}")
     if expected.listed is not None:
         table = pd.read_csv(expected.listed)["Cell id"]
         found += _unlike(
@@ -493,8 +350,8 @@ def differences(adata: AnnData, expected: Expected) -> list[str]:
 
 def _unlike(what: str, here: set[str], there: set[str], file: Path) -> list[str]:
     more, less = sorted(here - there), sorted(there - here)
-    return [f"{what}: {_some(more)} not in {file.name}"] * bool(more) + [
-        f"{what}: {_some(less)} only in {file.name}"
+    return [f"{what}: {some(more)} not in {file.name}"] * bool(more) + [
+        f"{what}: {some(less)} only in {file.name}"
     ] * bool(less)
 
 

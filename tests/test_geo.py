@@ -14,7 +14,7 @@ import openpyxl
 import pandas as pd
 import pytest
 
-from atsdp_utils import config, fetch, geo, preprocess
+from atsdp_utils import config, fetch, geo, geo_files, preprocess
 from atsdp_utils.fetch import GeoError, Remote
 
 sys.path.insert(0, str(Path(__file__).parent))  # importlib mode does not add it
@@ -243,10 +243,9 @@ def rewrite(file, change_text):
 
 
 def logarithms(text):
-    head, *rows = [line.split("\t") for line in text.strip().split("\n")]
-    return "\n".join(
-        "\t".join([r[0], *(f"{np.log2(float(v) + 1):.4f}" for v in r[1:])]) for r in [head[:0], *rows] if r
-    ).join(["\t".join(head) + "\n", "\n"])
+    head, *rows = [line.split("\t") for line in text.splitlines()]
+    lines = [[gene, *(f"{np.log2(float(value) + 1):.4f}" for value in values)] for gene, *values in rows]
+    return "\n".join("\t".join(line) for line in [head, *lines])
 
 
 def turned(sep):
@@ -397,7 +396,7 @@ REFUSED = {
     "absolute path": ("DATA3", add_member("/GSM4161700_c.counts.txt.gz"), ["unsafe"]),
     "link": ("DATA3", add_member("GSM4161700_c.counts.txt.gz", "/etc/hostname"), ["unsafe"]),
     "member that unpacks without end": (
-        "DATA3", add_member("GSM4161700_c.counts.txt.gz", gzip.compress(bytes(geo.MAX_COUNT_FILE + 1), 1)),
+        "DATA3", add_member("GSM4161700_c.counts.txt.gz", gzip.compress(bytes(geo_files.MAX_COUNT_FILE + 1), 1)),
         ["GSM4161700_c", "more than 67,108,864 bytes", "expected gene, tab, count"]),
     "tar without counts": (
         "DATA3", lambda f: mini.write_tar(f / mini.TAR, {"readme.txt": b"x"}), ["readme.txt", "GSM"]),
