@@ -194,6 +194,9 @@ class Dataset:
         ``human`` or ``mouse``.
     null
         True for a twin with no signal planted.
+    counting
+        Column of ``obs`` that is learnt and scored by default: ``sensitive_paper`` (with drug-holiday cells) or
+        ``sensitive`` (DATA4: without control and empty wells, ambiguity 19).
     label
         What the label of a cell is: ``culture`` (of origin), or ``programme`` (an end of an expression score; no drug).
     axis
@@ -208,6 +211,7 @@ class Dataset:
     balance: str = "oversampling"
     species: str = "human"
     null: bool = False
+    counting: str = "sensitive_paper"
     label: str = "culture"
     axis: str = ""
     architecture: Architecture = field(default_factory=lambda: TABLE2["DATA1"])
@@ -227,7 +231,7 @@ _PAPER_SETS = {
     "DATA1": {"drug": "CISPLATIN", "balance": "smote"},
     "DATA2": {"drug": "CISPLATIN"},
     "DATA3": {"drug": "DOCETAXEL"},
-    "DATA4": {"drug": "I.BET.762", "species": "mouse"},
+    "DATA4": {"drug": "I.BET.762", "species": "mouse", "counting": "sensitive"},
 }
 
 
