@@ -215,7 +215,7 @@ def changes() -> dict[str, object]:
     others = source.others.copy()
     others[row] = np.where(others[row] < 0, -1, 1 - others[row])
     more = {name: (source, ARCH, dataclasses.replace(CFG, **{name: value}), 0) for name, value in (
-        ("noise", 0.4), ("learning_rate", 0.01), ("weight_decay", 0.5), ("batch_size", 20), ("epochs_dae", 1),
+        ("noise", 0.4), ("learning_rate", 0.01), ("weight_decay", 0.5), ("batch_size", 20), ("epochs_dae", 0),
         ("epochs_predictor", 1), ("balance", "none"), ("validation", 0.3))}  # fmt: skip
     return {
         "labels": (dataclasses.replace(source, y=flipped, others=others), ARCH, CFG, 0),
