@@ -14,7 +14,7 @@ from atsdp_utils import config, datasets, paths, plots, plots_biology, predict, 
 
 @pytest.fixture(scope="module")
 def published() -> dict[tuple[str, str], str]:
-    """(line, drug) to the word in the label file, read without the package; of the two lines TT the one that is kept."""
+    """(line, drug) to the word in the label file, read without the package; of two lines TT the one that is kept."""
     words = {}
     with gzip.open(paths.DATA / "scdeal_labels_gdsc_804x83.csv.gz", "rt") as lines:
         for row in csv.DictReader(lines):
@@ -231,5 +231,3 @@ def test_one_is_sensitive_and_blue_wherever_classes_have_names_or_colours():
     assert predict.SPELLINGS["sensitive"] == predict.SPELLINGS["responder"] == 1
     assert predict.SPELLINGS["resistant"] == predict.SPELLINGS["nonresponder"] == 0
     assert predict.SETS[1, 0] == "resistant" and predict.SETS[0, 1] == "sensitive" and predict.SETS[1, 1] == "both"
-
-

@@ -10,8 +10,18 @@ from scipy import stats as sps
 from statsmodels.stats.proportion import proportion_confint
 
 from atsdp_utils import (
-    config, evaluate, interpret, interpret_attribution, interpret_pseudotime, metrics, plots_eval, plus_study,
-    protocols, pseudo, stats, tables,
+    config,
+    evaluate,
+    interpret,
+    interpret_attribution,
+    interpret_pseudotime,
+    metrics,
+    plots_eval,
+    plus_study,
+    protocols,
+    pseudo,
+    stats,
+    tables,
 )  # fmt: skip
 from atsdp_utils.protocols import Result, Task
 
@@ -93,8 +103,9 @@ def test_bands_of_a_trend_hold_the_mean_19_times_of_20():
 
 def test_candidates_have_normal_95_per_cent_intervals_over_tasks():
     auc = RNG.normal(0.7, 0.1, (6, 2))
-    rows = [{"kind": k, "place": f"{k}{i}", "seed": 0, "candidate": c, "auc": auc[3 * j + i, m]}
-            for j, k in enumerate(("lines", "twin")) for i in range(3) for m, c in enumerate(("plain", "ensemble"))]  # fmt: skip
+    places = [("lines", i) for i in range(3)] + [("twin", i) for i in range(3)]
+    rows = [{"kind": k, "place": f"{k}{i}", "seed": 0, "candidate": c, "auc": row[m]}
+            for (k, i), row in zip(places, auc, strict=True) for m, c in enumerate(("plain", "ensemble"))]  # fmt: skip
     _, summary = pseudo.choose(pd.DataFrame(rows))
     one = summary.set_index("candidate").loc["plain"]
     kinds = auc[:3, 0], auc[3:, 0]
@@ -259,8 +270,9 @@ def test_the_ablation_compares_each_change_with_the_method_as_it_is():
     results = []
     for name, (model, setting) in tables.ABLATIONS.items():
         strength = {"as it is": 0.3, "no MMD": 0.8, "no cluster regulariser": 0.0}.get(name, 0.3)
-        results += [_result("A375-PLX4720", model, s, np.clip(0.5 + strength * (y - 0.5) + 0.2 * rng.normal(size=40), 0, 1),
-                            setting) for s in range(4)]  # fmt: skip
+        for seed in range(4):
+            p = np.clip(0.5 + strength * (y - 0.5) + 0.2 * rng.normal(size=40), 0, 1)
+            results.append(_result("A375-PLX4720", model, seed, p, setting))
     frame, changes = plus_study.ablation(results)
     by = changes.set_index("setting")
     assert list(by.index) == list(tables.ABLATIONS) and np.isnan(by.loc["as it is", "difference"])

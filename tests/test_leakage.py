@@ -285,8 +285,8 @@ def test_members_of_an_ensemble_share_the_autoencoder_and_nothing_else(monkeypat
     monkeypatch.setattr(
         train,
         "pretrain",
-        lambda *a, autoencoder_seed=None: seeds.append((a[3], autoencoder_seed)) or original(
-            *a, autoencoder_seed=autoencoder_seed
+        lambda *a, autoencoder_seed=None: (
+            seeds.append((a[3], autoencoder_seed)) or original(*a, autoencoder_seed=autoencoder_seed)
         ),
     )
     model = ATSDPPlus(seed=2, recipe="ensemble-adabn", members=2, arch=ARCH, cfg=CFG)

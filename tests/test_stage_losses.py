@@ -1,4 +1,4 @@
-"""The losses of every stage, the attention block, the optimiser and early stopping, each against values made by hand."""
+"""The losses of every stage, the attention block, the optimiser and early stopping, against values made by hand."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""What a task trains on and scores: a spy takes the place of the model, and rows carry a code that tells which they are."""
+"""What a task trains on and scores: a spy takes the place of the model, and rows carry a code that names them."""
 
 import dataclasses
 from types import SimpleNamespace
