@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import json
 import shlex
+import sys
 from collections import Counter
 
 import pytest
@@ -12,6 +13,7 @@ from atsdp_utils import paths
 
 SPEC = importlib.util.spec_from_file_location("mutants_run", paths.ROOT / "tests" / "mutants" / "run.py")
 run = importlib.util.module_from_spec(SPEC)
+sys.modules[SPEC.name] = run  # dataclasses look their module up
 SPEC.loader.exec_module(run)
 MUTANTS = run.mutants()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
+import importlib
 import json
 import os
 import shlex
@@ -209,12 +210,10 @@ def import_what_tests_import() -> None:
     for variable in ("ATSDP_BUILD", "ATSDP_FIGURES"):
         os.environ.pop(variable, None)
     sys.dont_write_bytecode = True
-    import anndata  # noqa: F401
-    import matplotlib.pyplot  # noqa: F401
-    import pytest  # noqa: F401
-    import scipy.stats  # noqa: F401
-    import sklearn.linear_model
-    import sklearn.model_selection  # noqa: F401
+    for library in ("anndata", "igraph", "imblearn.over_sampling", "imblearn.under_sampling", "matplotlib.pyplot", "pytest",
+                    "scipy.stats", "sklearn.cluster", "sklearn.ensemble", "sklearn.linear_model", "sklearn.model_selection",
+                    "statsmodels.stats.proportion", "torch._dynamo"):  # fmt: skip
+        importlib.import_module(library)
     import torch
 
     torch.set_num_threads(1)
