@@ -29,6 +29,11 @@ LIST = Path(__file__).with_name("mutants.toml")
 OUTCOMES = ROOT / "build" / "mutants" / "outcomes.csv"
 #: Seconds that the tests of one fault may take.
 LIMIT = 180
+LIBRARIES = (
+    "anndata", "igraph", "imblearn.over_sampling", "imblearn.under_sampling", "matplotlib.pyplot", "pytest",
+    "scipy.stats", "sklearn.cluster", "sklearn.ensemble", "sklearn.linear_model", "sklearn.model_selection",
+    "statsmodels.stats.proportion", "torch._dynamo",
+)  # fmt: skip
 CAUGHT, SURVIVED, SLOW, BROKEN = "caught", "survived", "too slow", "its tests fail on right code"
 
 
@@ -210,9 +215,7 @@ def import_what_tests_import() -> None:
     for variable in ("ATSDP_BUILD", "ATSDP_FIGURES"):
         os.environ.pop(variable, None)
     sys.dont_write_bytecode = True
-    for library in ("anndata", "igraph", "imblearn.over_sampling", "imblearn.under_sampling", "matplotlib.pyplot", "pytest",
-                    "scipy.stats", "sklearn.cluster", "sklearn.ensemble", "sklearn.linear_model", "sklearn.model_selection",
-                    "statsmodels.stats.proportion", "torch._dynamo"):  # fmt: skip
+    for library in LIBRARIES:
         importlib.import_module(library)
     import torch
 
