@@ -14,7 +14,6 @@ import csv
 import hashlib
 import importlib
 import json
-import math
 import os
 import py_compile
 import resource
@@ -131,8 +130,7 @@ def start(mutant: Mutant, copy: Path) -> Running:
         return Running(mutant, pid, copy, time.monotonic())
     os.setsid()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    used = math.ceil(time.process_time())
-    resource.setrlimit(resource.RLIMIT_CPU, (used + LIMIT, used + LIMIT + 5))
+    resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT + 5))
     os.chdir(copy)
     log = os.open(copy / "mutant.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
@@ -154,7 +152,8 @@ def finished(running: Running) -> str | None:
         outcome = SLOW
     else:
         code = os.waitstatus_to_exitcode(status)
-        outcome = {0: SURVIVED, 1: CAUGHT, 2: CAUGHT, -signal.SIGXCPU: SLOW, -signal.SIGKILL: SLOW}.get(
+        outcomes = {0: SURVIVED, 1: CAUGHT, 2: CAUGHT, -signal.SIGXCPU: SLOW, -signal.SIGKILL: SLOW}
+        outcome = outcomes.get(code, f"pytest ended with {code}")
             code, f"pytest ended with {code}"
         )
     if running.what.old:
