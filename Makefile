@@ -58,7 +58,7 @@ export IPYTHONDIR := $(BUILD)/jupyter/ipython
 export MPLCONFIGDIR := $(BUILD)/jupyter/matplotlib
 unexport MPLBACKEND PYTHONPATH PYTHONSTARTUP JUPYTER_PATH
 
-.PHONY: help install doctor data reproduce test lint lab book check plan bench clean
+.PHONY: help install doctor data reproduce test mutants lint lab book check plan bench clean
 .PHONY: run-notebooks run-install FORCE
 
 help:
@@ -70,6 +70,7 @@ help:
 	@echo 'make lab         JupyterLab with exercise copies of the notebooks, in build/lab'
 	@echo 'make doctor      check Python, packages, data files, disk and kernel, one line each'
 	@echo 'make test        lint, unit tests, structure of the notebooks, and a whole run at PROFILE=smoke'
+	@echo 'make mutants     plant known faults one at a time in a copy and name those that no test notices'
 	@echo 'make lint        ruff over package, tests and notebooks'
 	@echo 'make bench       time the stages on this machine; writes figures/bench.csv'
 	@echo 'make install     only set up .venv'
@@ -181,6 +182,10 @@ test: lint
 	@$(PY) -m atsdp_utils.notebooks check
 	@$(MAKE) reproduce DATA=embedded PROFILE=smoke
 	@$(PY) -m pytest
+
+# Not a part of `test`: about a quarter of an hour on two cores. It goes on where it was stopped.
+mutants: install
+	@$(PY) tests/mutants/run.py --jobs $(JOBS)
 
 clean:
 	@rm -rf $(filter-out $(BUILD)/cache,$(wildcard $(BUILD)/*))
