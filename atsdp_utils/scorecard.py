@@ -247,10 +247,17 @@ def largest_printed(out: Outputs, c) -> Measured:
 
 
 def evaluated_alike(out: Outputs, c) -> Measured:
-    """Either all models of Table 4 are one prediction of all cells, or none is."""
-    rows = audit.printed_rows().query("where == 'Table 4'")
-    single = {r.model for r in rows.itertuples() if audit.one_pass(r).flagged}
-    return Measured(len(single), holds=len(single) in (0, rows["model"].nunique()), note=c.note)
+    """The rows of Table 4 that are one confusion matrix were all averaged over the classes in one way."""
+    rows = audit.table4_rows().query("one_unit")
+    ways = rows.groupby(["auc", *(f"{m}_averaging" for m in audit.SCORES)]).ngroups
+    return Measured(ways, holds=ways == 1, note=c.note)
+
+
+def f1_one_averaging(out: Outputs, c) -> Measured:
+    """No F1 of Tables 3 and 4 is larger than one averaging with its precision and recall allows."""
+    rows = audit.printed_rows().query("where in ('Table 3', 'Table 4')")
+    above = sum(audit.not_one_averaging(r).flagged for r in rows.itertuples())
+    return Measured(above, holds=above == 0, note=f"of {len(rows)} printed rows: {c.note}")
 
 
 RULES: dict[str, Callable[[Outputs, object], Measured]] = {
@@ -259,6 +266,7 @@ RULES: dict[str, Callable[[Outputs, object], Measured]] = {
         within_interval, stable, highest, above_half, sampling, best_heads, attention, beats_all, correlation,
         random_lists, key_genes, enriched, pseudotime, genes_along, key_against_deg, sensitive_better, most_imbalanced,
         resistant_rare, ibet_cells, bulk_lines, bulk_drugs, largest_printed, evaluated_alike,
+        f1_one_averaging,
     )
 }  # fmt: skip
 
@@ -327,9 +335,10 @@ def _counterpart(out: Outputs, r) -> pd.Series:
 def judge_values(out: Outputs, data: str) -> pd.DataFrame:
     """Every printed score; it holds where it lies in the interval found on the same cells under protocol S.
 
-    A value that the audit finds impossible is ill-posed, whatever a run finds.
+    An F1 that is not of one averaging with its precision and recall says so in its note.
     """
-    impossible = {(r.where, r.dataset, r.model) for r in audit.printed_rows().itertuples() if audit.f1_bound(r).flagged}
+    printed = audit.printed_rows().itertuples()
+    mixed = {(r.where, r.dataset, r.model) for r in printed if audit.not_one_averaging(r).flagged}
     out, rows = replace(out, tier="geo"), []
     for r in audit.reported().query(f"where in {list(VALUE_OUTPUTS)}").itertuples():
         output, page = VALUE_OUTPUTS[r.where]
@@ -342,8 +351,8 @@ def judge_values(out: Outputs, data: str) -> pd.DataFrame:
                 verdict = HOLDS if found.low <= r.value <= found.high else FAILS
             except Missing as gone:
                 verdict, note = MISSING, str(gone)
-        if r.metric == "f1" and (r.where, r.dataset, r.model) in impossible:
-            verdict, note = ILL_POSED, "larger than the mean of precision and recall (ambiguity 26)"
+        if r.metric == "f1" and (r.where, r.dataset, r.model) in mixed:
+            note = "; ".join(filter(None, [note, "not with one averaging (ambiguity 26)"]))
         name = "-".join([r.where, r.dataset, r.model, r.metric]).lower().replace(", ", "-").replace(" ", "")
         rows.append((name, r.where, r.model, r.dataset, r.metric, f"{r.value:g}", *found[:3], tier, "S", verdict, note,
                      output, page))  # fmt: skip
