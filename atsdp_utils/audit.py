@@ -200,11 +200,7 @@ def table4_rows() -> pd.DataFrame:
 
 def table4_said() -> str:
     """What the search finds in Table 4, as text."""
-    words = {
-        "positive": "of the sensitive class",
-        "weighted": "weighted by class size",
-        "macro": "of both classes alike",
-    }
+    words = {"positive": "of the sensitive class", "weighted": "weighted by class size", "macro": "mean of both"}
     said = []
     for auc, rows in table4_rows().groupby("auc"):
         models, averagings = ", ".join(sorted(rows["model"].unique())), [f"{m}_averaging" for m in SCORES]
@@ -212,7 +208,7 @@ def table4_said() -> str:
             scores = pd.Series(["precision", "recall", "F1"]).groupby(np.array(way), sort=False).agg(", ".join)
             how = ", ".join(f"{names} {words[a]}" for a, names in scores.items())
             how += ", the balanced accuracy as AUC" if auc == "balanced accuracy" else ""
-            said.append(f"{len(fits)} of {len(rows)} rows of {models} are one confusion matrix with {how}")
+            said.append(f"{len(fits)} of {len(rows)} rows of {models} are one confusion matrix each with {how}")
     return "; ".join(said)
 
 

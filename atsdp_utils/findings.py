@@ -242,8 +242,8 @@ def readme_block(out: Outputs) -> str:
         f"- **The paper's {len(claims)} claims**: {counted(claims['verdict'], VERDICTS)}. Those about the paper's own "
         "cells need them (`DATA=geo`).",
         f"- **Its printed numbers**: Table 4 seems to compare unlike measures: {audit.table4_said()}. That is a "
-        f"reading that fits, not a proof. {f1.flagged} of {f1.examined} printed rows have an F1 that is not of one averaging "
-        f"with its precision and recall; {len(overview)} checks in all.",
+        f"reading that fits, not a proof. {f1.flagged} of {f1.examined} printed rows have an F1 that is not of one "
+        f"averaging with its precision and recall; {len(overview)} checks in all.",
         f"- **Real cells**, {real['question'].nunique()} questions on each of {real['dataset'].nunique()} tasks: "
         f"{counted(real['answer'], ANSWERS)}.",
         f"- **Simulated twins**, about this pipeline and not about the paper: {counted(twins['outcome'], TWIN_WORDS)}.",
