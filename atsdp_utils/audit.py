@@ -206,7 +206,7 @@ def table4_said() -> str:
         models, averagings = ", ".join(sorted(rows["model"].unique())), [f"{m}_averaging" for m in SCORES]
         for way, fits in rows[rows["one_unit"]].groupby(averagings):
             scores = pd.Series(["precision", "recall", "F1"]).groupby(np.array(way), sort=False).agg(", ".join)
-            how = ", ".join(f"{names} {words[a]}" for a, names in scores.items())
+            how = ", ".join(f"{' and '.join(names.rsplit(', ', 1))} {words[a]}" for a, names in scores.items())
             how += ", the balanced accuracy as AUC" if auc == "balanced accuracy" else ""
             said.append(f"{len(fits)} of {len(rows)} rows of {models} are one confusion matrix each with {how}")
     return "; ".join(said)
