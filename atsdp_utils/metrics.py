@@ -72,8 +72,9 @@ def classification_metrics(y, p, threshold: float = 0.5) -> dict[str, float]:
     Returns
     -------
     dict
-        ``precision``, ``recall``, ``f1``: means of the two classes weighted by their support, as the paper's
-        values imply (eqs 18-20; ambiguities 26 and 27); a class that is never predicted has precision 0.
+        ``precision``, ``recall``, ``f1``: means of the two classes weighted by their support, which fits what the
+        paper prints for ATSDP-NET (ambiguity 26; eqs 18-20 are of the positive class); a class that is never
+        predicted has precision 0.
         ``auc``, ``ap`` (sensitive is the positive class), ``balanced_accuracy``, ``mcc``, ``brier``, ``ece``
         (:func:`calibration_error`). With one class present `auc`, `ap`, `balanced_accuracy` are NaN (they compare
         classes) and `mcc` is 0, its convention for an empty margin.

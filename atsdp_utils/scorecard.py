@@ -381,10 +381,17 @@ def bulk_count(out: Outputs, c, protocol: str) -> Found:
 
 
 def evaluated_alike(out: Outputs, c, protocol: str) -> Found:
-    """Either all models of Table 4 are one prediction of all cells, or none is."""
-    rows = audit.printed_rows().query("where == 'Table 4'")
-    single = {r.model for r in rows.itertuples() if audit.one_pass(r).flagged}
-    return _plain(len(single), len(single) in (0, rows["model"].nunique()), c.note)
+    """The rows of Table 4 that are one confusion matrix were all averaged over the classes in one way."""
+    rows = audit.table4_rows().query("one_unit")
+    ways = rows.groupby(["auc", *(f"{m}_averaging" for m in audit.SCORES)]).ngroups
+    return _plain(ways, ways == 1, c.note)
+
+
+def f1_one_averaging(out: Outputs, c, protocol: str) -> Found:
+    """No F1 of Tables 3 and 4 is larger than one averaging with its precision and recall allows."""
+    rows = audit.printed_rows().query("where in ('Table 3', 'Table 4')")
+    above = sum(audit.not_one_averaging(r).flagged for r in rows.itertuples())
+    return _plain(above, above == 0, f"of {len(rows)} printed rows: {c.note}")
 
 
 def _printed() -> pd.DataFrame:
@@ -442,7 +449,7 @@ RULES: dict[str, Callable[[Outputs, object, str], Found]] = {
     f.__name__: f
     for f in (
         at_least, stable, highest, better, correlation, sensitive_better, random_lists, key_genes, enriched, pseudotime,
-        genes_along, most_imbalanced, resistant_rare, ibet_cells, bulk_count, evaluated_alike, largest_printed,
+        genes_along, most_imbalanced, resistant_rare, ibet_cells, bulk_count, evaluated_alike, f1_one_averaging, largest_printed,
         slight_lead, particular_lead, poor, lower_printed,
     )
 }  # fmt: skip
@@ -563,9 +570,11 @@ def _value_found(out: Outputs, r, protocol: str) -> Found:
 def judge_values(out: Outputs, data: str) -> pd.DataFrame:
     """Every printed score, and whether S and U reproduce it on the same cells to within :data:`MARGIN`.
 
-    Figure 3 was computed under S only. A value that the audit finds impossible is ill-posed, whatever a run finds.
+    Figure 3 was computed under S only. An F1 that is not of one averaging with its precision and recall says so in its
+    note.
     """
-    impossible = {(r.where, r.dataset, r.model) for r in audit.printed_rows().itertuples() if audit.f1_bound(r).flagged}
+    printed = audit.printed_rows().itertuples()
+    mixed = {(r.where, r.dataset, r.model) for r in printed if audit.not_one_averaging(r).flagged}
     out, rows = replace(out, tier="geo"), []
     for r in audit.reported().query(f"where in {list(VALUE_OUTPUTS)}").itertuples():
         output, page = VALUE_OUTPUTS[r.where]
@@ -577,8 +586,8 @@ def judge_values(out: Outputs, data: str) -> pd.DataFrame:
                 effect, verdict, _, note = agreed({p: _value_found(out, r, p) for p in readings})
             except Missing as gone:
                 verdict, note = MISSING, str(gone)
-        if r.metric == "f1" and (r.where, r.dataset, r.model) in impossible:
-            verdict, note = ILL_POSED, "larger than the mean of precision and recall (ambiguity 26)"
+        if r.metric == "f1" and (r.where, r.dataset, r.model) in mixed:
+            note = "; ".join(filter(None, [note, "not with one averaging (ambiguity 26)"]))
         name = "-".join([r.where, r.dataset, r.model, r.metric]).lower().replace(", ", "-").replace(" ", "")
         rows.append((name, r.where, r.model, r.dataset, r.metric, f"{r.value:g}", *effect[:3], f"{r.value:g}", MARGIN,
                      tier, ", ".join(readings), "", verdict, note, output, page))  # fmt: skip
