@@ -431,8 +431,8 @@ def predictions(name: str, profile: str, *, protocol: str = "S", **parallel) -> 
 def scores_by_seed(name: str, profile: str, *, resamples: int = 200, **parallel) -> pd.DataFrame:
     """Correlation of gene scores under S (over repeats) and U (over seeds), with the errors of seeds and of cells.
 
-    Lists and scores are made anew for the predictions of every seed; cells are resampled with the scores kept.
-    Correlations are averaged on Fisher's scale. The last row of a protocol is the difference of the two lists.
+    Lists and scores are made anew for the predictions of every seed; cells are resampled with the scores kept. The last
+    row of a protocol is the difference of the two lists.
 
     Returns
     -------
@@ -441,8 +441,8 @@ def scores_by_seed(name: str, profile: str, *, resamples: int = 200, **parallel)
         ``draws``. No rows of a protocol where a list of some seed is empty.
     """
 
-    def fisher(pairs: Sequence[np.ndarray]) -> np.ndarray:
-        return np.arctanh(np.clip([np.corrcoef(pair)[0, 1] for pair in pairs], -1 + 1e-9, 1 - 1e-9))
+    def correlations(pairs: Sequence[np.ndarray]) -> np.ndarray:
+        return np.array([np.corrcoef(pair)[0, 1] for pair in pairs])
 
     rows, rng, draws = [], np.random.default_rng(0), config.profile(profile).permutations
     for protocol in ("S", "U"):
@@ -458,14 +458,13 @@ def scores_by_seed(name: str, profile: str, *, resamples: int = 200, **parallel)
         p = dict(zip(plain["list"], plain["p"], strict=True))
         index = [np.concatenate([rng.choice(np.flatnonzero(y == k), (y == k).sum()) for k in (0, 1)])
                  for _ in range(resamples)]  # fmt: skip
-        z = {}
+        r = {}
         for direction in DIRECTIONS:
             pairs = [f.scores[[f"true_{direction}", f"predicted_{direction}"]].to_numpy().T for f in found]
-            z[direction] = fisher(pairs), np.array([fisher([pair[:, i] for pair in pairs]).mean() for i in index])
-            mean, low, high, df = stats.seeds_and_cells(*z[direction])
-            limits = (float(np.tanh(v)) for v in (mean, low, high))
-            rows.append((protocol, direction, len(found), *limits, df, p[direction], draws))
-        gap = [np.tanh(a) - np.tanh(b) for a, b in zip(z[SENSITIVE], z[RESISTANT], strict=True)]
+            resampled = [correlations([pair[:, i] for pair in pairs]).mean() for i in index]
+            r[direction] = correlations(pairs), np.array(resampled)
+            rows.append((protocol, direction, len(found), *stats.seeds_and_cells(*r[direction]), p[direction], draws))
+        gap = [a - b for a, b in zip(r[SENSITIVE], r[RESISTANT], strict=True)]
         rows.append((protocol, "sensitive - resistant", len(found), *stats.seeds_and_cells(*gap), np.nan, draws))
     return pd.DataFrame(rows, columns=["protocol", "list", "seeds", "r", "r_low", "r_high", "df", "p", "draws"])
 

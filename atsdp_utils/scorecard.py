@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import stats as sps
+from statsmodels.stats.proportion import proportion_confint
 
 from atsdp_utils import audit, config, paths
 
@@ -39,6 +41,12 @@ PAPER_FOLDS = 10
 MARGIN = 0.05
 
 
+@cache
+def _limit(df: float, tests: int = 1) -> float:
+    """Half the width of an interval in standard errors, for so many tests at once."""
+    return float(sps.t.isf(0.025 / tests, df))
+
+
 class Effect(NamedTuple):
     """An estimate with its 95 % limits and the degrees of freedom behind them; `room` is how far it could rise."""
 
@@ -52,7 +60,7 @@ class Effect(NamedTuple):
         """With limits that hold for so many tests at once (Bonferroni)."""
         if tests == 1 or np.isnan(self.df):
             return self
-        factor = sps.t.isf(0.025 / tests, self.df) / sps.t.isf(0.025, self.df)
+        factor = _limit(self.df, tests) / _limit(self.df)
         return self._replace(
             low=self.value - factor * (self.value - self.low), high=self.value + factor * (self.high - self.value)
         )
@@ -181,9 +189,9 @@ def highest(out: Outputs, c, protocol: str) -> Found:
     level = {d: _level(out, d, c.metrics, protocol) for d in config.TABLE2}
     best, gaps = level.pop(c.dataset), []
     for other in level.values():
-        half = [(e.high - e.low) / 2 / sps.t.isf(0.025, e.df) for e in (best, other)]
+        errors = [(e.high - e.low) / 2 / _limit(e.df) for e in (best, other)]
         gap, df = best.value - other.value, min(best.df, other.df)
-        error = sps.t.isf(0.025, df) * np.hypot(*half)
+        error = _limit(df) * np.hypot(*errors)
         gaps.append(Effect(gap, gap - error, gap + error, df, room=1 - other.value))
     shown = min(gaps)
     note = f"shown against {min(zip(gaps, level, strict=True))[1]}"
@@ -262,7 +270,7 @@ def random_lists(out: Outputs, c, protocol: str) -> Found:
     effects = []
     for r in rows.itertuples():
         reached = round(r.p * (r.draws + 1)) - 1
-        low, high = sps.binomtest(reached, int(r.draws)).proportion_ci()
+        low, high = proportion_confint(reached, r.draws, method="beta")
         effects.append(Effect(reached / r.draws, low, high, np.nan).negated())
     cut, worst = -(c.threshold + c.margin), min(effects).negated()
     reproduced = YES if (rows["p"] < printed).all() else NO
@@ -287,8 +295,8 @@ def key_genes(out: Outputs, c, protocol: str) -> Found:
     _need_genes(genes)
     effects = []
     for r in out.table(c.output, gene=genes).itertuples():
-        level = 1 - 0.05 / len(genes)  # exact limits, for all genes at once
-        effects.append(Effect(r.listed / r.networks, *sps.binomtest(r.listed, r.networks).proportion_ci(level), np.nan))
+        exact = proportion_confint(r.listed, r.networks, 0.05 / len(genes), method="beta")  # for all genes at once
+        effects.append(Effect(r.listed / r.networks, *exact, np.nan))
     if len(effects) < len(genes):
         raise Missing(f"{c.output}.csv has {len(effects)} of {len(genes)} genes")
     verdict = decide(effects, c.threshold, c.threshold)
@@ -648,14 +656,14 @@ def published_predictions(data: str) -> pd.DataFrame:
         else:
             called = predicted[y.index]
             score, right = metrics.classification_metrics(y, called), int((y == called).sum())
-            limits = sps.binomtest(right, len(y)).proportion_ci(method="wilson")
+            limits = proportion_confint(right, len(y), method="wilson")
             note = f"{theirs - len(y)} cells fewer than the paper's"
             add("accuracy", found=(score["recall"], *limits), cells=len(y), beside=beside[0], note=note)
             add("weighted F1", found=(score["f1"], np.nan, np.nan), cells=len(y), beside=beside[1], note=note)
             for name, k in (("sensitive", 1), ("resistant", 0)):
                 of = int((y == k).sum())
                 hit = int(((y == k) & (called == k)).sum())
-                limits = sps.binomtest(hit, of).proportion_ci(method="wilson")
+                limits = proportion_confint(hit, of, method="wilson")
                 add("called right", name, (hit / of, *limits), of, note=f"{hit} of {of}")
         for name, k in (("sensitive", 1), ("resistant", 0)):
             add("predicted", name, (float((predicted == k).sum()), np.nan, np.nan), note="number of cells")

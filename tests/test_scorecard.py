@@ -451,6 +451,42 @@ def test_interval_of_seeds_and_cells_covers():
     assert 0.93 <= covered / 500 <= 0.99
 
 
+def test_gene_scores_by_seed(monkeypatch):
+    """Labels with a share of errors that differs by seed: r by hand for each, in the order of cells."""
+    rng, cells = np.random.default_rng(0), 120
+    y = np.repeat([0, 1], cells // 2)
+    X = rng.normal(size=(cells, 300))
+    X[:, :40] += 2 * y[:, None] * rng.random(40)
+    X[:, 40:80] -= 2 * y[:, None] * rng.random(40)
+    genes = np.array([f"g{i}" for i in range(300)])
+    made = {"S": [], "U": []}
+    for protocol in made:
+        for seed in range(3):
+            p = np.where(rng.random(cells) < 0.04 * (seed + 1), 1 - y, y) * 0.8 + 0.1
+            order = rng.permutation(cells)  # repeats need not score the cells in one order
+            task = Task("A375-PLX4720", protocol, "ATSDP-NET", "quick", seed=seed)
+            made[protocol].append(Result(task, order, y[order], p[order], np.zeros(cells, int), 0.0, 0))
+    monkeypatch.setattr(interpret, "_results", lambda name, profile, protocol, repeats, **k: made[protocol])
+    monkeypatch.setattr(interpret.protocols, "cells_of", lambda *a: SimpleNamespace(X=X, genes=genes))
+    table = interpret.scores_by_seed("A375-PLX4720", "quick", resamples=50)
+    assert table["list"].tolist() == [*interpret.DIRECTIONS, "sensitive - resistant"] * 2
+    scorer, by_hand = interpret.ListScorer(X, genes), []
+    for r in made["U"]:
+        called = (r.p[np.argsort(r.row)] >= 0.5).astype(int)
+        by_hand.append(scorer.compare(y, called).table.set_index("list")["r"])
+    u = table[table["protocol"] == "U"].set_index("list")
+    for direction in interpret.DIRECTIONS:
+        r = np.array([t[direction] for t in by_hand])
+        assert u.loc[direction, "r"] == pytest.approx(r.mean())
+        assert u.loc[direction, "r_low"] < r.mean() < u.loc[direction, "r_high"]
+        assert u.loc[direction, "p"] <= 0.05 and u.loc[direction, "draws"] == 1000 and u.loc[direction, "seeds"] == 3
+    gap = np.mean([t["sensitive"] - t["resistant"] for t in by_hand])
+    assert u.loc["sensitive - resistant", "r"] == pytest.approx(gap)
+    flat = Result(made["U"][0].task, np.arange(cells), y, np.full(cells, 0.9), np.zeros(cells, int), 0.0, 0)
+    made["U"].append(flat)  # a seed that calls one class has no lists: no mean of the others instead
+    assert set(interpret.scores_by_seed("A375-PLX4720", "quick", resamples=5)["protocol"]) == {"S"}
+
+
 # --- the list of claims -----------------------------------------------------------------------------------------------
 def test_claims_are_complete():
     assert CLAIMS["id"].is_unique and len(CLAIMS) >= 70
