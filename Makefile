@@ -158,7 +158,7 @@ check: install
 
 data: install
 ifeq ($(DATA),geo)
-	@$(PY) -m atsdp_utils.geo download
+	@$(PY) -m atsdp_utils.geo check
 else
 	@$(PY) -m atsdp_utils.checksums
 endif

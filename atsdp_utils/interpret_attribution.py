@@ -333,6 +333,7 @@ def explain_all(
     """:func:`explain` for several seeds, in parallel processes; the same result for any `jobs`."""
     from joblib import delayed
 
+    preprocess.prepare(name)  # in tier geo no training has prepared the twin
     left = [s for s in seeds if not _stored(name, profile, s, randomised).exists()]
     grid.pool(max(1, min(jobs, len(left))))(delayed(explain)(name, profile, s, randomised) for s in left)
     return [explain(name, profile, s, randomised) for s in seeds]
