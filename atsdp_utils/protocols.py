@@ -190,7 +190,7 @@ def build(task: Task, spec: Dataset):
 
 #: Not followed from a protocol: what a key holds by value, and what only some tasks have and then name themselves.
 CUT = (
-    "protocols.cells_of", "twins.direction_lines", "train.ATSDP", "train.fit_stack", "plus.ATSDPPlus",
+    "protocols.key", "protocols.cells_of", "twins.direction_lines", "train.ATSDP", "train.fit_stack", "plus.ATSDPPlus",
     "baselines.REGISTRY", "protocols._tuned", "pseudo.pseudo_cells", "pseudo.twin_cells",
 )  # fmt: skip
 _CELLS_OF_KIND = {"pseudo-cells": "pseudo.pseudo_cells", "twin": "pseudo.twin_cells"}
