@@ -123,7 +123,7 @@ $(RUN)/parameters: FORCE
 	  { cmp -s $@.new $@ && rm $@.new || mv $@.new $@; }
 
 $(RUN)/inputs: FORCE
-	@mkdir -p $(@D) && find atsdp_utils data -type f ! -path '*/__pycache__/*' ! -name '.*' ! -name '*.md' | \
+	@mkdir -p $(@D) && find atsdp_utils data requirements.lock -type f ! -path '*/__pycache__/*' ! -name '.*' ! -name '*.md' | \
 	  LC_ALL=C sort | xargs cksum > $@.new && { cmp -s $@.new $@ && rm $@.new || mv $@.new $@; }
 
 # Every training of every notebook first, in one pool; notebooks then find them in the cache.

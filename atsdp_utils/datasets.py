@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from . import config, paths
-from .cache import write_atomically
-from .checksums import verify
+from . import cache, config, paths
+from .checksums import register, verify
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -117,6 +116,14 @@ def load_bulk(drug: str | None = None, exclude: tuple[str, ...] = ()) -> Bulk:
     return Bulk(X[keep], lines[keep], genes, y[keep])
 
 
+@lru_cache(maxsize=128)
+def bulk_key(drug: str | None = None) -> str:
+    """Key of the bulk values, lines and genes, and of the labels of one drug (None: of no drug)."""
+    if drug is None:
+        return cache.key(*_expression())
+    return cache.key(bulk_key(), load_bulk(drug).y)
+
+
 def load_response(drug: str) -> pd.DataFrame:
     """GDSC ln IC50 and AUC of one of the 12 drugs embedded: CELL_LINE_NAME, DRUG_NAME, LN_IC50, AUC, dataset."""
     table = pd.read_csv(verify(RESPONSE_FILE))
@@ -144,6 +151,20 @@ def load_cells(name: str) -> AnnData:
     if spec.tier == "simulated":
         return _load_twin(name)
     return _load_real(name)
+
+
+def cells_key(name: str) -> str:
+    """Key of the single cells of any tier: what their loader reads, and its code."""
+    spec = config.DATASETS[name]
+    about = name, spec.tier, spec.drug, spec.paper, spec.values, spec.species, spec.null
+    if spec.tier == "geo":
+        from . import geo
+
+        return cache.key(about, geo.recorded(name), cache.code("geo.load"))
+    if spec.tier == "simulated":
+        return cache.key(about, bulk_key(spec.drug), cache.code("twins.make_twin"))
+    file, *columns = _REAL.get(name, (f"{name}.h5ad",))
+    return cache.key(about, register().get(file), columns, cache.code("datasets._load_real", cut=("datasets._REAL",)))
 
 
 def load_pc9() -> AnnData:
@@ -191,9 +212,5 @@ def _load_twin(name: str) -> AnnData:
 
     from . import twins
 
-    path = paths.DATASETS / f"{name}-{twins.fingerprint()}.h5ad"
-    try:
-        return anndata.read_h5ad(path)
-    except Exception:  # absent, or damaged by a full disk: drawn again, the same
-        write_atomically(path, twins.make_twin(name).write_h5ad)
-        return anndata.read_h5ad(path)
+    path = paths.DATASETS / f"{name}-{cells_key(name)}.h5ad"
+    return cache.kept(path, anndata.read_h5ad, lambda temporary: twins.make_twin(name).write_h5ad(temporary))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from . import datasets, paths
+from . import cache, config, datasets, paths
 from .readers import InputError
 
 #: Other names of the label table's drugs: international names, developers' codes and trade names of the same substance,
@@ -76,5 +76,7 @@ def drug_table() -> pd.DataFrame:
 
 
 def held_out_file(drug: str) -> Path:
-    """File with the AUC on held-out lines of an earlier prediction for a drug."""
-    return paths.CACHE / "held-out" / f"{drug}.json"
+    """File with the AUC on held-out lines of the last prediction for a drug, with these lines, labels and code."""
+    code = cache.code("predict.SideBySide", "predict.held_out_auc", "preprocess.bulk_source"), cache.precision()
+    key = cache.key(datasets.bulk_key(drug), config.RECIPES[config.CHOSEN], *code)
+    return paths.CACHE / "held-out" / f"{drug}-{key}.json"

@@ -27,7 +27,7 @@ import pandas as pd
 
 from . import orthologs, paths
 from .checksums import verify
-from .fetch import GeoError, Remote, fetch
+from .fetch import GeoError, Remote, fetch, read_lock
 from .geo_files import check_linear, check_whole, no_repeats, read_count_files, read_matrix, read_series_matrix, some
 from .preprocess import MIN_GENES
 
@@ -409,6 +409,12 @@ def download(name: str, folder: Path | None = None) -> list[Path]:
     """
     folder = folder or paths.DOWNLOADS
     return [fetch(remote, folder, folder / "geo.lock.json") for remote in _series(name).remotes()]
+
+
+def recorded(name: str) -> list[str | None]:
+    """What a set is read from: SHA-256 of its files at first use (None: never used), and what becomes of dates."""
+    known = read_lock(paths.DOWNLOADS / "geo.lock.json")
+    return [*(known.get(file) for file in _series(name).files), os.environ.get(MANGLED_VARIABLE)]
 
 
 def load(name: str, folder: Path | None = None, expected: Expected | None = None) -> AnnData:

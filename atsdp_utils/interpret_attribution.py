@@ -269,15 +269,15 @@ def explain(name: str, profile: str, seed: int, randomised: bool = False) -> Exp
     """
     task, rows, X, y = _training_cells(name, profile, seed, randomised)
     source, path = protocols.source_of(name, profile, seed), _stored(name, profile, seed, randomised)
-    if not path.exists():
-        found = _explain(task, X, y, source)
-        cache.write_atomically(path, lambda temporary: _savez(temporary, found))
+    z = cache.kept(path, _load_arrays, lambda temporary: _savez(temporary, _explain(task, X, y, source)))
+    ig, eg = (Attribution(*(z[f"{kind}_{part}"] for part in ("values", "delta", "change"))) for kind in ("ig", "eg"))
+    attention = pd.DataFrame({c: z[f"attention_{c}"] for c in ("head", "entropy", "class_distance", "p")})
+    return Explained(source.genes, rows, X, y, ig, eg, z["relevance"], attention)
+
+
+def _load_arrays(path: Path) -> dict[str, np.ndarray]:
     with np.load(path, allow_pickle=False) as z:
-        ig, eg = (
-            Attribution(*(z[f"{kind}_{part}"] for part in ("values", "delta", "change"))) for kind in ("ig", "eg")
-        )
-        attention = pd.DataFrame({c: z[f"attention_{c}"] for c in ("head", "entropy", "class_distance", "p")})
-        return Explained(source.genes, rows, X, y, ig, eg, z["relevance"], attention)
+        return dict(z)
 
 
 def _training_cells(name: str, profile: str, seed: int, randomised: bool):
@@ -294,9 +294,9 @@ def _stored(name: str, profile: str, seed: int, randomised: bool) -> Path:
     """File of :func:`explain`: named by the training cells, the bulk, the settings and the code."""
     task, _, X, y = _training_cells(name, profile, seed, randomised)
     source, spec = protocols.source_of(name, profile, seed), protocols.spec_of(task)
-    sizes = (protocols.architecture(spec, {}), protocols.training(spec, config.profile(profile), {}))
-    code = cache.code_version(*cache.NETWORK, "preprocess.py", "interpret_attribution.py")
-    key = cache.key(X, y, source.X, source.y, source.train, task, sizes, code)
+    sizes = (protocols.architecture(spec, {}), protocols.training(spec, config.profile(profile), {}), spec.balance)
+    code = cache.code("interpret_attribution._explain", "train.ATSDP", cut=protocols.CUT), cache.precision()
+    key = cache.key(X, y, source.X[source.train], source.y[source.train], task.seed, sizes, *code)
     return paths.CACHE / "explained" / f"{key}.npz"
 
 

@@ -38,7 +38,8 @@ def joint_stage(source: Source, arch: Architecture, cfg: Training, seed: int, au
     net = ATSDPNet(source.X.shape[1], arch, dae.encoder).to(train.device())
     last = net.predictor.mlp[-1]
     net.predictor.mlp[-1] = nn.Linear(last.in_features, labels.shape[1]).to(train.device())
-    path = paths.PRETRAINED / f"joint-{train._key(key, labels[rows], asdict(arch), asdict(cfg), seed)}.pt"
+    parts = key, labels[source.train], asdict(arch), asdict(train._bulk_only(cfg)), seed
+    path = paths.PRETRAINED / f"joint-{train._key('joint.joint_stage', *parts)}.pt"
     state = train._load(path)
     if state is None:
         _fit_joint(net, source.X[rows], labels[rows], cfg, seed)

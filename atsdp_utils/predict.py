@@ -418,9 +418,9 @@ def some_rows(n: int, size: int, seed: int) -> np.ndarray:
 
 def model_hash(source: preprocess.Source, seen: np.ndarray, seed: int, settings: Settings) -> str:
     """Twenty hex digits over code, settings, lines, labels and the cells that transfer saw."""
-    code = cache.code_version(*cache.NETWORK, "predict.py", "plus.py", "preprocess.py")
+    code = cache.code("predict.SideBySide", "predict.member_scores"), cache.precision(), config.RECIPES[config.CHOSEN]
     plain = {k: v for k, v in asdict(settings).items() if k != "jobs"}
-    return cache.key(code, sorted(plain.items()), source.X, source.y, source.train, source.genes, seen, seed)
+    return cache.key(*code, sorted(plain.items()), source.X, source.y, source.train, source.genes, seen, seed)
 
 
 def unlikeness(

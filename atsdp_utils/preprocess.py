@@ -6,17 +6,16 @@ Quality control works on AnnData; everything that a training needs afterwards is
 
 from __future__ import annotations
 
-import hashlib
 import random
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from . import config, datasets, paths
-from .cache import write_atomically
+from . import cache, config, datasets, paths
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -56,12 +55,16 @@ class Cells:
     group: np.ndarray
     library_size: np.ndarray
     cell_id: np.ndarray
-    sha256: str
 
     @property
     def labelled(self) -> np.ndarray:
         """Rows with a label, as indices."""
         return np.flatnonzero(self.y >= 0)
+
+    @cached_property
+    def key(self) -> str:
+        """Key of the expression: values and genes. Labels, cultures and library sizes are read by some tasks only."""
+        return cache.key(self.X, self.genes)
 
 
 @dataclass(frozen=True)
@@ -181,17 +184,14 @@ def to_cells(adata: AnnData, spec: config.Dataset) -> Cells:
     def labels(column: str) -> np.ndarray:
         return adata.obs[column].astype("boolean").astype("Int8").fillna(-1).to_numpy(np.int8)
 
-    y = labels(spec.counting)
-    digest = hashlib.sha256(X.tobytes() + y.tobytes() + "\n".join(symbol[keep]).encode()).hexdigest()
     return Cells(
-        spec.name, spec.tier, spec.drug, X, symbol[keep], y, labels("sensitive"),
-        adata.obs["culture"].to_numpy(str), library, adata.obs_names.to_numpy(str), digest,
+        spec.name, spec.tier, spec.drug, X, symbol[keep], labels(spec.counting), labels("sensitive"),
+        adata.obs["culture"].to_numpy(str), library, adata.obs_names.to_numpy(str),
     )  # fmt: skip
 
 
 def prepare(name: str) -> Cells:
     """Prepared cells of a set, from the cache, else made from the loader and cached (atomically)."""
-    path = _prepared_path(name)
     try:
         return load_prepared(name)
     except Exception:  # absent, or damaged by a full disk or a flipped bit: made again
@@ -201,7 +201,7 @@ def prepare(name: str) -> Cells:
             with open(temporary, "wb") as handle:
                 np.savez_compressed(handle, **{f: getattr(cells, f) for f in Cells.__dataclass_fields__})
 
-        write_atomically(path, write)
+        cache.write_atomically(_prepared_path(name), write)  # after loading, which may have downloaded the set
     return load_prepared(name)
 
 
@@ -210,11 +210,9 @@ def is_prepared(name: str) -> bool:
     return _prepared_path(name).exists()
 
 
-def _prepared_path(name: str):
-    from . import twins
-
-    suffix = f"-{twins.fingerprint()}" if config.DATASETS[name].simulated else ""
-    return paths.DATASETS / f"{name}{suffix}-prepared.npz"
+def _prepared_path(name: str) -> Path:
+    key = cache.key(datasets.cells_key(name), cache.code("preprocess.to_cells"))
+    return paths.DATASETS / f"{name}-prepared-{key}.npz"
 
 
 @lru_cache(maxsize=4)
@@ -231,8 +229,7 @@ def load_prepared(name: str) -> Cells:
         raise FileNotFoundError(f"{path.name}: not prepared; run notebook 02 or preprocess.prepare({name!r})")
     with np.load(path, allow_pickle=False) as z:
         fields = {f: z[f] for f in Cells.__dataclass_fields__}
-    scalars = {f: str(fields[f]) for f in ("name", "tier", "drug", "sha256")}
-    return Cells(**{**fields, **scalars})
+    return Cells(**fields | {f: str(fields[f]) for f in ("name", "tier", "drug")})
 
 
 def subsample(cells: Cells, size: int | None, seed: int = 0) -> Cells:
@@ -248,8 +245,7 @@ def subsample(cells: Cells, size: int | None, seed: int = 0) -> Cells:
         parts.append(rng.choice(rows, max(1, round(fraction * len(rows))), replace=False))
     rows = np.sort(np.concatenate(parts))
     per_cell = {f: getattr(cells, f)[rows] for f in ("X", "y", "strict", "group", "library_size", "cell_id")}
-    digest = hashlib.sha256(f"{cells.sha256}|{size}|{seed}".encode()).hexdigest()
-    return Cells(cells.name, cells.tier, cells.drug, genes=cells.genes, sha256=digest, **per_cell)
+    return Cells(cells.name, cells.tier, cells.drug, genes=cells.genes, **per_cell)
 
 
 def shared_genes(bulk: datasets.Bulk, genes: np.ndarray, max_genes: int) -> np.ndarray:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
@@ -147,14 +148,14 @@ def splits(cells: preprocess.Cells, folds: int, repeat: int) -> np.ndarray:
     rarest = int(np.bincount(cells.y[cells.labelled], minlength=2).min())
     if rarest < folds:
         raise ValueError(f"folds: got {folds} for {cells.name}, expected at most {rarest} (cells of the rarer class)")
-    path = paths.SPLITS / f"{cells.name}-{folds}fold-repeat{repeat}-{cells.sha256[:12]}.npz"
-    try:
-        with np.load(path, allow_pickle=False) as z:
-            return z["fold"]
-    except Exception:  # absent, or damaged (npz has check sums): drawn again, the same
-        fold = _draw_splits(cells, folds, repeat)
-        cache.write_atomically(path, lambda temporary: np.savez(temporary, fold=fold))
-        return fold
+    key = cache.key(cells.y, folds, repeat, cache.code("protocols._draw_splits"))
+    path = paths.SPLITS / f"{cells.name}-{folds}fold-repeat{repeat}-{key}.npz"
+    return cache.kept(path, _read_splits, lambda part: np.savez(part, fold=_draw_splits(cells, folds, repeat)))
+
+
+def _read_splits(path: Path) -> np.ndarray:
+    with np.load(path, allow_pickle=False) as z:
+        return z["fold"]
 
 
 def _draw_splits(cells: preprocess.Cells, folds: int, repeat: int) -> np.ndarray:
@@ -189,51 +190,102 @@ def build(task: Task, spec: Dataset):
     return entry.factory(seed=task.seed, **(entry.hyperparameters | own))
 
 
+#: Not followed from a protocol: what a key holds by value, and what only some tasks have and then name themselves.
+CUT = (
+    "protocols.key", "protocols.cells_of", "twins.direction_lines", "train.ATSDP", "train.fit_stack", "plus.ATSDPPlus",
+    "baselines.REGISTRY", "protocols._tuned", "pseudo.pseudo_cells", "pseudo.twin_cells",
+)  # fmt: skip
+_CELLS_OF_KIND = {"pseudo-cells": "pseudo.pseudo_cells", "twin": "pseudo.twin_cells"}
+
+
 def code_of(task: Task) -> str:
-    """Version of the code that a task's result depends on."""
-    shared = ["protocols.py", "preprocess.py"]
-    if task.protocol == "P":
-        shared += ["pseudo.py", "twins.py"]
-    if task.options.get("tune"):  # the search itself
-        shared.append("baselines/__init__.py")
-    if task.model == PLUS:
-        return cache.code_version("plus.py", "joint.py", *cache.NETWORK, *shared)
+    """Version of the code that a task's result depends on: its protocol, model, search and stack."""
+    roots = [f"protocols.{_runner(task).__name__}", *_model_code(task)]
+    if task.protocol == "P" and _kind(task) in _CELLS_OF_KIND:
+        roots.append(_CELLS_OF_KIND[_kind(task)])
+    if task.options.get("tune"):
+        roots.append("protocols._tuned")
+    if cache.cuda() and stackable(task):
+        roots += ["protocols.run_stack", "train.fit_stack"]
+    return cache.code(*sorted(set(roots)), cut=CUT)
+
+
+def _model_code(task: Task) -> list[str]:
+    """Classes that a model is made of: its own, and those that it wraps or whose search it shares."""
     if task.model in NETWORKS:
-        return cache.code_version(*cache.NETWORK, *shared)
-    return cache.code_version(*_baseline_modules(task.model), *shared)
-
-
-def _baseline_modules(name: str) -> list[str]:
-    """Files that a baseline is made of: its own, the shared loop, and those of a model that it wraps."""
+        return ["plus.ATSDPPlus" if task.model == PLUS else "train.ATSDP"]
     from .baselines import REGISTRY
 
-    entry = REGISTRY[name]
-    own = entry.factory.path.partition(":")[0].lstrip(".")
-    wrapped = _baseline_modules(entry.hyperparameters["of"]) if "of" in entry.hyperparameters else []
-    return sorted({f"baselines/{own}.py", "baselines/_torch.py", "baselines/_rows.py", "masks.py", *wrapped})
+    entry = REGISTRY[task.model]
+    others = {entry.hyperparameters.get("of"), entry.variant_of if task.options.get("tune") else None}
+    wrapped = [code for name in others & REGISTRY.keys() for code in _model_code(replace(task, model=name))]
+    return [f"baselines{entry.factory.path.replace(':', '.')}", *wrapped]
 
 
 def key(task: Task) -> str:
-    """Key of a task's result: what is trained, on which values and split, by which code."""
-    spec, profile = spec_of(task), config.profile(task.profile)
+    """Key of a task's result: what is trained, on which values and split, by which code, on which kind of device."""
+    spec = spec_of(task)
     plain = dataclasses.asdict(task) | {"profile": None, "setting": _departures(task, spec)}
-    sizes = (profile.max_genes, profile.max_cells, architecture(spec, task.options), training(spec, profile, {}))
-    if task.model == PLUS:
-        sizes = (*sizes, config.RECIPES[task.options.get("recipe", config.CHOSEN)])
-    if task.model not in NETWORKS:
+    return cache.key(sorted(plain.items()), _sizes(task, spec), _values(task), code_of(task), cache.precision())
+
+
+def _sizes(task: Task, spec: Dataset) -> tuple:
+    """Settings that a result depends on and that stand elsewhere than in its task."""
+    profile = config.profile(task.profile)
+    if task.model in NETWORKS:
+        sizes = (profile.max_genes, architecture(spec, task.options), training(spec, profile, {}))
+    else:
         from .baselines import REGISTRY
 
         entry = REGISTRY[task.model]
-        sizes = (profile.max_genes, profile.max_cells, spec.balance, entry.hyperparameters, entry.grid)
+        inner = REGISTRY[entry.hyperparameters["of"]].hyperparameters if "of" in entry.hyperparameters else {}
+        sizes = (profile.max_genes, spec.balance, entry.hyperparameters, inner, entry.balanced)
+    if task.model == PLUS:
+        sizes += (_recipe(task),)
     if task.options.get("tune"):
-        sizes = (*sizes, profile.searched)
-    data = task.dataset if task.protocol in "BP" else cells_of(task.dataset, task.profile).sha256
-    split = (
-        splits(cells_of(task.dataset, task.profile), task.folds, task.repeat)
-        if task.protocol == "S" and task.folds
-        else 0
-    )
-    return cache.key(sorted(plain.items()), sizes, data, split, code_of(task))
+        entry = searched(task)
+        sizes += (profile.searched, entry.hyperparameters, entry.grid, entry.trial)
+    return sizes
+
+
+def _recipe(task: Task) -> config.Recipe:
+    return config.RECIPES[task.options.get("recipe", config.CHOSEN)]
+
+
+def _kind(task: Task) -> str:
+    return str(task.options.get("kind", "")).partition(":")[0]
+
+
+def _values(task: Task) -> str:
+    """Key of all values that a task reads: expression and labels of lines and cells, split and cultures."""
+    joint = task.model == PLUS and _recipe(task).joint
+    parts = [cache.key(datasets.all_labels(datasets.load_bulk().lines)) if joint else None]
+    if task.protocol == "P" and _kind(task) == "twin":
+        return cache.key(*parts, datasets.cells_key(task.dataset))
+    if task.protocol in "BP":
+        return cache.key(*parts, datasets.bulk_key(task.dataset))
+    cells = cells_of(task.dataset, task.profile)
+    if "train_cultures" in task.options:
+        parts.append(cells.group)
+    elif task.protocol == "S" and task.folds:
+        parts.append(splits(cells, task.folds, task.repeat))
+    if _wants_library_size(task.model):
+        return cache.key(*parts, _labels(task), cells.library_size)
+    if cells.tier == "simulated":
+        from . import twins
+
+        parts.append(twins.direction_lines(cells.drug))
+    drug = cells.drug if _reads_drug(task) else None
+    return cache.key(*parts, _labels(task), cells.key, datasets.bulk_key(drug))
+
+
+def _reads_drug(task: Task) -> bool:
+    """Whether a task on cells may read which lines are sensitive; genes are chosen by the lines' expression alone."""
+    if task.protocol == "U" or task.model in NETWORKS:
+        return task.model != NO_TRANSFER
+    from .baselines import REGISTRY
+
+    return REGISTRY[task.model].uses_source
 
 
 def _departures(task: Task, spec: Dataset) -> tuple[tuple[str, object], ...]:
@@ -252,16 +304,22 @@ def spec_of(task: Task) -> Dataset:
 def run_task(task: Task) -> Result:
     """Train and predict; one entry of the grid."""
     started = time.perf_counter()
-    runner = {"S": _supervised, "U": _unsupervised, "F": _few_shot, "B": _bulk, "P": _pseudo}
-    if task.protocol not in runner:
-        raise ValueError(f"protocol: got {task.protocol!r}, expected one of {', '.join(runner)}")
+    runner = _runner(task)
     needed = {"F": "k", "P": "kind"}.get(task.protocol)
     if needed and needed not in task.options:
         raise ValueError(f"setting: got {task.setting!r}, expected a pair {needed!r} under protocol {task.protocol}")
-    row, y, p, fold, models = runner[task.protocol](task)
+    row, y, p, fold, models = runner(task)
     parameters = int(getattr(models[-1], "n_parameters", 0) or 0)
     chosen = tuple(m.chosen_ for m in models if hasattr(m, "chosen_"))
     return Result(task, row, y, p, fold, time.perf_counter() - started, parameters, chosen)
+
+
+def _runner(task: Task) -> Callable:
+    """The protocol of a task."""
+    runners = {"S": _supervised, "U": _unsupervised, "F": _few_shot, "B": _bulk, "P": _pseudo}
+    if task.protocol not in runners:
+        raise ValueError(f"protocol: got {task.protocol!r}, expected one of {', '.join(runners)}")
+    return runners[task.protocol]
 
 
 #: Networks in one stack at most, folds x seeds. With the sizes of Table 2 each takes about 0.2 GB, counted by hand:
@@ -406,15 +464,15 @@ def _search(task: Task, X: np.ndarray, y: np.ndarray, how: str, source: preproce
 
     entry = searched(task)
     path = paths.SEARCHES / f"{cache.key(key(replace(task, model=entry.name)), X, y)}.json"
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):  # absent, or damaged
+
+    def search(temporary: str) -> None:
         found = tune(
             entry, X, y, source=source, balance=lambda a, b: preprocess.balance(a, b, how, task.seed), seed=task.seed,
             most=config.profile(task.profile).searched,
         )  # fmt: skip
-        cache.write_text(path, json.dumps(found.best))
-        return found.best
+        Path(temporary).write_text(json.dumps(found.best))
+
+    return cache.kept(path, lambda file: json.loads(file.read_text()), search)
 
 
 def searched(task: Task):

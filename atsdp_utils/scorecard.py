@@ -450,7 +450,8 @@ def lower_printed(out: Outputs, c, protocol: str) -> Found:
     gap = four[OURS] - four[c.argument]
     second = int((four[c.argument] == four.drop(columns=OURS).max(axis=1)).sum())
     note = f"smallest printed difference; the model is the runner-up in {second} of {len(four)} metrics"
-    return _plain(gap.min(), bool((gap > 0).all()), note + " (odd, not contradicted)" * (second > len(four) / 2))
+    note += " (odd, not contradicted)" * (second > len(four) / 2)
+    return _plain(gap.min(), bool((gap > 0).all()), note)
 
 
 RULES: dict[str, Callable[[Outputs, object, str], Found]] = {

@@ -171,7 +171,7 @@ def pretrained_autoencoder(
     x_all = source.X[source.train]
     dae_arch = replace(arch, heads=0, attention="tokens", predictor=(1,))
     dae_cfg = replace(_bulk_only(cfg), balance="none", epochs_predictor=0)
-    key = _key("dae", x_all, asdict(dae_arch), asdict(dae_cfg), seed)
+    key = _key("train.pretrained_autoencoder", x_all, asdict(dae_arch), asdict(dae_cfg), seed)
     path = paths.PRETRAINED / f"dae-{key}.pt"
     dae = DenoisingAutoencoder(x_all.shape[1], arch).to(device())
     state = _load(path)
@@ -195,7 +195,8 @@ def pretrain(
     )
     rows = source.fit_rows
     cfg = _bulk_only(cfg)
-    path = paths.PRETRAINED / f"bulk-{_key(key, source.y[rows], rows, asdict(arch), asdict(cfg), seed)}.pt"
+    parts = key, source.y[source.train], asdict(arch), asdict(cfg), seed
+    path = paths.PRETRAINED / f"bulk-{_key('train.pretrain', *parts)}.pt"
     torch.manual_seed(seed)
     net = ATSDPNet(source.X.shape[1], arch, dae.encoder).to(device())
     bulk = _load(path)
@@ -213,9 +214,9 @@ def _bulk_only(cfg: Training) -> Training:
     return replace(cfg, epochs_transfer=0, epochs_tune=0, omega=0, theta=0)
 
 
-def _key(*parts: object) -> str:
-    """Key of a cached stage: its inputs, the code that trains."""
-    return cache.key(cache.code_version(*cache.NETWORK), *parts)
+def _key(maker: str, *parts: object) -> str:
+    """Key of a cached stage: the code that trains it and the device, and its inputs."""
+    return cache.key(cache.code(maker), cache.precision(), *parts)
 
 
 def _load(path) -> dict | None:
@@ -498,8 +499,9 @@ class ATSDP:
 
     def _transfer_path(self, X: np.ndarray, source: preprocess.Source) -> Path:
         cfg = replace(self.cfg, epochs_tune=0)
-        parts = source.X, source.y, source.train, X, asdict(self.arch), asdict(cfg), self.seed
-        return paths.PRETRAINED / f"transfer-{_key(*parts)}.pt"
+        lines = source.X[source.train], source.y[source.train]
+        parts = *lines, X, asdict(self.arch), asdict(cfg), self.seed
+        return paths.PRETRAINED / f"transfer-{_key('train.ATSDP', *parts)}.pt"
 
     def fit_transfer_separate(self, X, source: preprocess.Source) -> ATSDP:
         """Protocol U in the separate gene space: X holds the set's own genes, read by an encoder of its own."""

@@ -15,7 +15,6 @@ scored; see notebook 01.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -111,14 +110,6 @@ TWINS: dict[str, Twin] = {
         depth=6_000, values="UMI counts", shared=0.8,
     ),
 }  # fmt: skip
-
-
-def fingerprint() -> str:
-    """Short hash of all recipes and of this module's text: cached twins of another recipe are never read."""
-    with open(__file__, "rb") as handle:
-        text = handle.read()
-    recipes = json.dumps({k: asdict(v) for k, v in TWINS.items()}, sort_keys=True)
-    return hashlib.sha256(text + recipes.encode()).hexdigest()[:10]
 
 
 @lru_cache(maxsize=8)

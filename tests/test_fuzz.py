@@ -225,7 +225,7 @@ def test_damaged_network(tmp_path_factory, changes):
 @given(DAMAGES)
 def test_damaged_splits_are_drawn_again(run_folders, changes):
     y = np.repeat(np.array([0, 1, -1], np.int8), 12)
-    fields = {f: "" for f in preprocess.Cells.__dataclass_fields__} | {"name": "tiny", "y": y, "sha256": "0" * 64}
+    fields = {f: "" for f in preprocess.Cells.__dataclass_fields__} | {"name": "tiny", "y": y}
     cells = preprocess.Cells(**fields)
     drawn = protocols.splits(cells, 3, 0)
     (path,) = paths.SPLITS.glob("tiny-*")

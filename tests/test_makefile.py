@@ -69,8 +69,8 @@ def test_a_changed_notebook_runs_with_its_dependents_only(make):
         assert run() == [*expected, "book"]
 
 
-@pytest.mark.parametrize("file", ["atsdp_utils/x.py", "data/x.csv"])
-def test_changed_code_or_data_runs_everything_but_a_new_date_does_not(make, file):
+@pytest.mark.parametrize("file", ["atsdp_utils/x.py", "data/x.csv", "requirements.lock"])
+def test_changed_code_data_or_libraries_run_everything_but_a_new_date_does_not(make, file):
     run, folder = make
     run()
     (folder / file).touch()

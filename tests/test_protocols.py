@@ -134,16 +134,16 @@ def test_a_key_changes_with_setting_code_and_data_only(monkeypatch):
         dataclasses.replace(task, profile="quick"),
     ]
     assert len({key, *(protocols.key(t) for t in others)}) == 6
-    monkeypatch.setattr(protocols.cache, "code_version", lambda *modules: "other")
+    monkeypatch.setattr(protocols.cache, "code", lambda *roots, cut=(): "other")
     assert protocols.key(task) != key
 
 
 def test_the_code_of_the_search_counts_where_there_is_a_search(monkeypatch):
-    monkeypatch.setattr(protocols.cache, "code_version", lambda *modules: modules)
+    monkeypatch.setattr(protocols.cache, "code", lambda *roots, cut=(): roots)
     plain = Task(NAME, "S", "Logistic", "smoke", folds=2)
     tuned = dataclasses.replace(plain, setting=(("tune", True),))
-    assert "baselines/__init__.py" in protocols.code_of(tuned)
-    assert "baselines/__init__.py" not in protocols.code_of(plain)
+    assert "protocols._tuned" in protocols.code_of(tuned)
+    assert "protocols._tuned" not in protocols.code_of(plain)
 
 
 def test_unknown_names_are_listed():

@@ -226,7 +226,7 @@ def test_on_a_gpu_folds_and_seeds_are_grouped_and_a_resumed_run_trains_the_same_
 
 
 def test_a_cpu_build_of_torch_is_known_without_importing_it(monkeypatch):
-    monkeypatch.setattr(cache.metadata, "version", lambda name: "2.13.0+cpu")
+    monkeypatch.setattr(cache, "version", lambda name: "2.13.0+cpu")
     monkeypatch.setattr(loop, "device", lambda: pytest.fail("torch was asked"))
     assert cache.cuda() is False
     monkeypatch.setenv("ATSDP_DEVICE", "cpu")
