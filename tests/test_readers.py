@@ -129,7 +129,7 @@ def test_dialects_of_tables(tmp_path, counts, genes, dialect):
 
 def test_genes_missing_in_every_cell_are_left_out(tmp_path, counts, genes):
     for make in (np.asarray, sparse.csr_matrix):
-        scaled = (counts - 1.5).astype(np.float32)
+        scaled = (counts - counts.mean(0) + 0.01).astype(np.float32)
         scaled[:, [3, 5]] = np.nan
         adata = anndata.AnnData(make(scaled), pd.DataFrame(index=CELLS), pd.DataFrame(index=genes))
         adata.write_h5ad(tmp_path / "a.h5ad")
@@ -214,7 +214,10 @@ def test_spellings_of_genes(spell, counts, genes):
 
 
 def test_genes_in_another_case(counts, genes):
-    lower = readers.recognise(named([g.lower() for g in genes], counts))
+    lower = named([g.lower() for g in genes], counts)
+    with pytest.raises(InputError, match="lower case.*--species human"):  # mouse genes are written so too
+        readers.recognise(lower)
+    lower = readers.recognise(lower, "human")
     assert (lower.naming, list(lower.symbol)) == ("human symbols in lower case", genes)
     mixed = next(g for g in datasets.load_bulk().genes if g != g.upper())
     assert readers.recognise(named([mixed.upper(), *genes[1:]], counts)).symbol[0] == mixed
@@ -244,12 +247,11 @@ def test_too_few_genes(counts, genes):
 
 @pytest.mark.parametrize(
     ("values", "expected"),
-    [([0, 3, 12], "counts"), ([0, 1.7, 3.2], "lognorm"), ([-1.2, 0.3, 4.0], "zscored"), ([0, 812.5, 3.25], "counts")],
+    [([0, 3, 12], "counts"), ([0, 1.7, 3.2], "lognorm"), ([-1.2, 0.3, 2.0], "zscored"), ([0, 812.5, 3.25], "counts")],
 )
 def test_values_are_detected(values, expected):
-    file = readers.CellFile(
-        "x", "table", np.array([values]), {"names": np.array(list("abc"))}, pd.DataFrame(index=["c"])
-    )
+    values = [values, np.negative(values)] if expected == "zscored" else [values]
+    file = readers.CellFile("x", "table", np.array(values), {"names": np.array(list("abc"))}, pd.DataFrame())
     assert readers.detect_values(file)[0] == expected
 
 
