@@ -54,9 +54,11 @@ SCORED, ZERO, SHALLOW, FOREIGN = (
     "scored", "zero on every gene used", "far less depth than the other cells", "mostly genes of the other species",
 )  # fmt: skip
 #: A row this many times less deep than the cells that hold most of the file is no cell among them: ten times (the rule
-#: of Cell Ranger 2 for droplets) with fewer genes than quality control asks for, thirty times with less than half of
-#: the genes that those have.
+#: of Cell Ranger 2 for droplets) with a smaller share of :data:`GENOME_SIZE` genes than quality control asks for, thirty
+#: times with less than half of the genes that those have.
 FAR, FARTHER = 10, 30
+#: Genes that a whole file measures, about.
+GENOME_SIZE = 20_000
 #: Names of columns that say where or from whom a cell comes.
 ORIGIN = re.compile(r"(?i)(orig[._ ]ident|batch|sample|patient|donor|library|lane|plate|culture)([._ ]?id)?s?")
 #: Bytes beyond those of the input that scores, report and a first use of the cache take.
@@ -350,7 +352,7 @@ def not_cells(file: CellFile, known: CellFile, genes: Genes, kind: str, chunk: i
         return reason
     order = own[np.argsort(-depth[own])]
     typical = order[np.searchsorted(np.cumsum(depth[order]), depth[order].sum() / 2)]  # half of the file is deeper
-    far = (depth < depth[typical] / FAR) & (detected < preprocess.MIN_GENES)
+    far = (depth < depth[typical] / FAR) & (detected < preprocess.MIN_GENES * known.X.shape[1] / GENOME_SIZE)
     farther = (depth < depth[typical] / FARTHER) & (detected < detected[typical] / 2)
     reason[(reason == SCORED) & (far | farther) & (depth > 0)] = SHALLOW
     return reason
@@ -666,9 +668,9 @@ def writable(obs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     index = obs.index.astype(str)
     obs = obs.set_axis(names, axis=1).set_axis(index.rename(None) if index.name in names else index)
     with h5py.File("obs", "w", driver="core", backing_store=False) as f, _any_strings():
-        for name in names:
+        for i, name in enumerate(names):
             try:
-                write_elem(f, "column", obs[name])
+                write_elem(f, str(i), pd.DataFrame({name: obs[name].array}))
             except Exception:  # anndata has a type of error for each kind that it cannot write
                 obs[name] = obs[name].astype("string").fillna("").astype(object)
                 notes.append(f"column {name} is written as text, its kind cannot be stored")

@@ -575,7 +575,7 @@ def _best(file: CellFile, species: str) -> Genes:
     for place, names in file.names.items():
         for naming in (n for n in naming_of.NAMINGS if n.startswith(species)):
             symbol, way = naming_of.translate(names, naming)
-            ways = pd.Series(way).replace("", np.nan).value_counts().to_dict()
+            ways = pd.Series(way[way != ""]).value_counts().to_dict()
             found.append(Genes(symbol, naming, place, len(set(symbol) - {""}), ways))
     return max(found, key=lambda g: g.shared)
 
