@@ -54,8 +54,8 @@ SCORED, ZERO, SHALLOW, FOREIGN = (
     "scored", "zero on every gene used", "far less depth than the other cells", "mostly genes of the other species",
 )  # fmt: skip
 #: A row this many times less deep than the cells that hold most of the file is no cell among them: ten times (the rule
-#: of Cell Ranger 2 for droplets) with a smaller share of :data:`GENOME_SIZE` genes than quality control asks for, thirty
-#: times with less than half of the genes that those have.
+#: of Cell Ranger 2 for droplets) with a smaller share of :data:`GENOME_SIZE` genes than quality control asks for, or
+#: thirty times with less than half of the genes that those have.
 FAR, FARTHER = 10, 30
 #: Genes that a whole file measures, about.
 GENOME_SIZE = 20_000
@@ -670,7 +670,7 @@ def writable(obs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     with h5py.File("obs", "w", driver="core", backing_store=False) as f, _any_strings():
         for i, name in enumerate(names):
             try:
-                write_elem(f, str(i), pd.DataFrame({name: obs[name].array}))
+                write_elem(f, str(i), obs[[name]])
             except Exception:  # anndata has a type of error for each kind that it cannot write
                 obs[name] = obs[name].astype("string").fillna("").astype(object)
                 notes.append(f"column {name} is written as text, its kind cannot be stored")

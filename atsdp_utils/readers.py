@@ -43,7 +43,7 @@ ANNOTATION = re.compile(
 #: Columns of a table with genes in rows that describe genes.
 OF_GENES = re.compile(
     r"(?i)chr(omosome)?|start|end|strand|(gene_?|transcript_?)?length|entrez(_?gene)?(_?id)?|ncbi(_?gene)?(_?id)?"
-    r"|hgnc(_?id)?|gene_?(id|name|symbol|type|biotype)s?|biotype|description|locus|exons?|gc(_?content)?|position"
+    r"|hgnc(_?id)?|gene_?(id|name|symbol|type|biotype)s?|biotype|description|locus|exons?|gc_?content|position"
 )
 #: Names that stand among genes and are none, by kind.
 TECHNICAL = {
@@ -645,7 +645,7 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
     seen = f"values from {low:.3g} to {high:.3g}, {'integers' if whole else 'not integers'}"
     guess = "counts" if whole or high > MAX_LOG else "lognorm"
     if low < 0:
-        negative = f"{file.path}: {(v < 0).sum():,} of {v.size:,} values are negative ({seen})"
+        negative = f"{file.path}: {(v < 0).sum():,} of {np.prod(file.X.shape):,} values are negative ({seen})"
         if asked == "counts":
             raise InputError(f"{negative}. Expected no negative counts; take raw counts or another --values.")
         centred = not whole and _centred(file.X)
