@@ -3,6 +3,7 @@
 import itertools
 import os
 import random
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from atsdp_utils import config, datasets, predict, predict_report
+from atsdp_utils import config, datasets, paths, predict, predict_report, readers
 from atsdp_utils.calibration import Calibration
 from atsdp_utils.readers import InputError
 
@@ -296,3 +297,15 @@ def test_cells_of_unlike_depth_are_cells_and_reasons_are_written(linear, tmp_pat
     found, _ = linear(tmp_path / "mine.h5ad")
     obs = anndata.read_h5ad(tmp_path / f"mine.{DRUG}.atsdp.h5ad").obs
     assert list(obs.atsdp_reason) == ["scored"] * 60 + ["zero on every gene used"]
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_on_own_cells_names_what_the_code_knows():
+    page = " ".join((paths.BOOK / "own-cells.md").read_text().split())
+    reasons = [getattr(predict, name) for name in ("SCORED", "ZERO", "SHALLOW", "FOREIGN")]
+    for said in (*reasons, *readers.TECHNICAL, "columns on cells", "`--values`", "`--layer`", "`--species mouse`"):
+        assert said in page, said
+    for suffix in re.findall(r"\.\w+", readers.FORMATS):
+        assert suffix in page, suffix
