@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from atsdp_utils import config, datasets, paths, predict, predict_report, readers
+from atsdp_utils import config, datasets, paths, predict, predict_report, preprocess, readers
 from atsdp_utils.calibration import Calibration
 from atsdp_utils.readers import InputError
 
@@ -199,6 +199,24 @@ def test_every_drug_and_every_kind_of_column_is_written_and_read_back(linear, fi
         without += [drug] if found.sets is None else []
         assert (found.sets is None) == (set(obs.atsdp_conformal) == {"no set"})
     assert {"DOCETAXEL", "SORAFENIB"} < set(without) and len(without) == 10
+
+
+@pytest.mark.slow
+def test_networks_of_drugs_with_few_held_out_lines_are_written_and_read_back(run_folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        predict, "unlikeness", lambda *_, **__: dict.fromkeys(("mmd2", "mmd2_lines", "auc", "gene_shift"), 0.5)
+    )
+    counts = shapes.plain()
+    anndata.AnnData(counts).write_h5ad(tmp_path / "mine.h5ad")
+    held = np.isin(datasets.load_bulk().lines, preprocess.held_out_lines(0))
+    lines = {d: np.bincount(datasets.load_bulk(d).y[held] + 1, minlength=3)[1:].min() for d in datasets.drugs()}
+    few = [d for d, n in lines.items() if n < predict._fewest()]
+    assert len(few) == 10
+    for drug in few:
+        predict.predict(tmp_path / "mine.h5ad", drug, settings=TINY, say=lambda _: None)
+        obs = anndata.read_h5ad(tmp_path / f"mine.{drug}.atsdp.h5ad").obs
+        assert set(obs.atsdp_conformal) == {"no set"} and obs.atsdp_p_sensitive.notna().all()
+        assert (tmp_path / f"mine.{drug}.atsdp.html").stat().st_size > 10_000
 
 
 def test_columns_that_no_h5ad_can_hold_are_written_as_text():
