@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import itertools
 import os
 import re
 import zlib
@@ -440,23 +441,30 @@ def _outline(path: Path) -> Outline:
     """The layout of a table; a comma between semicolons or tabs is a decimal mark."""
     names, seconds, marks, empty, top = [], [], set(), True, 0
     with _as_text(path) as handle:
-        line = handle.readline()
-        while line.startswith("#") or (top and re.fullmatch(r"\d+\t\d+\s*", line)):  # remarks, sizes of a .gct
-            line, top = handle.readline(), top + 1
-        sep = max("\t,;", key=line.count)
-        sep, header = sep if sep in line else " ", line
-        for line in handle:
+        header, below = handle.readline(), handle.readline()
+        while _is_remark(header, below):
+            header, below, top = below, handle.readline(), top + 1
+        sep = max("\t,;", key=header.count)
+        sep = sep if sep in header else " "
+        for line in itertools.chain([below] if below else [], handle):
             empty = empty and not line.strip()
             start = [v.strip().strip("\"'") for v in line.split(sep, 2)]
             names.append(start[0])
             seconds.append(start[1] if len(start) > 2 else "")
-            if sep in ";\t":
-                marks |= {"decimal" if len(digits) != 3 else "either" for digits in re.findall(r"\d,(\d+)", line)}
+            if sep in ";\t" and "," in line:
+                behind = re.findall(rf"{sep}-?\d+,(\d+)(?=[{sep}\s])", line)
+                marks |= {"either" if len(digits) == 3 else "decimal" for digits in behind}
     if empty:
         raise InputError(f"{path}: no row below the header. Expected names and numbers, one row a cell or a gene.")
     if marks == {"either"}:
         raise InputError(f"{path}: numbers such as 1,234: thousands or decimals? Write them without the comma.")
     return Outline(_fields(header, sep), names, seconds, top, sep, "," if marks else ".")
+
+
+def _is_remark(line: str, below: str) -> bool:
+    """Whether a line above the heading says something else: a remark, or the sizes of a .gct file."""
+    remark = line.startswith("#") and line.count("\t") != below.count("\t")
+    return remark or re.fullmatch(r"\d+\t\d+\s*", line) is not None
 
 
 def _fields(line: str, sep: str) -> list[str]:

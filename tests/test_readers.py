@@ -379,6 +379,11 @@ def test_a_table_without_names_of_cells(tmp_path, counts, genes):
 def test_commas_in_numbers(tmp_path, counts, genes):
     text = as_text(counts + 0.5, genes).replace(".", ",")
     holds(table(tmp_path, text), counts + 0.5, genes)
+    described = "\n".join(
+        f"{line}\t{'x 1,2-y' if i else 'about'}" for i, line in enumerate(as_text(counts, genes).splitlines())
+    )
+    holds(table(tmp_path, described + "\n"), counts, genes)  # a comma in words is no mark
+    holds(table(tmp_path, "#gene" + as_text(counts, genes)), counts, genes)  # and a heading with a hash no remark
     with pytest.raises(InputError, match="thousands or decimals"):
         table(tmp_path, as_text(counts + 0.125, genes).replace(".", ","))
 
