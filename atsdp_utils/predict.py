@@ -354,7 +354,7 @@ def not_cells(file: CellFile, known: CellFile, genes: Genes, kind: str, chunk: i
     typical = order[np.searchsorted(np.cumsum(depth[order]), depth[order].sum() / 2)]  # half of the file is deeper
     far = (depth < depth[typical] / FAR) & (detected < preprocess.MIN_GENES * known.X.shape[1] / GENOME_SIZE)
     farther = (depth < depth[typical] / FARTHER) & (detected < detected[typical] / 2)
-    reason[(reason == SCORED) & (far | farther) & (depth > 0)] = SHALLOW
+    reason[(reason == SCORED) & (far | farther) & (detected > 0)] = SHALLOW
     return reason
 
 

@@ -311,10 +311,11 @@ def test_cells_of_unlike_depth_are_cells_and_reasons_are_written(linear, tmp_pat
     empty = np.zeros((1, counts.shape[1]))
     X = np.vstack([shallow, empty]).astype(np.float32)
     cells = pd.DataFrame(index=[f"c{i}" for i in range(61)])
-    anndata.AnnData(X, cells, pd.DataFrame(index=counts.columns)).write_h5ad(tmp_path / "mine.h5ad")
-    found, _ = linear(tmp_path / "mine.h5ad")
-    obs = anndata.read_h5ad(tmp_path / f"mine.{DRUG}.atsdp.h5ad").obs
-    assert list(obs.atsdp_reason) == ["scored"] * 60 + ["zero on every gene used"]
+    for values in (X, np.log1p(X / np.maximum(X.sum(1, keepdims=True), 1) * 1e4)):
+        anndata.AnnData(values, cells, pd.DataFrame(index=counts.columns)).write_h5ad(tmp_path / "mine.h5ad")
+        linear(tmp_path / "mine.h5ad")
+        obs = anndata.read_h5ad(tmp_path / f"mine.{DRUG}.atsdp.h5ad").obs
+        assert list(obs.atsdp_reason) == ["scored"] * 60 + ["zero on every gene used"]
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
