@@ -6,6 +6,11 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
+# Make cuts names at spaces: what it then touches or removes is somebody else's file.
+ifneq ($(words $(CURDIR) $(ATSDP_BUILD) $(ATSDP_FIGURES)),$(words x $(if $(ATSDP_BUILD),x) $(if $(ATSDP_FIGURES),x)))
+$(error '$(CURDIR)' or ATSDP_BUILD or ATSDP_FIGURES has a space in it, which Make cannot handle; move it to a path without)
+endif
+
 # --- what may be chosen on the command line -----------------------------------------------------------------------
 DATA := embedded
 PROFILE := quick

@@ -5,6 +5,7 @@ Exit status: 0 done, 1 a failure inside, 2 something wrong with what was given. 
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -36,8 +37,9 @@ class Species(StrEnum):
 def surroundings() -> None:
     """Predict which single cells a drug kills, from bulk cell lines (ATSDP-NET+)."""
     # Trained networks of any checkout or working folder are kept once a person; read by atsdp_utils.paths on import.
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     os.environ.setdefault("ATSDP_BUILD", str(cache / "atsdp"))
+    os.environ.setdefault("NUMBA_CACHE_DIR", os.path.join(os.environ["ATSDP_BUILD"], "numba"))  # else beside packages
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
 
@@ -62,7 +64,7 @@ def guarded(work: Callable[[], object]) -> None:
     except BrokenPipeError:  # the reader of a pipe has read enough
         raise typer.Exit(0) from None
     except OSError as error:
-        typer.echo(f"atsdp: the system refused: {error}. Nothing was written.", err=True)
+        typer.echo(f"atsdp: the system refused: {error}. Nothing was written.{_way_out(error)}", err=True)
         raise typer.Exit(1) from None
     except Exception as error:
         at = traceback.extract_tb(error.__traceback__)[-1]
@@ -71,11 +73,18 @@ def guarded(work: Callable[[], object]) -> None:
         raise typer.Exit(1) from None
 
 
+def _way_out(error: OSError) -> str:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+    return " The disk is full: make room, or choose another with --out or the variable ATSDP_BUILD." if full else ""
+
+
 @app.command()
 def predict(
     cells: Annotated[Path, typer.Argument(help="h5ad, 10x .h5, 10x folder, .csv or .tsv (also .gz); it is only read")],
     drug: Annotated[str, typer.Option(help="one of the 83 of 'atsdp drugs'; case and punctuation do not matter")],
-    out: Annotated[Path | None, typer.Option(help="scores; default: <stem of CELLS>.atsdp.h5ad beside CELLS")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="scores; default: <stem of CELLS>.<DRUG>.atsdp.h5ad beside CELLS")
+    ] = None,
     layer: Annotated[str | None, typer.Option(help="layer of an h5ad file, or 'raw'; default: X")] = None,
     values: Annotated[Values, typer.Option(help="what the values are")] = Values.auto,
     species: Annotated[Species | None, typer.Option(help="default: human")] = None,

@@ -6,11 +6,13 @@ stays sparse: moments are streamed, transfer sees a random subsample, scores are
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,6 +31,7 @@ from . import (
     embedding,
     grid,
     metrics,
+    paths,
     predict_report,
     preprocess,
     readers,
@@ -44,8 +47,22 @@ SPELLINGS = (
 )  # fmt: skip
 #: Share of lines of each class that a conformal set may miss.
 ALPHA = 0.1
-#: Names of conformal sets, by whether resistant and sensitive are in them.
-SETS = np.array([["neither", SENSITIVE], [RESISTANT, "both"]])
+#: Names of conformal sets, by whether resistant and sensitive are in them, and of none where lines are too few.
+SETS, NO_SET = np.array([["neither", SENSITIVE], [RESISTANT, "both"]]), "no set"
+#: Why a row has no score; ``scored`` where it has one.
+SCORED, ZERO, SHALLOW, FOREIGN = (
+    "scored", "zero on every gene used", "far less depth than the other cells", "mostly genes of the other species",
+)  # fmt: skip
+#: A row this many times less deep than the cells that hold most of the file is no cell among them: ten times (the rule
+#: of Cell Ranger 2 for droplets) with a smaller share of :data:`GENOME_SIZE` genes than quality control asks for, or
+#: thirty times with less than half of the genes that those have.
+FAR, FARTHER = 10, 30
+#: Genes that a whole file measures, about.
+GENOME_SIZE = 20_000
+#: Names of columns that say where or from whom a cell comes.
+ORIGIN = re.compile(r"(?i)(orig[._ ]ident|batch|sample|patient|donor|library|lane|plate|culture)([._ ]?id)?s?")
+#: Bytes beyond those of the input that scores, report and a first use of the cache take.
+ROOM = 5e7
 
 
 @dataclass(frozen=True)
@@ -103,6 +120,8 @@ class Prediction:
         Rows and (rows, 2) coordinates of the picture.
     metrics
         Scores against the person's labels; empty without labels.
+    reason
+        (cells,) str: :data:`SCORED`, or why a row has no score.
     """
 
     members: np.ndarray
@@ -114,6 +133,7 @@ class Prediction:
     unlike: dict[str, float]
     layout: tuple[np.ndarray, np.ndarray]
     metrics: dict[str, float]
+    reason: np.ndarray
 
     @property
     def label(self) -> np.ndarray:
@@ -123,18 +143,19 @@ class Prediction:
 
     @property
     def conformal(self) -> pd.Categorical:
-        """(cells,) names of the conformal sets or not scored; missing where a cell has a score but no set."""
-        named = np.full(len(self.p), None) if self.sets is None else SETS[tuple(self.sets.T.astype(int))]
-        return pd.Categorical(np.where(np.isnan(self.p), NOT_SCORED, named), [*np.unique(SETS), NOT_SCORED])
+        """(cells,) names of the conformal sets, no set or not scored."""
+        named = np.full(len(self.p), NO_SET) if self.sets is None else SETS[tuple(self.sets.T.astype(int))]
+        return pd.Categorical(np.where(np.isnan(self.p), NOT_SCORED, named), [*np.unique(SETS), NO_SET, NOT_SCORED])
 
     @property
     def columns(self) -> pd.DataFrame:
-        """The five columns for ``obs``, without an index."""
+        """The six columns for ``obs``, without an index."""
         label = pd.Categorical(self.label, categories=[RESISTANT, SENSITIVE, NOT_SCORED])
         sd = self.members.std(0, ddof=1) if len(self.members) > 1 else np.full(len(self.p), np.nan)
         return pd.DataFrame({
             "atsdp_p_sensitive": self.p, "atsdp_label": label, "atsdp_p_sd": sd,
             "atsdp_p_calibrated": self.calibrated, "atsdp_conformal": self.conformal,
+            "atsdp_reason": pd.Categorical(self.reason, [SCORED, ZERO, SHALLOW, FOREIGN]),
         })  # fmt: skip
 
 
@@ -155,7 +176,7 @@ def predict(
     drug
         A name that :func:`atsdp_utils.drugs.find_drug` knows.
     out, report
-        Files to write; None: beside the input, ``<stem>.atsdp.h5ad``, and beside that, ``.html``.
+        Files to write; None: beside the input, ``<stem>.<DRUG>.atsdp.h5ad``, and beside that, ``.html``.
     layer, values, species
         See :func:`readers.read`, :func:`readers.detect_values`, :func:`readers.recognise`.
     labels
@@ -170,28 +191,37 @@ def predict(
     """
     grid.one_thread()
     drug = drugs.find_drug(drug)
-    out, report = destinations(path, out, report)
+    out, report = destinations(path, drug, out, report)
     file = readers.read(path, layer, labels)
     say(f"{path.name}: {file.kind}, {file.X.shape[0]:,} cells x {file.X.shape[1]:,} genes" + _joined(file.notes))
     genes = readers.recognise(file, species)
-    kind, remarks = readers.detect_values(file, values)
+    known = readers.only(file, genes.symbol != "")
+    kind, remarks = readers.detect_values(known, values)
     say(f"values: {kind} ({'detected' if values == 'auto' else 'as asked'})" + _joined(remarks))
     bulk = datasets.load_bulk(drug)
     chosen = preprocess.shared_genes(bulk, genes.symbol, settings.max_genes)
-    overlap = f"{genes.shared:,} of {len(bulk.genes):,} of the bulk, {len(chosen)} used"
-    say(f"genes: {genes.naming} in {genes.place}, {overlap}")
-    X, scored, more = shared_matrix(file, genes, chosen, kind, settings)
-    y = None if labels is None else read_labels(file, labels, scored)
+    ways = ", ".join(f"{n:,} {way}" for way, n in genes.ways.items())
+    overlap = f"{genes.shared:,} of {len(bulk.genes):,} of the bulk ({ways}), {len(chosen)} used"
+    say(f"genes: {genes.naming} in {genes.place}, {overlap}" + _joined(readers.left_out(file, genes)))
+    file.obs, changed = writable(file.obs)
+    reason = not_cells(file, known, genes, kind, settings.chunk)
+    Z, more = shared_matrix(known, genes.symbol[genes.symbol != ""], chosen, kind, settings)
+    reason[(reason == SCORED) & (np.asarray(abs(Z).sum(1)).ravel() == 0)] = ZERO
+    more += _counted(path, reason, settings.min_cells) + company(file.obs)
+    y = None if labels is None else read_labels(file, labels, reason == SCORED)
+    check_output(file, out, settings.members)
     if file.kind == "h5ad":
         file.X = None  # the output is a copy of the file, and the matrix may be most of the memory
+    del known
+    where = canonical(Z, np.flatnonzero(reason == SCORED), settings.chunk)
     source = preprocess.bulk_source(bulk, chosen, seed)
-    found = _learn_and_score(drug, X, scored, kind, source, seed, settings, say)
+    found = _learn_and_score(drug, Z[where], where, reason, kind, source, seed, settings, say)
     found.facts |= {
         "input": path.name, "gene_names": genes.naming, "gene_names_in": genes.place,
         "genes_in_file": len(genes.symbol), "genes_shared": genes.shared, "genes_in_bulk": len(bulk.genes),
-        "gene_overlap": genes.shared / len(bulk.genes),
+        "gene_overlap": genes.shared / len(bulk.genes), "gene_names_found": ways,
     }  # fmt: skip
-    found.facts["warnings"] = [*remarks, *more, *warnings(found)]
+    found.facts["warnings"] = [*remarks, *more, *changed, *warnings(found)]
     if y is not None:
         found.metrics = found.facts["metrics"] = score(y, found)
     publish({
@@ -203,8 +233,8 @@ def predict(
     return found
 
 
-def _learn_and_score(drug, X, scored, kind, source, seed, settings: Settings, say) -> Prediction:
-    """From the matrix of scored cells to scores of all cells and what the report says of them."""
+def _learn_and_score(drug, X, where, reason, kind, source, seed, settings: Settings, say) -> Prediction:
+    """From the matrix of scored cells, the rows `where`, to scores of all cells and what the report says of them."""
     lines = np.bincount(source.y[source.fit_rows], minlength=2)
     if lines.min() < 5:
         raise InputError(f"--drug {drug}: {lines.min()} training lines of the rarer class, expected at least 5.")
@@ -217,18 +247,18 @@ def _learn_and_score(drug, X, scored, kind, source, seed, settings: Settings, sa
     model.fit_transfer(seen, source)
     members, auc = member_scores(model, X, scaler, settings), held_out_auc(model, source)
     cache.write_text(drugs.held_out_file(drug), json.dumps({"auc": auc, "seed": seed, "genes": len(source.genes)}))
-    every, p = np.full((settings.members, len(scored)), np.nan), np.full(len(scored), np.nan)
-    every[:, scored], p[scored] = members, expit(logit(members).mean(0))
+    every, p = np.full((settings.members, len(reason)), np.nan), np.full(len(reason), np.nan)
+    every[:, where], p[where] = members, expit(logit(members).mean(0))
     held = np.bincount(source.y[source.test_rows], minlength=2)
     calibrated, sets = calibrate(model, held, p)
     facts = {
-        "drug": drug, "version": __version__, "values": kind, "genes_used": len(source.genes), "cells": len(scored),
-        "cells_scored": int(scored.sum()), "seed": seed, "members": settings.members, "held_out_auc": auc,
+        "drug": drug, "version": __version__, "values": kind, "genes_used": len(source.genes), "cells": len(reason),
+        "cells_scored": len(where), "seed": seed, "members": settings.members, "held_out_auc": auc,
         "held_out_sensitive": int(held[1]), "held_out_resistant": int(held[0]), "conformal_alpha": ALPHA,
         "model_hash": model_hash(source, seen, seed, settings),
     }  # fmt: skip
     unlike, xy = unlikeness(source, seen, X, kind, seed), embedding.umap(seen, seed)
-    return Prediction(every, p, calibrated, sets, lines, facts, unlike, (np.flatnonzero(scored)[rows], xy), {})
+    return Prediction(every, p, calibrated, sets, lines, facts, unlike, (where[rows], xy), {}, reason)
 
 
 def _summarise(found: Prediction, say: Callable[[str], object]) -> None:
@@ -244,10 +274,11 @@ def _joined(notes: list[str]) -> str:
     return "".join(f"; {n}" for n in notes)
 
 
-def destinations(path: Path, out: Path | None, report: Path | None) -> tuple[Path, Path]:
-    """Where scores and report go, checked before any work is done."""
-    stem = path.resolve().name if path.is_dir() else re.sub(r"(\.(h5ad|h5|csv|tsv|txt|tab))?(\.gz)?$", "", path.name)
-    out = out or path.resolve().parent / f"{stem}.atsdp.h5ad"
+def destinations(path: Path, drug: str, out: Path | None, report: Path | None) -> tuple[Path, Path]:
+    """Where scores and report go, checked before any work is done; by default beside the input, a link's own folder."""
+    here = Path(os.path.abspath(path))
+    stem = here.name if path.is_dir() else re.sub(r"(\.atsdp)?(\.(h5ad|h5|csv|tsv|txt|tab))?(\.gz)?$", "", here.name)
+    out = out or here.parent / f"{stem}.{drug}.atsdp.h5ad"
     report = report or out.with_suffix(".html")
     for option, target, suffix in (("--out", out, ".h5ad"), ("--report", report, ".html")):
         if target.suffix != suffix:
@@ -260,7 +291,20 @@ def destinations(path: Path, out: Path | None, report: Path | None) -> tuple[Pat
             )
         if not os.access(target.resolve().parent, os.W_OK):
             raise InputError(f"{option} {target}: the folder may not be written to. Choose another with {option}.")
+    if out.exists() and (other := _drug_of(out)) not in (None, drug):
+        raise InputError(f"--out {out}: holds the scores of {other}, which are kept. Choose another name with --out.")
     return out, report
+
+
+def _drug_of(out: Path) -> str | None:
+    """The drug whose scores a file holds; None if it is no file of this command."""
+    import h5py
+
+    try:
+        with h5py.File(out, "r") as f:
+            return f["uns/atsdp/drug"].asstr()[()]
+    except (OSError, KeyError, TypeError, ValueError):
+        return None
 
 
 def read_labels(file: CellFile, column: str, scored: np.ndarray) -> np.ndarray:
@@ -289,22 +333,97 @@ def read_labels(file: CellFile, column: str, scored: np.ndarray) -> np.ndarray:
     return y
 
 
-def shared_matrix(
-    file: CellFile, genes: Genes, chosen: np.ndarray, kind: str, settings: Settings
-) -> tuple[sparse.csr_matrix | np.ndarray, np.ndarray, list[str]]:
-    """Values of the cells that can be scored on the genes `chosen`, log-normalised (z-scored ones as they are).
+def not_cells(file: CellFile, known: CellFile, genes: Genes, kind: str, chunk: int) -> np.ndarray:
+    """Why each row is no cell to score, (rows,) str; :data:`SCORED` where nothing is against it.
 
-    Genes measured twice are summed as counts; of other values the most variable one is kept.
+    Parameters
+    ----------
+    known
+        The file with the genes of the bulk only.
+    """
+    reason = np.full(file.X.shape[0], SCORED, dtype=object)
+    foreign = readers.of_other_species(file, genes)
+    if foreign.any():
+        share = [_detected(X) / X.shape[1] for X in (file.X[:, np.flatnonzero(foreign)], known.X)]
+        reason[share[0] > share[1]] = FOREIGN
+    depth, detected = _depth(known.X, kind, chunk)
+    own = np.flatnonzero((reason == SCORED) & np.isfinite(depth) & (depth > 0))
+    if kind == "zscored" or not len(own):
+        return reason
+    order = own[np.argsort(-depth[own])]
+    typical = order[np.searchsorted(np.cumsum(depth[order]), depth[order].sum() / 2)]  # half of the file is deeper
+    far = (depth < depth[typical] / FAR) & (detected < preprocess.MIN_GENES * known.X.shape[1] / GENOME_SIZE)
+    farther = (depth < depth[typical] / FARTHER) & (detected < detected[typical] / 2)
+    reason[(reason == SCORED) & (far | farther) & (detected > 0)] = SHALLOW
+    return reason
+
+
+def _detected(X: sparse.csr_matrix | np.ndarray) -> np.ndarray:
+    return np.asarray((X != 0).sum(1)).ravel()
+
+
+def _depth(X: sparse.csr_matrix | np.ndarray, kind: str, chunk: int) -> tuple[np.ndarray, np.ndarray]:
+    """Depth of rows up to a factor and genes detected, (rows,) each.
+
+    Whole counts have their total. Values that were scaled have lost it, but not its trace: the smallest of a row is
+    that of one count, so it is the smaller the deeper the row was.
+    """
+    total, least, whole = [], [], kind == "counts"
+    for block in dense_chunks(X, chunk):
+        value = np.where(block > 0, block, np.inf).min(1)
+        total.append(block.sum(1, dtype=np.float64))
+        least.append(value if kind == "counts" else np.expm1(np.minimum(value, readers.MAX_LOG)))
+        whole = whole and bool(np.all(block == np.rint(block)))
+    return np.concatenate(total) if whole else 1 / np.concatenate(least), _detected(X)
+
+
+def _counted(path: Path, reason: np.ndarray, least: int) -> list[str]:
+    """What is said of rows without a score.
+
+    Raises
+    ------
+    InputError
+        If fewer than `least` cells remain.
+    """
+    why = pd.Series(reason[reason != SCORED]).value_counts()
+    n = int((reason == SCORED).sum())
+    if n < least:
+        others = "".join(f"; {count:,} more are {said}" for said, count in why.items())
+        expected = f"at least {least}, better hundreds: genes are standardised over the cells of the file"
+        raise InputError(f"{path}: {n} cells with values{others}. Expected {expected}.")
+    return [f"{count:,} cells are {said}: marked '{NOT_SCORED}' in atsdp_reason" for said, count in why.items()]
+
+
+def company(obs: pd.DataFrame) -> list[str]:
+    """What is said of a file of several patients, batches or cultures."""
+    sizes = {c: obs[c].nunique() for c in obs if ORIGIN.fullmatch(str(c))}
+    lane = obs.index.astype(str).str.extract(r"^[ACGT]{10,}-(\d+)$")[0]
+    if lane.notna().all():
+        sizes["the suffix of the barcodes"] = lane.nunique()
+    return [
+        f"{size} values of {column}: genes are standardised over all of them together, so differences between them "
+        "count as differences between cells; for an order within one, score it in a file of its own"
+        for column, size in sizes.items() if 1 < size < len(obs) / 2
+    ]  # fmt: skip
+
+
+def shared_matrix(
+    file: CellFile, symbol: np.ndarray, chosen: np.ndarray, kind: str, settings: Settings
+) -> tuple[sparse.csr_matrix | np.ndarray, list[str]]:
+    """Values on the genes `chosen`, log-normalised (z-scored ones as they are), in half precision.
+
+    `file` holds genes of the bulk only, called `symbol`: nothing else adds to the depth of a cell. Genes measured twice
+    are summed as counts; of other values the most variable one is kept. Values are rounded to half precision, so that
+    neither the precision of a file nor the order of a sum changes what is learned.
 
     Returns
     -------
     tuple
-        (scored cells, genes) float32, sparse if the file is; which cells those are; remarks.
+        (cells, genes) float32, sparse if the file is; remarks.
     """
-    X, position = file.X, pd.Index(chosen).get_indexer(genes.symbol)
+    X, position = file.X, pd.Index(chosen).get_indexer(symbol)
     columns = np.flatnonzero(position >= 0)
     twice = len(columns) - len(chosen)
-    remarks = []
     if kind == "counts":
         total = np.asarray(X.sum(1), dtype=np.float64).ravel()
         pick = sparse.csr_matrix((np.ones(len(columns)), (columns, position[columns])), (X.shape[1], len(chosen)))
@@ -318,17 +437,18 @@ def shared_matrix(
         order = np.lexsort((np.where(np.isinf(spread), 0, -spread), position[columns]))
         first = np.unique(position[columns][order], return_index=True)[1]
         Z = part[:, order[first]]
-    if twice:
-        way = "their counts are summed" if kind == "counts" else "the most variable of each is kept"
-        remarks.append(f"{twice} of the genes used are measured more than once: {way}")
-    scored = np.asarray(abs(Z).sum(1)).ravel() > 0
-    if scored.sum() < settings.min_cells:
-        empty = f" ({(~scored).sum()} more are all zero)" if not scored.all() else ""
-        expected = f"at least {settings.min_cells}, better hundreds: genes are standardised over the cells of the file"
-        raise InputError(f"{file.path}: {scored.sum()} cells with values{empty}. Expected {expected}.")
-    if not scored.all():
-        remarks.append(f"{(~scored).sum()} cells are zero on every gene used: marked '{NOT_SCORED}', score missing")
-    return Z[scored].astype(np.float32), scored, remarks
+    Z = Z.astype(np.float32)
+    values, limit = Z.data if sparse.issparse(Z) else Z, np.finfo(np.float16).max
+    values[:] = np.clip(values, -limit, limit).astype(np.float16)
+    way = "their counts are summed" if kind == "counts" else "the most variable of each is kept"
+    return Z, [f"{twice} of the genes used are measured more than once: {way}"] if twice else []
+
+
+def canonical(Z: sparse.csr_matrix | np.ndarray, rows: np.ndarray, chunk: int) -> np.ndarray:
+    """`rows` of Z in an order that depends on their values alone: draws and batches then do not know that of a file."""
+    blocks = dense_chunks(Z[rows], chunk)
+    keys = [hashlib.blake2b((row + 0.0).tobytes(), digest_size=16).digest() for block in blocks for row in block]
+    return rows[np.argsort(keys, kind="stable")]
 
 
 def dense_chunks(X: sparse.csr_matrix | np.ndarray, chunk: int) -> Iterator[np.ndarray]:
@@ -534,20 +654,89 @@ def publish(writers: dict[Path, Callable[[Path], object]]) -> None:
             part.unlink(missing_ok=True)
 
 
-def write_h5ad(file: CellFile, found: Prediction, part: Path) -> None:
-    """The input with the scores: an h5ad is copied as it is and completed, another format becomes one with names."""
+def writable(obs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Columns that anndata can write, and what was changed: doubled or reserved names, kinds that it does not know."""
     import anndata
     import h5py
     from anndata.io import write_elem
 
-    obs = file.obs.assign(**{k: v.to_numpy() for k, v in found.columns.items()})
-    obs["atsdp_label"] = found.columns["atsdp_label"].array
+    plain = ["index_" if str(c) == "_index" else str(c).replace("/", "_") for c in obs.columns]
+    names = list(anndata.utils.make_index_unique(pd.Index(plain, dtype=object), join="_"))
+    notes = [
+        f"column {old} is called {new} in the output" for old, new in zip(obs.columns, names, strict=True) if old != new
+    ]
+    index = obs.index.astype(str)
+    obs = obs.set_axis(names, axis=1).set_axis(index.rename(None) if index.name in names else index)
+    with h5py.File("obs", "w", driver="core", backing_store=False) as f, _any_strings():
+        for i, name in enumerate(names):
+            try:
+                write_elem(f, str(i), obs[[name]])
+            except Exception:  # anndata has a type of error for each kind that it cannot write
+                obs[name] = obs[name].astype("string").fillna("").astype(object)
+                notes.append(f"column {name} is written as text, its kind cannot be stored")
+    return obs, notes
+
+
+def _any_strings():
+    """Let anndata write strings with missing values."""
+    import anndata
+
+    return anndata.settings.override(allow_write_nullable_strings=True)
+
+
+def check_output(file: CellFile, out: Path, members: int) -> None:
+    """Write what the output will hold to a file beside it and remove it; see that the cache may be filled.
+
+    Raises
+    ------
+    InputError
+        If a folder may not be written to or is full.
+    """
+    n, none = len(file.obs), np.zeros(0)
+    missing = np.full((members + 2, n), np.nan)
+    blank = Prediction(missing[2:], missing[0], missing[1], None, none, {}, {}, (none, none), {}, np.full(n, SCORED))
+    size = sum(p.stat().st_size for p in (file.path.rglob("*") if file.path.is_dir() else [file.path]))
+    for folder, needed in ((out.resolve().parent, size + ROOM), (paths.CACHE, ROOM)):
+        way = "choose another with --out" if folder != paths.CACHE else "name another in the variable ATSDP_BUILD"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as trial:
+                write_obs(Path(trial) / "obs.h5", file.obs, blank)
+            free = shutil.disk_usage(folder).free
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be written to ({error.strerror or error}); {way}.") from error
+        if free < needed:
+            raise InputError(f"{folder}: {free / 1e6:,.0f} MB free, {needed / 1e6:,.0f} MB needed; make room or {way}.")
+
+
+def write_obs(part: Path, obs: pd.DataFrame, found: Prediction) -> None:
+    """Write columns on cells with the scores, and what they rest on, into an HDF5 file.
+
+    Columns of an earlier run for another drug stay, with the name of their drug.
+    """
+    import h5py
+    from anndata.io import write_elem
+
+    columns, before = found.columns.set_axis(obs.index), _drug_of(part)
+    facts = {k: np.array(v, dtype=object) if isinstance(v, list) else v for k, v in found.facts.items()}
+    with h5py.File(part, "a") as f, _any_strings():
+        uns = f.require_group("uns")
+        if before not in (None, facts.get("drug")):
+            obs = obs.rename(columns={c: f"{c}_{before}" for c in columns})
+            uns.pop(f"atsdp_{before}", None)
+            uns.move("atsdp", f"atsdp_{before}")
+        kept = obs.drop(columns=[c for c in columns if c in obs])
+        write_elem(f, "obs", pd.concat([kept, columns], axis=1))
+        write_elem(uns, "atsdp", facts)
+
+
+def write_h5ad(file: CellFile, found: Prediction, part: Path) -> None:
+    """The input with the scores: an h5ad is copied as it is and completed, another format becomes one with names."""
+    import anndata
+
     if file.kind == "h5ad":
         shutil.copyfile(file.path, part)
     else:
-        var = pd.DataFrame(file.names, index=pd.Index(next(iter(file.names.values()))))
-        anndata.AnnData(file.X, file.obs, var).write_h5ad(part)
-    uns = {k: np.array(v, dtype=object) if isinstance(v, list) else v for k, v in found.facts.items()}
-    with h5py.File(part, "r+") as f:
-        write_elem(f, "obs", obs)
-        write_elem(f.require_group("uns"), "atsdp", uns)
+        var, _ = writable(pd.DataFrame(file.names, index=pd.Index(next(iter(file.names.values())))))
+        anndata.AnnData(file.X, file.obs[[]], var).write_h5ad(part)
+    write_obs(part, file.obs, found)

@@ -8,24 +8,29 @@ from __future__ import annotations
 
 import csv
 import gzip
+import itertools
+import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from . import datasets, orthologs
+from . import datasets
+from . import genes as naming_of
 
 #: Fewer genes in common with the bulk than this cannot carry a drug signal (the bound of preprocess.shared_genes).
 MIN_SHARED = 100
 #: Log-normalised values stay below this; counts and TPM do not.
 MAX_LOG = 30
+#: Below this share of its standard deviation the mean of a z-scored gene lies (median over genes, a file may hold some
+#: of the cells that were scaled together).
+CENTRED = 0.3
 #: Bytes of a dense matrix beyond which a file is refused: it would not fit beside its own copies.
 MAX_DENSE = 3e9
 #: Names of columns (or rows) of a table that describe cells; no human or mouse gene is called so.
@@ -33,8 +38,22 @@ ANNOTATION = re.compile(
     r"(?i)response|labels?|sensitiv(e|ity)|condition|treatment|drug|dose|time_?point|batch|sample|donor|patient|group"
     r"|phase|clusters?|seurat_clusters|leiden|louvain|orig[._]ident|cell[ _.]?(type|line|id|name)s?|barcodes?"
     r"|n_?(count|gene|feature|umi)s?(_\w+)?|total_counts\w*|(pct|percent)[._]\w+|library_size|size_?factors?"
-    r"|(umap|tsne|pc)[ _]\d+"
+    r"|(umap|tsne|pc)[ _]\d+|(\w+_)?reads?(_\w+)?|(\w+[ _.])?scores?|age|sex|gender|(ln_?|log_?)?ic_?50|auc|viability"
+    r"|tumou?r(_?(id|no|number|size))?|doublets?|plate|well|lane|passage|survival"
 )
+#: Columns of a table with genes in rows that describe genes.
+OF_GENES = re.compile(
+    r"(?i)chr(omosome)?|start|end|strand|(gene_?|transcript_?)?length|entrez(_?gene)?(_?id)?|ncbi(_?gene)?(_?id)?"
+    r"|hgnc(_?id)?|gene_?(id|name|symbol|type|biotype)s?|biotype|description|locus|exons?|gc_?content|position"
+)
+#: Names that stand among genes and are none, by kind.
+TECHNICAL = {
+    "totals of HTSeq or STAR": re.compile(r"__\w+|N_(unmapped|multimapping|noFeature|ambiguous)"),
+    "spike-ins": re.compile(r"(?i)ERCC[-_.]\d+"),
+    "hashtags": re.compile(r"(?i)(hto|hashtag|cmo|multiseq)[-_ .]?\w*"),
+    "antibodies": re.compile(r"(?i).*(totalseq\w*|[-_.](adt|prot(ein)?)|^adt[-_.].*)"),
+    "peaks": re.compile(r"(?i)(chr)?(\d+|x|y|mt?)[:_-]\d+[_-]\d+"),
+}
 FORMATS = "an .h5ad file, a 10x .h5 file, a 10x folder (matrix.mtx, features.tsv, barcodes.tsv), a .csv or .tsv (.gz)"
 
 
@@ -97,7 +116,7 @@ def read(path: Path, layer: str | None = None, labels: str | None = None) -> Cel
     except (InputError, MemoryError):
         raise
     except Exception as error:  # damage that a library reports in words of its own
-        raise InputError(f"{path}: cannot be read, truncated or damaged? Copy it again. ({_short(error)})") from error
+        raise _unreadable(path, error) from error
     n_cells, n_genes = file.X.shape
     if not n_cells or not n_genes:
         raise InputError(f"{path}: {n_cells} cells x {n_genes} genes. Expected at least one of each.")
@@ -130,9 +149,13 @@ def _kind(path: Path) -> str:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder. Expected {FORMATS}.")
     if path.is_dir():
+        if any((path / name).exists() for name in (".zgroup", ".zattrs", "zarr.json")):
+            raise InputError(f"{path}: zarr is not read. Write an h5ad: anndata.read_zarr(folder).write_h5ad(file).")
         return "10x folder"
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty (0 bytes). Was it copied completely?")
+    if not os.access(path, os.R_OK):
+        raise _unreadable(path, PermissionError())
     if h5py.is_hdf5(path):
         with _hdf5(path) as f:
             keys, ten_x = set(f), _ten_x_group(f)
@@ -140,6 +163,11 @@ def _kind(path: Path) -> str:
             return "h5ad"
         if ten_x:
             return "10x h5"
+        if "mod" in keys:
+            way = "mudata.read(file)['rna'].write_h5ad(…)"
+            raise InputError(f"{path}: h5mu (several kinds of data) is not read. Write the genes: {way}.")
+        if {"matrix", "row_attrs"} <= keys:
+            raise InputError(f"{path}: loom is not read. Write an h5ad: scanpy.read_loom(file).write_h5ad(…).")
         raise InputError(f"{path}: HDF5 with {sorted(keys)[:6]}, neither h5ad (obs, var, X) nor 10x (group 'matrix').")
     name = path.name.lower().removesuffix(".gz")
     if name.endswith((".h5ad", ".h5")):
@@ -163,7 +191,16 @@ def _hdf5(path: Path) -> Iterator:
         with h5py.File(path, "r") as f:
             yield f
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise InputError(f"{path}: cannot be read, truncated or damaged? Copy it again. ({_short(error)})") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: BaseException) -> InputError:
+    """What is said of a file that cannot be opened or read."""
+    if isinstance(error, PermissionError):
+        return InputError(f"{path}: may not be read. Ask for the permission (chmod u+r), or copy the file.")
+    if isinstance(error, BlockingIOError) or "unable to lock" in str(error):
+        return InputError(f"{path}: locked by another program that has it open. Close it there, or copy the file.")
+    return InputError(f"{path}: cannot be read, truncated or damaged? Copy it again. ({_short(error)})")
 
 
 def _short(error: BaseException) -> str:
@@ -171,11 +208,15 @@ def _short(error: BaseException) -> str:
 
 
 def _csr(X) -> sparse.csr_matrix | np.ndarray:
-    """Sparse as CSR with indices checked (a damaged file must not reach compiled code), dense as it is."""
-    if not sparse.issparse(X):
-        return np.asarray(X)
-    X = sparse.csr_matrix(X)
-    X.check_format(full_check=True)
+    """Sparse as CSR with indices checked (a damaged file must not reach compiled code), dense as it is.
+
+    Half precision becomes single: its sums overflow, and scipy does not know it.
+    """
+    X = X if sparse.issparse(X) else np.asarray(X)
+    X = X.astype(np.float32) if X.dtype == np.float16 else X
+    if sparse.issparse(X):
+        X = sparse.csr_matrix(X)
+        X.check_format(full_check=True)
     return X
 
 
@@ -184,10 +225,11 @@ def _read_h5ad(path: Path, layer: str | None) -> CellFile:
 
     with _hdf5(path) as f:
         layers = sorted(f["layers"]) if "layers" in f else []
-        others = [*layers, *(["raw"] if "raw/X" in f else [])]
+        raw = next((r for r in ("raw/", "raw.") if f"{r}X" in f), None)  # anndata before 0.7 wrote raw.X
+        others = [*layers, *(["raw"] if raw else [])]
         place, var = ("X", "var") if layer is None else (f"layers/{layer}", "var")
-        if layer == "raw" and "raw" not in layers:
-            place, var = "raw/X", "raw/var"
+        if layer == "raw" and "raw" not in layers and raw:
+            place, var = f"{raw}X", f"{raw}var"
         if place not in f:
             have = ", ".join(others) or "none"
             wanted = "no X" if layer is None else f"no layer {layer!r}"
@@ -203,7 +245,22 @@ def _read_h5ad(path: Path, layer: str | None) -> CellFile:
         if not pd.api.types.is_numeric_dtype(genes[column]):
             names[f"var[{column!r}]"] = genes[column].astype(str).to_numpy(str)
     notes = [f"also there, for --layer: {', '.join(others)}"] if others and layer is None else []
-    return CellFile(path, "h5ad", X, names, obs, notes)
+    kinds = next((genes[c].astype(str).to_numpy(str) for c in ("feature_types", "feature_type") if c in genes), None)
+    return _expression(CellFile(path, "h5ad", X, names, obs, notes), kinds)
+
+
+def _expression(file: CellFile, kinds: np.ndarray | None) -> CellFile:
+    """Without features whose kind says that they are no gene: antibodies, hashtags, peaks, guides."""
+    keep = None if kinds is None else kinds == "Gene Expression"
+    if keep is None or keep.all():
+        return file
+    if not keep.any():
+        found = ", ".join(sorted(set(kinds))[:4])
+        raise InputError(f"{file.path}: no gene among the features, only {found}. Expected some of 'Gene Expression'.")
+    note = (
+        f"{(~keep).sum():,} features other than gene expression left out ({', '.join(sorted(set(kinds[~keep]))[:4])})"
+    )
+    return replace(only(file, keep), notes=[*file.notes, note])
 
 
 def _frame(f, table) -> pd.DataFrame:
@@ -234,7 +291,7 @@ def _read_10x_h5(path: Path) -> CellFile:
 
 def _ten_x_group(f) -> str | None:
     """The group of a 10x file that holds the matrix: Cell Ranger 2 has one a genome, of which a human one is taken."""
-    if "matrix" in f:
+    if "matrix" in f and hasattr(f["matrix"], "keys"):  # a loom file has a matrix of that name
         return "matrix"
     genomes = [k for k in f if hasattr(f[k], "keys") and {"barcodes", "gene_names"} <= set(f[k])]
     return min(genomes, key=lambda k: k.lower().startswith(("mm", "grcm")), default=None)
@@ -271,15 +328,11 @@ def _ten_x(path: Path, kind: str, X, features: dict[str, np.ndarray], barcodes: 
     n_genes = len(features["id"])
     if X.shape != (len(barcodes), n_genes):
         expected = f"{len(barcodes)} barcodes x {n_genes} features"
-        raise InputError(f"{path}: the matrix is {X.shape[0]} x {X.shape[1]}, the names are for {expected}.")
-    notes, keep = [], np.ones(n_genes, bool)
-    if "feature_type" in features:
-        keep = features["feature_type"] == "Gene Expression"
-        if not keep.all():
-            notes.append(f"{(~keep).sum()} features other than gene expression left out")
-            X = X[:, keep]
-    names = {f"features, {k}": features[k][keep] for k in ("id", "name") if k in features}
-    return CellFile(path, kind, X, names, pd.DataFrame(index=pd.Index(barcodes)), notes)
+        way = "Has one of the two a line of headings, or is it of another matrix?"
+        raise InputError(f"{path}: the matrix is {X.shape[0]} x {X.shape[1]}, the names are for {expected}. {way}")
+    names = {f"features, {k}": features[k] for k in ("id", "name") if k in features}
+    file = CellFile(path, kind, X, names, pd.DataFrame(index=pd.Index(barcodes)))
+    return _expression(file, features.get("feature_type"))
 
 
 # --- delimited text ---------------------------------------------------------------------------------------------------
@@ -288,19 +341,26 @@ def _ten_x(path: Path, kind: str, X, features: dict[str, np.ndarray], barcodes: 
 def _read_table(path: Path, labels: str | None) -> CellFile:
     """Cells x genes or genes x cells; the side whose names are known genes is the genes' side.
 
-    Columns beside genes, and rows among genes, that hold words or are called like an annotation describe the cells.
+    Columns beside genes, and rows among genes, that hold words or are called like an annotation describe the cells;
+    columns beside genes in rows that are called like one describe the genes. Nothing of these is a value.
     """
-    header, names, sep, decimal = _outline(path)
-    in_columns, in_rows = _known_on_both_sides(header, names)
+    look = _outline(path)
+    header, names, sep, decimal = look.header, look.names, look.sep, look.decimal
+    in_columns, in_rows = naming_of.known_on_both_sides(header, names, MIN_SHARED)
+    in_rows = max(in_rows, naming_of.known(look.seconds, naming_of.NAMINGS[:2]))
     if not in_columns and not in_rows:
         shown = f"columns {', '.join(header[1:4])} …, rows {', '.join(names[:3])} …"
         raise InputError(f"{path}: no side holds known genes ({shown}). Expected symbols or Ensembl ids.")
-    beside = [i for i, n in enumerate(names, 1) if _describes(n, labels)] if in_rows > in_columns else []
-    skipped, rest = [0, *beside], (i for i in range(1, len(names) + 1) if i not in beside)
+    genes_in_rows, top = in_rows > in_columns, look.top
+    if genes_in_rows and naming_of.known([header[0]]) and all(_is_number(v, decimal) for v in header[1:]):
+        header = ["", *(f"cell_{i}" for i in range(len(header) - 1))]  # no header: its fields are the first gene
+        names, top = [look.header[0], *names], top - 1
+    beside = [i for i, n in enumerate(names, top + 1) if _describes(n, labels)] if genes_in_rows else []
+    skipped, rest = [*range(top + 1), *beside], (i for i in range(top + 1, top + 1 + len(names)) if i not in beside)
     at = next(rest)
     (first,) = _lines(path, sep, [at])
-    if in_rows > in_columns and _describes(header[0], labels) and not any(_is_number(v, decimal) for v in first[1:]):
-        beside, header = [0, *beside], first  # labels stand above the names of the cells
+    if genes_in_rows and _describes(header[0], labels) and not any(_is_number(v, decimal) for v in first[1:]):
+        beside, header = [top, *beside], first  # labels stand above the names of the cells
         skipped.append(at)
         (first,) = _lines(path, sep, [next(rest)])
     rows_beside = _lines(path, sep, beside)
@@ -310,25 +370,36 @@ def _read_table(path: Path, labels: str | None) -> CellFile:
         found = f"{len(header)} fields in the header, {len(first)} below it"
         raise InputError(f"{path}: {found}. Expected as many, two or more.")
     text = {i for i, v in enumerate(first) if i == 0 or not _is_number(v, decimal)}
-    if _is_number(first[0], decimal) and header[0] and _known([header[0]]):
-        text.discard(0)  # no column of names: the first header field is a gene
+    if not genes_in_rows and header[0] and not _are_names(header[0], names, decimal):
+        text.discard(0)  # no column of names: the first field of the header is a gene
     text |= {i for i, name in enumerate(header) if _describes(name, labels)}
+    text |= {i for i, name in enumerate(header) if genes_in_rows and OF_GENES.fullmatch(name)}
     named = 0 in text and (labels is None or header[0] != labels)
     blocks, words = _blocks(path, sep, header, text, skipped, decimal)
     X = _csr(sparse.vstack(blocks)) if blocks else sparse.csr_matrix((0, 0))
     columns = np.array([name for i, name in enumerate(header) if i not in text], dtype=str)
     rows = words[0].to_numpy(str) if named and len(words) else np.array([f"cell_{i}" for i in range(X.shape[0])])
     extra = words[[i for i in words if i != 0 or not named]].rename(columns=dict(enumerate(header)))
-    if in_rows > in_columns:
-        notes = [f"genes in rows, cells in columns ({in_rows} of {len(rows)} row names are known genes)"]
-        obs = {line[0]: [v for i, v in enumerate(line) if i not in text] for line in rows_beside}
-        found = CellFile(path, "table", _csr(X.T), {"the first column": rows}, pd.DataFrame(obs, columns), notes)
+    if genes_in_rows:
+        notes = [f"genes in rows, cells in columns ({in_rows} of {len(names)} row names are known genes)"]
+        obs = pd.DataFrame([[v for i, v in enumerate(line) if i not in text] for line in rows_beside]).T
+        obs = obs.set_axis([line[0] for line in rows_beside], axis=1).set_axis(columns)
+        places = {"the first column": rows} | {f"column {c}": extra[[c]].iloc[:, 0].to_numpy(str) for c in extra}
+        found, aside = CellFile(path, "table", _csr(X.T), places, obs, notes), [*obs.columns, *extra.columns]
     else:
         notes = [f"cells in rows, genes in columns ({in_columns} of {len(columns)} column names are known genes)"]
         found = CellFile(path, "table", X, {"the header": columns}, extra.set_axis(rows), notes)
-    if len(found.obs.columns):
-        notes.append(f"not genes: {', '.join(found.obs.columns[:6])}" + (" …" if len(found.obs.columns) > 6 else ""))
+        aside = found.obs.columns
+    if len(aside):
+        notes.append(f"not genes: {', '.join(aside[:6])}" + (" …" if len(aside) > 6 else ""))
     return found
+
+
+def _are_names(heading: str, column: list[str], decimal: str) -> bool:
+    """Whether the first column of a table names its cells: words, or whole numbers of which each occurs once."""
+    if not all(_is_number(v, decimal) for v in column):
+        return True
+    return all(v.isdigit() for v in column) and len(set(column)) == len(column) and not naming_of.known([heading])
 
 
 def _describes(name: str, labels: str | None) -> bool:
@@ -354,20 +425,46 @@ def _as_text(path: Path) -> Iterator:
         raise InputError(f"{path}: not readable as text ({_short(error)})") from error
 
 
-def _outline(path: Path) -> tuple[list[str], list[str], str, str]:
-    """Header, first field of every row, separator and decimal mark (a comma only between semicolons)."""
+@dataclass(frozen=True)
+class Outline:
+    """How a table is laid out: heading, first and second field of every row, line of the heading, dialect."""
+
+    header: list[str]
+    names: list[str]
+    seconds: list[str]
+    top: int
+    sep: str
+    decimal: str
+
+
+def _outline(path: Path) -> Outline:
+    """The layout of a table; a comma between semicolons or tabs is a decimal mark."""
+    names, seconds, marks, empty, top = [], [], set(), True, 0
     with _as_text(path) as handle:
-        top = handle.readline()
-        sep = max("\t,;", key=top.count)
-        sep, names, decimal, empty = sep if sep in top else " ", [], ".", True
-        for line in handle:
+        header, below = handle.readline(), handle.readline()
+        while _is_remark(header, below):
+            header, below, top = below, handle.readline(), top + 1
+        sep = max("\t,;", key=header.count)
+        sep = sep if sep in header else " "
+        for line in itertools.chain([below] if below else [], handle):
             empty = empty and not line.strip()
-            names.append(line.split(sep, 1)[0].strip().strip('"'))
-            if sep == ";" and decimal == "." and re.search(r"\d,\d", line):
-                decimal = ","
+            start = [v.strip().strip("\"'") for v in line.split(sep, 2)]
+            names.append(start[0])
+            seconds.append(start[1] if len(start) > 2 else "")
+            if sep in ";\t" and "," in line:
+                behind = re.findall(rf"{sep}-?\d+,(\d+)(?=[{sep}\s])", line)
+                marks |= {"either" if len(digits) == 3 else "decimal" for digits in behind}
     if empty:
         raise InputError(f"{path}: no row below the header. Expected names and numbers, one row a cell or a gene.")
-    return _fields(top, sep), names, sep, decimal
+    if marks == {"either"}:
+        raise InputError(f"{path}: numbers such as 1,234: thousands or decimals? Write them without the comma.")
+    return Outline(_fields(header, sep), names, seconds, top, sep, "," if marks else ".")
+
+
+def _is_remark(line: str, below: str) -> bool:
+    """Whether a line above the heading says something else: a remark, or the sizes of a .gct file."""
+    remark = line.startswith("#") and line.count("\t") != below.count("\t")
+    return remark or re.fullmatch(r"\d+\t\d+\s*", line) is not None
 
 
 def _fields(line: str, sep: str) -> list[str]:
@@ -433,56 +530,15 @@ class Genes:
         Where in the file the names stand.
     shared
         How many different bulk genes are measured.
+    ways
+        How many were found as written, after cleaning the name, by a newer name.
     """
 
     symbol: np.ndarray
     naming: str
     place: str
     shared: int
-
-
-NAMINGS = (
-    "human symbols", "human Ensembl ids", "human symbols in lower case", "mouse symbols", "mouse Ensembl ids",
-)  # fmt: skip
-
-
-@lru_cache(maxsize=len(NAMINGS))
-def dictionary(naming: str) -> dict[str, str]:
-    """Names of one of :data:`NAMINGS` -> symbols in the bulk's spelling (it writes HLA.DRA for HLA-DRA)."""
-    symbols = datasets.load_bulk().genes.tolist()
-    spelling = {s.replace(".", "-"): s for s in symbols} | {s: s for s in symbols}
-    if naming == "human symbols":
-        return {name.upper(): s for name, s in spelling.items()} | spelling  # C1ORF112 for C1orf112
-    if naming == "human symbols in lower case":
-        return {name.lower(): s for name, s in spelling.items()}
-    if naming == "human Ensembl ids":
-        names = orthologs.symbols("human")
-    else:
-        names = orthologs.mouse_to_human("mouse_symbol" if naming == "mouse symbols" else "mouse_id")
-    return {name: spelling[s] for name, s in names.items() if s in spelling}
-
-
-def _plain(names: Iterable[str]) -> list[str]:
-    """The Ensembl id in a name without its version, else the name without genome (``GRCh38_``) and id in ``(…)``."""
-    out = [re.sub(r"(?i)^(GRCh3[78]|GRCm3[89]|hg19|hg38|mm9|mm10|mm39)[^_]*_+", "", str(n).strip(' "')) for n in names]
-    return [re.sub(r"(\s*\(\w+\)|\|\w+)$", "", re.sub(r"^.*?(ENS[A-Z]*G\d{11}).*$", r"\1", n)) for n in out]
-
-
-def _translated(names: Iterable[str], naming: str) -> list[str]:
-    """Bulk genes of names, '' where there is none; ``TBCE-1`` and ``TBCE.1`` are how duplicates are made unique."""
-    table = dictionary(naming)
-    return [table.get(n) or table.get(re.sub(r"[.-]\d{1,2}$", "", n), "") for n in _plain(names)]
-
-
-def _known(names: Iterable[str], namings: Iterable[str] = NAMINGS) -> int:
-    """How many bulk genes `names` name, in the naming that fits best."""
-    return max(len(set(_translated(names, naming)) - {""}) for naming in namings)
-
-
-def _known_on_both_sides(columns: np.ndarray, rows: np.ndarray) -> tuple[int, int]:
-    """:func:`_known` of both sides; the larger tables are opened only where human symbols do not decide."""
-    quick = _known(columns, NAMINGS[:1]), _known(rows, NAMINGS[:1])
-    return quick if max(quick) >= MIN_SHARED else (_known(columns), _known(rows))
+    ways: dict[str, int] = field(default_factory=dict)
 
 
 def recognise(file: CellFile, species: str | None = None) -> Genes:
@@ -499,19 +555,21 @@ def recognise(file: CellFile, species: str | None = None) -> Genes:
         If fewer than 100 genes are shared with the bulk; it says so if the other species would fit.
     """
     wanted = species or "human"
-    best = _best(file, [n for n in NAMINGS if n.startswith(wanted)])
+    best = _best(file, wanted)
+    first = ", ".join(next(iter(file.names.values()))[:4])
+    found = f"{file.path}: {best.shared} of {file.X.shape[1]:,} genes are in the bulk data (first: {first})"
+    if best.shared >= MIN_SHARED and "lower case" in best.naming and species is None:
+        raise InputError(f"{found}, in lower case, as genes of several species are written. If human: --species human.")
     if best.shared >= MIN_SHARED:
         return best
     other = "mouse" if wanted == "human" else "human"
-    rival = _best(file, [n for n in NAMINGS if n.startswith(other)])
-    first = next(iter(file.names.values()))[:4]
-    found = f"{file.path}: {best.shared} of {file.X.shape[1]:,} genes are in the bulk data (first: {', '.join(first)})"
+    rival = _best(file, other)
     if rival.shared >= MIN_SHARED:
         raise InputError(f"{found}, but {rival.shared:,} as {rival.naming}. If they are {other}: --species {other}.")
     hint = ""
-    if all(n.isdigit() for n in first):
+    if all(n.isdigit() for n in next(iter(file.names.values()))[:4]):
         hint = " Numbers name no gene; if they are Entrez ids, translate them to symbols."
-    elif _known(file.obs.index) >= MIN_SHARED:
+    elif naming_of.known(file.obs.index) >= MIN_SHARED:
         hint = " The names of the cells are genes: transpose the file."
     expected = (
         f"Expected at least {MIN_SHARED} of its {len(datasets.load_bulk().genes):,}, by HGNC symbol or Ensembl id."
@@ -519,15 +577,46 @@ def recognise(file: CellFile, species: str | None = None) -> Genes:
     raise InputError(f"{found}. {expected}{hint}")
 
 
-def _best(file: CellFile, namings: list[str]) -> Genes:
+def _best(file: CellFile, species: str) -> Genes:
+    """The place and the naming of a species that reach most bulk genes; of equals the first."""
     found: list[Genes] = []
     for place, names in file.names.items():
-        for naming in namings:
-            symbol = np.array(_translated(names, naming), dtype=str)
-            found.append(Genes(symbol, naming, place, len(set(symbol) - {""})))
-            if found[-1].shared > 1000:  # no other reading can fit as well; spares opening the larger tables
-                return found[-1]
+        for naming in (n for n in naming_of.NAMINGS if n.startswith(species)):
+            symbol, way = naming_of.translate(names, naming)
+            ways = pd.Series(way[way != ""]).value_counts().to_dict()
+            found.append(Genes(symbol, naming, place, len(set(symbol) - {""}), ways))
     return max(found, key=lambda g: g.shared)
+
+
+def only(file: CellFile, keep: np.ndarray) -> CellFile:
+    """The file with some of its genes, (genes,) bool; values and depth are judged on those that are known."""
+    if keep.all():
+        return file
+    return replace(file, X=file.X[:, np.flatnonzero(keep)], names={k: n[keep] for k, n in file.names.items()})
+
+
+def left_out(file: CellFile, genes: Genes) -> list[str]:
+    """What is said of names that are no gene of the bulk: their number, and those that are no gene at all."""
+    names = file.names[genes.place][genes.symbol == ""]
+    kinds = TECHNICAL | {"columns on cells": ANNOTATION}
+    notes = [f"{len(names):,} names are no gene of the bulk and are not used"] if len(names) else []
+    for kind, pattern in kinds.items():
+        there = [n for n in names if pattern.fullmatch(n)]
+        if there:
+            notes.append(f"not genes but {kind}: {', '.join(there[:4])}" + (" …" if len(there) > 4 else ""))
+    return notes
+
+
+def of_other_species(file: CellFile, genes: Genes) -> np.ndarray:
+    """(genes,) bool: genes of the species that `genes` was not read as, as a reference of two species has them."""
+    other = "mouse" if genes.naming.startswith("human") else "human"
+    names, rest = file.names[genes.place], genes.symbol == ""
+    if other == "mouse" and sum(n != n.upper() or "ENSMUSG" in n for n in names[rest]) < MIN_SHARED:
+        return np.zeros(len(names), bool)  # spares opening the tables of mouse genes
+    best = max((naming_of.translate(names, n)[0] for n in naming_of.NAMINGS if n.startswith(other)),
+               key=lambda symbol: (symbol[rest] != "").sum())  # fmt: skip
+    foreign = rest & (best != "")
+    return foreign if foreign.sum() >= MIN_SHARED else np.zeros(len(names), bool)
 
 
 # --- values -----------------------------------------------------------------------------------------------------------
@@ -562,17 +651,31 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
     some = v[:: max(1, v.size // 2_000_000)]
     whole = bool(np.all(some == np.rint(some)))
     seen = f"values from {low:.3g} to {high:.3g}, {'integers' if whole else 'not integers'}"
-    if low < 0 and (asked in ("counts", "lognorm") or whole):
-        way = "take raw counts, or --values zscored for values centred per gene"
-        what = asked if asked != "auto" else "counts"
-        raise InputError(f"{file.path}: {seen}. Expected no negative {what}; {way}.")
-    guess = "zscored" if low < 0 else "counts" if whole or high > MAX_LOG else "lognorm"
-    notes = []
-    if asked not in ("auto", guess):
+    guess = "counts" if whole or high > MAX_LOG else "lognorm"
+    if low < 0:
+        negative = f"{file.path}: {(v < 0).sum():,} of {np.prod(file.X.shape):,} values are negative ({seen})"
+        if asked == "counts":
+            raise InputError(f"{negative}. Expected no negative counts; take raw counts or another --values.")
+        centred = not whole and _centred(file.X)
+        if asked == "auto" and not centred:
+            raise InputError(
+                f"{negative}, and the genes are not centred at zero. Expected no negative counts or logarithms, or "
+                "z-scores; take raw counts, or say what they are: --values lognorm (corrected for batches), zscored."
+            )
+        guess = "zscored" if centred else "neither counts, lognorm nor zscored"
+    kind, notes = guess if asked == "auto" else asked, []
+    if kind != guess:
         notes.append(f"values look like {guess} ({seen}) but are taken as {asked}, as asked")
-    if guess == "counts" and not whole:
+    if kind == "counts" and not whole:
         notes.append("neither integers nor logarithms (TPM, CPM?): values are scaled and logged like counts")
-    return (guess if asked == "auto" else asked), notes
+    return kind, notes
+
+
+def _centred(X: sparse.csr_matrix | np.ndarray) -> bool:
+    """Whether the means of genes are near zero, as z-scoring makes them; asked of the first thousands of cells."""
+    part = dense(X[:5000]).astype(np.float64)
+    scale = np.maximum(part.std(0), 1e-9)
+    return bool(np.median(np.abs(part.mean(0)) / scale) < CENTRED)
 
 
 def _check_finite(file: CellFile, v: np.ndarray) -> None:

@@ -458,8 +458,8 @@ RULES: dict[str, Callable[[Outputs, object, str], Found]] = {
     f.__name__: f
     for f in (
         at_least, stable, highest, better, correlation, sensitive_better, random_lists, key_genes, enriched, pseudotime,
-        genes_along, most_imbalanced, resistant_rare, ibet_cells, bulk_count, evaluated_alike, f1_one_averaging, largest_printed,
-        slight_lead, particular_lead, poor, lower_printed,
+        genes_along, most_imbalanced, resistant_rare, ibet_cells, bulk_count, evaluated_alike, f1_one_averaging,
+        largest_printed, slight_lead, particular_lead, poor, lower_printed,
     )
 }  # fmt: skip
 

@@ -12,7 +12,7 @@ import pytest
 from scipy import sparse
 from typer.testing import CliRunner
 
-from atsdp_utils import cli, config, datasets, drugs, embedding, plus, predict, predict_report, preprocess
+from atsdp_utils import cli, config, datasets, drugs, embedding, plus, predict, predict_report, preprocess, readers
 from atsdp_utils.calibration import Calibration
 
 TINY = predict.Settings(
@@ -65,8 +65,12 @@ def test_scores_report_and_untouched_input(atsdp, counts, tmp_path):
     result = atsdp("predict", path, "--drug", "plx4720", "--labels", "response")
     assert result.exit_code == 0, result.output
     assert path.read_bytes() == before
-    assert {p.name for p in tmp_path.glob("mine*")} == {"mine.h5ad", "mine.atsdp.h5ad", "mine.atsdp.html"}
-    out = anndata.read_h5ad(tmp_path / "mine.atsdp.h5ad")
+    assert {p.name for p in tmp_path.glob("mine*")} == {
+        "mine.h5ad",
+        "mine.PLX.4720.atsdp.h5ad",
+        "mine.PLX.4720.atsdp.html",
+    }
+    out = anndata.read_h5ad(tmp_path / "mine.PLX.4720.atsdp.h5ad")
     np.testing.assert_array_equal(out.X.toarray(), counts.X.toarray())
     p, label, facts = out.obs.atsdp_p_sensitive, out.obs.atsdp_label, out.uns["atsdp"]
     assert np.isnan(p.iloc[-1]) and label.iloc[-1] == "not scored" and np.isnan(out.obs.atsdp_p_sd.iloc[-1])
@@ -89,7 +93,7 @@ def test_scores_report_and_untouched_input(atsdp, counts, tmp_path):
     held = [s in (label, "both") for s, label in zip(sets, out.obs.response, strict=True)][:-1]
     assert facts["metrics"]["conformal_coverage"] == pytest.approx(np.mean(held))
     assert facts["metrics"]["cells"] == N - 1 and set(config.METRICS) < set(facts["metrics"])
-    page = (tmp_path / "mine.atsdp.html").read_text()
+    page = (tmp_path / "mine.PLX.4720.atsdp.html").read_text()
     assert page.count("data:image/png;base64,") == 3
     assert not re.search(r"(src|href)=\"(?!data:)|https?://|@import|url\(", page)
     assert "PLX.4720" in page and "zero on every gene" in page and "Against your labels" in page
@@ -109,7 +113,9 @@ def prediction(resistant, sensitive, z):
     }  # fmt: skip
     unlike = dict.fromkeys(("mmd2", "mmd2_lines", "auc", "gene_shift"), 0.5)
     layout = np.flatnonzero(~np.isnan(p)), np.zeros(((~np.isnan(p)).sum(), 2))
-    return predict.Prediction(np.stack([p, p]), p, calibrated, sets, np.array([90, 90]), facts, unlike, layout, {})
+    reason = np.where(np.isnan(p), predict.ZERO, predict.SCORED)
+    given = np.array([90, 90]), facts, unlike, layout, {}, reason
+    return predict.Prediction(np.stack([p, p]), p, calibrated, sets, *given)
 
 
 def test_calibration_and_sets_by_hand(tmp_path, monkeypatch):
@@ -137,7 +143,7 @@ def test_calibration_and_sets_by_hand(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("lines", "calibrated"), [(8, True), (0, False)])
 def test_too_few_held_out_lines_give_no_sets(lines, calibrated):
     found = prediction(range(-12, 0), range(1, lines + 1), [-5, 5, np.nan])
-    assert found.columns.atsdp_conformal.isna().tolist() == [True, True, False]
+    assert found.columns.atsdp_conformal.tolist() == ["no set", "no set", "not scored"]
     assert found.columns.atsdp_p_calibrated.notna().tolist() == [calibrated, calibrated, False]
     said = [w for w in predict.warnings(found) if w.startswith(f"only {lines} held-out lines are sensitive")]
     assert len(said) == 1 and "need 9" in said[0] and "no " in said[0]
@@ -147,15 +153,15 @@ def test_too_few_held_out_lines_give_no_sets(lines, calibrated):
 
 
 def scores(folder, name="mine"):
-    return anndata.read_h5ad(folder / f"{name}.atsdp.h5ad").obs.atsdp_p_sensitive.to_numpy()
+    return anndata.read_h5ad(folder / f"{name}.CISPLATIN.atsdp.h5ad").obs.atsdp_p_sensitive.to_numpy()
 
 
 def test_labels_touch_no_score_and_a_run_repeats_exactly(atsdp, counts, tmp_path):
     path = save(counts, tmp_path / "mine.h5ad")
     assert atsdp("predict", path, "--drug", "cisplatin").exit_code == 0
-    files = {p.name: p.read_bytes() for p in tmp_path.glob("mine.atsdp*")}
+    files = {p.name: p.read_bytes() for p in tmp_path.glob("mine.CISPLATIN.atsdp*")}
     assert atsdp("predict", path, "--drug", "cisplatin").exit_code == 0
-    assert files == {p.name: p.read_bytes() for p in tmp_path.glob("mine.atsdp*")}
+    assert files == {p.name: p.read_bytes() for p in tmp_path.glob("mine.CISPLATIN.atsdp*")}
     first = scores(tmp_path)
     shuffled = counts.obs.assign(response=np.random.default_rng(1).permutation(counts.obs.response))
     for obs in (counts.obs, shuffled):
@@ -172,7 +178,7 @@ def test_a_table_gives_the_scores_of_the_h5ad(atsdp, counts, tmp_path):
     result = atsdp("predict", tmp_path / "table.tsv.gz", "--drug", "cisplatin")
     assert "genes in rows" in result.output
     np.testing.assert_allclose(scores(tmp_path, "table"), scores(tmp_path), atol=1e-6)
-    np.testing.assert_array_equal(anndata.read_h5ad(tmp_path / "table.atsdp.h5ad").to_df(), counts.to_df())
+    np.testing.assert_array_equal(anndata.read_h5ad(tmp_path / "table.CISPLATIN.atsdp.h5ad").to_df(), counts.to_df())
 
 
 CASES = {
@@ -270,18 +276,18 @@ def test_drugs_lists_all_with_the_auc_of_a_run(atsdp, counts, tmp_path):
 def test_doubled_genes_are_summed_or_chosen(make):
     raw = np.array([[1, 2, 5, 2], [0, 4, 1, 5], [3, 3, 3, 1]], dtype=np.float32)
     symbol = np.array(["A", "B", "A", ""])
-    genes = predict.Genes(symbol, "", "", 2)
     settings = replace(TINY, min_cells=1)
 
     def matrix(kind):
         file = predict.CellFile("x", "table", make(raw), {"n": symbol}, pd.DataFrame(index=list("xyz")))
-        Z, scored, remarks = predict.shared_matrix(file, genes, np.array(["A", "B"]), kind, settings)
-        assert scored.all() and "1 of the genes" in remarks[0]
+        known = readers.only(file, symbol != "")
+        Z, remarks = predict.shared_matrix(known, symbol[symbol != ""], np.array(["A", "B"]), kind, settings)
+        assert "1 of the genes" in remarks[0]
         return Z.toarray() if sparse.issparse(Z) else Z
 
-    total = raw.sum(1, keepdims=True)
+    total = raw[:, :3].sum(1, keepdims=True)  # the last column is no gene of the bulk
     expected = np.log1p(np.c_[raw[:, 0] + raw[:, 2], raw[:, 1]] / total * 1e4)
-    np.testing.assert_allclose(matrix("counts"), expected, rtol=1e-5)
+    np.testing.assert_allclose(matrix("counts"), expected.astype(np.float16))
     np.testing.assert_array_equal(matrix("lognorm"), raw[:, [2, 1]])  # the third column varies more than the first
 
 

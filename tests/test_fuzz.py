@@ -133,9 +133,21 @@ def formats(tmp_path_factory):
 
 def understood(path: Path) -> None:
     """Everything that happens to a file before training."""
+    from atsdp_utils import predict
+
     file = readers.read(path)
-    readers.recognise(file, None)
-    readers.detect_values(file, "auto")
+    genes = readers.recognise(file, None)
+    readers.left_out(file, genes)
+    known = readers.only(file, genes.symbol != "")
+    kind, _ = readers.detect_values(known, "auto")
+    obs, _ = predict.writable(file.obs)
+    predict.company(obs)
+    reason = predict.not_cells(file, known, genes, kind, 100)
+    symbol = genes.symbol[genes.symbol != ""]
+    Z, _ = predict.shared_matrix(known, symbol, np.unique(symbol), kind, predict.SETTINGS)
+    rows = np.flatnonzero(reason == predict.SCORED)
+    assert sorted(predict.canonical(Z, rows, 100)) == rows.tolist()
+    assert np.isfinite(readers.dense(Z)).all()
 
 
 @cases(0.3)

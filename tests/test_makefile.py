@@ -94,6 +94,23 @@ def test_a_failure_stops_its_dependents_and_a_later_run_goes_on(make):
     assert run() == ["04_c", "11_e", "book"]
 
 
+@pytest.mark.parametrize("target", ["help", "doctor", "clean"])
+def test_a_path_with_a_space_is_refused_and_nothing_is_touched(tmp_path, target):
+    folder = tmp_path / "my work" / "checkout"
+    folder.mkdir(parents=True)
+    for file in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(paths.ROOT / file, folder)
+    (tmp_path / "my").write_text("a neighbour's")
+    environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "ATSDP_BUILD")}
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    done = subprocess.run(["make", target], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode and "has a space in it" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+    elsewhere = environment | {"ATSDP_BUILD": str(tmp_path / "my work")}
+    done = subprocess.run(["make", target], cwd=paths.ROOT, env=elsewhere, capture_output=True, text=True)
+    assert done.returncode and "has a space in it" in done.stderr
+
+
 def test_a_wrong_choice_is_named():
     done = subprocess.run(["make", "help", "PROFILE=fast"], cwd=paths.ROOT, capture_output=True, text=True)
     assert done.returncode and "PROFILE is 'fast', expected smoke, quick or paper" in done.stderr

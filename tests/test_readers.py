@@ -129,7 +129,7 @@ def test_dialects_of_tables(tmp_path, counts, genes, dialect):
 
 def test_genes_missing_in_every_cell_are_left_out(tmp_path, counts, genes):
     for make in (np.asarray, sparse.csr_matrix):
-        scaled = (counts - 1.5).astype(np.float32)
+        scaled = (counts - counts.mean(0) + 0.01).astype(np.float32)
         scaled[:, [3, 5]] = np.nan
         adata = anndata.AnnData(make(scaled), pd.DataFrame(index=CELLS), pd.DataFrame(index=genes))
         adata.write_h5ad(tmp_path / "a.h5ad")
@@ -214,7 +214,10 @@ def test_spellings_of_genes(spell, counts, genes):
 
 
 def test_genes_in_another_case(counts, genes):
-    lower = readers.recognise(named([g.lower() for g in genes], counts))
+    lower = named([g.lower() for g in genes], counts)
+    with pytest.raises(InputError, match="lower case.*--species human"):  # mouse genes are written so too
+        readers.recognise(lower)
+    lower = readers.recognise(lower, "human")
     assert (lower.naming, list(lower.symbol)) == ("human symbols in lower case", genes)
     mixed = next(g for g in datasets.load_bulk().genes if g != g.upper())
     assert readers.recognise(named([mixed.upper(), *genes[1:]], counts)).symbol[0] == mixed
@@ -244,12 +247,11 @@ def test_too_few_genes(counts, genes):
 
 @pytest.mark.parametrize(
     ("values", "expected"),
-    [([0, 3, 12], "counts"), ([0, 1.7, 3.2], "lognorm"), ([-1.2, 0.3, 4.0], "zscored"), ([0, 812.5, 3.25], "counts")],
+    [([0, 3, 12], "counts"), ([0, 1.7, 3.2], "lognorm"), ([-1.2, 0.3, 2.0], "zscored"), ([0, 812.5, 3.25], "counts")],
 )
 def test_values_are_detected(values, expected):
-    file = readers.CellFile(
-        "x", "table", np.array([values]), {"names": np.array(list("abc"))}, pd.DataFrame(index=["c"])
-    )
+    values = [values, np.negative(values)] if expected == "zscored" else [values]
+    file = readers.CellFile("x", "table", np.array(values), {"names": np.array(list("abc"))}, pd.DataFrame())
     assert readers.detect_values(file)[0] == expected
 
 
@@ -320,3 +322,174 @@ def test_layers(tmp_path, counts, genes):
         readers.read(tmp_path / "l.h5ad", layer="raw_counts")
     with pytest.raises(InputError, match="Leave --layer out"):
         readers.read(write(tmp_path, "a.csv", counts, genes), layer="counts")
+
+
+# --- layouts that people bring ----------------------------------------------------------------------------------------
+
+
+def table(tmp_path, text, **options):
+    (tmp_path / "a.tsv").write_text(text)
+    return readers.read(tmp_path / "a.tsv", **options)
+
+
+def as_text(counts, genes, sep="\t"):
+    return pd.DataFrame(counts, CELLS, genes).T.to_csv(sep=sep)
+
+
+def holds(file, counts, genes, cells=CELLS):
+    """The counts, under their genes, whatever else the file has."""
+    found = readers.recognise(file)
+    known = readers.only(file, found.symbol != "")
+    assert list(found.symbol[found.symbol != ""]) == list(genes)
+    np.testing.assert_array_equal(readers.dense(known.X), counts)
+    assert list(file.obs.index) == list(cells)
+
+
+def test_a_table_as_feature_counts_writes_it(tmp_path, counts, genes):
+    lines = as_text(counts, genes).splitlines()
+    lines[0] = "Geneid\tChr\tStart\tEnd\tStrand\tLength" + lines[0]
+    lines[1:] = [line.replace("\t", f"\tchr1\t{i}\t{i + 900}\t+\t900\t", 1) for i, line in enumerate(lines[1:], 1000)]
+    file = table(tmp_path, "# Program:featureCounts\n" + "\n".join(lines) + "\n")
+    holds(file, counts, genes)
+    assert "not genes: Chr, Start, End, Strand, Length" in file.notes
+
+
+def test_a_gct_file_and_names_in_the_second_column(tmp_path, counts, genes):
+    ids = {s: i for i, s in orthologs.symbols("human").items()}
+    lines = as_text(counts, genes).splitlines()
+    for heading, first in (("Name", lambda g: f"probe_{g}_at"), ("Gene_ID", lambda g: ids[g])):
+        body = [f"{heading}\tDescription" + lines[0]]
+        body += ["\t".join([first(line.split("\t")[0]), line]) for line in lines[1:]]
+        holds(table(tmp_path, f"#1.2\n{len(genes)}\t{len(CELLS)}\n" + "\n".join(body) + "\n"), counts, genes)
+
+
+def test_a_table_without_names_of_cells(tmp_path, counts, genes):
+    numbered = [f"cell_{i}" for i in range(len(CELLS))]
+    headless = "\n".join(as_text(counts, genes).splitlines()[1:]) + "\n"
+    holds(table(tmp_path, headless), counts, genes, numbered)
+    first = np.c_[
+        np.arange(len(CELLS)) % 5, counts
+    ]  # its values repeat: they are no names, though nobody knows the gene
+    pd.DataFrame(first, columns=["NOVEL1", *genes]).to_csv(tmp_path / "b.csv", index=False)
+    holds(readers.read(tmp_path / "b.csv"), counts, genes, numbered)
+    pd.DataFrame(counts, pd.Index(range(101, 113), name="well"), genes).to_csv(tmp_path / "c.csv")
+    holds(readers.read(tmp_path / "c.csv"), counts, genes, map(str, range(101, 113)))
+
+
+def test_commas_in_numbers(tmp_path, counts, genes):
+    text = as_text(counts + 0.5, genes).replace(".", ",")
+    holds(table(tmp_path, text), counts + 0.5, genes)
+    described = "\n".join(
+        f"{line}\t{'x 1,2-y' if i else 'about'}" for i, line in enumerate(as_text(counts, genes).splitlines())
+    )
+    holds(table(tmp_path, described + "\n"), counts, genes)  # a comma in words is no mark
+    holds(table(tmp_path, "#gene" + as_text(counts, genes)), counts, genes)  # and a heading with a hash no remark
+    with pytest.raises(InputError, match="thousands or decimals"):
+        table(tmp_path, as_text(counts + 0.125, genes).replace(".", ","))
+
+
+def test_dates_of_spreadsheets_and_apostrophes(counts, genes):
+    names = [*genes[:-4], "3-Mar", "Sep-06", "2024-09-09", "'TP53'"]
+    found = readers.recognise(named(names, counts))
+    assert (
+        list(found.symbol[-4:]) == ["MARCH3", "SEPT6", "SEPT9", "TP53"] and found.ways["as a spreadsheet's date"] == 3
+    )
+
+
+def test_the_column_that_reaches_most_genes_wins(counts):
+    bulk = datasets.load_bulk().genes[:2000]
+    X = np.ones((3, 2000), np.float32)
+    half = np.where(np.arange(2000) < 1200, bulk, "NOVEL")
+    file = readers.CellFile("x", "h5ad", X, {"the index of var": half, "var['symbol']": bulk}, pd.DataFrame())
+    assert readers.recognise(file).place == "var['symbol']"
+
+
+def test_no_gene_is_called_like_an_annotation():
+    names = {*orthologs.symbols("human").values(), *orthologs.symbols("mouse").values(), *datasets.load_bulk().genes}
+    for pattern in (readers.ANNOTATION, readers.OF_GENES, *readers.TECHNICAL.values()):
+        assert not [n for n in map(str, names) if pattern.fullmatch(n)]
+
+
+def test_features_of_another_kind_in_h5ad(tmp_path, counts, genes):
+    kinds = ["Gene Expression"] * 140 + ["Antibody Capture"] * 10
+    adata = anndata.AnnData(counts, pd.DataFrame(index=CELLS), pd.DataFrame({"feature_types": kinds}, genes))
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    file = readers.read(tmp_path / "a.h5ad")
+    assert (
+        file.X.shape == (12, 140) and "10 features other than gene expression left out (Antibody Capture)" in file.notes
+    )
+    adata[:, 140:].copy().write_h5ad(tmp_path / "b.h5ad")
+    with pytest.raises(InputError, match="no gene among the features, only Antibody Capture"):
+        readers.read(tmp_path / "b.h5ad")
+
+
+def test_negative_values_need_centred_genes_or_a_word(counts, genes):
+    logs = np.log1p(counts)
+    logs[0, 3] = -0.2
+    with pytest.raises(InputError, match="1 of 1,800 values are negative .*--values lognorm"):
+        readers.detect_values(named(genes, logs))
+    kind, notes = readers.detect_values(named(genes, logs), "lognorm")
+    assert kind == "lognorm" and "taken as lognorm, as asked" in notes[0]
+    kind, notes = readers.detect_values(named(genes, counts / 7), "counts")
+    assert kind == "counts" and len(notes) == 2 and "like counts" in notes[1]
+    with pytest.raises(InputError, match="no negative counts"):
+        readers.detect_values(named(genes, logs), "counts")
+
+
+def test_formats_that_are_not_read_name_the_way_out(tmp_path, counts, genes):
+    with h5py.File(tmp_path / "a.loom", "w") as f:
+        f["matrix"], f["row_attrs/Gene"], f["col_attrs/CellID"] = counts.T, np.array(genes, "S"), np.array(CELLS, "S")
+    with h5py.File(tmp_path / "a.h5mu", "w") as f:
+        f.create_group("mod/rna")
+    (tmp_path / "a.zarr").mkdir()
+    (tmp_path / "a.zarr" / ".zgroup").write_text("{}")
+    for name, way in (("a.loom", "read_loom"), ("a.h5mu", "rna"), ("a.zarr", "read_zarr")):
+        with pytest.raises(InputError, match=f"{name}: .*{way}.*write_h5ad"):
+            readers.read(tmp_path / name)
+
+
+def test_a_file_that_is_locked_or_closed(tmp_path, counts, genes, monkeypatch):
+    path = write(tmp_path, "a.h5ad", counts, genes)
+    locked = BlockingIOError(11, "unable to lock file")
+    monkeypatch.setattr(h5py, "File", lambda *_, **__: (_ for _ in ()).throw(locked))
+    with pytest.raises(InputError, match="locked by another program that has it open"):
+        readers.read(path)
+    monkeypatch.setattr(readers.os, "access", lambda *_: False)
+    with pytest.raises(InputError, match="may not be read"):
+        readers.read(path)
+
+
+def test_raw_of_old_anndata(tmp_path, counts, genes):
+    adata = anndata.AnnData(np.full_like(counts, 0.5), pd.DataFrame(index=CELLS), pd.DataFrame(index=genes))
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "a") as f:
+        f.pop("raw", None)
+        f["raw.X"] = counts
+        f["raw.var"] = np.array([(g,) for g in genes], [("index", "S20")])
+    file = readers.read(tmp_path / "a.h5ad", layer="raw")
+    np.testing.assert_array_equal(file.X, counts)
+    assert list(file.names["the index of var"]) == list(genes)
+
+
+def test_a_line_of_headings_in_features(tmp_path, counts, genes):
+    folder = write(tmp_path, "folder", counts, genes)
+    text = (folder / "features.tsv").read_text()
+    (folder / "features.tsv").write_text("id\tname\ttype\n" + text)
+    with pytest.raises(InputError, match="line of headings"):
+        readers.read(folder)
+    (folder / "features.tsv").write_text("\n".join(genes) + "\n")  # one column: the names alone
+    holds(readers.read(folder), counts, genes)
+
+
+def test_genes_of_a_reference_of_two_species(counts, genes):
+    mouse = orthologs.human_to_mouse()
+    names = [f"GRCh38_{g}" for g in genes] + [f"mm10___{mouse[g]}" for g in genes]
+    both = named(names, np.hstack([counts, counts]))
+    found = readers.recognise(both)
+    assert (found.symbol != "").sum() == 150 and readers.of_other_species(both, found).tolist() == [False] * 150 + [
+        True
+    ] * 150
+    found = readers.recognise(both, "mouse")
+    assert (found.symbol[:150] == "").all() and readers.of_other_species(both, found)[:150].all()
+    alone = named(genes, counts)
+    assert not readers.of_other_species(alone, readers.recognise(alone)).any()
