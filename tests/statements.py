@@ -94,6 +94,19 @@ def holds(row, tables: Tables = reference) -> bool:
     return bool(RELATIONS[row.relation](value(row.left, tables), value(row.right, tables)))
 
 
+def _matching(frame: pd.DataFrame, query: str) -> pd.DataFrame:
+    """A row of `frame` changed so that it fulfils `query`: equalities and bare columns joined by ``and``."""
+    parts = query.split(" and ")
+    kept = [p for p in parts if "!=" in p or p.startswith("not ")]
+    row = (frame.query(" and ".join(kept)) if kept else frame).head(1).copy()
+    for part in parts:
+        if match := re.match(r"\(?(\w+) == '([^']*)'", part):
+            row[match[1]] = match[2]
+        elif part.isidentifier():
+            row[part] = True
+    return row
+
+
 def contradicted(row) -> Tables:
     """Tables in which the numbers behind the left side were changed so that a result of that kind cannot hold."""
     term = next(t for t in terms(row.left) if isinstance(t, Term))
@@ -106,7 +119,7 @@ def contradicted(row) -> Tables:
             return frame
         rows = term.rows(reference).index
         if term.how == "count":
-            return frame.drop(rows) if wrong == low or len(rows) else pd.concat([frame] * 2)
+            return frame.drop(rows) if len(rows) else pd.concat([frame, _matching(frame, term.query)])
         frame[term.column] = frame[term.column].astype(float)
         frame.loc[rows, term.column] = wrong
         return frame
@@ -114,18 +127,32 @@ def contradicted(row) -> Tables:
     return tables
 
 
-def texts() -> Iterator[tuple[str, str]]:
-    """Place and text of what a reader is told without computation: pages, captions and alternative texts, README."""
+def cells() -> Iterator[tuple[str, dict]]:
+    """Place and content of every cell of the notebooks."""
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         for cell in json.loads(path.read_text())["cells"]:
-            place = f"notebooks/{path.name}#{cell['id']}"
-            if cell["cell_type"] == "markdown":
-                yield place, "".join(cell["source"])
-            told = cell["metadata"].get("mystnb", {})
-            for kind, name in (("figure", "caption"), ("image", "alt")):
-                yield place, told.get(kind, {}).get(name, "")
-    yield "README.md", (ROOT / "README.md").read_text()
-    yield "book/index.md", (ROOT / "book" / "index.md").read_text()
+            yield f"notebooks/{path.name}#{cell['id']}", cell
+
+
+def told(cell: dict) -> str:
+    """What a reader is told by a cell without computation: its text, the caption and the alternative text."""
+    shown = cell["metadata"].get("mystnb", {})
+    parts = [shown.get("figure", {}).get("caption", ""), shown.get("image", {}).get("alt", "")]
+    return "\n\n".join(["".join(cell["source"]) * (cell["cell_type"] == "markdown"), *parts])
+
+
+def place(where: str) -> str:
+    """All text of a place: a cell with its code, or a file."""
+    if "#" in where:
+        cell = dict(cells())[where]
+        return f"{''.join(cell['source'])} {told(cell)}"
+    return (ROOT / where).read_text()
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    """Place and text of what is told in chapters, in README and on the landing page."""
+    yield from ((where, told(cell)) for where, cell in cells())
+    yield from ((where, place(where)) for where in ("README.md", "book/index.md"))
 
 
 def plain(text: str) -> str:
