@@ -408,6 +408,20 @@ def two_groups(apart: float, seed: int = 5) -> tuple[np.ndarray, np.ndarray]:
     return X, y
 
 
+@pytest.mark.parametrize("data", ["embedded", "geo"])
+def test_first_component_stands_in_every_table_of_protocol_u_and_in_no_other(data):
+    lists = tables.all_tables(data, "quick")
+    shown = ("transfer", "table3", "table4", "plus_score")
+    for name, tasks in lists.items():
+        mine = [t for t in tasks if t.model == tables.PC1]
+        assert {t.protocol for t in mine} == ({"U"} if name in shown else set()), name
+        if name in shown:
+            rivals = {
+                (t.dataset, t.seed) for t in tasks if (t.model, t.protocol, t.setting) == (protocols.ATSDP, "U", ())
+            }
+            assert {(t.dataset, t.seed) for t in mine} == rivals, name
+
+
 def test_first_component_takes_its_end_from_the_bulk_alone():
     """Bulk labels turned round turn every score round; groups that the bulk calls the other way score below chance."""
     X, y = planted()
