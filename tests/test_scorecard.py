@@ -427,6 +427,7 @@ def test_paired_tables(protocol):
         assert row.difference == pytest.approx(alone.mean) and row.df > 3
     twisted = evaluate.paired(first + second, ["a"] * 4 + ["b"] * 4, {"A375-PLX4720": "b"}).set_index("metric")
     assert twisted.loc["auc", "difference"] == pytest.approx(-row.difference)
+    assert evaluate.paired(first, ["a"] * 4, {"A375-PLX4720": "c"}).empty
 
 
 def test_errors_of_seeds_and_of_cells_add_up():
