@@ -199,7 +199,7 @@ def paired(results: Sequence[Result], names: Sequence[str], first: dict[str, str
     names
         Name of the model or setting of every result.
     first
-        Name of the one that the others are compared with, for every data set.
+        Name of the one that the others are compared with, for every data set; a set without it gives no rows.
 
     Returns
     -------
@@ -214,7 +214,7 @@ def paired(results: Sequence[Result], names: Sequence[str], first: dict[str, str
         one, about = first[dataset], (dataset, config.DATASETS[dataset].tier, protocol)
         scored = {name: _folds(of) if of[0].task.folds else _over_cells(of[0].y, [r.p for r in of])
                   for name, of in by_name.items()}  # fmt: skip
-        for second in [name for name in by_name if name != one]:
+        for second in [name for name in by_name if name != one and one in by_name]:
             (a, a_draw), (b, b_draw) = scored[one], scored[second]
             n = min(len(a), len(b))  # a setting may have fewer seeds
             for i, metric in enumerate(config.METRICS):

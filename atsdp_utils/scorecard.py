@@ -71,12 +71,13 @@ class Effect(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a rule found: the effect that is shown, the two verdicts and a note."""
+    """What a rule found: the effect that is shown, the two verdicts, a note, and what each of several readings gave."""
 
     effect: Effect
     verdict: str
     reproduced: str = ""
     note: str = ""
+    by_reading: str = ""
 
 
 class Missing(Exception):
@@ -485,7 +486,7 @@ def _typed(claim) -> object:
 
 
 COLUMNS = ["id", "where", "claim", "dataset", "metric", "quoted", "mean", "ci_low", "ci_high", "threshold", "margin",
-           "tier", "protocol", "verdict", "reproduced", "note", "output", "page"]  # fmt: skip
+           "tier", "protocol", "verdict", "reproduced", "by_reading", "note", "output", "page"]  # fmt: skip
 #: Tier of the rows that decide a claim, by scope: print is what the paper prints, real are public files and cells.
 TIERS = {"paper's cells": "geo", "real cells": "real", "public files": "real", "contradicted": "real",
          "print": "print", "equations": "print", "wording": "print"}  # fmt: skip
@@ -500,13 +501,12 @@ def agreed(found: dict[str, Found]) -> Found:
     def same(words: list[str]) -> str:
         return words[0] if len(set(words)) == 1 else UNDECIDED
 
-    first = next(iter(found.values()))
-    notes = [
-        f"{reading}: {f.verdict} {interval(*f.effect[:3])}" + f" ({f.note})" * bool(f.note)
+    texts = [
+        f"{reading}: {f.verdict or f.reproduced} {interval(*f.effect[:3])}" + f" ({f.note})" * bool(f.note)
         for reading, f in found.items()
     ]
     verdict, reproduced = (same([getattr(f, k) for f in found.values()]) for k in ("verdict", "reproduced"))
-    return Found(first.effect, verdict, reproduced, "; ".join(notes))
+    return Found(next(iter(found.values())).effect, verdict, reproduced, by_reading="; ".join(texts))
 
 
 def judge_claim(out: Outputs, claim) -> Found:
@@ -544,7 +544,7 @@ def judge_claims(out: Outputs, data: str) -> pd.DataFrame:
         protocol = c.readings.replace("|", ", ")
         about = (c.id, c.section, c.claim, c.dataset, c.metrics, c.quoted)
         rows.append((*about, *found.effect[:3], c.threshold, c.margin, tier, protocol, found.verdict,
-                     found.reproduced, found.note or c.note, c.output, c.page))  # fmt: skip
+                     found.reproduced, found.by_reading, found.note or c.note, c.output, c.page))  # fmt: skip
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -573,7 +573,7 @@ def _counterpart(out: Outputs, r, protocol: str) -> pd.Series:
 def _value_found(out: Outputs, r, protocol: str) -> Found:
     s = _counterpart(out, r, protocol)
     effect = Effect(s["mean"], s.ci_low, s.ci_high)
-    return Found(effect, reproduces(effect, r.value, MARGIN))
+    return Found(effect, "", reproduces(effect, r.value, MARGIN))
 
 
 def judge_values(out: Outputs, data: str) -> pd.DataFrame:
@@ -588,18 +588,19 @@ def judge_values(out: Outputs, data: str) -> pd.DataFrame:
     for r in audit.reported().query(f"where in {list(VALUE_OUTPUTS)}").itertuples():
         output, page = VALUE_OUTPUTS[r.where]
         readings = "S" if r.where == "Figure 3" else "SU"
-        effect, verdict, note, tier = Effect(np.nan), NOT_TESTED, NEEDS_CELLS, ""
+        effect, verdict, note, tier, by_reading = Effect(np.nan), NOT_TESTED, NEEDS_CELLS, "", ""
         if data == "geo":
             tier, note = "geo", ""
             try:
-                effect, verdict, _, note = agreed({p: _value_found(out, r, p) for p in readings})
+                found = agreed({p: _value_found(out, r, p) for p in readings})
+                effect, verdict, by_reading = found.effect, found.reproduced, found.by_reading
             except Missing as gone:
                 verdict, note = MISSING, str(gone)
         if r.metric == "f1" and (r.where, r.dataset, r.model) in mixed:
             note = "; ".join(filter(None, [note, "not with one averaging (ambiguity 26)"]))
         name = "-".join([r.where, r.dataset, r.model, r.metric]).lower().replace(", ", "-").replace(" ", "")
         rows.append((name, r.where, r.model, r.dataset, r.metric, f"{r.value:g}", *effect[:3], f"{r.value:g}", MARGIN,
-                     tier, ", ".join(readings), "", verdict, note, output, page))  # fmt: skip
+                     tier, ", ".join(readings), "", verdict, by_reading, note, output, page))  # fmt: skip
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

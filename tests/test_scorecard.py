@@ -349,7 +349,8 @@ def test_readings_that_disagree_decide_nothing():
         both = pd.concat([s.assign(first="ATSDP-NET", second=NO_TRANSFER), u])
         found = scorecard.judge_claim(Given(None, tables={"models_paired": both}), claim("transfer-data1"))
         assert found.verdict == verdict
-        assert "S: supported" in found.note and f"U: {SUPPORTED if second > 0 else REFUTED}" in found.note
+        other = SUPPORTED if second > 0 else REFUTED
+        assert "S: supported" in found.by_reading and f"U: {other}" in found.by_reading
 
 
 def test_too_few_random_lists_are_not_computed():
@@ -426,6 +427,7 @@ def test_paired_tables(protocol):
         assert row.difference == pytest.approx(alone.mean) and row.df > 3
     twisted = evaluate.paired(first + second, ["a"] * 4 + ["b"] * 4, {"A375-PLX4720": "b"}).set_index("metric")
     assert twisted.loc["auc", "difference"] == pytest.approx(-row.difference)
+    assert evaluate.paired(first, ["a"] * 4, {"A375-PLX4720": "c"}).empty
 
 
 def test_errors_of_seeds_and_of_cells_add_up():
@@ -601,10 +603,11 @@ def test_printed_value_inside_and_outside_the_margin(tmp_path):
     assert mixed.sum() == 10 and mixed["table3-data4-atsdp-net-f1"]
     assert len(found) == 40 + 20 + 180 + 20 + 5  # Tables 1, 3, 4, Figures 3 and 2b
     rows = score_rows()
-    write(tmp_path, "table3", [r | ({"mean": 0.5, "ci_low": 0.4, "ci_high": 0.6} if r["protocol"] == "U" else {})
+    write(tmp_path, "table3", [r | ({"mean": 0.5, "ci_low": 0.45, "ci_high": 0.55} if r["protocol"] == "U" else {})
                                for r in rows])  # fmt: skip
     found = scorecard.judge_values(Outputs(tmp_path), "geo").set_index("id").loc["table3-data1-atsdp-net-auc"]
-    assert found["reproduced"] == UNDECIDED and "0.860" in found["note"] and "0.500" in found["note"]
+    assert found["reproduced"] == UNDECIDED and "S: yes 0.860" in found["by_reading"]
+    assert "U: no 0.500" in found["by_reading"]
 
 
 def test_a_twin_never_decides_a_claim(tmp_path):
@@ -665,7 +668,8 @@ def test_published_predictions_with_the_sheet_of_data4(monkeypatch):
     truth.iloc[:4] = pd.NA  # control wells: predicted, without a label
     truth.iloc[4:104] = ~truth.iloc[4:104]
     monkeypatch.setattr(datasets, "load_cells", lambda name: SimpleNamespace(obs=pd.DataFrame({"sensitive": truth})))
-    table = scorecard.published_predictions("geo").set_index(["dataset", "quantity", "list"]).loc["DATA4"]
+    table = scorecard.published_predictions("geo").set_index(["dataset", "quantity", "list"]).sort_index()
+    table = table.loc["DATA4"]
     assert table.loc[("accuracy", ""), ["mean", "cells"]].tolist() == pytest.approx([1300 / 1400, 1400])
     assert table.loc[("predicted", "sensitive"), "mean"] == 722
 
