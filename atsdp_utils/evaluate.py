@@ -91,6 +91,30 @@ def with_printed(table: pd.DataFrame, reported: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([table.astype({"n": float}), rows.reindex(columns=table.columns)], ignore_index=True)
 
 
+def pools(names: Sequence[str]) -> dict[str, list[str]]:
+    """Data sets that may share a mean or a count, under the name of each pool.
+
+    Twins are one pool, the paper's own sets are one, and every other real unit stands alone: the drug names of one
+    axis are one unit. So no sentence joins real and simulated cells, and none counts an axis twice.
+    """
+    common = {"simulated": "simulated twins", "geo": "the paper's own sets"}
+    found: dict[str, list[str]] = {}
+    for spec in (config.DATASETS[n] for n in names):
+        found.setdefault(common.get(spec.tier, spec.unit), []).append(spec.name)
+    return found
+
+
+def span(values: pd.Series) -> str:
+    """Smallest and largest value as text, or the one that there is."""
+    low, high = (f"{v:.3f}" for v in (values.min(), values.max()))
+    return low if low == high else f"{low} to {high}"
+
+
+def tag(name: str) -> str:
+    """Where a value comes from, as a mark for a line of text: ``(simulated)`` or ``(real)``."""
+    return "(simulated)" if config.DATASETS[name].simulated else "(real)"
+
+
 def readable(table: pd.DataFrame, rows: Sequence[str], columns: str = "metric") -> pd.DataFrame:
     """Mean ± std as text, `rows` down and `columns` across, in the order of the table."""
     text = [

@@ -132,3 +132,18 @@ def test_compare_of_seeds_has_no_bayesian_part():
     frame["setting"] = frame["heads"].astype(int).astype(str)
     found = evaluate.compare(frame, "8")
     assert len(found) == 1 and found[["p_worse", "p_equal", "p_better"]].isna().all(axis=None)
+
+
+def test_pools_join_no_tiers_and_count_an_axis_once():
+    pools = evaluate.pools(["A375-PLX4720", "SCC47-afatinib", "SCC47-sorafenib", "DATA1-sim", "DATA2-sim"])
+    assert pools == {
+        "A375-PLX4720": ["A375-PLX4720"],
+        "SCC47 axis": ["SCC47-afatinib", "SCC47-sorafenib"],
+        "simulated twins": ["DATA1-sim", "DATA2-sim"],
+    }
+    assert list(evaluate.pools(["DATA1", "DATA4"]).values()) == [["DATA1", "DATA4"]]
+    for members in pools.values():
+        assert len({evaluate.tag(m) for m in members}) == 1
+    assert (
+        evaluate.tag("DATA1-sim") == "(simulated)" and evaluate.tag("DATA1") == evaluate.tag("A375-PLX4720") == "(real)"
+    )
