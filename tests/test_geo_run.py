@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atsdp_utils import config, notebooks, paths, report
+from atsdp_utils import config, notebooks, paths, report, scorecard
 from atsdp_utils.fetch import read_lock
 from atsdp_utils.geo import SERIES
 
@@ -130,5 +130,9 @@ def test_inputs_of_the_manifest_are_the_cells_that_were_read(ran, outputs):
 def test_the_scorecard_judges_the_papers_cells(outputs):
     card = outputs[1]["scorecard"]
     assert not card["note"].fillna("").str.contains("DATA=geo").any()
-    values = card[card["tier"] == "geo"]
-    assert set(PAPER_SETS) <= set(values["dataset"]) and values["verdict"].notna().all()
+    own = card[card["tier"] == "geo"]
+    claims, values = own[own["kind"] == "claim"], own[own["kind"] == "value"]
+    assert claims["verdict"].notna().all() and set(claims["verdict"]) & {"supported", "refuted", "undecided"}
+    lost = claims[(claims["verdict"] == scorecard.MISSING) & claims["note"].str.endswith(".csv")]
+    assert lost.empty, lost[["id", "note"]].to_string()  # the table that a rule reads is there
+    assert set(PAPER_SETS) <= set(values["dataset"]) and values["reproduced"].notna().all()
