@@ -131,7 +131,8 @@ def compare(frame: pd.DataFrame, reference: str, column: str = "setting", metric
     Parameters
     ----------
     frame
-        Scores of one protocol; each level has the same repeats and folds as the reference.
+        Scores of one protocol. A level is compared on the repeats (seeds) and folds that it shares with the reference,
+        never by a difference of means over different ones.
     reference
         The level that the others are compared with.
 
@@ -144,10 +145,9 @@ def compare(frame: pd.DataFrame, reference: str, column: str = "setting", metric
     rows = []
     for dataset, part in frame.groupby("dataset", sort=False):
         wide = part.pivot(index=["repeat", "fold"], columns=column, values=metric)
-        wide = wide[part[column].unique()].dropna()
         folds, repeats = part["fold"].nunique(), part["repeat"].nunique()
-        for level in wide.columns.drop(reference):
-            a, b = wide[level].to_numpy(), wide[reference].to_numpy()
+        for level in (level for level in part[column].unique() if level != reference):
+            a, b = wide[[level, reference]].dropna().to_numpy().T
             t = stats.corrected_ttest(a, b, folds)
             bayes = stats.bayesian_ttest(a, b, repeats) if folds > 1 else (np.nan,) * 3
             rows.append((dataset, level, reference, t.mean, t.low, t.high, t.p, *bayes))

@@ -97,7 +97,8 @@ def radar(ax, table: pd.DataFrame, *, colours: Mapping[str, str] | None = None) 
     heights = _spread(tips[:, 1], 0.1)
     heights += 0.5 - heights.mean() if len(heights) > 4 else 0
     for name, tip, height, colour in zip(table.index, tips, heights, shades, strict=True):
-        arrow = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 1}
+        arrow = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "relpos": (0, 0.5)}
+        arrow |= {"shrinkA": 0, "shrinkB": 1}
         place = {"xycoords": "axes fraction", "textcoords": "axes fraction", "va": "center", "fontsize": 8}
         text = ax.annotate(name, tip, (1.12, height), color=colour, arrowprops=arrow, annotation_clip=False, **place)
         text.set_in_layout(False)

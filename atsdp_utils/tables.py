@@ -53,7 +53,7 @@ def bulk(profile: str) -> list[Task]:
 
 
 def transfer(data: str, profile: str) -> list[Task]:
-    """Notebook 04: before and after transfer, the MMD switched off, the separate gene space, simple references."""
+    """Notebook 04: before and after transfer, the MMD switched off, a separate start, simple references."""
     tasks = []
     for spec in config.datasets(data):
         for model in (BULK_ONLY, ATSDP, *REFERENCES_U):
@@ -164,7 +164,7 @@ ABLATIONS: dict[str, tuple[str, Pairs]] = {
     "no early stopping": (ATSDP, (("patience", 10_000),)),
     "lines not balanced": (ATSDP, (("balance", "none"),)),
     "lines weighted by class": (ATSDP, (("balance", "class_weight"),)),
-    "encoders apart (no sign)": (ATSDP, (("gene_space", "separate"),)),
+    "separate start": (ATSDP, (("gene_space", "separate"),)),
 }
 #: Training of notebook 12 on twins with unequal classes, by name.
 ALIGNED: dict[str, Pairs] = {

@@ -147,3 +147,17 @@ def test_pools_join_no_tiers_and_count_an_axis_once():
     assert (
         evaluate.tag("DATA1-sim") == "(simulated)" and evaluate.tag("DATA1") == evaluate.tag("A375-PLX4720") == "(real)"
     )
+
+
+def test_compare_pairs_seeds_and_never_means_over_different_ones():
+    """Five seeds of the reference, three of a level whose seeds happen to be the better ones."""
+    auc = {"after": [0.9, 0.8, 0.7, 0.2, 0.1], "no MMD": [0.88, 0.81, 0.66], "before": [0.5, 0.5, 0.5, 0.5, 0.5]}
+    rows = [("A375-PLX4720", name, s, 0, v) for name, values in auc.items() for s, v in enumerate(values)]
+    frame = pd.DataFrame(rows, columns=["dataset", "setting", "repeat", "fold", "auc"])
+    found = evaluate.compare(frame, "after").set_index("setting")
+    expected = np.subtract(auc["no MMD"], auc["after"][:3])
+    assert found.loc["no MMD", "difference"] == pytest.approx(expected.mean()) and expected.mean() < 0
+    assert np.mean(auc["no MMD"]) > np.mean(auc["after"])  # what a difference of means would have said
+    low, high = stats.corrected_interval(expected, 1)[1:]
+    assert found.loc["no MMD", ["ci_low", "ci_high"]].tolist() == pytest.approx([low, high])
+    assert found.loc["before", "difference"] == pytest.approx(0.5 - np.mean(auc["after"]))  # all five seeds

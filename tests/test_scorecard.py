@@ -250,12 +250,11 @@ def test_twin_outcomes(tmp_path):
 
 def test_real_answers_by_hand(tmp_path):
     d = config.REAL[0].name
-    settings = {"before transfer": 0.6, "after transfer": 0.7, "logistic regression": 0.75}
-    write(
-        tmp_path,
-        "transfer",
-        [{"dataset": d, "setting": s, "auc_mean": v, "auc_std": 0.05, "auc_count": 25} for s, v in settings.items()],
-    )
+    changes = {"before transfer": (-0.1, -0.15, -0.05), "logistic regression": (0.05, 0.01, 0.09),
+               "PC1, bulk sign": (0.3, 0.2, 0.4)}  # fmt: skip
+    rows = [{"dataset": d, "setting": s, "difference": v, "ci_low": low, "ci_high": high}
+            for s, (v, low, high) in changes.items()]  # fmt: skip
+    write(tmp_path, "transfer_changes", rows)
     write(
         tmp_path,
         "baselines_against_atsdp",
@@ -263,11 +262,39 @@ def test_real_answers_by_hand(tmp_path):
     )
     found = findings.real_findings(Outputs(tmp_path)).set_index(["question", "dataset"])
     gain = found.loc[("Does transfer improve on the bulk model?", d)]
-    assert gain["mean"] == pytest.approx(0.1) and gain["answer"] == "yes"
-    assert gain["ci_high"] - gain["mean"] == pytest.approx(1.96 * np.sqrt(2 * 0.05**2 / 25))
-    assert found.loc[("Is transfer better than logistic regression on bulk?", d), "answer"] == "no"
+    assert gain[["mean", "ci_low", "ci_high"]].tolist() == [0.1, 0.05, 0.15] and gain["answer"] == "yes"
+    for rival in ("logistic regression on bulk", "PC1 with the sign of a bulk model"):
+        assert found.loc[(f"Is transfer better than {rival}?", d), "answer"] == "no"
     svm = found.loc[("Is the network better than PCA + SVM?", d)]
     assert svm[["mean", "ci_low", "ci_high"]].tolist() == [-0.01, -0.04, 0.02] and svm["answer"] == "open"
+
+
+@pytest.mark.parametrize(
+    ("afatinib", "sorafenib", "axis"), [("yes", "yes", "yes"), ("yes", "no", "mixed"), ("open", MISSING, "mixed")]
+)
+def test_answers_count_units_and_not_names(tmp_path, afatinib, sorafenib, axis):
+    interval = {"yes": (0.1, 0.2), "no": (-0.2, -0.1), "open": (-0.1, 0.1)}
+    answers = {"A375-PLX4720": "no", "SCC47-afatinib": afatinib, "SCC47-sorafenib": sorafenib}
+    rows = [{"dataset": d, "setting": "PC1, bulk sign", "difference": 0, "ci_low": -interval[a][1],
+             "ci_high": -interval[a][0]} for d, a in answers.items() if a != MISSING]  # fmt: skip
+    write(tmp_path, "transfer_changes", rows)
+    real = findings.real_findings(Outputs(tmp_path))
+    counted = findings.by_unit(real)
+    assert len(counted) == 2 * real["question"].nunique() and len(real) == 3 * real["question"].nunique()
+    one = counted[counted["question"].str.contains("PC1")].set_index("unit")
+    assert one["answer"].to_dict() == {"A375-PLX4720": "no", "SCC47 axis": axis}
+    assert one["label"].to_dict() == {"A375-PLX4720": "culture", "SCC47 axis": "programme"}
+
+
+def test_readme_block_says_what_counts_once_and_has_pc1_beside_the_network(tmp_path):
+    rows = [{"dataset": d, "model": m, "setting": "", "protocol": "U", "metric": "auc", "mean": v, "ci_low": v,
+             "ci_high": v} for d in ("A375-PLX4720", "SCC47-afatinib")
+            for m, v in (("ATSDP-NET", 0.68), ("PC1, bulk sign", 0.99))]  # fmt: skip
+    write(tmp_path, "table3", rows)
+    block = findings.readme_block(Outputs(tmp_path))
+    assert f"| `A375-PLX4720` | real | 0.68 (0.68–0.68) | 0.99 (0.99–0.99) | {MISSING} |" in block
+    assert "1 culture task (A375-PLX4720)**, 8 questions" in block and "3 tasks" not in block
+    assert "1 programme axis (SCC47 axis, under the names SCC47-afatinib and SCC47-sorafenib)**, 8 questions" in block
 
 
 # --- slider -----------------------------------------------------------------------------------------------------------
