@@ -36,7 +36,7 @@ class Cells:
     genes
         Human symbols, (genes,), unique.
     y
-        (cells,) int8 in the paper's counting: 1 sensitive, 0 resistant, -1 no label (control, empty).
+        (cells,) int8: 1 sensitive, 0 resistant, -1 no label (control, empty), in the counting of the set's default.
     strict
         The same with drug-holiday cells unlabelled.
     group
