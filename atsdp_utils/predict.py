@@ -55,7 +55,7 @@ SCORED, ZERO, SHALLOW, FOREIGN = (
 )  # fmt: skip
 #: A row this many times less deep than the cells that hold most of the file is no cell among them: ten times (the rule
 #: of Cell Ranger 2 for droplets) with a smaller share of :data:`GENOME_SIZE` genes than quality control asks for, or
-#: thirty times with less than half of the genes that those have.
+#: thirty times with less than half of the genes that those have, or in a group whose centre lies thirty times lower.
 FAR, FARTHER = 10, 30
 #: Genes that a whole file measures, about.
 GENOME_SIZE = 20_000
@@ -347,15 +347,28 @@ def not_cells(file: CellFile, known: CellFile, genes: Genes, kind: str, chunk: i
         share = [_detected(X) / X.shape[1] for X in (file.X[:, np.flatnonzero(foreign)], known.X)]
         reason[share[0] > share[1]] = FOREIGN
     depth, detected = _depth(known.X, kind, chunk)
-    own = np.flatnonzero((reason == SCORED) & np.isfinite(depth) & (depth > 0))
+    own = np.flatnonzero((reason == SCORED) & (detected > 0))
     if kind == "zscored" or not len(own):
         return reason
     order = own[np.argsort(-depth[own])]
     typical = order[np.searchsorted(np.cumsum(depth[order]), depth[order].sum() / 2)]  # half of the file is deeper
     far = (depth < depth[typical] / FAR) & (detected < preprocess.MIN_GENES * known.X.shape[1] / GENOME_SIZE)
     farther = (depth < depth[typical] / FARTHER) & (detected < detected[typical] / 2)
-    reason[(reason == SCORED) & (far | farther) & (detected > 0)] = SHALLOW
+    shallow = far | farther | (depth < _lower_mode(depth[own]))
+    reason[(reason == SCORED) & shallow & (detected > 0)] = SHALLOW
     return reason
+
+
+def _lower_mode(depth: np.ndarray) -> float:
+    """Upper end of the shallower of two groups whose centres are :data:`FARTHER` apart; 0 if there are no two such.
+
+    The groups are those of Otsu: the split with the most variance between them, of logarithms of depth.
+    """
+    logs = np.sort(np.log(depth))
+    n, below = np.arange(1, len(logs)), np.cumsum(logs)[:-1]
+    apart = (logs.sum() - below) / n[::-1] - below / n
+    split = np.argmax(n * n[::-1] * apart**2) if len(n) else 0
+    return float(np.exp(logs[split + 1])) if len(n) and apart[split] > np.log(FARTHER) else 0.0
 
 
 def _detected(X: sparse.csr_matrix | np.ndarray) -> np.ndarray:
@@ -410,11 +423,12 @@ def company(obs: pd.DataFrame) -> list[str]:
 def shared_matrix(
     file: CellFile, symbol: np.ndarray, chosen: np.ndarray, kind: str, settings: Settings
 ) -> tuple[sparse.csr_matrix | np.ndarray, list[str]]:
-    """Values on the genes `chosen`, log-normalised (z-scored ones as they are), in half precision.
+    """Values on the genes `chosen`, log-normalised to one depth (z-scored ones as they are), in half precision.
 
-    `file` holds genes of the bulk only, called `symbol`: nothing else adds to the depth of a cell. Genes measured twice
-    are summed as counts; of other values the most variable one is kept. Values are rounded to half precision, so that
-    neither the precision of a file nor the order of a sum changes what is learned.
+    `file` holds genes of the bulk only, called `symbol`: nothing else adds to the depth of a cell. Logarithms are
+    undone first, so that it does not matter to what depth, and over which genes, they were scaled. Genes measured
+    twice are then summed; of values that are neither counts nor their logarithms the most variable is kept. Values are
+    rounded to half precision, so that neither the precision of a file nor the order of a sum changes what is learned.
 
     Returns
     -------
@@ -424,24 +438,37 @@ def shared_matrix(
     X, position = file.X, pd.Index(chosen).get_indexer(symbol)
     columns = np.flatnonzero(position >= 0)
     twice = len(columns) - len(chosen)
-    if kind == "counts":
-        total = np.asarray(X.sum(1), dtype=np.float64).ravel()
-        pick = sparse.csr_matrix((np.ones(len(columns)), (columns, position[columns])), (X.shape[1], len(chosen)))
-        Z = (X @ pick).astype(np.float64)
-        scale = preprocess.TARGET_SUM / np.where(total > 0, total, np.inf)
-        Z = sparse.csr_matrix(Z.multiply(scale[:, None])) if sparse.issparse(Z) else Z * scale[:, None]
-        Z = Z.log1p() if sparse.issparse(Z) else np.log1p(Z)
+    logs = kind == "lognorm" and X.min() >= 0 and X.max() <= readers.MAX_LOG
+    way = "their counts are summed" if kind == "counts" or logs else "the most variable of each is kept"
+    if kind == "counts" or logs:
+        linear = (lambda V: np.expm1(_half(V).astype(np.float64))) if logs else (lambda V: V.astype(np.float64))
+        total = np.concatenate([linear(block).sum(1) for block in dense_chunks(X, settings.chunk)])
+        places = np.arange(len(columns)), position[columns]
+        pick = sparse.csr_matrix((np.ones(len(columns)), places), (len(columns), len(chosen)))
+        Z = _each(X[:, columns], linear) @ pick
+        scale = (preprocess.TARGET_SUM / np.where(total > 0, total, np.inf))[:, None]
+        Z = _each(sparse.csr_matrix(Z.multiply(scale)) if sparse.issparse(Z) else Z * scale, np.log1p)
     else:
         part = X[:, columns]
         spread = streaming_standardizer(part, settings.chunk).scale_ if twice else np.ones(len(columns))
         order = np.lexsort((np.where(np.isinf(spread), 0, -spread), position[columns]))
         first = np.unique(position[columns][order], return_index=True)[1]
         Z = part[:, order[first]]
-    Z = Z.astype(np.float32)
-    values, limit = Z.data if sparse.issparse(Z) else Z, np.finfo(np.float16).max
-    values[:] = np.clip(values, -limit, limit).astype(np.float16)
-    way = "their counts are summed" if kind == "counts" else "the most variable of each is kept"
-    return Z, [f"{twice} of the genes used are measured more than once: {way}"] if twice else []
+    remarks = [f"{twice} of the genes used are measured more than once: {way}"] if twice else []
+    return _each(Z, _half), remarks
+
+
+def _half(V: np.ndarray) -> np.ndarray:
+    """Values rounded to half precision, as float32."""
+    limit = np.finfo(np.float16).max
+    return np.clip(V, -limit, limit).astype(np.float16).astype(np.float32)
+
+
+def _each(X: sparse.csr_matrix | np.ndarray, change: Callable) -> sparse.csr_matrix | np.ndarray:
+    """X with every value changed; zero stays zero."""
+    if not sparse.issparse(X):
+        return change(X)
+    return sparse.csr_matrix((change(X.data), X.indices, X.indptr), shape=X.shape)
 
 
 def canonical(Z: sparse.csr_matrix | np.ndarray, rows: np.ndarray, chunk: int) -> np.ndarray:
