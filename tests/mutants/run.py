@@ -154,8 +154,6 @@ def finished(running: Running) -> str | None:
         code = os.waitstatus_to_exitcode(status)
         outcomes = {0: SURVIVED, 1: CAUGHT, 2: CAUGHT, -signal.SIGXCPU: SLOW, -signal.SIGKILL: SLOW}
         outcome = outcomes.get(code, f"pytest ended with {code}")
-            code, f"pytest ended with {code}"
-        )
     if running.what.old:
         shutil.copyfile(ROOT / running.what.file, running.copy / running.what.file)
     return outcome
