@@ -6,6 +6,7 @@ batch size, weights of the losses, noise) is :class:`Training`, fixed before any
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 METRICS = ("precision", "recall", "f1", "auc", "ap")
@@ -193,6 +194,13 @@ class Dataset:
         ``human`` or ``mouse``.
     null
         True for a twin with no signal planted.
+    counting
+        Column of ``obs`` that is learnt and scored by default: ``sensitive_paper`` (with drug-holiday cells) or
+        ``sensitive`` (DATA4: without control and empty wells, ambiguity 19).
+    label
+        What the label of a cell is: ``culture`` (of origin), or ``programme`` (an end of an expression score; no drug).
+    axis
+        Name of the one axis that several sets share: the same cells, the same two groups, under several drug names.
     """
 
     name: str
@@ -203,6 +211,9 @@ class Dataset:
     balance: str = "oversampling"
     species: str = "human"
     null: bool = False
+    counting: str = "sensitive_paper"
+    label: str = "culture"
+    axis: str = ""
     architecture: Architecture = field(default_factory=lambda: TABLE2["DATA1"])
 
     @property
@@ -210,12 +221,17 @@ class Dataset:
         """Whether the cells are simulated."""
         return self.tier == "simulated"
 
+    @property
+    def unit(self) -> str:
+        """What counts once, whatever the number of its names: the shared axis, or the set itself."""
+        return self.axis or self.name
+
 
 _PAPER_SETS = {
     "DATA1": {"drug": "CISPLATIN", "balance": "smote"},
     "DATA2": {"drug": "CISPLATIN"},
     "DATA3": {"drug": "DOCETAXEL"},
-    "DATA4": {"drug": "I.BET.762", "species": "mouse"},
+    "DATA4": {"drug": "I.BET.762", "species": "mouse", "counting": "sensitive"},
 }
 
 
@@ -225,8 +241,8 @@ def _paper_set(paper: str, suffix: str, tier: str, *, null: bool = False) -> Dat
 
 REAL = (
     Dataset("A375-PLX4720", "real", "PLX.4720", values="zscored"),
-    Dataset("SCC47-afatinib", "real", "AFATINIB", values="zscored"),
-    Dataset("SCC47-sorafenib", "real", "SORAFENIB", values="zscored"),
+    Dataset("SCC47-afatinib", "real", "AFATINIB", values="zscored", label="programme", axis="SCC47 axis"),
+    Dataset("SCC47-sorafenib", "real", "SORAFENIB", values="zscored", label="programme", axis="SCC47 axis"),
 )
 TWINS = tuple(_paper_set(p, "-sim", "simulated") for p in _PAPER_SETS)
 NULLS = tuple(_paper_set(p, "-null-sim", "simulated", null=True) for p in _PAPER_SETS)
@@ -248,6 +264,20 @@ def datasets(data: str, *, nulls: bool = True) -> list[Dataset]:
     if data == "geo":
         return [*REAL, *GEO]
     raise ValueError(f"DATA: got {data!r}, expected 'embedded' or 'geo'")
+
+
+def units(specs: Sequence[Dataset]) -> str:
+    """Count sets in words, each unit once and kinds of label apart, with the names of the sets."""
+    parts = []
+    for kind, word in (("culture", "culture task"), ("programme", "programme axis")):
+        names: dict[str, list[str]] = {}
+        for spec in specs:
+            if spec.label == kind:
+                names.setdefault(spec.unit, []).append(spec.name)
+        told = [", ".join(v) if [*v] == [k] else f"{k}, under the names {' and '.join(v)}" for k, v in names.items()]
+        plural = word if len(names) == 1 else word.replace("axis", "axe") + "s"
+        parts += [f"{len(names)} {plural} ({'; '.join(told)})"] if names else []
+    return " and ".join(parts)
 
 
 def stand_in(paper: str, data: str) -> Dataset:

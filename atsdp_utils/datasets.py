@@ -1,8 +1,9 @@
 """Loaders of the embedded data: bulk expression and labels, and the real single-cell sets.
 
-Single cells arrive as AnnData with ``obs`` = ``culture``, ``sensitive`` (nullable; missing for drug-holiday cells,
-controls and empty wells) and ``sensitive_paper`` (the paper's counting, ambiguities 19 and 20); ``var['ortholog']`` is
-the human symbol. scanpy and anndata are imported only by the functions that need them, so that workers stay light.
+Single cells arrive as AnnData with ``obs`` = ``culture`` (the group that the label is a property of: a culture, or for
+SCC47 an end of an expression score), ``sensitive`` (nullable; missing for drug-holiday cells, controls and empty wells)
+and ``sensitive_paper`` (the paper's counting, ambiguities 19 and 20); ``var['ortholog']`` is the human symbol. scanpy
+and anndata are imported only by the functions that need them, so that workers stay light.
 """
 
 from __future__ import annotations
@@ -30,10 +31,12 @@ RMA_SCALE, RMA_OFFSET = 2.126, 4.666
 #: Two COSMIC ids carry the name TT; this one is kept (data/README.md says why).
 TT_COSMIC = 930299
 
+#: File, column of the label, and what the sensitive and the resistant cells are. SCC47 is one culture that no drug
+#: touched: the two groups are the ends of an expression score, exchanged for sorafenib (data/README.md).
 _REAL = {
-    "A375-PLX4720": ("a375_plx4720.h5ad", "sensitive_PLX-4720", "A375"),
-    "SCC47-afatinib": ("scc47_multidrug.h5ad", "sensitive_Afatinib", "SCC47"),
-    "SCC47-sorafenib": ("scc47_multidrug.h5ad", "sensitive_Sorafenib", "SCC47"),
+    "A375-PLX4720": ("a375_plx4720.h5ad", "sensitive_PLX-4720", "A375 parental culture", "A375 resistant culture"),
+    "SCC47-afatinib": ("scc47_multidrug.h5ad", "sensitive_Afatinib", "SCC47, EpiSen high", "SCC47, EpiSen low"),
+    "SCC47-sorafenib": ("scc47_multidrug.h5ad", "sensitive_Sorafenib", "SCC47, EpiSen low", "SCC47, EpiSen high"),
 }
 
 
@@ -158,10 +161,10 @@ def _load_real(name: str) -> AnnData:
 
     if name not in _REAL:
         return _load_added(name)
-    file, column, line = _REAL[name]
+    file, column, *groups = _REAL[name]
     adata = anndata.read_h5ad(verify(paths.DATA / file))
     sensitive = adata.obs[column].astype("boolean")
-    culture = np.where(sensitive, f"{line} sensitive culture", f"{line} resistant culture")
+    culture = np.where(sensitive, *groups)
     adata.obs = pd.DataFrame({"culture": pd.Categorical(culture), "sensitive": sensitive}, index=adata.obs_names)
     adata.obs["sensitive_paper"] = sensitive
     adata.var["ortholog"] = adata.var_names.to_numpy(str)

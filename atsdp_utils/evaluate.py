@@ -46,7 +46,7 @@ def pooled(results: Sequence[Result]) -> tuple[np.ndarray, np.ndarray, np.ndarra
 def summary(frame: pd.DataFrame, names: Sequence[str] = config.METRICS + config.EXTRA_METRICS) -> pd.DataFrame:
     """Summarise scores by data set, model, setting and protocol: the tidy form of Tables 1, 3 and 4.
 
-    The column ``paper`` is there and empty; :func:`with_paper` fills it.
+    The column ``paper`` is there and empty; :func:`with_paper` fills it on the paper's own cells.
     """
     table = metrics.summarise(frame, KEY, names)
     table["tier"] = [config.DATASETS[d].tier for d in table["dataset"]]
@@ -59,31 +59,60 @@ def paper_table(name: str) -> pd.DataFrame:
     if "metric" not in table:
         keys = [c for c in table if c not in config.METRICS]
         table = table.melt(keys, var_name="metric", value_name="mean")
-    return table.rename(columns={"mean": "paper", "value": "paper"}).drop(columns="std", errors="ignore")
+    return table.rename(columns={"mean": "paper", "value": "paper"})
 
 
 def with_paper(table: pd.DataFrame, reported: pd.DataFrame, where: pd.Series | None = None) -> pd.DataFrame:
-    """Put the paper's values beside the rows that they belong to.
-
-    A twin's rows carry the value reported for the set that it stands in for (a null twin stands in for none); only
-    rows of tier ``geo`` may be compared with it.
+    """Put the paper's values beside what was measured on the paper's own cells (tier ``geo``), and nowhere else.
 
     Parameters
     ----------
     table
         Tidy.
     reported
-        ``dataset`` (the paper's name), ``metric``, ``paper`` and any further columns of `table` to match on.
+        ``dataset``, ``metric``, ``paper`` and any further columns of `table` to match on; a spread is ignored.
     where
-        Rows of `table` that take a value; all by default.
+        Rows of `table` that take a value; all of tier ``geo`` by default.
     """
-    on = [c for c in reported if c in table and c not in ("dataset", "paper")]
-    sets = {s.name: "" if s.null else s.paper for s in config.DATASETS.values()}
-    left = table.drop(columns="paper").assign(paper_set=table["dataset"].map(sets))
-    merged = left.merge(reported.rename(columns={"dataset": "paper_set"}), "left", on=["paper_set", *on])
-    if where is not None:
-        merged.loc[~where.to_numpy(), "paper"] = np.nan
-    return merged.drop(columns="paper_set")[[*table.columns]]
+    on = [c for c in reported if c in table and c not in ("paper", "std")]
+    values = table[on].merge(reported[[*on, "paper"]], "left", on=on)["paper"].to_numpy()
+    own = table["tier"] == "geo"
+    return table.assign(paper=np.where(own if where is None else own & where, values, np.nan))
+
+
+def with_printed(table: pd.DataFrame, reported: pd.DataFrame) -> pd.DataFrame:
+    """Add the paper's values below a tidy table, as rows of their own: what is written, not what is shown or averaged.
+
+    They have the paper's names of data sets and models, the tier ``print`` and no protocol (the paper names none); what
+    it does not print is missing.
+    """
+    rows = reported.rename(columns={"paper": "mean"}).assign(tier="print", protocol="")
+    rows = rows.assign(**{c: v for c, v in {"model": "ATSDP-NET", "setting": ""}.items() if c not in rows})
+    return pd.concat([table.astype({"n": float}), rows.reindex(columns=table.columns)], ignore_index=True)
+
+
+def pools(names: Sequence[str]) -> dict[str, list[str]]:
+    """Data sets that may share a mean or a count, under the name of each pool.
+
+    Twins are one pool, the paper's own sets are one, and every other real unit stands alone: the drug names of one
+    axis are one unit. So no sentence joins real and simulated cells, and none counts an axis twice.
+    """
+    common = {"simulated": "simulated twins", "geo": "the paper's own sets"}
+    found: dict[str, list[str]] = {}
+    for spec in (config.DATASETS[n] for n in names):
+        found.setdefault(common.get(spec.tier, spec.unit), []).append(spec.name)
+    return found
+
+
+def span(values: pd.Series) -> str:
+    """Smallest and largest value as text, or the one that there is."""
+    low, high = (f"{v:.3f}" for v in (values.min(), values.max()))
+    return low if low == high else f"{low} to {high}"
+
+
+def tag(name: str) -> str:
+    """Where a value comes from, as a mark for a line of text: ``(simulated)`` or ``(real)``."""
+    return "(simulated)" if config.DATASETS[name].simulated else "(real)"
 
 
 def readable(table: pd.DataFrame, rows: Sequence[str], columns: str = "metric") -> pd.DataFrame:
@@ -102,7 +131,8 @@ def compare(frame: pd.DataFrame, reference: str, column: str = "setting", metric
     Parameters
     ----------
     frame
-        Scores of one protocol; each level has the same repeats and folds as the reference.
+        Scores of one protocol. A level is compared on the repeats (seeds) and folds that it shares with the reference,
+        never by a difference of means over different ones.
     reference
         The level that the others are compared with.
 
@@ -115,10 +145,9 @@ def compare(frame: pd.DataFrame, reference: str, column: str = "setting", metric
     rows = []
     for dataset, part in frame.groupby("dataset", sort=False):
         wide = part.pivot(index=["repeat", "fold"], columns=column, values=metric)
-        wide = wide[part[column].unique()].dropna()
         folds, repeats = part["fold"].nunique(), part["repeat"].nunique()
-        for level in wide.columns.drop(reference):
-            a, b = wide[level].to_numpy(), wide[reference].to_numpy()
+        for level in (level for level in part[column].unique() if level != reference):
+            a, b = wide[[level, reference]].dropna().to_numpy().T
             t = stats.corrected_ttest(a, b, folds)
             bayes = stats.bayesian_ttest(a, b, repeats) if folds > 1 else (np.nan,) * 3
             rows.append((dataset, level, reference, t.mean, t.low, t.high, t.p, *bayes))
@@ -126,3 +155,83 @@ def compare(frame: pd.DataFrame, reference: str, column: str = "setting", metric
     table = pd.DataFrame(rows, columns=columns)
     table.insert(7, "p_holm", stats.holm(table["p"]))
     return table
+
+
+#: Resamples of the cells behind an interval under protocol U.
+RESAMPLES = 200
+
+
+def _over_cells(y: np.ndarray, p: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The five metrics of every seed, (seeds, 5), and their means over seeds on cells resampled within a class."""
+
+    def five(index: np.ndarray) -> np.ndarray:
+        found = [metrics.classification_metrics(y[index], one[index]) for one in p]
+        return np.array([[score[m] for m in config.METRICS] for score in found])
+
+    rng, classes = np.random.default_rng(0), [np.flatnonzero(y == k) for k in (0, 1)]
+    draws = [np.concatenate([rng.choice(c, c.size) for c in classes]) for _ in range(RESAMPLES)]
+    return five(np.arange(y.size)), np.array([five(index).mean(axis=0) for index in draws])
+
+
+def seeds_and_cells(results: Sequence[Result]) -> pd.DataFrame:
+    """The five metrics over seeds of protocol U, with the errors of seeds and of cells: one row a set and metric."""
+    rows = []
+    for dataset in dict.fromkeys(r.task.dataset for r in results):
+        of_set = [r for r in results if r.task.dataset == dataset]
+        by_seed, by_draw = _over_cells(of_set[0].y, [r.p for r in of_set])
+        about = (dataset, config.DATASETS[dataset].tier, of_set[0].task.protocol)
+        for i, metric in enumerate(config.METRICS):
+            rows.append((*about, metric, len(of_set), *stats.seeds_and_cells(by_seed[:, i], by_draw[:, i])))
+    columns = ["dataset", "tier", "protocol", "metric", "seeds", "mean", "ci_low", "ci_high", "df"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def paired(results: Sequence[Result], names: Sequence[str], first: dict[str, str]) -> pd.DataFrame:
+    """One model (or setting) minus every other, in all five metrics, each with an interval.
+
+    Under S the pairs are folds, with the correction for shared training rows; under U they are seeds on the same cells,
+    and the error of the cells is added (:func:`stats.seeds_and_cells`).
+
+    Parameters
+    ----------
+    results
+        Of one protocol or both.
+    names
+        Name of the model or setting of every result.
+    first
+        Name of the one that the others are compared with, for every data set.
+
+    Returns
+    -------
+    DataFrame
+        ``dataset, tier, protocol, metric, first, second, first_mean, second_mean, difference, ci_low, ci_high, df``.
+    """
+    groups: dict[tuple[str, str], dict[str, list[Result]]] = {}
+    for r, name in zip(results, names, strict=True):
+        groups.setdefault((r.task.dataset, r.task.protocol), {}).setdefault(name, []).append(r)
+    rows = []
+    for (dataset, protocol), by_name in groups.items():
+        one, about = first[dataset], (dataset, config.DATASETS[dataset].tier, protocol)
+        scored = {name: _folds(of) if of[0].task.folds else _over_cells(of[0].y, [r.p for r in of])
+                  for name, of in by_name.items()}  # fmt: skip
+        for second in [name for name in by_name if name != one]:
+            (a, a_draw), (b, b_draw) = scored[one], scored[second]
+            n = min(len(a), len(b))  # a setting may have fewer seeds
+            for i, metric in enumerate(config.METRICS):
+                gap = (a[:n, i] - b[:n, i])[np.isfinite(a[:n, i] - b[:n, i])]
+                if by_name[one][0].task.folds:
+                    mean, low, high = stats.corrected_interval(gap, by_name[one][0].task.folds)
+                    df = gap.size - 1
+                else:
+                    mean, low, high, df = stats.seeds_and_cells(gap, a_draw[:, i] - b_draw[:, i])
+                means = np.nanmean(a[:n, i]), np.nanmean(b[:n, i])
+                rows.append((*about, metric, one, second, *means, mean, low, high, df))
+    columns = ["dataset", "tier", "protocol", "metric", "first", "second", "first_mean", "second_mean", "difference",
+               "ci_low", "ci_high", "df"]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _folds(results: Sequence[Result]) -> tuple[np.ndarray, np.ndarray]:
+    """The five metrics of every fold of every repeat, (folds, 5); no resamples of cells: folds hold different ones."""
+    tables = [metrics.per_fold(r.y, r.p, r.fold)[list(config.METRICS)] for r in results]
+    return np.concatenate([t.to_numpy() for t in tables]), np.empty((0, len(config.METRICS)))

@@ -24,6 +24,8 @@ from .cache import write_text
 from .checksums import sha256
 
 CHUNK = 1 << 16
+#: Bytes of a file at most, as it comes and unpacked: about ten times the largest of the real ones.
+MAX_DOWNLOAD, MAX_UNPACKED = 1 << 31, 1 << 32
 #: Answers after which asking again may help.
 PASSING = {408, 425, 429, 500, 502, 503, 504}
 
@@ -46,7 +48,7 @@ def check_content(path: Path, name: str) -> None:
     Raises
     ------
     GeoError
-        If it is a web page, cut short or damaged.
+        If it is a web page, cut short, damaged, or far larger than the file should be.
     """
     with open(path, "rb") as handle:
         start = handle.read(512).lstrip().lower()
@@ -56,18 +58,25 @@ def check_content(path: Path, name: str) -> None:
         if name.endswith(".gz"):
             with gzip.open(path) as stream:
                 while stream.read(1 << 20):
-                    pass
+                    _within(stream.tell(), MAX_UNPACKED, name)
         elif name.endswith(".tar"):
             with tarfile.open(path, "r:") as archive:
                 archive.getmembers()
         elif name.endswith(".xlsx"):
             with zipfile.ZipFile(path) as book:
+                _within(sum(part.file_size for part in book.infolist()), MAX_UNPACKED, name)
                 if broken := book.testzip():
                     raise zipfile.BadZipFile(f"{broken} in it has another check sum")
     except EOFError:
         raise GeoError(f"{name}: is cut short at {path.stat().st_size:,} bytes (end of stream missing)") from None
     except (gzip.BadGzipFile, zlib.error, tarfile.TarError, zipfile.BadZipFile) as error:
         raise GeoError(f"{name}: is damaged or not {Path(name).suffix} data ({error})") from None
+
+
+def _within(size: int, most: int, name: str) -> None:
+    """Refuse what would fill memory or disk."""
+    if size > most:
+        raise GeoError(f"{name}: found more than {size - 1:,} bytes, expected at most {most:,}")
 
 
 class Resuming:
@@ -100,6 +109,9 @@ class Resuming:
                 if attempt == self.attempts or (answer is not None and answer.status_code not in PASSING):
                     raise
                 time.sleep(self.pause * 2 ** (attempt - 1))
+            except GeoError:
+                self.part.unlink(missing_ok=True)  # not the file: nothing to go on from
+                raise
         try:
             check_content(self.part, self.name)
         except GeoError:
@@ -128,10 +140,12 @@ class Resuming:
                 have = 0  # the server does not resume
             length = answer.headers.get("Content-Length")
             total = have + int(length) if length else None
+            _within(total or 0, MAX_DOWNLOAD, self.name)
             progress = tqdm(desc=self.name, total=total, initial=have, unit="B", unit_scale=True, mininterval=1)
             with open(self.part, "ab" if have else "wb") as out, progress:
                 for chunk in answer.raw.stream(CHUNK, decode_content=False):
                     out.write(chunk)
+                    _within(out.tell(), MAX_DOWNLOAD, self.name)
                     progress.update(len(chunk))
         size = self.part.stat().st_size
         if total is not None and size < total:

@@ -16,15 +16,15 @@ from atsdp_utils import audit, config, paths
 from atsdp_utils.scorecard import MISSING, OURS, VERDICTS, Missing, Outputs, scorecard
 
 TWIN_WORDS = ("recovered", "unclear", "silent", "false alarm", MISSING)
-ANSWERS = ("yes", "no", "open", MISSING)
+ANSWERS = ("yes", "no", "open", "mixed", MISSING)
 REFERENCE = paths.ROOT / "figures" / "embedded-quick"
 README = paths.ROOT / "README.md"
 BEGIN, END = "<!-- results: python -m atsdp_utils.findings readme -->", "<!-- end of results -->"
 Value = tuple[float, float, float]  # mean, low, high
 
 
-def _score(out: Outputs, dataset: str, protocol: str) -> Value:
-    r = out.one("table3", dataset=dataset, model=OURS, setting="", protocol=protocol, metric="auc")
+def _score(out: Outputs, dataset: str, protocol: str, model: str = OURS) -> Value:
+    r = out.one("table3", dataset=dataset, model=model, setting="", protocol=protocol, metric="auc")
     return r["mean"], r.ci_low, r.ci_high
 
 
@@ -84,21 +84,16 @@ def _progress(out: Outputs) -> Value:
     return r.rho, r.ci_low, r.ci_high
 
 
-def _gap(out: Outputs, dataset: str, first: str, second: str) -> Value:
-    """Difference of mean AUC over seeds between two settings of notebook 04, with a normal interval over seeds."""
-    a, b = (out.one("transfer", dataset=dataset, setting=s) for s in (first, second))
-    error = np.sqrt(sum(np.nan_to_num(r.auc_std) ** 2 / r.auc_count for r in (a, b)))
-    gap = a.auc_mean - b.auc_mean
-    return gap, gap - 1.96 * error, gap + 1.96 * error
-
-
 def _tested(out: Outputs, name: str, sign: int, **where) -> Value:
     r = out.one(name, **where)
     return sign * r.difference, *sorted((sign * r.ci_low, sign * r.ci_high))
 
 
 def real_findings(out: Outputs) -> pd.DataFrame:
-    """Questions that the embedded real cells can answer, one row a question and set; yes or no where 0 is outside."""
+    """Questions that the embedded real cells can answer, one row a question and set; yes or no where 0 is outside.
+
+    Two sets that are one axis under two names are two rows with one `unit`; :func:`by_unit` counts them once.
+    """
     rows = []
     for spec in config.REAL:
         d = spec.name
@@ -106,14 +101,14 @@ def real_findings(out: Outputs) -> pd.DataFrame:
         questions = (
             ("Does transfer without labels beat a coin toss?", "U", "AUC - 0.5", "nb-05",
              lambda d=d: np.subtract(_score(out, d, "U"), 0.5)),
-            ("Does transfer improve on the bulk model?", "U", "difference of AUC", "nb-04",
-             lambda d=d: _gap(out, d, "after transfer", "before transfer")),
-            ("Does the MMD term help?", "U", "difference of AUC", "nb-04",
-             lambda d=d: _gap(out, d, "after transfer", "after transfer, no MMD")),
-            ("Is transfer better than logistic regression on bulk?", "U", "difference of AUC", "nb-04",
-             lambda d=d: _gap(out, d, "after transfer", "logistic regression")),
-            ("Is the shared gene space better than separate ones?", "U", "difference of AUC", "nb-04",
-             lambda d=d: _gap(out, d, "after transfer", "after transfer, separate genes")),
+            *((question, "U", "difference of AUC", "nb-04",
+               lambda d=d, s=setting: _tested(out, "transfer_changes", -1, dataset=d, setting=s))
+              for question, setting in (
+                  ("Does transfer improve on the bulk model?", "before transfer"),
+                  ("Does the MMD term help?", "after transfer, no MMD"),
+                  ("Is transfer better than logistic regression on bulk?", "logistic regression"),
+                  ("Is transfer better than PC1 with the sign of a bulk model?", "PC1, bulk sign"),
+                  ("Is a start from the bulk encoder better than a separate one?", "after transfer, separate start"))),
             ("Is the network better than PCA + SVM?", "S", "difference of AUC", "nb-07",
              lambda d=d: _tested(out, "baselines_against_atsdp", -1, dataset=d, model="PCA+SVM", protocol="S")),
             ("Does attention help?", "S", "difference of AUC", "nb-06",
@@ -122,9 +117,15 @@ def real_findings(out: Outputs) -> pd.DataFrame:
         for question, protocol, quantity, page, read in questions:
             (mean, low, high), answer = _attempt(read)
             answer = answer or ("yes" if low > 0 else "no" if high < 0 else "open")
-            rows.append((question, d, "real", protocol, quantity, mean, low, high, answer, page))
-    columns = ["question", "dataset", "tier", "protocol", "quantity", "mean", "ci_low", "ci_high", "answer", "page"]
-    return pd.DataFrame(rows, columns=columns).sort_values("question", kind="stable", ignore_index=True)
+            rows.append((question, d, spec.label, spec.unit, "real", protocol, quantity, mean, low, high, answer, page))
+    names = "question dataset label unit tier protocol quantity mean ci_low ci_high answer page".split()
+    return pd.DataFrame(rows, columns=names).sort_values("question", kind="stable", ignore_index=True)
+
+
+def by_unit(real: pd.DataFrame) -> pd.DataFrame:
+    """One answer a question and unit: that of all its names, or ``mixed`` where they differ."""
+    answers = real.groupby(["question", "label", "unit"], sort=False)["answer"].unique()
+    return answers.map(lambda found: found[0] if len(found) == 1 else "mixed").reset_index()
 
 
 # --- how much a reading of the ledger matters -------------------------------------------------------------------------
@@ -140,8 +141,8 @@ def _ledger_rows(
     def auc(table, d, protocol="S", **where):
         return out.one(table, dataset=d, metric="auc", protocol=protocol, **where)["mean"]
 
-    def after(d, setting):
-        return out.one("transfer", dataset=d, setting=setting).auc_mean
+    def after(d, setting):  # both over the seeds that they share
+        return tuple(out.one("transfer_changes", dataset=d, setting=setting)[["reference_mean", "mean"]])
 
     for d in sets:
         yield (
@@ -173,16 +174,21 @@ def _ledger_rows(
     yield 9, "shift of P by batch mates", "A375-PLX4720", "tokens", "batch as sequence", lambda: tuple(
         out.one("attention_readings", reading=r).moved_by_mates for r in ("tokens", "batch"))  # fmt: skip
     for d in sets:
-        yield 13, "AUC", d, "MMD²", "no MMD", lambda d=d: tuple(
-            after(d, s) for s in ("after transfer", "after transfer, no MMD"))  # fmt: skip
+        yield 13, "AUC", d, "MMD²", "no MMD", lambda d=d: after(d, "after transfer, no MMD")
+    for spec in config.REAL:
+        yield 14, "AUC", spec.name, "regulariser", "regulariser without gradient", lambda d=spec.name: _paired(
+            out.one("plus_ablation", dataset=d, setting="no cluster regulariser"))  # fmt: skip
     yield 19, "cells", "DATA4", "with a label", "all wells", lambda: tuple(
         sum(audit.CLASS_SIZES["DATA4", k]) for k in ("labelled cells", "all 1,419 wells"))  # fmt: skip
+    for protocol in "SU":
+        yield 19, f"AUC under {protocol}", stand_in["DATA4"], "labelled cells", "all wells", lambda q=protocol: tuple(
+            auc("all_wells", stand_in["DATA4"], q, setting=s) for s in ("labelled cells", "all wells"))  # fmt: skip
     for p in ("DATA1", "DATA2"):
         yield 20, "AUC", stand_in[p], "holiday cells sensitive", "left out", lambda d=stand_in[p]: tuple(
             auc("holiday_cells", d, setting=s) for s in ("counted as sensitive", "left out"))  # fmt: skip
     for d in sets:
-        yield 21, "AUC", d, "shared genes", "separate genes", lambda d=d: tuple(
-            after(d, s) for s in ("after transfer", "after transfer, separate genes"))  # fmt: skip
+        yield 21, "AUC", d, "shared genes", "own genes, separate start", lambda d=d: after(
+            d, "after transfer, separate start")  # fmt: skip
     confounded = "AUC of the database alone"
     for drug in ("DOCETAXEL", "CISPLATIN", "I.BET.762"):
         yield 23, confounded, drug, "GDSC only", "GDSC and CCLE", lambda drug=drug: (
@@ -190,6 +196,11 @@ def _ledger_rows(
     yield 30, "Spearman ρ with P(resistant)", stand_in["DATA1"], "label-free root", "root from labels", lambda: tuple(
         out.one("pseudotime_correlations", root=r, **{"with": "P(resistant)"}).rho
         for r in ("without labels", "from labels"))  # fmt: skip
+
+
+def _paired(row: pd.Series) -> tuple[float, float]:
+    """Mean of the method as it is, over the seeds that it shares with a changed one, and mean of the changed one."""
+    return row["mean"] - row.difference, row["mean"]
 
 
 def ledger_numbers(out: Outputs, data: str) -> pd.DataFrame:
@@ -201,7 +212,8 @@ def ledger_numbers(out: Outputs, data: str) -> pd.DataFrame:
         except Missing:
             a = b = np.nan
         known = config.DATASETS.get(dataset)
-        tier = known.tier if known and number not in (3, 6, 19) else "real" if number == 23 else "reported"
+        printed = number in (3, 6) or measure == "cells"
+        tier = known.tier if known and not printed else "real" if number == 23 else "reported"
         note = "" if np.isfinite(a) else MISSING
         rows.append((number, measure, dataset, tier, taken, a, alternative, b, b - a, note))
     columns = ["ambiguity", "measure", "dataset", "tier", "reading_taken", "mean", "alternative", "alternative_mean"]
@@ -224,15 +236,18 @@ def readme_block(out: Outputs) -> str:
     overview, _ = audit.run()
     picture = "figures/embedded-quick/transfer_real.png"
     lines = [
-        f"![AUC of every seed on three real single-cell tasks, before and after transfer, beside two simple models; no "
-        f"label of a cell was used.]({picture})",
+        "![Three panels with the AUC of every seed on real cells, before and after transfer and of three simple "
+        f"models, without a label of any cell.]({picture})",
         "",
-        "AUC of every seed on real cells, predicted without a label of any cell. Real and simulated cells, in numbers:",
+        f"AUC of every seed on real cells, predicted without a label of any cell: {config.units(config.REAL)}. Below, "
+        "real and simulated cells in numbers, with an interval over seeds (U) or folds (S). PC1 is the first principal "
+        "component of the cells, with the sign that a logistic regression on bulk lines gives it.",
         "",
     ]
-    lines += ["| cells | tier | AUC without labels (U) | AUC with labels (S) |", "|---|---|---|---|"]
+    lines += ["| cells | tier | AUC without labels (U) | PC1, bulk sign (U) | AUC with labels (S) |", "|---" * 5 + "|"]
     for spec in config.datasets("embedded", nulls=False):
-        found = [_attempt(lambda p=p, d=spec.name: _score(out, d, p)) for p in "US"]
+        asked = (("U", OURS), ("U", "PC1, bulk sign"), ("S", OURS))
+        found = [_attempt(lambda d=spec.name, how=how: _score(out, d, *how)) for how in asked]
         text = [note or f"{m:.2f} ({low:.2f}–{high:.2f})" for (m, low, high), note in found]
         lines.append(f"| `{spec.name}` | {'**simulated**' if spec.simulated else spec.tier} | {' | '.join(text)} |")
     f1 = overview.set_index("check").loc["f1_bound"]
@@ -243,11 +258,19 @@ def readme_block(out: Outputs) -> str:
         "cells need them (`DATA=geo`).",
         f"- **Its printed numbers**: {f1.flagged} of {f1.examined} printed rows have an F1 that cannot be; "
         f"{len(overview)} checks in all.",
-        f"- **Real cells**, {real['question'].nunique()} questions on each of {real['dataset'].nunique()} tasks: "
-        f"{counted(real['answer'], ANSWERS)}.",
+        *(
+            f"- **Real cells, {what}**, {len(part)} questions: {counted(part['answer'], ANSWERS)}."
+            for what, part in _answers(real)
+        ),
         f"- **Simulated twins**, about this pipeline and not about the paper: {counted(twins['outcome'], TWIN_WORDS)}.",
     ]
     return "\n".join(lines)
+
+
+def _answers(real: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """What each unit is, in words, and its answers."""
+    for unit, part in by_unit(real).groupby("unit", sort=False):
+        yield config.units([spec for spec in config.REAL if spec.unit == unit]), part
 
 
 def with_block(text: str, block: str) -> str:

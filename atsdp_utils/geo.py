@@ -2,26 +2,23 @@
 
 DATA1 and DATA2 are patients HN120 and HN137 of GSE117872, DATA3 is GSE140440, DATA4 is GSE110894. File names, layouts
 and counts were taken from public descriptions before any file could be opened, so every loader checks what it reads
-and says precisely what differs. ``obs`` carries ``culture``, ``sensitive`` (missing for drug-holiday cells, controls
-and empty wells), ``sensitive_paper`` (the paper's counting: holiday cells are sensitive; ambiguities 19 and 20) and
-the columns of the source; ``var`` is indexed by symbol, with ``id`` and the human ``ortholog`` ('' if none).
+and says precisely what differs: what would change a cell or a label is an error, the rest is in ``uns['reported']``.
+``obs`` carries ``culture``, ``condition``, ``sensitive`` (missing for drug-holiday cells, controls and empty wells),
+``sensitive_paper`` (the literal counting, in which all of these are sensitive; ambiguities 19 and 20) and the columns
+of the source; ``var`` is indexed by symbol, with ``id`` and the human ``ortholog`` ('' if none).
 
 Command line: ``python -m atsdp_utils.geo download|check [DATA1 ...]``.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import os
 import re
 import sys
-import tarfile
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +28,8 @@ import pandas as pd
 from . import orthologs, paths
 from .checksums import verify
 from .fetch import GeoError, Remote, fetch
+from .geo_files import check_linear, check_whole, no_repeats, read_count_files, read_matrix, read_series_matrix, some
+from .preprocess import MIN_GENES
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -42,6 +41,7 @@ MANGLED_VARIABLE = "ATSDP_GEO_MANGLED"
 _MONTH = "(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"
 MANGLED = re.compile(rf"\d{{1,2}}-{_MONTH}|{_MONTH}-\d{{1,2}}|\d{{4}}-\d\d-\d\d.*|\d(?:\.\d+)?e\+\d+", re.IGNORECASE)
 
+WAY_OUT = "Delete the file and run again; if GEO holds the same one, what atsdp_utils/geo.py expects is wrong"
 SENSITIVE, RESISTANT, UNLABELLED = True, False, None
 #: Condition of a cell to its strict label and the paper's label.
 LABELS: dict[str, tuple[bool | None, bool | None]] = {
@@ -52,8 +52,8 @@ LABELS: dict[str, tuple[bool | None, bool | None]] = {
     "I-BET 400 nM": (SENSITIVE, SENSITIVE),
     "I-BET resistant": (RESISTANT, RESISTANT),
     "I-BET withdrawal": (RESISTANT, RESISTANT),
-    "101 CELL CONTROL": (UNLABELLED, UNLABELLED),
-    "EMPTY": (UNLABELLED, UNLABELLED),
+    "101 CELL CONTROL": (UNLABELLED, SENSITIVE),
+    "EMPTY": (UNLABELLED, SENSITIVE),
 }
 #: Sample names of GSE110894 to conditions; the first pattern that is found counts.
 WELLS = {
@@ -70,7 +70,6 @@ RESPONSES = {
     r"parent|sensitiv|na[iï]ve|wild.?type|untreated|(?<![a-z])(?:par|sens?|wt)(?![a-z])": "Sensitive",
 }
 PROSTATE_LINES = {r"DU[- ]?145": "DU-145", r"PC[- ]?3(?!\d)": "PC-3"}
-COUNT_FILE = re.compile(r"(GSM\d+)[^/\\]*\.counts(?:\.txt)?\.gz", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -80,23 +79,33 @@ class Expected:
     Attributes
     ----------
     cells
-        Number of cells.
+        Number of cells, before any filter.
     groups
         Column of ``obs`` to value to number of cells.
-    paper
-        Cells that the paper counts as sensitive, as resistant, and neither.
+    strict, paper
+        Sensitive and resistant cells without and with those that only the paper's counting labels.
+    filtered
+        Cells with at least `preprocess.MIN_GENES` genes, to which all other counts refer; None: they refer to all.
+    blocks
+        Lengths of the runs of one culture in the order of accession numbers; empty: not checked.
+    genes
+        Rows of the matrix; 0: not known. Another number is reported, because no label depends on it.
     labels
         Embedded table (cell, sensitive) to compare with ``sensitive_paper`` cell by cell.
     listed
-        Embedded table (Cell id) that must hold exactly the cells that are not in the group `listed_without`.
+        Embedded table (Cell id) that must hold exactly the cells whose condition is not `unlisted`.
     """
 
     cells: int
     groups: Mapping[str, Mapping[str, int]]
-    paper: tuple[int, int, int]
+    strict: tuple[int, int]
+    paper: tuple[int, int]
+    filtered: int | None = None
+    blocks: tuple[int, ...] = ()
+    genes: int = 0
     labels: Path | None = None
     listed: Path | None = None
-    listed_without: str = ""
+    unlisted: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,46 +124,11 @@ class Series:
         return [Remote(f, f"{root}/{'matrix' if 'series_matrix' in f else 'suppl'}/{f}") for f in self.files]
 
 
-def read_matrix(path: Path, sep: str) -> tuple[csr_matrix, list[str], list[str]]:
-    """Read a gzipped text table of genes x cells in blocks.
-
-    Returns
-    -------
-    X, cells, genes
-        (cells, genes) sparse float32, and the names as written (pandas would rename repeated ones).
-    """
-    from scipy import sparse
-
-    with gzip.open(path, "rt", newline="") as handle:
-        header = next(csv.reader(handle, delimiter=sep))
-    blocks, genes = [], []
-    options = {"sep": sep, "header": None, "skiprows": 1, "index_col": 0, "dtype": {0: str}, "keep_default_na": False}
-    for block in pd.read_csv(path, chunksize=2000, low_memory=False, **options):
-        try:
-            blocks.append(sparse.csr_matrix(block.to_numpy(np.float32)))
-        except ValueError as error:
-            raise GeoError(f"{path.name}: a value after gene {genes[-1:]} is no number ({error})") from None
-        genes += block.index.str.strip().tolist()
-    width = blocks[0].shape[1] if blocks else 0
-    if len(header) not in (width, width + 1):
-        raise GeoError(f"{path.name}: {len(header)} names in the first line, but {width} values in each row")
-    return sparse.vstack(blocks).T.tocsr(), [cell.strip() for cell in header[len(header) - width :]], genes
-
-
-def _no_repeats(names: list[str], file: str) -> None:
-    repeated = [f"{name} ({n} times)" for name, n in Counter(names).items() if n > 1]
-    if repeated:
-        raise GeoError(f"{file}: cell ids must be unique, but {_some(repeated)}")
-
-
-def _some(items: list, shown: int = 5) -> str:
-    return ", ".join(map(str, items[:shown])) + (f" and {len(items) - shown} more" if len(items) > shown else "")
-
-
 def _columns(table: pd.DataFrame, wanted: tuple[str, ...], file: str) -> None:
     missing = [c for c in wanted if c not in table]
     if missing:
-        raise GeoError(f"{file}: column {', '.join(missing)} is missing; found {', '.join(map(str, table.columns))}")
+        found = ", ".join(map(str, table.columns))
+        raise GeoError(f"{file}: column {', '.join(missing)} is missing; found {found}, expected {', '.join(wanted)}")
 
 
 def _first_match(text: str, patterns: Mapping[str, str]) -> str | None:
@@ -166,7 +140,8 @@ def _conditions(texts: pd.Series, patterns: Mapping[str, str], file: str) -> pd.
     found = texts.map(lambda text: _first_match(text, patterns))
     if found.isna().any():
         unknown = [f"{text!r} ({n} cells)" for text, n in texts[found.isna()].value_counts().items()]
-        raise GeoError(f"{file}: unknown condition {_some(unknown)}; known are {', '.join(patterns.values())}")
+        known = ", ".join(dict.fromkeys(patterns.values()))
+        raise GeoError(f"{file}: found unknown {some(unknown)}, expected one of {known}")
     return found
 
 
@@ -197,17 +172,21 @@ def _assemble(
     import anndata
     from scipy import sparse
 
-    _no_repeats(cells, file)
+    no_repeats(cells, file)
     position = {cell: i for i, cell in enumerate(cells)}
     missing = [cell for cell in obs.index if cell not in position]
     if missing:
-        raise GeoError(f"{file}: {len(missing)} of {len(obs)} annotated cells are not in the matrix: {_some(missing)}")
+        turned = " Cells stand in its rows: it is transposed." * bool(set(missing) & set(genes))
+        raise GeoError(
+            f"{file}: {len(missing)} of {len(obs)} annotated cells are not in the matrix: {some(missing)}; found "
+            f"columns {some(cells)}, expected one column a cell.{turned}"
+        )
     X = X[[position[cell] for cell in obs.index]]
 
     mangled = [gene for gene in genes if MANGLED.fullmatch(gene)]
     if mangled and os.environ.get(MANGLED_VARIABLE) != "drop":
         raise GeoError(
-            f"{file}: {len(mangled)} gene names were changed by a spreadsheet: {_some(mangled)}. Names such as 1-Mar "
+            f"{file}: {len(mangled)} gene names were changed by a spreadsheet: {some(mangled)}. Names such as 1-Mar "
             f"cannot be told apart any more; set {MANGLED_VARIABLE}=drop to go on without these genes."
         )
     kept = np.array([not MANGLED.fullmatch(gene) for gene in genes])
@@ -215,145 +194,120 @@ def _assemble(
     ones = np.ones(len(codes), np.float32)
     sums = sparse.csr_matrix((ones, (np.flatnonzero(kept), codes)), shape=(len(genes), len(names)))
     adata = anndata.AnnData((X @ sums).tocsr(), obs=obs.copy(), var=_variables(list(names), species))
-    adata.uns["repeated_gene_rows"], adata.uns["mangled_genes"] = int(kept.sum()) - len(names), mangled
+    adata.uns.update(matrix_rows=len(genes), repeated_gene_rows=int(kept.sum()) - len(names), mangled_genes=mangled)
+    adata.uns["reported"] = _left(f"columns of {file} without annotation", set(cells) - set(obs.index))
     return adata
 
 
-def _label(obs: pd.DataFrame, condition: pd.Series) -> None:
-    """Write both label columns from the condition of each cell."""
-    for column, which in (("sensitive", 0), ("sensitive_paper", 1)):
-        obs[column] = pd.array([LABELS[c][which] for c in condition], dtype="boolean")
+def _left(what: str, names: set[str]) -> list[str]:
+    """A line for what is left out and did not have to stop the loader; none if nothing is."""
+    return [f"{len(names)} {what}: {some(sorted(names))}"] if names else []
+
+
+def _label(obs: pd.DataFrame, culture: pd.Series, condition: pd.Series) -> None:
+    """Put culture, condition and both label columns in front of the columns of the source."""
+    obs.insert(0, "culture", pd.Categorical(culture))
+    obs.insert(1, "condition", pd.Categorical(condition))
+    for i, column in enumerate(("sensitive", "sensitive_paper")):
+        obs.insert(2 + i, column, pd.array([LABELS[c][i] for c in condition], dtype="boolean"))
 
 
 def read_head_and_neck(folder: Path, origin: str) -> AnnData:
-    """GSE117872: TPM of one patient (``HN120`` or ``HN137``)."""
+    """GSE117872: linear TPM of one patient (``HN120`` or ``HN137``)."""
     file = "GSE117872_good_Data_cellinfo.txt.gz"
     info = pd.read_csv(folder / file, sep="\t", dtype=str)
-    _columns(info, ("groups", "cell_color", "origin", "cluster"), file)
-    info = info.apply(lambda column: column.str.strip())
+    _columns(info, ("groups", "cell_color", "origin", "cluster"), f"{file} (tab-separated)")
+    info = info.loc[:, ~info.columns.str.startswith("Unnamed")].apply(lambda column: column.str.strip())
     selected = info[info["origin"] == origin].reset_index(drop=True)
     if selected.empty:
-        raise GeoError(
-            f"{file}: no cell has origin {origin}; found {', '.join(sorted(info['origin'].dropna().unique()))}"
-        )
-    _no_repeats(selected["groups"].tolist(), file)
+        found = ", ".join(sorted(info["origin"].dropna().unique()))
+        raise GeoError(f"{file}: no cell has origin {origin}; found {found}, expected HN120, HN137 and HN148")
+    no_repeats(selected["groups"].tolist(), file)
     known = {f"^{c}$": c for c in ("Sensitive", "Resistant", "Holiday")}
     condition = _conditions(selected["cluster"].fillna(""), known, file)
+    cultures = {f"^{origin}{c}$": origin + c for c in ("P", "M", "PCR", "MCR")}
+    _conditions(selected["cell_color"].fillna("")[condition != "Holiday"], cultures, file)
     obs = selected.set_index("groups").rename_axis("cell").fillna("")
-    obs.insert(0, "culture", pd.Categorical(obs["cell_color"]))
-    _label(obs, condition)
+    _label(obs, obs["cell_color"], condition)
     file = "GSE117872_good_Data_TPM.txt.gz"
-    return _assemble(*read_matrix(folder / file, "\t"), obs, file)
-
-
-def read_series_matrix(path: Path) -> pd.DataFrame:
-    """Sample table of a GEO series matrix: index accession, column ``text`` = title, source and characteristics.
-
-    The names of characteristics ("treatment: ...") are left out of the text: only values describe a sample.
-    """
-    rows: dict[str, list[list[str]]] = {}
-    with gzip.open(path, "rt", encoding="utf-8", errors="replace", newline="") as handle:
-        for line in csv.reader(handle, delimiter="\t"):
-            if line and line[0].startswith("!Sample_"):
-                rows.setdefault(line[0].removeprefix("!Sample_"), []).append([value.strip() for value in line[1:]])
-    if not rows.get("geo_accession"):
-        raise GeoError(f"{path.name}: no line !Sample_geo_accession; found {_some(list(rows)) or 'no !Sample_ lines'}")
-    accession = rows["geo_accession"][0]
-    described = [line for key in ("title", "source_name_ch1", "characteristics_ch1") for line in rows.get(key, [])]
-    if not described or any(len(line) != len(accession) for line in described):
-        raise GeoError(
-            f"{path.name}: the lines that describe the {len(accession)} samples are missing or of other length"
-        )
-    values = [[re.sub(r"^[^:]{1,40}:\s*", "", value) for value in sample] for sample in zip(*described, strict=True)]
-    return pd.DataFrame({"text": [" | ".join(v) for v in values]}, index=pd.Index(accession, name="cell"))
-
-
-def read_count_files(path: Path) -> tuple[np.ndarray, list[str], list[str], list[str]]:
-    """HTSeq counts of every cell in a tar, read in memory: nothing is extracted, so no path in it matters.
-
-    Returns
-    -------
-    X, cells, genes, ignored
-        (cells, genes) float32 without the ``__`` summary rows, accessions, gene names, members that are no counts.
-
-    Raises
-    ------
-    GeoError
-        If a member lies outside the archive's own folder or is a link, a file is damaged, or the genes of two differ.
-    """
-    rows, cells, ignored, genes = [], [], [], None
-    with tarfile.open(path, "r:") as archive:
-        for member in archive:
-            parts = Path(member.name).parts
-            if member.name.startswith(("/", "\\")) or ".." in parts or not (member.isfile() or member.isdir()):
-                raise GeoError(f"{path.name}: unsafe member {member.name!r}; expected plain files GSM….counts.txt.gz")
-            match = COUNT_FILE.fullmatch(parts[-1]) if member.isfile() else None
-            if match is None:
-                ignored.append(member.name)
-                continue
-            try:
-                text = gzip.decompress(archive.extractfile(member).read()).decode()
-                table = pd.read_csv(
-                    io.StringIO(text), sep="\t", header=None, index_col=0, dtype={0: str}, na_filter=False
-                )
-                counts = table[~table.index.str.startswith("__")].iloc[:, 0].astype(np.float32)
-            except (EOFError, OSError, ValueError, IndexError) as error:
-                raise GeoError(
-                    f"{path.name}: {member.name} is cut short or no table gene, tab, count ({error})"
-                ) from None
-            genes = counts.index if genes is None else genes
-            if not counts.index.equals(genes):
-                if len(counts) != len(genes) or set(counts.index) != set(genes) or counts.index.has_duplicates:
-                    raise GeoError(
-                        f"{path.name}: {member.name} lists other genes ({len(counts)}) than {cells[0]} ({len(genes)})"
-                    )
-                counts = counts.reindex(genes)
-            rows.append(counts.to_numpy())
-            cells.append(match[1].upper())
-    if not rows:
-        raise GeoError(f"{path.name}: holds no GSM….counts.txt.gz; found {_some(ignored) or 'nothing'}")
-    return np.stack(rows), cells, list(genes), ignored
+    X, cells, genes = read_matrix(folder / file, "\t")
+    check_linear(X, file)
+    adata = _assemble(X, cells, genes, obs, file)
+    adata.uns["reported"] = _left(f"columns of {file} without annotation", set(cells) - set(info["groups"]))
+    return adata
 
 
 def read_prostate(folder: Path) -> AnnData:
     """GSE140440: read counts of DU-145 and PC-3 cells, parental and docetaxel-resistant."""
     from scipy import sparse
 
-    X, cells, genes, ignored = read_count_files(folder / "GSE140440_RAW.tar")
-    _no_repeats(cells, "GSE140440_RAW.tar")
-    file = "GSE140440_series_matrix.txt.gz"
+    tar, file = "GSE140440_RAW.tar", "GSE140440_series_matrix.txt.gz"
+    counts, cells, genes, ignored = read_count_files(folder / tar)
+    X = sparse.csr_matrix(counts)
+    no_repeats(cells, tar)
+    check_whole(X, tar)
     samples = read_series_matrix(folder / file)
-    _no_repeats(samples.index.tolist(), file)
+    no_repeats(samples.index.tolist(), file)
     missing = [cell for cell in cells if cell not in samples.index]
     if missing:
-        raise GeoError(f"{file}: {len(missing)} of {len(cells)} cells are not described: {_some(missing)}")
+        raise GeoError(
+            f"{file}: {len(missing)} of {len(cells)} cells are not described: {some(missing)}; found samples "
+            f"{some(list(samples.index))}, expected one for each count file"
+        )
     obs = samples.loc[cells]
     condition, line = _conditions(obs["text"], RESPONSES, file), _conditions(obs["text"], PROSTATE_LINES, file)
-    obs.insert(0, "culture", pd.Categorical(line.where(condition == "Sensitive", line + " docetaxel-resistant")))
-    obs.insert(1, "line", pd.Categorical(line))
-    _label(obs, condition)
-    adata = _assemble(sparse.csr_matrix(X), cells, genes, obs, "GSE140440_RAW.tar")
-    adata.uns["ignored_members"] = ignored
+    _label(obs, line.where(condition == "Sensitive", line + " docetaxel-resistant"), condition)
+    adata = _assemble(X, cells, genes, obs, tar)
+    adata.uns["reported"] = [
+        *_left(f"members of {tar} that are no counts", set(ignored)),
+        *_left(f"samples of {file} without a count file", set(samples.index) - set(cells)),
+        *_version_reported(genes, tar, versioned=True),
+    ]
     return adata
 
 
+def _version_reported(genes: list[str], file: str, *, versioned: bool) -> list[str]:
+    """A line if Ensembl ids come with a version where none was expected, or without; both are read."""
+    other = [g for g in genes if re.fullmatch(r"ENS(MUS)?G\d+" + r"\.\d+" * (not versioned), g)]
+    form = "with" if versioned else "without"
+    return [f"{len(other)} ids of {file} such as {other[0]}, expected {form} version"] if other else []
+
+
 def read_leukaemia(folder: Path) -> AnnData:
-    """GSE110894: UMI counts of mouse MLL-AF9 leukaemia; conditions from the spreadsheet (header on its fourth row)."""
-    file = "GSE110894_SingleCellInfo.xlsx"
-    info = pd.read_excel(folder / file, header=3, dtype=str, engine="openpyxl")
+    """GSE110894: UMI counts of mouse MLL-AF9 leukaemia; conditions from the spreadsheet (header on its fourth row).
+
+    Rows of the sheet without a well index (the corner wells of each plate) are left out.
+    """
+    sheet, file = "GSE110894_SingleCellInfo.xlsx", "GSE110894_gene_count.csv.gz"
+    info = pd.read_excel(folder / sheet, header=3, dtype=str, engine="openpyxl")
     info.columns = info.columns.astype(str).str.strip()
-    _columns(info, ("Plate#", "Well position", "Sample name"), f"{file} (names are expected on the fourth row)")
-    info[["Plate#", "Sample name"]] = info[["Plate#", "Sample name"]].ffill()  # merged cells hold one value, at the top
+    merged = ["Plate#", "Sample name"]  # such cells hold one value, at the top
+    where = f"{sheet} (names are expected on the fourth row)"
+    _columns(info, (*merged, "Well position", "Well index"), where)
+    info[merged] = info[merged].ffill()
     info = info.dropna(subset=["Well position"]).reset_index(drop=True)
+    for column in merged:
+        if n := int(info[column].isna().sum()):
+            raise GeoError(
+                f"{sheet}: {column} is empty in the first {n} rows, expected its value at the top of each block"
+            )
     well = info["Well position"].str.split("=").str[0].str.strip()
     info.insert(0, "cell", info["Plate#"].str.strip() + "_" + well)
-    _no_repeats(info["cell"].tolist(), file)
-    condition = _conditions(info["Sample name"].str.split().str.join(" ").str.upper(), WELLS, file)
-    obs = info.set_index("cell").loc[:, lambda t: ~t.columns.str.startswith("Unnamed")].fillna("")
-    obs.insert(0, "culture", pd.Categorical(condition))
-    _label(obs, condition)
-    file = "GSE110894_gene_count.csv.gz"
-    return _assemble(*read_matrix(folder / file, ","), obs, file, species="mouse")
+    no_repeats(info["cell"].tolist(), sheet)
+    without = info["Well index"].isna()
+    obs = info[~without].set_index("cell").loc[:, lambda t: ~t.columns.str.startswith("Unnamed")].fillna("")
+    condition = _conditions(obs["Sample name"].str.split().str.join(" ").str.upper(), WELLS, sheet)
+    _label(obs, condition, condition)
+    X, cells, genes = read_matrix(folder / file, ",")
+    check_whole(X, file)
+    here = obs.index.isin(cells)
+    adata = _assemble(X, cells, genes, obs[here] if here.any() else obs, file, species="mouse")
+    adata.uns["reported"] += [
+        *_left(f"rows of {sheet} without well index", set(info["cell"][without])),
+        *_left(f"wells of {sheet} that {file} lacks", set(obs.index[~here])),
+        *_version_reported(genes, file, versioned=False),
+    ]
+    return adata
 
 
 def differences(adata: AnnData, expected: Expected) -> list[str]:
@@ -365,40 +319,47 @@ def differences(adata: AnnData, expected: Expected) -> list[str]:
             found.append(f"{what}: found {is_}, expected {should}")
 
     compare("cells", adata.n_obs, expected.cells)
+    if expected.filtered is not None:
+        obs = obs[np.asarray((adata.X > 0).sum(1)).ravel() >= MIN_GENES]
+        compare(f"cells with at least {MIN_GENES} genes", len(obs), expected.filtered)
     for column, groups in expected.groups.items():
         counts = obs[column].astype(str).value_counts().to_dict()
         for value, n in groups.items():
             compare(f"cells with {column} {value!r}", counts.get(value, 0), n)
-    label = obs["sensitive_paper"]
-    names = ("sensitive", "resistant", "without label")
-    for name, n, should in zip(names, (label.sum(), (~label).sum(), label.isna().sum()), expected.paper, strict=True):
-        compare(f"cells {name} (the paper's counting)", int(n), should)
+    for counting, column in (("strict", "sensitive"), ("paper", "sensitive_paper")):
+        numbers = int(obs[column].sum()), int((~obs[column]).sum())
+        compare(f"sensitive and resistant cells, {counting} counting", numbers, getattr(expected, counting))
+    if expected.blocks:
+        runs = tuple(len(list(run)) for _, run in groupby(obs["culture"].sort_index()))
+        compare("blocks of one culture in order of accession", runs, expected.blocks)
     if expected.labels is not None:
+        label = obs["sensitive_paper"]
         table = pd.read_csv(expected.labels).set_index("cell")["sensitive"].astype("boolean")
-        found += _unlike("label table", set(obs.index[label.notna()]), set(table.index), expected.labels)
-        both = table.index.intersection(obs.index[label.notna()])
+        found += _unlike("label table", set(obs.index), set(table.index), expected.labels)
+        both = table.index.intersection(obs.index)
         other = both[(table[both] != label[both]).to_numpy(bool)].tolist()
         if other:
-            found.append(f"labels: {len(other)} cells differ from {expected.labels.name}: {_some(other)}")
+            found.append(f"labels: {len(other)} cells differ from {expected.labels.name}: {some(other)}")
     if expected.listed is not None:
         table = pd.read_csv(expected.listed)["Cell id"]
-        column, _, value = expected.listed_without.partition("=")
-        found += _unlike("cell list", set(obs.index[obs[column].astype(str) != value]), set(table), expected.listed)
+        found += _unlike(
+            "cell list", set(obs.index[obs["condition"] != expected.unlisted]), set(table), expected.listed
+        )
     return found
 
 
 def _unlike(what: str, here: set[str], there: set[str], file: Path) -> list[str]:
     more, less = sorted(here - there), sorted(there - here)
-    return [f"{what}: {_some(more)} not in {file.name}"] * bool(more) + [
-        f"{what}: {_some(less)} only in {file.name}"
+    return [f"{what}: {some(more)} not in {file.name}"] * bool(more) + [
+        f"{what}: {some(less)} only in {file.name}"
     ] * bool(less)
 
 
 def _patient(patient: str, cultures: dict[str, int], holiday: int, **tables: object) -> Expected:
-    sensitive = cultures["P"] + cultures["M"] + holiday
-    resistant = cultures["PCR"] + cultures["MCR"]
-    groups = {"culture": {patient + k: n for k, n in cultures.items()}, "cluster": {"Holiday": holiday}}
-    return Expected(sensitive + resistant, groups, (sensitive, resistant, 0), **tables)
+    sensitive, resistant = cultures["P"] + cultures["M"], cultures["PCR"] + cultures["MCR"]
+    groups = {"culture": {patient + k: n for k, n in cultures.items()}, "condition": {"Holiday": holiday}}
+    counts = (sensitive, resistant), (sensitive + holiday, resistant)
+    return Expected(sensitive + resistant + holiday, groups, *counts, genes=22_744, **tables)
 
 
 _HEAD_AND_NECK = ("GSE117872_good_Data_TPM.txt.gz", "GSE117872_good_Data_cellinfo.txt.gz")
@@ -408,7 +369,7 @@ SERIES: dict[str, Series] = {
         partial(read_head_and_neck, origin="HN120"),
         _patient("HN120", {"P": 90, "M": 91, "PCR": 95, "MCR": 92}, 180,
                  labels=paths.DATA / "labels_GSE117872_HN120.csv",
-                 listed=paths.DATA / "scdeal_scores_GSE117872_HN120.csv.gz", listed_without="cluster=Holiday"),
+                 listed=paths.DATA / "scdeal_scores_GSE117872_HN120.csv.gz", unlisted="Holiday"),
     ),
     "DATA2": Series(
         "GSE117872", "GSE117872, patient HN137 (oral squamous-cell carcinoma, cisplatin)", _HEAD_AND_NECK,
@@ -419,14 +380,15 @@ SERIES: dict[str, Series] = {
     "DATA3": Series(
         "GSE140440", "GSE140440 (DU-145 and PC-3 prostate cancer lines, docetaxel)",
         ("GSE140440_RAW.tar", "GSE140440_series_matrix.txt.gz"), read_prostate,
-        Expected(324, {}, (162, 162, 0), labels=paths.DATA / "labels_GSE140440.csv"),
+        Expected(324, {}, (162, 162), (162, 162), blocks=(72, 72, 90, 90), labels=paths.DATA / "labels_GSE140440.csv"),
     ),
     "DATA4": Series(
         "GSE110894", "GSE110894 (mouse MLL-AF9 leukaemia, I-BET)",
         ("GSE110894_gene_count.csv.gz", "GSE110894_SingleCellInfo.xlsx"), read_leukaemia,
-        Expected(1419, {"culture": {"I-BET resistant": 345, "I-BET withdrawal": 340, "DMSO": 372, "I-BET 400 nM": 343,
-                                    "101 CELL CONTROL": 4, "EMPTY": 15}}, (715, 685, 19),
-                 listed=paths.DATA / "scdeal_scores_GSE110894.csv.gz", listed_without="culture=EMPTY"),
+        Expected(1504, {"culture": {"I-BET resistant": 345, "I-BET withdrawal": 340, "DMSO": 372, "I-BET 400 nM": 343,
+                                    "101 CELL CONTROL": 4, "EMPTY": 15}}, (715, 685), (734, 685),
+                 filtered=1419, genes=25_921,
+                 listed=paths.DATA / "scdeal_scores_GSE110894.csv.gz", unlisted="EMPTY"),
     ),
 }  # fmt: skip
 
@@ -474,19 +436,23 @@ def load(name: str, folder: Path | None = None, expected: Expected | None = None
             verify(table)
     try:
         adata = series.read(folder)
-    except GeoError:
-        raise
+    except GeoError as error:
+        raise GeoError(f"{error}. {WAY_OUT}") from None
     except Exception as error:  # damage that libraries report in words of their own
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise GeoError(
             f"{name} cannot be read, is a file damaged? ({why}) Files: {', '.join(map(str, files))}. Delete the "
             "damaged one (or all) and run again."
         ) from error
+    reported = adata.uns["reported"]
+    if expected.genes and adata.uns["matrix_rows"] != expected.genes:
+        reported.append(f"{adata.uns['matrix_rows']:,} genes in {series.files[0]}, expected {expected.genes:,}")
     found = differences(adata, expected)
     if found:
+        lines = "\n  ".join([*found, *(f"left out: {line}" for line in reported)])
         raise GeoError(
-            f"{name} ({series.accession}) is not what was expected:\n  " + "\n  ".join(found) + "\nFiles: "
-            f"{', '.join(map(str, files))}. If they are complete, the description in atsdp_utils/geo.py is wrong."
+            f"{name} ({series.accession}) is not what was expected:\n  {lines}\n"
+            f"Files: {', '.join(map(str, files))}. {WAY_OUT}"
         )
     adata.uns.update(origin=f"NCBI GEO {series.origin}", tier="geo", accession=series.accession)
     return adata
@@ -506,6 +472,7 @@ def main(argv: list[str]) -> int:
             else:
                 adata = load(name)
                 print(f"[OK] {name}: {adata.n_obs:,} cells x {adata.n_vars:,} genes, as expected")
+                print("".join(f"     {name}: {line}\n" for line in adata.uns["reported"]), end="")
         except (GeoError, KeyError) as error:
             failed += 1
             print(f"[FAIL] {name}: {error}", file=sys.stderr)

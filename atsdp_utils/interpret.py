@@ -407,20 +407,67 @@ class Predicted:
         return (self.p >= 0.5).astype(int)
 
 
+def _results(name: str, profile: str, protocol: str, repeats: bool, **parallel) -> list[protocols.Result]:
+    """ATSDP-NET's results on a set as Table 3 scores them: the first repeat of S, or all; all seeds of U."""
+    data = "geo" if config.DATASETS[name].tier == "geo" else "embedded"
+    wanted = (name, protocol, protocols.ATSDP, ())
+    tasks = [t for t in tables.table3(data, profile)
+             if (t.dataset, t.protocol, t.model, t.setting) == wanted and (repeats or t.repeat == 0)]  # fmt: skip
+    return grid.run(tasks, label=f"{name} {protocol}", **parallel)
+
+
 def predictions(name: str, profile: str, *, protocol: str = "S", **parallel) -> Predicted:
     """ATSDP-NET's predictions as Table 3 scores them, from the grid's cache where they are there.
 
     Under S the first repeat of the cross-validation; under U the mean of P over all seeds of the profile.
     """
-    data = "geo" if config.DATASETS[name].tier == "geo" else "embedded"
-    wanted = (name, protocol, protocols.ATSDP, (), 0)
-    tasks = [t for t in tables.table3(data, profile)
-             if (t.dataset, t.protocol, t.model, t.setting, t.repeat) == wanted]  # fmt: skip
-    results = grid.run(tasks, label=f"{name} {protocol}", **parallel)
+    results = _results(name, profile, protocol, repeats=False, **parallel)
     cells, row = protocols.cells_of(name, profile), results[0].row
     p = np.mean([r.p for r in results], axis=0)
     return Predicted(cells.X[row], cells.genes, results[0].y.astype(int), p, results[0].fold, cells.group[row],
                      cells.cell_id[row])  # fmt: skip
+
+
+def scores_by_seed(name: str, profile: str, *, resamples: int = 200, **parallel) -> pd.DataFrame:
+    """Correlation of gene scores under S (over repeats) and U (over seeds), with the errors of seeds and of cells.
+
+    Lists and scores are made anew for the predictions of every seed; cells are resampled with the scores kept.
+    Correlations are averaged on Fisher's scale. The last row of a protocol is the difference of the two lists.
+
+    Returns
+    -------
+    DataFrame
+        ``protocol, list, seeds, r, r_low, r_high, df``, and against plain random lists for the first seed ``p`` and
+        ``draws``. No rows of a protocol where a list of some seed is empty.
+    """
+
+    def fisher(pairs: Sequence[np.ndarray]) -> np.ndarray:
+        return np.arctanh(np.clip([np.corrcoef(pair)[0, 1] for pair in pairs], -1 + 1e-9, 1 - 1e-9))
+
+    rows, rng, draws = [], np.random.default_rng(0), config.profile(profile).permutations
+    for protocol in ("S", "U"):
+        results = _results(name, profile, protocol, repeats=True, **parallel)
+        cells, y = protocols.cells_of(name, profile), results[0].y.astype(int)
+        order = [np.argsort(r.row) for r in results]  # every repeat in the same order of cells
+        scorer, y = ListScorer(cells.X[np.sort(results[0].row)], cells.genes), y[order[0]]
+        called = [(r.p[o] >= 0.5).astype(int) for r, o in zip(results, order, strict=True)]
+        found = [scorer.compare(y, c) for c in called if np.unique(c).size == 2]
+        if len(found) < len(called) or not all(np.isfinite(f.table["r"]).all() for f in found):
+            continue
+        plain = null_table(found[0], scorer.nulls(found[0], called[0], draws, seed=0)).query("null == 'plain'")
+        p = dict(zip(plain["list"], plain["p"], strict=True))
+        index = [np.concatenate([rng.choice(np.flatnonzero(y == k), (y == k).sum()) for k in (0, 1)])
+                 for _ in range(resamples)]  # fmt: skip
+        z = {}
+        for direction in DIRECTIONS:
+            pairs = [f.scores[[f"true_{direction}", f"predicted_{direction}"]].to_numpy().T for f in found]
+            z[direction] = fisher(pairs), np.array([fisher([pair[:, i] for pair in pairs]).mean() for i in index])
+            mean, low, high, df = stats.seeds_and_cells(*z[direction])
+            limits = (float(np.tanh(v)) for v in (mean, low, high))
+            rows.append((protocol, direction, len(found), *limits, df, p[direction], draws))
+        gap = [np.tanh(a) - np.tanh(b) for a, b in zip(z[SENSITIVE], z[RESISTANT], strict=True)]
+        rows.append((protocol, "sensitive - resistant", len(found), *stats.seeds_and_cells(*gap), np.nan, draws))
+    return pd.DataFrame(rows, columns=["protocol", "list", "seeds", "r", "r_low", "r_high", "df", "p", "draws"])
 
 
 def built_in(data: Predicted, n_shuffles: int, seed: int, *, top: int = 50) -> pd.DataFrame:

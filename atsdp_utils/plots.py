@@ -84,9 +84,12 @@ def save_figure(fig, stem: Path) -> list[Path]:
     """
     import matplotlib.pyplot as plt
 
+    # Names beside a chart take no part in the layout, yet belong to the picture.
+    kept = [*fig.get_default_bbox_extra_artists(), *fig.findobj(mpl.text.Annotation)]
     written = []
     for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None, "Creator": None})):
         look = {"dpi": STYLE["savefig.dpi"], "bbox_inches": "tight", "pad_inches": 0.06, "metadata": metadata}
+        look["bbox_extra_artists"] = kept
         with mpl.rc_context({k: STYLE[k] for k in ("svg.hashsalt", "svg.fonttype")}):
             written.append(write_atomically(stem.with_name(stem.name + suffix), partial(fig.savefig, **look)))
     plt.close(fig)

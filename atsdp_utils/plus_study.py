@@ -17,8 +17,9 @@ LABEL = {
     protocols.ATSDP: "ATSDP-NET",
     "Logistic": "logistic regression",
     "RandomForest": "random forest",
+    tables.PC1: "PC1, bulk sign",
 }
-SIMPLE = ["logistic regression", "random forest"]
+SIMPLE = ["logistic regression", "random forest", "PC1, bulk sign"]
 BY_CLASS = ["coverage_resistant", "coverage_sensitive"]
 
 
@@ -79,22 +80,16 @@ def score(results: Sequence[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
     return frame, table.assign(protocol="U")
 
 
-def targets(frame: pd.DataFrame, table: pd.DataFrame, auc: float, sd: float) -> pd.DataFrame:
-    """What was reached of the targets on the real sets: mean AUC, spread over seeds, above the better simple model.
-
-    "Spread over seeds" has two readings, so both are here: of the mean over the sets, and the largest of one set.
-    """
-    real = table[table.tier == "real"]
-    means = frame[frame.tier == "real"].groupby(["model", "seed"]).auc.mean()["ATSDP-NET+"]
-    wide = real.pivot(index="dataset", columns="model", values="mean")
-    spread = real[real.model == "ATSDP-NET+"].set_index("dataset")["std"]
-    rows = [("mean AUC over the real sets", auc, means.mean(), means.mean() >= auc),
-            ("sd over seeds of that mean", sd, means.std(), means.std() <= sd),
-            ("largest sd over seeds on one set", sd, spread.max(), spread.max() <= sd)]  # fmt: skip
-    for dataset, best in wide[SIMPLE].max(axis=1).items():
-        ours = wide["ATSDP-NET+"][dataset]
-        rows.append((f"{dataset}: above the better simple model", best, ours, ours > best))
-    return pd.DataFrame(rows, columns=["target", "wanted", "reached", "met"])
+def targets(table: pd.DataFrame, auc: float, sd: float) -> pd.DataFrame:
+    """What ATSDP-NET+ reached of its targets on each real set: mean AUC, sd over seeds, above the best simple model."""
+    real, rows = table[table.tier == "real"], []
+    best = real[real.model.isin(SIMPLE)].groupby("dataset")["mean"].max()
+    for ours in real[real.model == "ATSDP-NET+"].itertuples():
+        simple = best[ours.dataset]
+        rows += [(ours.dataset, "mean AUC", auc, ours.mean, ours.mean >= auc),
+                 (ours.dataset, "sd over seeds", sd, ours.std, ours.std <= sd),
+                 (ours.dataset, "above the best simple model", simple, ours.mean, ours.mean > simple)]  # fmt: skip
+    return pd.DataFrame(rows, columns=["dataset", "target", "wanted", "reached", "met"])
 
 
 def joined(zero: Result, other: Result) -> Result:

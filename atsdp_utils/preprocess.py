@@ -181,7 +181,7 @@ def to_cells(adata: AnnData, spec: config.Dataset) -> Cells:
     def labels(column: str) -> np.ndarray:
         return adata.obs[column].astype("boolean").astype("Int8").fillna(-1).to_numpy(np.int8)
 
-    y = labels("sensitive_paper")
+    y = labels(spec.counting)
     digest = hashlib.sha256(X.tobytes() + y.tobytes() + "\n".join(symbol[keep]).encode()).hexdigest()
     return Cells(
         spec.name, spec.tier, spec.drug, X, symbol[keep], y, labels("sensitive"),

@@ -32,6 +32,7 @@ _TASK_SETTINGS = {
     "balance",
     "permute",
     "strict",
+    "all_wells",
     "k",
     "train_cultures",
     "test_cultures",
@@ -59,7 +60,8 @@ class Task:
         Name of the profile: sizes of the computation.
     setting
         Overrides as pairs: sizes (``heads``), training (``omega``), ``balance``, a baseline's hyperparameters;
-        ``permute`` (labels shuffled), ``strict`` (holiday cells out), ``k`` (labelled cells a class, F),
+        ``permute`` (labels shuffled), ``strict`` (holiday cells out),
+        ``all_wells`` (control and empty wells count as sensitive), ``k`` (labelled cells a class, F),
         ``train_cultures`` and ``test_cultures`` (stress split), ``gene_space`` (``separate``),
         ``tune`` (inner search of a baseline's settings).
     seed
@@ -350,9 +352,14 @@ def _wants_library_size(model: str) -> bool:
 
 
 def _labels(task: Task) -> np.ndarray:
-    """Labels that the task learns and is scored on: the paper's counting, or the strict one, or shuffled ones."""
+    """Labels that the task learns and is scored on: the paper's counting, or the strict one, or shuffled ones.
+
+    With ``all_wells`` what has no label counts as sensitive: the control and empty wells of DATA4 (ambiguity 19).
+    """
     cells = cells_of(task.dataset, task.profile)
     y = (cells.strict if task.options.get("strict") else cells.y).copy()
+    if task.options.get("all_wells"):
+        y[y < 0] = 1
     if task.options.get("permute"):
         rows = np.flatnonzero(y >= 0)
         y[rows] = np.random.default_rng([task.seed, 77]).permutation(y[rows])
@@ -440,6 +447,8 @@ def _folds(task: Task, y: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndar
         yield 0, np.flatnonzero(test & ~train & (y >= 0)), np.flatnonzero(train & (y >= 0))
         return
     fold = np.where(y >= 0, splits(cells, task.folds, task.repeat).astype(int), -2)
+    added = np.flatnonzero(fold == -1)  # wells that `all_wells` labels: dealt to the folds, which stay as they are
+    fold[added] = np.arange(len(added)) % max(task.folds, 1)
     for i in range(task.folds):
         yield i, np.flatnonzero(fold == i), np.flatnonzero((fold != i) & (fold > -2))
 

@@ -50,20 +50,29 @@ def tier_of(name: str) -> str:
 def check_tidy(df: pd.DataFrame, name: str) -> None:
     """Check the contract of ``table1`` … ``table4``: one row per data set x model (or setting) x metric.
 
+    Printed values are rows of tier ``print`` under the paper's names of its sets. The column ``paper`` is filled on the
+    paper's own cells (tier ``geo``) only; ``table2``, which holds settings and nothing measured, may fill it anywhere.
+
     Raises
     ------
     ValueError
-        If columns are missing, a row is repeated, or a row's tier is not the tier of its data set.
+        If columns are missing, a row is repeated, a row's tier is not the tier of its data set, or a printed value
+        stands beside other cells than the paper's.
     """
     missing = [c for c in TIDY if c not in df.columns]
     keys = [k for k in ("model", "setting") if k in df.columns]
     if missing or not keys:
         missing += [] if keys else ["model or setting"]
         raise ValueError(f"{name}: columns {missing} are missing; a tidy table has {[*TIDY, 'model or setting']}")
-    bad = df.index[[tier_of(d) != t for d, t in zip(df["dataset"], df["tier"], strict=True)]]
+    printed = (df["tier"] == "print") & df["dataset"].isin(config.TABLE2)
+    bad = df.index[(df["dataset"].map(tier_of) != df["tier"]) & ~printed]
     if len(bad):
         row = df.loc[bad[0]]
         raise ValueError(f"{name}: {row['dataset']} has tier {row['tier']!r}, expected {tier_of(row['dataset'])!r}")
+    beside = df[df["paper"].notna() & (df["tier"] != "geo")]
+    if len(beside) and name != "table2":
+        row = beside.iloc[0]
+        raise ValueError(f"{name}: {row['dataset']} (tier {row['tier']!r}) has a value in 'paper', expected it empty")
     unknown = sorted(set(df["protocol"].fillna("")) - set(PROTOCOLS))
     if unknown:
         raise ValueError(f"{name}: protocol {unknown} is not one of {PROTOCOLS}")
@@ -241,13 +250,13 @@ def summary(data: str, profile: str, stream=None) -> None:
 
 
 def _headlines(df: pd.DataFrame) -> Iterable[tuple[str, ...]]:
-    """One row of :func:`summary` a data set and protocol; the paper's value only beside the paper's own cells."""
-    df = df[df["metric"] == "auc"].dropna(subset=["mean"])
+    """One row of :func:`summary` a data set and protocol of this run; printed values are no result of it."""
+    df = df[(df["metric"] == "auc") & (df["tier"] != "print")].dropna(subset=["mean"])
     key = "setting" if "setting" in df and ("model" not in df or df["model"].nunique() == 1) else "model"
     for (dataset, tier, protocol), group in df.groupby(["dataset", "tier", "protocol"], sort=False, dropna=False):
         best = group.loc[group["mean"].idxmax()]
         ours = group[group[key].astype(str).str.startswith("ATSDP")] if key == "model" else group.head(0)
-        paper = ours["paper"].dropna() if tier == "geo" else ours["paper"].head(0)
+        paper = ours["paper"].dropna()
         yield (
             dataset, tier, str(protocol), str(best[key]), f"{best['mean']:.3f} ± {np.nan_to_num(best['std']):.3f}",
             f"{ours['mean'].iloc[0]:.3f}" if len(ours) else "", f"{paper.iloc[0]:.3f}" if len(paper) else "",

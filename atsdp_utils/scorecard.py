@@ -1,4 +1,9 @@
-"""Every reported value and claim beside what a run found: rules and verdicts.
+"""Every reported value and claim beside what a run found: rules and two kinds of verdicts.
+
+Whether a *claim* is supported and whether a *number* is reproduced are two questions. A claim is a direction or a level
+(``threshold`` of ``claims.csv``) with a ``margin``, the smallest difference that matters; a rule turns tables into
+effects with 95 % intervals, and :func:`decide` compares the two. Where the paper leaves open whether cell labels were
+used (ambiguity 1), a rule reads protocol S and protocol U, and a verdict needs both.
 
 A claim about the paper's cells gets a verdict only from rows of tier ``geo``. What twins and the other real cells say
 is in :mod:`atsdp_utils.findings`, in words of its own, so that no verdict can be mistaken for another.
@@ -6,34 +11,94 @@ is in :mod:`atsdp_utils.findings`, in words of its own, so that no verdict can b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import stats as sps
 
 from atsdp_utils import audit, config, paths
 
-HOLDS, FAILS, UNTESTED, ILL_POSED = "holds", "does not hold", "cannot be tested here", "ill-posed"
+SUPPORTED, REFUTED, UNDECIDED = "supported", "refuted", "undecided"
+FAILS, UNTESTED, ILL_POSED = "does not hold", "cannot be tested here", "ill-posed"
 MISSING = "not computed in this run"
-VERDICTS = (HOLDS, FAILS, UNTESTED, ILL_POSED, MISSING)
+#: Words for a claim. The first three come from an effect and its interval, or (supported) from plain arithmetic on
+#: public files or printed numbers; the fourth says that files, equations or printed numbers say otherwise.
+VERDICTS = (SUPPORTED, REFUTED, UNDECIDED, FAILS, UNTESTED, ILL_POSED, MISSING)
+YES, NO, NOT_TESTED = "yes", "no", "not tested"
+#: Words for a printed number: is it reproduced?
+REPRODUCED = (YES, NO, UNDECIDED, NOT_TESTED, ILL_POSED, MISSING)
 OURS = "ATSDP-NET"
+#: The paper's folds (section 3.2), by which the number of scores is divided to count repeats.
+PAPER_FOLDS = 10
+#: Printed scores are reproduced to within this, the margin of the claims about AUC: about two standard errors of an AUC
+#: of .85 (Hanley and McNeil 1982) on the 548 cells of DATA1.
+MARGIN = 0.05
 
 
-class Measured(NamedTuple):
-    """What a run found for a claim; `holds` is None where the finding cannot decide."""
+class Effect(NamedTuple):
+    """An estimate with its 95 % limits and the degrees of freedom behind them; `room` is how far it could rise."""
 
-    value: float = np.nan
+    value: float
     low: float = np.nan
     high: float = np.nan
-    holds: bool | None = None
+    df: float = np.inf
+    room: float = np.inf
+
+    def widened(self, tests: int) -> Effect:
+        """With limits that hold for so many tests at once (Bonferroni)."""
+        if tests == 1 or np.isnan(self.df):
+            return self
+        factor = sps.t.isf(0.025 / tests, self.df) / sps.t.isf(0.025, self.df)
+        return self._replace(
+            low=self.value - factor * (self.value - self.low), high=self.value + factor * (self.high - self.value)
+        )
+
+    def negated(self) -> Effect:
+        """Of the opposite sign, so that more is always in favour of the claim."""
+        return self._replace(value=-self.value, low=-self.high, high=-self.low)
+
+
+class Found(NamedTuple):
+    """What a rule found: the effect that is shown, the two verdicts and a note."""
+
+    effect: Effect
+    verdict: str
+    reproduced: str = ""
     note: str = ""
 
 
 class Missing(Exception):
     """An output that a rule needs is not there."""
+
+
+class Untestable(Exception):
+    """What a claim speaks of is not in the data, whatever the run."""
+
+
+def decide(effects: Sequence[Effect], above: float, below: float) -> str:
+    """Verdict on a claim that all of the effects are large.
+
+    Supported if every interval lies above `above`; refuted if one lies below `below`, with limits that hold for all of
+    them at once; undecided otherwise. For a claim about a level both are the threshold less the margin. For a claim
+    that something is *better*, `above` is zero and `below` the margin: refuted is an advantage that matters. Where the
+    other one is so good that there is no room for such an advantage, nothing refutes it.
+    """
+    if all(e.low > above for e in effects):
+        return SUPPORTED
+    if any(e.widened(len(effects)).high < below and e.room >= below for e in effects):
+        return REFUTED
+    return UNDECIDED
+
+
+def reproduces(effect: Effect, printed: float, margin: float) -> str:
+    """Whether a printed number is found again: *yes* only if the whole interval lies within the margin around it."""
+    if effect.low >= printed - margin and effect.high <= printed + margin:
+        return YES
+    return NO if effect.high < printed - margin or effect.low > printed + margin else UNDECIDED
 
 
 @dataclass(frozen=True)
@@ -43,6 +108,13 @@ class Outputs:
     folder: Path
     tier: str = ""
 
+    def read(self, name: str) -> pd.DataFrame:
+        """The whole of ``<name>.csv``."""
+        path = self.folder / f"{name}.csv"
+        if not path.exists():
+            raise Missing(f"{name}.csv")
+        return pd.read_csv(path)
+
     def table(self, name: str, **where) -> pd.DataFrame:
         """Rows of ``<name>.csv`` with the given values (an empty string also matches a missing one).
 
@@ -51,254 +123,412 @@ class Outputs:
         Missing
             If there is no such file, column or row.
         """
-        path = self.folder / f"{name}.csv"
-        if not path.exists():
-            raise Missing(f"{name}.csv")
-        rows = pd.read_csv(path)
+        rows = self.read(name)
+        keep = np.ones(len(rows), dtype=bool)
         if self.tier and "tier" in rows:
-            rows = rows[rows["tier"] == self.tier]
+            keep &= (rows["tier"] == self.tier).to_numpy()
         for column, value in where.items():
             if column not in rows:
                 raise Missing(f"{name}.csv has no column {column}")
-            found = rows[column].fillna("") if value == "" else rows[column]
-            rows = rows[found.isin(value) if isinstance(value, (list, tuple)) else found.astype(str) == str(value)]
-        if rows.empty:
+            found = rows[column]
+            if isinstance(value, (list, tuple)):
+                keep &= found.isin(value).to_numpy()
+            elif value == "":
+                keep &= (found.isna() | (found == "")).to_numpy()
+            else:
+                text = found if found.dtype == object else found.astype(str)
+                keep &= (text == str(value)).to_numpy()
+        if not keep.any():
             raise Missing(f"{name}.csv has no row {where}")
-        return rows
+        return rows[keep]
 
     def one(self, name: str, **where) -> pd.Series:
         """The first such row."""
         return self.table(name, **where).iloc[0]
 
 
-def _score(out: Outputs, dataset: str, metric: str = "auc", protocol: str = "S") -> pd.Series:
-    return out.one("table3", dataset=dataset, model=OURS, setting="", protocol=protocol, metric=metric)
+# --- rules: one a kind of claim. c is its row of claims.csv, with numbers for quoted, threshold and margin -----------
 
 
-# --- rules: one a kind of claim. c is the claim's row, with quoted value, data set and argument -----------------------
+def _level(out: Outputs, dataset: str, metric: str, protocol: str) -> Effect:
+    """A mean score of ATSDP-NET: over folds of S (which hold different cells), over seeds and cells of U."""
+    if protocol == "U":
+        r = out.one("seeds_and_cells", dataset=dataset, protocol="U", metric=metric)
+        return Effect(r["mean"], r.ci_low, r.ci_high, r.df)
+    r = out.one("table3", dataset=dataset, model=OURS, setting="", protocol=protocol, metric=metric)
+    return Effect(r["mean"], r.ci_low, r.ci_high, r.n - 1)
 
 
-def within_interval(out: Outputs, c) -> Measured:
-    """The reported mean lies in the interval of the mean found here."""
-    r = _score(out, c.dataset, c.argument)
-    return Measured(r["mean"], r.ci_low, r.ci_high, r.ci_low <= float(c.quoted) <= r.ci_high)
+def at_least(out: Outputs, c, protocol: str) -> Found:
+    """A score is at least the threshold, less the margin."""
+    effect, cut = _level(out, c.dataset, c.metrics, protocol), c.threshold - c.margin
+    return Found(effect, decide([effect], cut, cut), reproduces(effect, c.quoted, c.margin) if c.quoted else "")
 
 
-def stable(out: Outputs, c) -> Measured:
-    """The standard deviation over repeats is no larger than twice the reported one; undecided with one repeat."""
-    r = _score(out, c.dataset, c.argument)
-    decided = r["std_over"] == "repeats"
-    note = "" if decided else "one repeat only: the profile paper has ten"
-    return Measured(r["std"], holds=bool(r["std"] <= 2 * float(c.quoted)) if decided else None, note=note)
+def stable(out: Outputs, c, protocol: str) -> Found:
+    """The standard deviation over repeats is at most the printed one, plus the margin."""
+    r = out.one("table3", dataset=c.dataset, model=OURS, setting="", protocol=protocol, metric=c.metrics)
+    repeats = r.n / PAPER_FOLDS if protocol == "S" else r.n
+    if r["std_over"] != "repeats" or repeats < 2:
+        return Found(Effect(r["std"]), UNDECIDED, UNDECIDED, "one repeat only: the profile paper has ten")
+    low, high = r["std"] * np.sqrt((repeats - 1) / sps.chi2.ppf((0.975, 0.025), repeats - 1))
+    effect, cut = Effect(r["std"], low, high), -(c.threshold + c.margin)
+    return Found(effect, decide([effect.negated()], cut, cut), reproduces(effect, c.quoted, c.margin))
 
 
-def highest(out: Outputs, c) -> Measured:
-    """Of the paper's four sets, this one has the highest mean."""
-    rows = out.table("table3", model=OURS, setting="", protocol="S", metric=c.argument, tier="geo")
-    best, r = rows.loc[rows["mean"].idxmax(), "dataset"], _score(out, c.dataset, c.argument)
-    return Measured(r["mean"], r.ci_low, r.ci_high, best == c.dataset, f"highest on {best}")
+def highest(out: Outputs, c, protocol: str) -> Found:
+    """Of the paper's four sets, which share no cells, this one has the highest mean."""
+    level = {d: _level(out, d, c.metrics, protocol) for d in config.TABLE2}
+    best, gaps = level.pop(c.dataset), []
+    for other in level.values():
+        half = [(e.high - e.low) / 2 / sps.t.isf(0.025, e.df) for e in (best, other)]
+        gap, df = best.value - other.value, min(best.df, other.df)
+        error = sps.t.isf(0.025, df) * np.hypot(*half)
+        gaps.append(Effect(gap, gap - error, gap + error, df, room=1 - other.value))
+    shown = min(gaps)
+    note = f"shown against {min(zip(gaps, level, strict=True))[1]}"
+    return Found(shown, decide(gaps, 0.0, c.margin), reproduces(best, c.quoted, c.margin), note)
 
 
-def above_half(out: Outputs, c) -> Measured:
-    """The whole interval of the AUC lies above one half."""
-    r = _score(out, c.dataset)
-    return Measured(r["mean"], r.ci_low, r.ci_high, bool(r.ci_low > 0.5))
+def _models(name: str, protocol: str) -> list[str]:
+    """Names of models that a claim means: the eight, those beyond them, or ATSDP-NET without transfer."""
+    from atsdp_utils.baselines import REGISTRY
+    from atsdp_utils.protocols import BULK_ONLY, NO_TRANSFER
+    from atsdp_utils.tables import NAIVE
+
+    if name == "no transfer":
+        return [BULK_ONLY if protocol == "U" else NO_TRANSFER]
+    if name == "the eight":
+        return [n for n, b in REGISTRY.items() if b.paper_name]
+    if name == "beyond the eight":
+        return [n for n, b in REGISTRY.items() if not b.paper_name and not b.variant_of and n not in NAIVE]
+    return [name] if name else []
 
 
-def sampling(out: Outputs, c) -> Measured:
-    """The first strategy's interval lies above the second one's mean."""
-    first, second = (
-        out.one("table1", dataset=c.dataset, setting=s, protocol="S", metric="auc") for s in c.argument.split()
-    )
-    gap = first["mean"] - second["mean"]
-    low, high = first.ci_low - second["mean"], first.ci_high - second["mean"]
-    return Measured(gap, low, high, bool(low > 0), "difference of AUC")
+#: Columns of a paired table seen from the other side.
+TURNED = {"first": "second", "second": "first", "first_mean": "second_mean", "second_mean": "first_mean"}
 
 
-def best_heads(out: Outputs, c) -> Measured:
-    """The number of heads has the highest mean AUC, and the numbers can be told apart from shuffled ones."""
-    rows = out.table("ablation_heads", dataset=c.dataset, metric="auc", protocol="S")
-    rows = rows[rows["setting"].astype(str) != "linear"]
-    best, r = rows.loc[rows["mean"].idxmax()], rows[rows["setting"].astype(str) == c.argument].iloc[0]
-    told = out.one("heads_permutation", dataset=c.dataset)["p_holm"] < 0.05
-    note = f"highest with {best['setting']}; the numbers can{'' if told else 'not'} be told apart"
-    return Measured(r["mean"], r.ci_low, r.ci_high, bool(told and str(best["setting"]) == c.argument), note)
+def better(out: Outputs, c, protocol: str) -> Found:
+    """The first is better than each of the second, in every metric that the claim names: paired, in both directions.
+
+    The argument is ``first|second``; nothing after the bar means all that the table compares with the first.
+    """
+    first, second = c.argument.split("|")
+    names = _models(second, protocol)
+    metrics = c.metrics.split()
+    rows = out.table(c.output, dataset=c.dataset, protocol=protocol, metric=metrics)
+    if first not in set(rows["first"].astype(str)):
+        rows = rows[rows["second"].astype(str) == first].rename(columns=TURNED)
+        rows = rows.assign(difference=-rows["difference"], ci_low=-rows["ci_high"], ci_high=-rows["ci_low"])
+    rows = rows[rows["second"].astype(str).isin(names) if names else rows["second"] != "linear"]
+    if len(rows) < max(len(names), 1) * len(metrics):
+        raise Missing(f"{c.output}.csv compares {first} with {rows['second'].nunique()} of {len(names) or 'all'}")
+    effects = [Effect(r.difference, r.ci_low, r.ci_high, r.df, 1 - r.second_mean) for r in rows.itertuples()]
+    ahead = sum(e.low > 0 for e in effects)
+    worst = int(np.argmin([e.low for e in effects]))
+    note = f"against {rows['second'].iloc[worst]}, {rows['metric'].iloc[worst]}"
+    if len(effects) > 1:
+        note = f"ahead in {ahead} of {len(effects)} comparisons; shown {note}"
+    if any(e.room < c.margin for e in effects):
+        note += "; some leave no room above them"
+    return Found(effects[worst], decide(effects, 0.0, c.margin), note=note)
 
 
-def attention(out: Outputs, c) -> Measured:
-    """The AUC gains over no attention, significantly after Holm."""
-    r = out.one("heads_tests", dataset=c.dataset, setting=c.argument, reference="0", metric="auc")
-    return Measured(r.difference, r.ci_low, r.ci_high, bool(r.difference > 0 and r.p_holm < 0.05), "difference of AUC")
+def correlation(out: Outputs, c, protocol: str) -> Found:
+    """The correlation is at least the printed one, less the margin; the interval counts cells and seeds."""
+    r = out.one(c.output, list=c.argument, protocol=protocol)
+    if r.seeds < 2:
+        return Found(Effect(r.r), UNDECIDED, UNDECIDED, "one repeat only: the error of seeds is unknown")
+    effect, cut = Effect(r.r, r.r_low, r.r_high, r.df), c.threshold - c.margin
+    return Found(effect, decide([effect], cut, cut), reproduces(effect, c.quoted, c.margin))
 
 
-def beats_all(out: Outputs, c) -> Measured:
-    """Each of the eight has a lower AUC, significantly after Holm; shown is the closest."""
-    rows = out.table("baselines_against_atsdp", dataset=c.dataset, protocol="S", model=_eight())
-    worse = (rows["difference"] < 0) & (rows["p_holm"] < 0.05)
-    r = rows.loc[rows["difference"].idxmax()]
-    note = f"significantly ahead of {worse.sum()} of {len(rows)}; shown against {r['model']}"
-    return Measured(-r.difference, -r.ci_high, -r.ci_low, bool(worse.all() and len(rows) == 8), note)
+def sensitive_better(out: Outputs, c, protocol: str) -> Found:
+    """The sensitive list's correlation is larger, on the same cells and seeds."""
+    r = out.one(c.output, list="sensitive - resistant", protocol=protocol)
+    if r.seeds < 2:
+        return Found(Effect(r.r), UNDECIDED, note="one repeat only: the error of seeds is unknown")
+    effect = Effect(r.r, r.r_low, r.r_high, r.df)
+    return Found(effect, decide([effect], 0.0, c.margin), note="difference of the two r")
 
 
-def correlation(out: Outputs, c) -> Measured:
-    """The reported correlation lies in the interval of the one found here."""
-    r = out.one(c.output, list=c.argument)
-    return Measured(r.r, r.r_low, r.r_high, bool(r.r_low <= float(c.quoted) <= r.r_high))
+def random_lists(out: Outputs, c, protocol: str) -> Found:
+    """Random genes reach the observed r more rarely than the printed p, plus the margin, for both lists."""
+    rows, printed = out.table(c.output, protocol=protocol, list=["sensitive", "resistant"]), c.quoted
+    fewest = int(rows["draws"].min())
+    if fewest + 1 <= 1 / printed:
+        raise Missing(f"{fewest:,} random lists; a p below {printed:g} needs at least {1 / printed:,.0f}")
+    effects = []
+    for r in rows.itertuples():
+        reached = round(r.p * (r.draws + 1)) - 1
+        low, high = sps.binomtest(reached, int(r.draws)).proportion_ci()
+        effects.append(Effect(reached / r.draws, low, high, np.nan).negated())
+    cut, worst = -(c.threshold + c.margin), min(effects).negated()
+    reproduced = YES if (rows["p"] < printed).all() else NO
+    return Found(worst, decide(effects, cut, cut), reproduced, "share of random lists as high; the less clear list")
 
 
-def random_lists(out: Outputs, c) -> Measured:
-    """Both lists are beyond random genes at the reported level; the table has harder nulls."""
-    p = out.table("gene_score_nulls", null="plain")["p"].max()
-    return Measured(p, holds=bool(p <= float(c.quoted)), note="largest p of both lists")
+def _need_genes(genes: Sequence[str]) -> None:
+    """Refuse a claim about genes that the network cannot read: they are not in the bulk expression."""
+    from atsdp_utils import datasets
+
+    bulk = datasets.load_bulk().genes
+    if unread := [g for g in genes if g not in set(bulk)]:
+        raise Untestable(
+            f"{' and '.join(unread)} not among the {len(bulk):,} genes of the bulk, so the network cannot read "
+            f"{'it' if len(unread) == 1 else 'them'}; needs full-gene bulk, whatever the cells (ambiguity 29)"
+        )
 
 
-def key_genes(out: Outputs, c) -> Measured:
-    """All of the named genes are among the ten first of their list."""
-    named = out.table("named_genes", papers_list=c.argument)["gene"]
-    found = named.isin(out.table("key_genes", list=c.argument)["gene"])
-    return Measured(found.sum(), holds=bool(found.all()), note=f"of {len(named)} genes in the list")
+def key_genes(out: Outputs, c, protocol: str) -> Found:
+    """Each named gene is among the ten first of its list in more than half of the networks."""
+    genes = c.argument.split()
+    _need_genes(genes)
+    effects = []
+    for r in out.table(c.output, gene=genes).itertuples():
+        level = 1 - 0.05 / len(genes)  # exact limits, for all genes at once
+        effects.append(Effect(r.listed / r.networks, *sps.binomtest(r.listed, r.networks).proportion_ci(level), np.nan))
+    if len(effects) < len(genes):
+        raise Missing(f"{c.output}.csv has {len(effects)} of {len(genes)} genes")
+    verdict = decide(effects, c.threshold, c.threshold)
+    return Found(min(effects), verdict, note="share of networks that list the gene; the rarest of them")
 
 
-def enriched(out: Outputs, c) -> Measured:
-    """A gene set with such a name passes a false discovery rate of 5 %."""
-    rows = out.table("key_gene_enrichment")
-    p = rows.loc[rows["set"].str.contains(c.argument), "padj"].min()
-    return Measured(p, holds=bool(p < 0.05), note="smallest adjusted p among the sets shown")
+def enriched(out: Outputs, c, protocol: str) -> Found:
+    """For each name a set holds more key genes than expected, by a false discovery rate of 5 % over the whole table.
+
+    Refuted if all sets of a name hold less than the margin more (exact limits of a Poisson count, for all at once).
+    """
+    rows, effects, passed, small = out.table(c.output), [], [], []
+    for name in c.argument.split("|"):
+        sets = rows[rows["set"].str.contains(name)]
+        if set(sets["list"]) != {"sensitive", "resistant"}:
+            raise Missing(f"{c.output}.csv is not whole: it has no set named {name} for each list")
+        overlap, expected = sets["overlap"].to_numpy(), sets["expected"].to_numpy()
+        most, most_of_all = (sps.chi2.isf(0.025 / tests, 2 * overlap + 2) / 2 / expected for tests in (1, len(sets)))
+        least = np.nan_to_num(sps.chi2.ppf(0.025, 2 * overlap) / 2 / expected)
+        best = int(np.argmin(sets["padj"]))
+        passed.append(bool(sets["padj"].iloc[best] < 0.05))
+        small.append(bool((most_of_all < c.threshold + c.margin).all()))
+        effects.append(Effect(overlap[best] / expected[best], least[best], most[best]))
+    verdict = SUPPORTED if all(passed) else REFUTED if any(small) else UNDECIDED
+    return Found(min(effects), verdict, note="times the genes expected; best set of the name that has fewer")
 
 
-def pseudotime(out: Outputs, c) -> Measured:
+def pseudotime(out: Outputs, c, protocol: str) -> Found:
     """P(resistant) correlates positively with a pseudotime whose root saw no label."""
-    r = out.one("pseudotime_correlations", root="without labels", **{"with": "P(resistant)"})
-    return Measured(r.rho, r.ci_low, r.ci_high, bool(r.ci_low > 0))
+    r = out.one(c.output, root="without labels", protocol=protocol)
+    effect = Effect(r.rho, r.ci_low, r.ci_high)
+    return Found(effect, decide([effect], 0.0, c.margin), note="Spearman's ρ")
 
 
-def genes_along(out: Outputs, c) -> Measured:
-    """The paper's genes run in the direction of their list."""
-    rows = out.table("genes_along_pseudotime", named_by="paper")
-    rows = rows[rows["gene"].isin(["ZBTB48", "NEK6", "UCHL1", "GNGT1"])]
-    right = rows["rho_with_pseudotime"].gt(0).eq(rows["list"].eq("resistant"))
-    return Measured(right.sum(), holds=bool(right.all() and len(rows) == 4), note=f"of {len(rows)} genes measured")
+def genes_along(out: Outputs, c, protocol: str) -> Found:
+    """Each gene correlates with pseudotime in the direction of its list (limits of Bonett and Wright 2000)."""
+    genes = c.argument.split()
+    _need_genes(genes)
+    rows, effects = out.table(c.output, named_by="paper", gene=genes), []
+    cells = sum(_sizes()[c.dataset])
+    for r in rows.itertuples():
+        rho = r.rho_with_pseudotime if r.list == "resistant" else -r.rho_with_pseudotime
+        error = 1.96 * np.sqrt((1 + rho**2 / 2) / (cells - 3))
+        effects.append(Effect(rho, *np.tanh(np.arctanh(rho) + np.array((-error, error)))))
+    if len(effects) < len(genes):
+        raise Missing(f"{c.output}.csv has {len(effects)} of {len(genes)} genes")
+    return Found(min(effects), decide(effects, 0.0, c.margin), note="ρ in the direction of the list; the weakest gene")
 
 
-def key_against_deg(out: Outputs, c) -> Measured:
-    """On held-out cells the better list of key genes has a larger median effect than the differential genes."""
-    rows = out.table("key_genes_against_degs", cells="held-out cells").set_index("list")["median"]
-    gap = rows[rows.index.str.startswith("key")].max() - rows["differential genes"]
-    return Measured(gap, holds=bool(gap > 0), note="difference of median Cliff's delta, held-out cells")
+# --- rules that need public files or the printed numbers only: no interval, so they hold or do not --------------------
 
 
-def sensitive_better(out: Outputs, c) -> Measured:
-    """The sensitive list's correlation is larger, with intervals apart."""
-    a, b = (out.one(c.output, list=name) for name in ("sensitive", "resistant"))
-    return Measured(a.r - b.r, a.r_low - b.r_high, a.r_high - b.r_low, bool(a.r_low > b.r_high))
-
-
-# --- rules that need public files or the printed numbers only --------------------------------------------------------
+def _plain(value: float, holds: bool | None, note: str = "") -> Found:
+    return Found(Effect(value), {True: SUPPORTED, False: FAILS, None: UNTESTED}[holds], note=note)
 
 
 def _sizes() -> dict[str, tuple[int, int]]:
     return {d: n for (d, counting), n in audit.CLASS_SIZES.items() if counting == "labelled cells"}
 
 
-def most_imbalanced(out: Outputs, c) -> Measured:
+def most_imbalanced(out: Outputs, c, protocol: str) -> Found:
     """Its ratio of classes is the largest of the four."""
     ratio = {d: max(n) / min(n) for d, n in _sizes().items()}
     worst = max(ratio, key=ratio.get)
-    return Measured(
-        ratio[c.dataset], holds=worst == c.dataset, note=f"ratio of classes; {worst} has {ratio[worst]:.2f}"
-    )
+    return _plain(ratio[c.dataset], worst == c.dataset, f"ratio of classes; {worst} has {ratio[worst]:.2f}")
 
 
-def resistant_rare(out: Outputs, c) -> Measured:
+def resistant_rare(out: Outputs, c, protocol: str) -> Found:
     """Fewer resistant than sensitive cells."""
     sensitive, resistant = _sizes()[c.dataset]
     share = resistant / (sensitive + resistant)
-    return Measured(share, holds=resistant < sensitive, note="share resistant, with drug-holiday cells as sensitive")
+    return _plain(share, resistant < sensitive, "share resistant, with drug-holiday cells as sensitive")
 
 
-def ibet_cells(out: Outputs, c) -> Measured:
+def ibet_cells(out: Outputs, c, protocol: str) -> Found:
     """As many labelled cells as the number quoted."""
     n = sum(_sizes()[c.dataset])
-    return Measured(n, holds=n == int(c.quoted), note="cells with a label; the rest are control and empty wells")
+    note = "cells with a label; the rest are control and empty wells"
+    return _plain(n, n == c.quoted, note)._replace(reproduced=YES if n == c.quoted else NO)
 
 
-def bulk_lines(out: Outputs, c) -> Measured:
-    """The public label table has as many rows."""
+def bulk_count(out: Outputs, c, protocol: str) -> Found:
+    """The public files hold as many lines, drugs or genes; where they hold fewer, the paper's file is unknown."""
     from atsdp_utils import datasets
 
-    n = len(datasets.label_table(both_databases=True))
-    return Measured(n, holds=n == int(c.quoted), note="rows of the public label table")
+    n = {"lines": lambda: len(datasets.label_table(both_databases=True)), "drugs": lambda: len(datasets.drugs()),
+         "genes": lambda: len(datasets.load_bulk().genes)}[c.argument]()  # fmt: skip
+    same = n == c.quoted
+    return _plain(n, True if same else None, c.note)._replace(reproduced=YES if same else NOT_TESTED)
 
 
-def bulk_drugs(out: Outputs, c) -> Measured:
-    """The public label table has fewer drugs; the paper's file is unknown."""
-    from atsdp_utils import datasets
-
-    return Measured(len(datasets.drugs()), note=c.note)
-
-
-def largest_printed(out: Outputs, c) -> Measured:
-    """ATSDP-NET has the largest printed value in every row of Table 4."""
-    four = audit.reported().query("where == 'Table 4'")
-    best = four.loc[four.groupby(["dataset", "metric"])["value"].idxmax(), "model"]
-    return Measured(
-        (best == OURS).sum(), holds=bool((best == OURS).all()), note=f"of {len(best)} printed rows; {c.note}"
-    )
-
-
-def evaluated_alike(out: Outputs, c) -> Measured:
+def evaluated_alike(out: Outputs, c, protocol: str) -> Found:
     """Either all models of Table 4 are one prediction of all cells, or none is."""
     rows = audit.printed_rows().query("where == 'Table 4'")
     single = {r.model for r in rows.itertuples() if audit.one_pass(r).flagged}
-    return Measured(len(single), holds=len(single) in (0, rows["model"].nunique()), note=c.note)
+    return _plain(len(single), len(single) in (0, rows["model"].nunique()), c.note)
 
 
-RULES: dict[str, Callable[[Outputs, object], Measured]] = {
+def _printed() -> pd.DataFrame:
+    """Table 4: one row a set and metric, one column a model."""
+    four = audit.reported().query("where == 'Table 4'")
+    return four.pivot(index=["dataset", "metric"], columns="model", values="value")
+
+
+def _leads() -> pd.Series:
+    """ATSDP-NET's printed value less that of the next model, by set and metric."""
+    four = _printed()
+    return four[OURS] - four.drop(columns=OURS).max(axis=1)
+
+
+def largest_printed(out: Outputs, c, protocol: str) -> Found:
+    """ATSDP-NET has the largest printed value in every row of Table 4."""
+    first = _leads() > 0
+    return _plain(first.sum(), bool(first.all()), f"of {len(first)} printed rows; {c.note}")
+
+
+def slight_lead(out: Outputs, c, protocol: str) -> Found:
+    """In each metric named, the printed lead is slight: at most the margin."""
+    leads = _leads()[c.dataset][c.metrics.split()]
+    note = f"smallest of the leads in the metrics named, which go up to {leads.max():.3f}"
+    return _plain(leads.min(), bool((leads <= c.margin).all()), note)
+
+
+def particular_lead(out: Outputs, c, protocol: str) -> Found:
+    """The printed lead in this metric is at least the median of the set's five."""
+    leads = _leads()
+    own = leads[c.dataset]
+    place = int(own.rank(ascending=False)[c.metrics])
+    note = f"printed lead; place {place} of the set's {len(own)}"
+    note += ", the smallest of the table" * bool(own[c.metrics] == leads.min())
+    return _plain(own[c.metrics], bool(own[c.metrics] >= own.median()), note)
+
+
+def poor(out: Outputs, c, protocol: str) -> Found:
+    """The model named is in the lower half of the eight in this metric."""
+    others = _printed().drop(columns=OURS).loc[(c.dataset, c.metrics)]
+    place = int(others.rank(ascending=False)[c.argument])
+    return _plain(others[c.argument], place > len(others) / 2, f"place {place} of the {len(others)} other models")
+
+
+def lower_printed(out: Outputs, c, protocol: str) -> Found:
+    """The model named has a lower printed value than ATSDP-NET in all metrics; said is where it is the runner-up."""
+    four = _printed().loc[c.dataset]
+    gap = four[OURS] - four[c.argument]
+    second = int((four[c.argument] == four.drop(columns=OURS).max(axis=1)).sum())
+    note = f"smallest printed difference; the model is the runner-up in {second} of {len(four)} metrics"
+    return _plain(gap.min(), bool((gap > 0).all()), note + " (odd, not contradicted)" * (second > len(four) / 2))
+
+
+RULES: dict[str, Callable[[Outputs, object, str], Found]] = {
     f.__name__: f
     for f in (
-        within_interval, stable, highest, above_half, sampling, best_heads, attention, beats_all, correlation,
-        random_lists, key_genes, enriched, pseudotime, genes_along, key_against_deg, sensitive_better, most_imbalanced,
-        resistant_rare, ibet_cells, bulk_lines, bulk_drugs, largest_printed, evaluated_alike,
+        at_least, stable, highest, better, correlation, sensitive_better, random_lists, key_genes, enriched, pseudotime,
+        genes_along, most_imbalanced, resistant_rare, ibet_cells, bulk_count, evaluated_alike, largest_printed,
+        slight_lead, particular_lead, poor, lower_printed,
     )
 }  # fmt: skip
 
 
-def _eight() -> list[str]:
-    from atsdp_utils.baselines import REGISTRY
-
-    return [name for name, b in REGISTRY.items() if b.paper_name]
+# --- verdicts ---------------------------------------------------------------------------------------------------------
 
 
 def claims() -> pd.DataFrame:
-    """The paper's claims, one row each (``data/paper/claims.csv``); empty fields are empty strings."""
+    """The paper's claims, one row each (``data/paper/claims.csv``); empty fields are empty strings.
+
+    ``scope`` says what can decide a claim: ``paper's cells`` (only they), ``real cells`` (any real cells), ``public
+    files``, ``print`` (the printed numbers), ``contradicted`` and ``equations`` (public files or the paper's equations
+    say otherwise; the evidence is in ``note``) or ``wording`` (nothing can). ``readings`` are the protocols, or ways
+    to make a list, that the paper leaves open.
+    """
     return pd.read_csv(paths.PAPER / "claims.csv", dtype=str, keep_default_na=False)
 
 
-COLUMNS = ["id", "where", "claim", "dataset", "metric", "quoted", "mean", "ci_low", "ci_high", "tier", "protocol",
-           "verdict", "note", "output", "page"]  # fmt: skip
+def _typed(claim) -> object:
+    """The claim with its numbers as numbers: NaN where a margin or threshold is not needed, 0 where none is quoted."""
+    numbers = {k: float(getattr(claim, k) or np.nan) for k in ("threshold", "margin")}
+    return claim._replace(quoted=float(claim.quoted or 0), **numbers)
+
+
+COLUMNS = ["id", "where", "claim", "dataset", "metric", "quoted", "mean", "ci_low", "ci_high", "threshold", "margin",
+           "tier", "protocol", "verdict", "reproduced", "note", "output", "page"]  # fmt: skip
+#: Tier of the rows that decide a claim, by scope: print is what the paper prints, real are public files and cells.
+TIERS = {"paper's cells": "geo", "real cells": "real", "public files": "real", "contradicted": "real",
+         "print": "print", "equations": "print", "wording": "print"}  # fmt: skip
+NEEDS_CELLS = "needs the paper's own cells: DATA=geo"
+
+
+def agreed(found: dict[str, Found]) -> Found:
+    """One finding from those of all readings: a verdict is what all of them give; the effect is the first one's."""
+    if len(found) == 1:
+        return next(iter(found.values()))
+
+    def same(words: list[str]) -> str:
+        return words[0] if len(set(words)) == 1 else UNDECIDED
+
+    first = next(iter(found.values()))
+    notes = [
+        f"{reading}: {f.verdict} {interval(*f.effect[:3])}" + f" ({f.note})" * bool(f.note)
+        for reading, f in found.items()
+    ]
+    verdict, reproduced = (same([getattr(f, k) for f in found.values()]) for k in ("verdict", "reproduced"))
+    return Found(first.effect, verdict, reproduced, "; ".join(notes))
+
+
+def judge_claim(out: Outputs, claim) -> Found:
+    """What the tables say of one claim (a row of :func:`claims`), over all its readings."""
+    c = _typed(claim)
+    try:
+        return agreed({reading: RULES[c.rule](out, c, reading) for reading in c.readings.split("|")})
+    except Missing as gone:
+        return Found(Effect(np.nan), MISSING, MISSING if c.quoted else "", str(gone))
+    except Untestable as reason:
+        return Found(Effect(np.nan), UNTESTED, NOT_TESTED if c.quoted else "", str(reason))
+
+
+def _why_not_here(c) -> str:
+    """Why this run cannot test a claim about the paper's cells: it lacks them, or the bulk lacks a gene as well."""
+    try:
+        if RULES[c.rule] in (key_genes, genes_along):
+            _need_genes(c.argument.split())
+    except Untestable as reason:
+        return str(reason)
+    return NEEDS_CELLS
 
 
 def judge_claims(out: Outputs, data: str) -> pd.DataFrame:
     """Every claim with its verdict; a claim about the paper's cells gets one from tier ``geo`` only."""
-    out, rows = replace(out, tier="geo"), []
+    rows = []
     for c in claims().itertuples():
-        tier, found, verdict = "", Measured(note=c.note), UNTESTED
-        if c.scope == "wording":
-            verdict = ILL_POSED
-        elif c.scope == "public files" or data == "geo":
-            tier = "geo" if c.scope == "paper's cells" else "reported"
-            try:
-                found = RULES[c.rule](out, c)
-                verdict = {True: HOLDS, False: FAILS, None: UNTESTED}[
-                    None if found.holds is None else bool(found.holds)
-                ]
-            except Missing as gone:
-                verdict, found = MISSING, Measured(note=str(gone))
+        tier = TIERS[c.scope]
+        if c.scope in ("wording", "contradicted", "equations"):
+            found = Found(Effect(np.nan), ILL_POSED if c.scope == "wording" else FAILS)
+        elif c.scope == "paper's cells" and data != "geo":
+            tier, found = "", Found(Effect(np.nan), UNTESTED, NOT_TESTED if c.quoted else "", _why_not_here(c))
         else:
-            found = Measured(note="needs the paper's own cells: DATA=geo")
-        protocol = "S" if c.output in ("table1", "table3", "ablation_heads", "heads_tests") else ""
-        rows.append((c.id, c.section, c.claim, c.dataset, "", c.quoted, *found[:3], tier, protocol, verdict,
-                     found.note or c.note, c.output, c.page))  # fmt: skip
+            found = judge_claim(replace(out, tier=tier), c)
+        protocol = c.readings.replace("|", ", ")
+        about = (c.id, c.section, c.claim, c.dataset, c.metrics, c.quoted)
+        rows.append((*about, *found.effect[:3], c.threshold, c.margin, tier, protocol, found.verdict,
+                     found.reproduced, found.note or c.note, c.output, c.page))  # fmt: skip
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -307,9 +537,9 @@ VALUE_OUTPUTS = {"Table 1": ("table1", "nb-05"), "Figure 2b": ("table3", "nb-05"
                  "Figure 3": ("ablation_heads", "nb-06"), "Table 4": ("table4", "nb-07")}  # fmt: skip
 
 
-def _counterpart(out: Outputs, r) -> pd.Series:
+def _counterpart(out: Outputs, r, protocol: str) -> pd.Series:
     output, _ = VALUE_OUTPUTS[r.where]
-    key = {"dataset": r.dataset, "protocol": "S", "metric": r.metric}
+    key = {"dataset": r.dataset, "protocol": protocol, "metric": r.metric}
     if r.where == "Table 1":
         key["setting"] = r.model.split(", ")[1]
     elif r.where == "Figure 3":
@@ -324,29 +554,34 @@ def _counterpart(out: Outputs, r) -> pd.Series:
     return out.one(output, **key)
 
 
-def judge_values(out: Outputs, data: str) -> pd.DataFrame:
-    """Every printed score; it holds where it lies in the interval found on the same cells under protocol S.
+def _value_found(out: Outputs, r, protocol: str) -> Found:
+    s = _counterpart(out, r, protocol)
+    effect = Effect(s["mean"], s.ci_low, s.ci_high)
+    return Found(effect, reproduces(effect, r.value, MARGIN))
 
-    A value that the audit finds impossible is ill-posed, whatever a run finds.
+
+def judge_values(out: Outputs, data: str) -> pd.DataFrame:
+    """Every printed score, and whether S and U reproduce it on the same cells to within :data:`MARGIN`.
+
+    Figure 3 was computed under S only. A value that the audit finds impossible is ill-posed, whatever a run finds.
     """
     impossible = {(r.where, r.dataset, r.model) for r in audit.printed_rows().itertuples() if audit.f1_bound(r).flagged}
     out, rows = replace(out, tier="geo"), []
     for r in audit.reported().query(f"where in {list(VALUE_OUTPUTS)}").itertuples():
         output, page = VALUE_OUTPUTS[r.where]
-        found, verdict, note, tier = Measured(), UNTESTED, "needs the paper's own cells: DATA=geo", ""
+        readings = "S" if r.where == "Figure 3" else "SU"
+        effect, verdict, note, tier = Effect(np.nan), NOT_TESTED, NEEDS_CELLS, ""
         if data == "geo":
             tier, note = "geo", ""
             try:
-                s = _counterpart(out, r)
-                found = Measured(s["mean"], s.ci_low, s.ci_high)
-                verdict = HOLDS if found.low <= r.value <= found.high else FAILS
+                effect, verdict, _, note = agreed({p: _value_found(out, r, p) for p in readings})
             except Missing as gone:
                 verdict, note = MISSING, str(gone)
         if r.metric == "f1" and (r.where, r.dataset, r.model) in impossible:
             verdict, note = ILL_POSED, "larger than the mean of precision and recall (ambiguity 26)"
         name = "-".join([r.where, r.dataset, r.model, r.metric]).lower().replace(", ", "-").replace(" ", "")
-        rows.append((name, r.where, r.model, r.dataset, r.metric, f"{r.value:g}", *found[:3], tier, "S", verdict, note,
-                     output, page))  # fmt: skip
+        rows.append((name, r.where, r.model, r.dataset, r.metric, f"{r.value:g}", *effect[:3], f"{r.value:g}", MARGIN,
+                     tier, ", ".join(readings), "", verdict, note, output, page))  # fmt: skip
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -354,6 +589,75 @@ def scorecard(out: Outputs, data: str) -> pd.DataFrame:
     """Claims, then values; column ``kind`` tells them apart."""
     parts = (judge_claims(out, data).assign(kind="claim"), judge_values(out, data).assign(kind="value"))
     return pd.concat(parts, ignore_index=True)[["kind", *COLUMNS]]
+
+
+# --- published predictions of an earlier study on the paper's own cells ----------------------------------------------
+
+#: The scDEAL study's cells with a prediction each: file, the paper's set, and the label file where one is embedded.
+PUBLISHED = (("GSE117872_HN120", "DATA1", "labels_GSE117872_HN120.csv"), ("GSE110894", "DATA4", ""))
+
+
+def _true_labels(dataset: str, file: str, data: str) -> pd.Series | None:
+    if file:
+        return pd.read_csv(paths.DATA / file, index_col="cell")["sensitive"]
+    if data != "geo":
+        return None
+    from atsdp_utils import datasets
+
+    return datasets.load_cells(dataset).obs["sensitive"].dropna().astype(int)
+
+
+def published_predictions(data: str) -> pd.DataFrame:
+    """What the scDEAL study's published cells of DATA1 and DATA4 score, beside what the paper prints for its own model.
+
+    Real cells of the paper's own sets, predicted by another method: a point of reference, never a reproduction of
+    ATSDP-NET. Accuracy is the support-weighted recall, to which the paper's recall corresponds.
+
+    Returns
+    -------
+    DataFrame
+        ``dataset, method, quantity, list, mean, ci_low, ci_high, cells, atsdp_printed, atsdp_cells, tier, note``.
+    """
+    from atsdp_utils import interpret, metrics
+
+    printed = audit.reported().query(f"model == '{OURS}'").set_index(["dataset", "metric", "where"])["value"]
+    rows = []
+    for file, dataset, label_file in PUBLISHED:
+        table = pd.read_csv(paths.DATA / f"scdeal_scores_{file}.csv.gz", index_col="Cell id")
+        predicted, n = (table["Prediction"] == "Sensitive").astype(int), len(table)
+        theirs = max(sum(sizes) for (d, _), sizes in audit.CLASS_SIZES.items() if d == dataset)
+
+        def add(quantity, which="", found=(np.nan,) * 3, cells=n, beside=np.nan, note="", d=dataset, m=theirs):
+            rows.append((d, "scDEAL", quantity, which, *found, cells, beside, m, "real", note))
+
+        y = _true_labels(dataset, label_file, data)
+        y = None if y is None else y.reindex(table.index).dropna().astype(int)
+        beside = [printed[dataset, m, "Table 3"] for m in ("recall", "f1")]
+        if y is None:
+            for quantity, value in zip(("accuracy", "weighted F1"), beside, strict=True):
+                add(quantity, beside=value, note=f"labels of these cells: {NEEDS_CELLS}")
+        else:
+            called = predicted[y.index]
+            score, right = metrics.classification_metrics(y, called), int((y == called).sum())
+            limits = sps.binomtest(right, len(y)).proportion_ci(method="wilson")
+            note = f"{theirs - len(y)} cells fewer than the paper's"
+            add("accuracy", found=(score["recall"], *limits), cells=len(y), beside=beside[0], note=note)
+            add("weighted F1", found=(score["f1"], np.nan, np.nan), cells=len(y), beside=beside[1], note=note)
+            for name, k in (("sensitive", 1), ("resistant", 0)):
+                of = int((y == k).sum())
+                hit = int(((y == k) & (called == k)).sum())
+                limits = sps.binomtest(hit, of).proportion_ci(method="wilson")
+                add("called right", name, (hit / of, *limits), of, note=f"{hit} of {of}")
+        for name, k in (("sensitive", 1), ("resistant", 0)):
+            add("predicted", name, (float((predicted == k).sum()), np.nan, np.nan), note="number of cells")
+        figure = {"DATA1": "Figure 8b", "DATA4": "Figure 5c"}[dataset]
+        for name in interpret.DIRECTIONS:
+            found = interpret.correlate(*(table[f"{k}_{name}_DEG_score"] for k in ("Predicted", "Ground_truth")))
+            add("r of gene scores", name, [found[k] for k in ("r", "r_low", "r_high")],
+                beside=printed[dataset, "pearson_r", f"{figure}_{name}"])  # fmt: skip
+    columns = ["dataset", "method", "quantity", "list", "mean", "ci_low", "ci_high", "cells", "atsdp_printed",
+               "atsdp_cells", "tier", "note"]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
 
 
 def title(page: str) -> str:

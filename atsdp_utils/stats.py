@@ -238,6 +238,44 @@ def friedman(scores: pd.DataFrame, alpha: float = 0.05) -> Friedman:
     return Friedman(float(chi2), float(p), scores.rank(axis=1, ascending=False).mean(), distance, pairwise)
 
 
+class Combined(NamedTuple):
+    """Result of :func:`seeds_and_cells`: an estimate with its limits, and the degrees of freedom behind them."""
+
+    mean: float
+    low: float
+    high: float
+    df: float
+
+
+def seeds_and_cells(by_seed, by_draw, level: float = 0.95) -> Combined:
+    """Interval for a mean over seeds that are scored on the same cells: the errors of seeds and of cells together.
+
+    The variance of the mean over seeds and the variance over resampled cells are added; the degrees of freedom are
+    Satterthwaite's, with those of the cells taken as many.
+
+    Parameters
+    ----------
+    by_seed
+        One score a seed, on all cells, shape (seeds,).
+    by_draw
+        The mean over the same seeds on each resample of the cells, shape (resamples,).
+
+    Returns
+    -------
+    Combined
+        The limits are NaN with one seed: nothing is known about another one.
+    """
+    by_seed, by_draw = _finite("by_seed", by_seed), _finite("by_draw", by_draw)
+    mean = float(by_seed.mean())
+    if by_seed.size < 2:
+        return Combined(mean, np.nan, np.nan, np.nan)
+    of_seeds, of_cells = np.var(by_seed, ddof=1) / by_seed.size, np.var(by_draw, ddof=1)
+    variance = of_seeds + of_cells
+    df = float((by_seed.size - 1) * (variance / of_seeds) ** 2) if of_seeds > 0 else np.inf
+    half = sps.t.ppf((1 + level) / 2, df) * np.sqrt(variance)
+    return Combined(mean, float(mean - half), float(mean + half), df)
+
+
 # --- area under the ROC curve ---------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,10 @@ NAIVE = ("Majority", "LibrarySize")
 #: Drugs of notebook 03: those of the paper's sets and of the real sets.
 BULK_DRUGS = ("CISPLATIN", "DOCETAXEL", "I.BET.762", "PLX.4720", "AFATINIB", "SORAFENIB")
 REFERENCES = ("Logistic", "RandomForest")
+#: First principal component of the cells with the sign of a bulk logistic regression: protocol U only.
+PC1 = "PC1Sign"
+#: Models that every table of protocol U shows beside the networks, and that count as simple ones.
+REFERENCES_U = (*REFERENCES, PC1)
 Pairs = tuple[tuple[str, object], ...]
 
 
@@ -49,10 +53,10 @@ def bulk(profile: str) -> list[Task]:
 
 
 def transfer(data: str, profile: str) -> list[Task]:
-    """Notebook 04: before and after transfer, the MMD switched off, the separate gene space, simple references."""
+    """Notebook 04: before and after transfer, the MMD switched off, a separate start, simple references."""
     tasks = []
     for spec in config.datasets(data):
-        for model in (BULK_ONLY, ATSDP, *REFERENCES):
+        for model in (BULK_ONLY, ATSDP, *REFERENCES_U):
             tasks += _unsupervised(spec, profile, model, _short(model, profile))
         if not spec.null:
             tasks += _unsupervised(spec, profile, setting=(("omega", 0.0),))
@@ -71,13 +75,14 @@ def table1(data: str, profile: str) -> list[Task]:
 
 
 def table3(data: str, profile: str) -> list[Task]:
-    """Table 3: repeated cross-validation, transfer over seeds, few-shot, and the naive references."""
+    """Table 3: repeated cross-validation, transfer over seeds beside PC1, few-shot, and the naive references."""
     sizes = config.profile(profile)
     tasks = []
     for spec in config.datasets(data):
         folds = sizes.folds if spec.null else sizes.folds_table3
         tasks += _supervised(spec, profile, folds, repeats=sizes.repeats)
         tasks += _unsupervised(spec, profile)
+        tasks += _unsupervised(spec, profile, PC1)
         if not spec.null:
             tasks += _supervised(spec, profile, sizes.folds, setting=(("permute", True),))
         for model in NAIVE[: 1 if spec.values == "zscored" else None]:  # z-scores hold no library size
@@ -93,6 +98,13 @@ def strict(data: str, profile: str) -> list[Task]:
     folds = config.profile(profile).folds
     specs = [config.stand_in(p, data) for p in ("DATA1", "DATA2")]
     return [t for spec in specs for t in _supervised(spec, profile, folds, setting=(("strict", True),))]
+
+
+def wells(data: str, profile: str) -> list[Task]:
+    """Ambiguity 19: the 1,419 wells of DATA4 taken literally, control and empty ones as sensitive, under S and U."""
+    spec, setting = config.stand_in("DATA4", data), (("all_wells", True),)
+    supervised = _supervised(spec, profile, config.profile(profile).folds, setting=setting)
+    return supervised + _unsupervised(spec, profile, setting=setting)
 
 
 def stress(data: str, profile: str) -> list[Task]:
@@ -132,8 +144,8 @@ def table4(data: str, profile: str) -> list[Task]:
     tasks = []
     for i, spec in enumerate(config.datasets(data, nulls=False)):
         search: Pairs = (("tune", True),) if profile != "smoke" or i == 0 else ()
-        able = [m for m, b in REGISTRY.items() if b.features == "genes" or spec.values == "counts"]
-        for model in (ATSDP, NO_TRANSFER, *able):
+        measured = [m for m, b in REGISTRY.items() if b.features == "genes" or spec.values == "counts"]
+        for model in (ATSDP, NO_TRANSFER, *(m for m in measured if REGISTRY[m].under_s)):
             setting = (*_short(model, profile), *search)
             tasks += _supervised(spec, profile, sizes.folds, model, setting, sizes.repeats_table4)
         for model in (ATSDP, BULK_ONLY, *(m for m, b in REGISTRY.items() if b.under_u)):
@@ -152,7 +164,7 @@ ABLATIONS: dict[str, tuple[str, Pairs]] = {
     "no early stopping": (ATSDP, (("patience", 10_000),)),
     "lines not balanced": (ATSDP, (("balance", "none"),)),
     "lines weighted by class": (ATSDP, (("balance", "class_weight"),)),
-    "encoders apart (no sign)": (ATSDP, (("gene_space", "separate"),)),
+    "separate start": (ATSDP, (("gene_space", "separate"),)),
 }
 #: Training of notebook 12 on twins with unequal classes, by name.
 ALIGNED: dict[str, Pairs] = {
@@ -201,7 +213,7 @@ def plus_selection(profile: str) -> list[Task]:
 def plus_score(data: str, profile: str) -> list[Task]:
     """Notebook 12: ATSDP-NET+ as chosen beside ATSDP-NET and the simple references, without target labels."""
     tasks = []
-    for spec, model in itertools.product(config.datasets(data, nulls=False), (PLUS, ATSDP, *REFERENCES)):
+    for spec, model in itertools.product(config.datasets(data, nulls=False), (PLUS, ATSDP, *REFERENCES_U)):
         few = model == PLUS and spec.tier != "real"  # each of its seeds is five trainings
         setting: Pairs = (("members", 2),) if model == PLUS and profile == "smoke" else _short(model, profile)
         tasks += _unsupervised(spec, profile, model, setting)[: 2 if few else None]
@@ -221,7 +233,8 @@ def few_shot(data: str, profile: str) -> list[Task]:
 
 #: Notebook that shows each list, by number.
 NOTEBOOK = {
-    "bulk": "03", "transfer": "04", "table1": "05", "table3": "05", "strict": "05", "stress": "05", "heads": "06",
+    "bulk": "03", "transfer": "04", "table1": "05", "table3": "05", "strict": "05", "wells": "05", "stress": "05",
+    "heads": "06",
     "table4": "07", "ablation": "12", "class_mix": "12", "plus_selection": "12", "plus_score": "12", "few_shot": "12",
 }  # fmt: skip
 
@@ -229,7 +242,8 @@ NOTEBOOK = {
 def all_tables(data: str, profile: str) -> dict[str, list[Task]]:
     """Every table's list, by name."""
     lists = {
-        f.__name__: f for f in (transfer, table1, table3, strict, stress, heads, table4, ablation, plus_score, few_shot)
+        f.__name__: f
+        for f in (transfer, table1, table3, strict, wells, stress, heads, table4, ablation, plus_score, few_shot)
     }
     alone = {f.__name__: f(profile) for f in (bulk, plus_selection, class_mix)}
     return alone | {name: make(data, profile) for name, make in lists.items()}

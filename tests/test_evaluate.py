@@ -48,22 +48,48 @@ def test_summary_is_a_valid_table():
     assert table["tier"].unique().tolist() == ["simulated", "real"] and table["n"].unique().tolist() == [8]
 
 
-def test_papers_values_go_to_their_set_its_twin_and_no_other():
-    table = evaluate.summary(evaluate.scores(_cv() + _cv("DATA3-null-sim") + _cv("DATA3-sim")), ["auc", "mcc"])
+def test_papers_values_stand_beside_the_papers_own_cells_alone():
+    sets = ("DATA1", "DATA1-sim", "DATA3-null-sim", "DATA3-sim", "A375-PLX4720")
+    table = evaluate.summary(evaluate.scores([r for d in sets for r in _cv(d)]), ["auc", "mcc"])
     found = evaluate.with_paper(table, evaluate.paper_table("table3"))
     value = found.set_index(["dataset", "metric"])["paper"]
-    assert value["DATA1-sim", "auc"] == 0.8578 and value["DATA3-sim", "auc"] == 0.9037
-    assert value.drop([("DATA1-sim", "auc"), ("DATA3-sim", "auc")]).isna().all()
-    assert list(found.columns) == list(table.columns) and len(found) == len(table)
+    assert value["DATA1", "auc"] == 0.8578 and value.drop([("DATA1", "auc")]).isna().all()
+    pd.testing.assert_frame_equal(found.drop(columns="paper"), table.drop(columns="paper"))
     none = evaluate.with_paper(table, evaluate.paper_table("table3"), where=table["metric"] == "mcc")
     assert none["paper"].isna().all()
 
 
 def test_papers_table_one_matches_on_the_strategy():
     reported = evaluate.paper_table("table1").rename(columns={"sampling": "setting"})
-    frame = evaluate.scores(_cv()).assign(setting="smote")
+    frame = evaluate.scores(_cv("DATA1")).assign(setting="smote")
     table = evaluate.summary(pd.concat([frame, frame.assign(setting="none")]), ["auc"])
     assert evaluate.with_paper(table, reported)["paper"].fillna(0).tolist() == [0.8578, 0]
+
+
+@pytest.mark.parametrize("name", ["table1", "table3", "table4"])
+def test_printed_values_are_rows_of_their_own_and_in_no_mean(name):
+    reported = evaluate.paper_table(name).rename(columns={"sampling": "setting"})
+    table = evaluate.with_paper(evaluate.summary(evaluate.scores(_cv() + _cv("A375-PLX4720"))), reported)
+    both = evaluate.with_printed(table, reported)
+    report.check_tidy(both, name)
+    printed = both[both["tier"] == "print"]
+    assert len(both) == len(table) + len(reported) and set(printed["dataset"]) == {"DATA1", "DATA2", "DATA3", "DATA4"}
+    assert sorted(printed["mean"]) == sorted(reported["paper"]) and both["paper"].isna().all()
+    assert printed[["n", "ci_low", "ci_high"]].isna().all(axis=None) and (printed["protocol"] == "").all()
+    assert printed["std"].notna().all() == (name == "table3") and printed["setting"].notna().all()
+    # What reads a protocol or a data set of a run meets none of them, and what was measured is as it was.
+    first = both.head(len(table))
+    pd.testing.assert_frame_equal(first.astype({"n": int}), table)
+    assert not len(both.query("protocol in ['S', 'U', 'F'] and tier == 'print'"))
+    means = both[both["protocol"] == "S"].groupby(["tier", "metric"])["mean"].mean()
+    pd.testing.assert_series_equal(means, table.groupby(["tier", "metric"])["mean"].mean())
+
+
+def test_measured_rows_are_written_as_without_the_printed_ones():
+    table = evaluate.summary(evaluate.scores(_cv()))
+    both = evaluate.with_printed(table, evaluate.paper_table("table3"))
+    write = {"index": False, "float_format": "%.6g"}
+    assert both.to_csv(**write).startswith(table.to_csv(**write))
 
 
 def test_readable_keeps_order_and_leaves_out_an_unknown_spread():
@@ -106,3 +132,32 @@ def test_compare_of_seeds_has_no_bayesian_part():
     frame["setting"] = frame["heads"].astype(int).astype(str)
     found = evaluate.compare(frame, "8")
     assert len(found) == 1 and found[["p_worse", "p_equal", "p_better"]].isna().all(axis=None)
+
+
+def test_compare_pairs_seeds_and_never_means_over_different_ones():
+    """Five seeds of the reference, three of a level whose seeds happen to be the better ones."""
+    auc = {"after": [0.9, 0.8, 0.7, 0.2, 0.1], "no MMD": [0.88, 0.81, 0.66], "before": [0.5, 0.5, 0.5, 0.5, 0.5]}
+    rows = [("A375-PLX4720", name, s, 0, v) for name, values in auc.items() for s, v in enumerate(values)]
+    frame = pd.DataFrame(rows, columns=["dataset", "setting", "repeat", "fold", "auc"])
+    found = evaluate.compare(frame, "after").set_index("setting")
+    expected = np.subtract(auc["no MMD"], auc["after"][:3])
+    assert found.loc["no MMD", "difference"] == pytest.approx(expected.mean()) and expected.mean() < 0
+    assert np.mean(auc["no MMD"]) > np.mean(auc["after"])  # what a difference of means would have said
+    low, high = stats.corrected_interval(expected, 1)[1:]
+    assert found.loc["no MMD", ["ci_low", "ci_high"]].tolist() == pytest.approx([low, high])
+    assert found.loc["before", "difference"] == pytest.approx(0.5 - np.mean(auc["after"]))  # all five seeds
+
+
+def test_pools_join_no_tiers_and_count_an_axis_once():
+    pools = evaluate.pools(["A375-PLX4720", "SCC47-afatinib", "SCC47-sorafenib", "DATA1-sim", "DATA2-sim"])
+    assert pools == {
+        "A375-PLX4720": ["A375-PLX4720"],
+        "SCC47 axis": ["SCC47-afatinib", "SCC47-sorafenib"],
+        "simulated twins": ["DATA1-sim", "DATA2-sim"],
+    }
+    assert list(evaluate.pools(["DATA1", "DATA4"]).values()) == [["DATA1", "DATA4"]]
+    for members in pools.values():
+        assert len({evaluate.tag(m) for m in members}) == 1
+    assert (
+        evaluate.tag("DATA1-sim") == "(simulated)" and evaluate.tag("DATA1") == evaluate.tag("A375-PLX4720") == "(real)"
+    )

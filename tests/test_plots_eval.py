@@ -134,6 +134,17 @@ def test_radar_names_every_series_once_at_its_height():
     assert high.xyann[1] > low.xyann[1]
 
 
+def test_radar_keeps_the_names_of_its_series_in_the_picture(tmp_path):
+    widths = {}
+    for name in ("a", "a name that is as wide as the chart and reaches beyond it"):
+        table = pd.DataFrame([[0.9] * 5], index=[name], columns=METRICS)
+        fig, ax = plt.subplots(figsize=(3, 3), subplot_kw={"projection": "polar"}, layout="constrained")
+        plots_eval.radar(ax, table)
+        widths[name] = plt.imread(plots.save_figure(fig, tmp_path / "radar")[0]).shape[1]
+    short, long = widths.values()
+    assert long > 1.5 * short
+
+
 def test_text_is_readable():
     summary = _summary(dataset=["A375-PLX4720", "DATA1-sim"], metric=METRICS).assign(paper=0.8)
     y, p, fold = _predictions(8)

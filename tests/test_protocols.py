@@ -151,3 +151,30 @@ def test_unknown_names_are_listed():
         protocols.build(Task(NAME, "S", "Oracle", "smoke"), protocols.spec_of(Task(NAME, "S", ATSDP, "smoke")))
     with pytest.raises(ValueError, match="protocol: got 'X', expected one of"):
         protocols.run_task(Task(NAME, "X", ATSDP, "smoke"))
+
+
+def test_all_wells_gives_a_label_to_every_well_and_leaves_the_folds_of_the_others(monkeypatch):
+    """The literal count of ambiguity 19: wells without a label are sensitive, trained on and scored."""
+    cells = protocols.cells_of(NAME, "smoke")
+    y = cells.y.copy()
+    y[[1, 3, 5]] = -1
+    with monkeypatch.context() as patch:
+        patch.setattr(protocols, "cells_of", lambda *_: dataclasses.replace(cells, y=y, sha256="wells"))
+        plain = protocols.run_task(Task(NAME, "S", "Majority", "smoke", folds=2))
+        literal = protocols.run_task(Task(NAME, "S", "Majority", "smoke", (("all_wells", True),), folds=2))
+        shared = protocols.run_task(Task(NAME, "U", "Logistic", "smoke", (("all_wells", True),)))
+    assert len(plain.row) == len(y) - 3 and sorted(literal.row) == list(range(len(y)))
+    added = np.isin(literal.row, [1, 3, 5])
+    assert literal.y[added].tolist() == [1, 1, 1] and set(literal.fold[added]) == {0, 1}
+    np.testing.assert_array_equal(literal.row[~added], plain.row)
+    np.testing.assert_array_equal(literal.fold[~added], plain.fold)
+    assert len(shared.row) == len(y) and shared.y[[1, 3, 5]].tolist() == [1, 1, 1]
+
+
+def test_wells_are_a_task_of_the_set_that_has_them_and_of_no_other():
+    from atsdp_utils import tables
+
+    for data, name in (("embedded", "DATA4-sim"), ("geo", "DATA4")):
+        tasks = tables.wells(data, "smoke")
+        assert {t.dataset for t in tasks} == {name} and {t.protocol for t in tasks} == {"S", "U"}
+        assert all(t.options == {"all_wells": True} for t in tasks)

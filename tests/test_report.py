@@ -65,6 +65,11 @@ def test_files_have_the_mode_of_the_umask_and_a_failed_write_leaves_none(tmp_pat
         (_tidy().drop(columns="model"), "model or setting"),
         (_tidy(tier="real"), "has tier 'real', expected 'simulated'"),
         (_tidy(dataset="DATA9"), "dataset: got 'DATA9', expected one of"),
+        (_tidy(tier="print"), "has tier 'print', expected 'simulated'"),
+        (_tidy(dataset="DATA1", tier="simulated"), "has tier 'simulated', expected 'geo'"),
+        (_tidy(paper=0.9), r"DATA1-sim \(tier 'simulated'\) has a value in 'paper', expected it empty"),
+        (_tidy(dataset="A375-PLX4720", tier="real", paper=0.9), "has a value in 'paper', expected it empty"),
+        (_tidy(dataset="DATA1", tier="print", paper=0.9), "has a value in 'paper', expected it empty"),
         (_tidy(protocol="X"), r"protocol \['X'\]"),
         (pd.concat([_tidy(), _tidy(mean=0.8)], ignore_index=True), "repeated row"),
     ],
@@ -124,13 +129,23 @@ def test_a_table_and_its_figure_may_share_a_name(run):
     assert sorted(recorded["files"]) == ["controls.csv", "controls.png", "controls.svg"]
 
 
-def test_summary_never_sets_a_twin_beside_the_papers_value(run):
-    rows = pd.concat([_tidy(paper=0.9), _tidy(model="random forest", mean=0.8, paper=0.5)], ignore_index=True)
-    run.table(rows, "table4", caption="")
+def test_printed_rows_and_values_beside_the_papers_own_cells_are_allowed(run):
+    own = _tidy(dataset="DATA1", tier="geo", paper=0.9)
+    printed = _tidy(dataset="DATA1", tier="print", protocol="", std=np.nan, n=np.nan)
+    run.table(pd.concat([own, printed], ignore_index=True), "table3", caption="")
+    assert pd.read_csv(run.folder / "table3.csv")["paper"].notna().tolist() == [True, False]
+
+
+def test_summary_shows_what_was_computed_and_the_papers_value_beside_its_own_cells_only(run):
+    rows = [_tidy(), _tidy(model="random forest", mean=0.8), _tidy(dataset="DATA2", tier="geo", paper=0.91),
+            _tidy(dataset="DATA1", tier="print", protocol="", mean=0.93)]  # fmt: skip
+    run.table(pd.concat(rows, ignore_index=True), "table4", caption="")
     out = io.StringIO()
     report.summary("embedded", "smoke", out)
-    assert "random forest" in out.getvalue() and "0.800 ± 0.050" in out.getvalue() and "0.700" in out.getvalue()
-    assert "0.900" not in out.getvalue()
+    lines = out.getvalue().splitlines()
+    twin, own = (next(line for line in lines if f"{d} " in line) for d in ("DATA1-sim", "DATA2"))
+    assert "random forest" in twin and "0.800 ± 0.050" in twin and "0.700" in twin
+    assert "0.910" in own and "0.910" not in twin and "0.930" not in out.getvalue() and "print" not in out.getvalue()
 
 
 TOLERANCES = {

@@ -95,6 +95,22 @@ def test_fine_tuning_on_two_cells_works():
     assert np.isfinite(model.predict_proba(X)).all()
 
 
+def test_a_regulariser_outside_the_graph_trains_the_network_that_has_none(monkeypatch):
+    """Ambiguity 14: the ablation of the ledger is the row without the term."""
+    src, (X, _) = source(), planted(120, seed=9, shift=0.5)
+    before = train.pretrain(src, ARCH, CFG, 0).net
+
+    def weights(theta):
+        return train.transfer(before, src, X, dataclasses.replace(CFG, theta=theta), 0)[0].state_dict()
+
+    without, inside = weights(0.0), weights(2.0)
+    whole = train.losses.cluster_dissimilarity
+    monkeypatch.setattr(train.losses, "cluster_dissimilarity", lambda z, cluster: whole(z.detach(), cluster))
+    outside = weights(2.0)
+    assert all(torch.equal(outside[k], without[k]) for k in without)
+    assert not all(torch.equal(inside[k], without[k]) for k in without)
+
+
 def test_a_shared_transfer_is_the_one_that_is_trained_and_is_trained_once(monkeypatch):
     src, (X, _) = source(), planted(120, seed=9)
     trained = train.ATSDP(seed=0, arch=ARCH, cfg=CFG).fit_transfer(X, src).predict_proba(X)

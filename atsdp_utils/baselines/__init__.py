@@ -59,6 +59,8 @@ class Baseline:
         ``genes``, or ``library_size`` (X has one column, its logarithm).
     balanced
         Whether training rows are balanced before `fit`.
+    under_s
+        Whether it is trained on cell labels (protocol S).
     label
         Name in tables and figures, where it differs from `name`.
     variant_of
@@ -75,6 +77,7 @@ class Baseline:
     paper_name: str = ""
     features: str = "genes"
     balanced: bool = True
+    under_s: bool = True
     label: str = ""
     note: str = ""
     variant_of: str = ""
@@ -166,6 +169,7 @@ _LEFT_OUT = (
         "kNN", Lazy(".classical:Neighbours"), {"neighbours": 15, "metric": "cosine"},
         {"neighbours": (15, 5), "metric": ("cosine", "euclidean")}, label="k nearest neighbours",
     ),
+    Baseline("PC1Sign", Lazy(".pc1:PC1Sign"), {"C": 1e-3}, under_s=False, label="PC1, bulk sign", note="one sign bit"),
 )  # fmt: skip
 
 _VARIANTS = (
