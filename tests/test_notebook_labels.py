@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from atsdp_utils import config, datasets, evaluate, metrics, paths, preprocess, protocols, report, stats, tables
+from atsdp_utils.baselines import REGISTRY
 from atsdp_utils.protocols import Result, Task
 
 REAL = [s.name for s in config.REAL]
@@ -46,6 +47,7 @@ def execute(number: str, ids: Sequence[str], /, **given) -> dict:
         "np": np, "pd": pd, "config": config, "datasets": datasets, "evaluate": evaluate, "metrics": metrics,
         "preprocess": preprocess, "protocols": protocols, "report": report, "stats": stats, "tables": tables,
         "DATA": "embedded", "PROFILE": "smoke", "JOBS": 1, "BACKEND": "loky", "profile": profile, "run": Run(),
+        "REGISTRY": REGISTRY,
         "display": lambda shown: None, "seeds": range(profile.seeds), "specs": config.datasets("embedded"), **given,
     }  # fmt: skip
     for cell in ids:
@@ -88,14 +90,15 @@ TRANSFER = {
     "before transfer": lambda t: t.model == protocols.BULK_ONLY,
     "after transfer": lambda t: t.model == protocols.ATSDP and not t.setting,
     "after transfer, no MMD": lambda t: t.options.get("omega") == 0.0,
-    "after transfer, separate genes": lambda t: t.options.get("gene_space") == "separate",
+    "after transfer, separate start": lambda t: t.options.get("gene_space") == "separate",
     "logistic regression": lambda t: t.model == "Logistic",
     "random forest": lambda t: t.model == "RandomForest",
+    "PC1, bulk sign": lambda t: t.model == tables.PC1,
 }
 
 
 def test_rows_of_the_transfer_table_are_named_by_what_was_trained(grid_run):
-    space = execute("04", ("grid", "table"), grid=grid_run)
+    space = execute("04", ("grid", "table", "changes"), grid=grid_run)
     table = space["run"].tables["transfer"].set_index(["dataset", "setting"])
     for name in (*REAL, "DATA1-sim"):
         for setting, wanted in TRANSFER.items():
@@ -105,6 +108,19 @@ def test_rows_of_the_transfer_table_are_named_by_what_was_trained(grid_run):
             assert row["auc_mean"] == pytest.approx(np.mean(values)), setting
             assert row["auc_std"] == pytest.approx(np.std(values, ddof=1)) and row["auc_count"] == len(values)
             assert row["tier"] == config.DATASETS[name].tier
+    changes = space["run"].tables["transfer_changes"].set_index(["dataset", "setting"])
+    after = TRANSFER["after transfer"]
+    for setting, wanted in TRANSFER.items():
+        if setting != "after transfer":
+            mine = [r for r in grid_run.made if r.task.dataset == REAL[0]]
+            of = [{r.task.seed: metrics.classification_metrics(r.y, r.p)["auc"] for r in mine if w(r.task)}
+                  for w in (wanted, after)]  # fmt: skip
+            shared = sorted(of[0].keys() & of[1].keys())
+            means = [np.mean([values[seed] for seed in shared]) for values in of]
+            row = changes.loc[(REAL[0], setting)]
+            found = row[["mean", "reference_mean", "difference"]].tolist()
+            assert found == pytest.approx([*means, means[0] - means[1]])
+            assert row["ci_low"] < row["difference"] < row["ci_high"] and row["seeds"] == len(shared)
 
 
 # --- chapter 5: balancing, Table 3, holiday cells ---------------------------------------------------------------------
@@ -114,14 +130,15 @@ def test_rows_of_tables_1_and_3_are_named_by_what_was_trained(grid_run, monkeypa
     names = [s.name for s in config.datasets("embedded", nulls=False)]
     nulls = [s.name for s in config.NULLS]
     frames = {}
-    for make in (tables.table1, tables.table3, tables.strict):
+    for make in (tables.table1, tables.table3, tables.strict, tables.wells):
         frames[make.__name__] = evaluate.scores(grid_run.run(make("embedded", "smoke")))
     monkeypatch.setattr(protocols, "cells_of", lambda *a: SimpleNamespace(library_size=np.ones(3)))
-    space = execute("05", ("table1", "table3", "holiday"), frames=frames, names=names, nulls=nulls)
+    space = execute("05", ("table1", "table3", "holiday", "wells"), frames=frames, names=names, nulls=nulls)
     made, found = grid_run.made, space["run"].tables
 
     def value(table, **where):
         rows = found[table]
+        rows = rows[rows["tier"] != "print"]
         for column, v in (where | {"metric": "auc"}).items():
             rows = rows[rows[column] == v]
         return rows["mean"].item()
@@ -144,6 +161,12 @@ def test_rows_of_tables_1_and_3_are_named_by_what_was_trained(grid_run, monkeypa
         expected = auc(three, lambda t: t.options.get("k") == k)  # noqa: B023
         assert value("table3", dataset=d, setting=f"k={k}", protocol="F") == pytest.approx(expected)
     strict = auc(three, lambda t: t.options.get("strict"))
+    literal = auc(made, lambda t: t.protocol == "U" and bool(t.options.get("all_wells")))
+    labelled = auc(
+        made, lambda t: (t.dataset, t.protocol, t.options) == ("DATA4-sim", "U", {"balance": "oversampling"})
+    )
+    assert value("all_wells", setting="all wells", protocol="U") == pytest.approx(literal)
+    assert value("all_wells", setting="labelled cells", protocol="U") == pytest.approx(labelled)
     counted = auc(made, lambda t: (t.dataset, t.protocol, t.options) == (d, "S", {"balance": "smote"}))
     assert value("holiday_cells", dataset=d, setting="left out") == pytest.approx(strict)
     assert value("holiday_cells", dataset=d, setting="counted as sensitive") == pytest.approx(counted)

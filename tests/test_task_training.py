@@ -170,6 +170,18 @@ def test_the_strict_reading_leaves_cells_out_of_training_and_score(spies):
         assert set(rows_of(m.fits[0].X)) | set(m.scored[0]) == set(wanted)
 
 
+def test_all_wells_are_dealt_to_the_folds_as_sensitive(spies):
+    plain, _, _ = run(spies, "S", ATSDP, [("balance", "none")], folds=3)
+    result, models, _ = run(spies, "S", ATSDP, [("all_wells", True), ("balance", "none")], folds=3)
+    added = np.flatnonzero(spies.cells.y < 0)
+    assert result.row.tolist() == list(range(CELLS)) and (result.y[added] == 1).all()
+    known = spies.cells.labelled
+    assert result.fold[known].tolist() == plain.fold.tolist() and result.y[known].tolist() == plain.y.tolist()
+    for m in models:
+        rows = rows_of(m.fits[0].X)
+        assert sorted([*rows, *m.scored[0]]) == list(range(CELLS)) and m.fits[0].y.tolist() == result.y[rows].tolist()
+
+
 def test_library_size_is_the_only_column_of_its_model(spies, monkeypatch):
     monkeypatch.setattr(Spy, "predict_proba", lambda self, X: np.full(len(X), 0.5))
     _, (model, *_), _ = run(spies, "S", "LibrarySize", folds=2)
