@@ -183,7 +183,8 @@ def seeds_and_cells(results: Sequence[Result]) -> pd.DataFrame:
         for i, metric in enumerate(config.METRICS):
             rows.append((*about, metric, len(of_set), *stats.seeds_and_cells(by_seed[:, i], by_draw[:, i])))
     columns = ["dataset", "tier", "protocol", "metric", "seeds", "mean", "ci_low", "ci_high", "df"]
-    return pd.DataFrame(rows, columns=columns)
+    table = pd.DataFrame(rows, columns=columns)
+    return table.assign(ci_low=table["ci_low"].clip(0, 1), ci_high=table["ci_high"].clip(0, 1))
 
 
 def paired(results: Sequence[Result], names: Sequence[str], first: dict[str, str]) -> pd.DataFrame:

@@ -430,6 +430,13 @@ def test_paired_tables(protocol):
     assert evaluate.paired(first, ["a"] * 4, {"A375-PLX4720": "c"}).empty
 
 
+def test_scores_over_seeds_and_cells_are_limited():
+    table = evaluate.seeds_and_cells(results("U", 5)).set_index("metric")
+    each = [metrics.classification_metrics(r.y, r.p)["auc"] for r in results("U", 5)]
+    assert table.loc["auc", "mean"] == pytest.approx(np.mean(each)) and table.loc["auc", "seeds"] == 4
+    assert table.loc["auc", "ci_low"] < np.mean(each) < table.loc["auc", "ci_high"] <= 1
+
+
 def test_errors_of_seeds_and_of_cells_add_up():
     rng = np.random.default_rng(0)
     same, cells = np.full(5, 0.8), rng.normal(0.8, 0.02, 2000)
