@@ -7,8 +7,6 @@ import shlex
 import sys
 from collections import Counter
 
-import pytest
-
 from atsdp_utils import paths
 
 SPEC = importlib.util.spec_from_file_location("mutants_run", paths.ROOT / "tests" / "mutants" / "run.py")
@@ -18,20 +16,44 @@ SPEC.loader.exec_module(run)
 MUTANTS = run.mutants()
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.id)
-def test_a_planted_fault_is_where_the_list_says(mutant):
-    assert mutant.occurrences() == 1, f"{mutant.file}: the old text of {mutant.id} must stand there exactly once"
-    assert mutant.old != mutant.new and mutant.planted() != (paths.ROOT / mutant.file).read_text(encoding="utf-8")
-    if mutant.file.endswith(".py"):
-        ast.parse(mutant.planted())
-    else:
-        for cell in json.loads(mutant.planted())["cells"]:
-            if cell["cell_type"] == "code":
-                ast.parse("".join(cell["source"]))
-    assert run.test_files(mutant.tests)
-    for name in run.test_files(mutant.tests):
-        assert (paths.ROOT / name).is_file(), name
-    assert shlex.split(mutant.tests).count("-k") <= 1  # pytest takes the last one only
+def parses(name: str, text: str, right: set[str]) -> bool:
+    """Whether a module, or what is not among the right cells of a notebook, is Python."""
+    cells = [text] if name.endswith(".py") else set(code_cells(text)) - right
+    try:
+        for source in cells:
+            ast.parse(source)
+    except SyntaxError:
+        return False
+    return True
+
+
+def code_cells(text: str) -> list[str]:
+    """Sources of the cells with code."""
+    return ["".join(c["source"]) for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
+
+
+def test_planted_faults_are_where_the_list_says():
+    wrong = []
+    for name in dict.fromkeys(m.file for m in MUTANTS):
+        text = (paths.ROOT / name).read_text(encoding="utf-8")
+        right = set() if name.endswith(".py") else set(code_cells(text))
+        for mutant in (m for m in MUTANTS if m.file == name):
+            if mutant.occurrences(text) != 1:
+                wrong.append(f"{mutant.id}: the old text must stand in {name} exactly once")
+                continue
+            planted = mutant.planted(text)
+            if planted == text:
+                wrong.append(f"{mutant.id} changes nothing")
+            if not parses(name, planted, right):
+                wrong.append(f"{mutant.id} is not Python")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_selections_name_tests():
+    files = {f for m in MUTANTS for f in run.test_files(m.tests)}
+    assert not [f for f in files if not (paths.ROOT / f).is_file()]
+    # pytest takes the last -k only
+    assert not [m.id for m in MUTANTS if not run.test_files(m.tests) or shlex.split(m.tests).count("-k") > 1]
 
 
 def test_there_are_many_over_all_modules_and_notebooks():

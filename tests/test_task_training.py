@@ -29,7 +29,7 @@ def _cells() -> preprocess.Cells:
     group = np.where(np.arange(CELLS) < 40, "A", "B")
     size = 1000.0 + np.arange(CELLS)
     names = np.array([f"c{i}" for i in range(CELLS)])
-    return preprocess.Cells(NAME, "real", "AFATINIB", X, GENE_NAMES, y, strict, group, size, names, "0" * 64)
+    return preprocess.Cells(NAME, "real", "AFATINIB", X, GENE_NAMES, y, strict, group, size, names)
 
 
 def _source(seed: int) -> preprocess.Source:

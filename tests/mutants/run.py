@@ -70,13 +70,12 @@ class Mutant:
     def _as_written(self, text: str) -> str:
         return json.dumps(text, ensure_ascii=False)[1:-1] if self.file.endswith(".ipynb") else text
 
-    def occurrences(self, root: Path = ROOT) -> int:
-        """How often the old text stands in the file."""
-        return (root / self.file).read_text(encoding="utf-8").count(self._as_written(self.old))
+    def occurrences(self, text: str) -> int:
+        """How often the old text stands in the text of the file."""
+        return text.count(self._as_written(self.old))
 
-    def planted(self, root: Path = ROOT) -> str:
-        """Text of the file with the fault."""
-        text = (root / self.file).read_text(encoding="utf-8")
+    def planted(self, text: str) -> str:
+        """The text of the file with the fault."""
         return text.replace(self._as_written(self.old), self._as_written(self.new), 1)
 
     def fingerprint(self) -> str:
@@ -124,7 +123,7 @@ def copied(where: Path) -> Path:
 def start(mutant: Mutant, copy: Path) -> Running:
     """Plant the fault in the copy, if it has one, and run its tests in a child."""
     if mutant.old:
-        (copy / mutant.file).write_text(mutant.planted(), encoding="utf-8")
+        (copy / mutant.file).write_text(mutant.planted((ROOT / mutant.file).read_text("utf-8")), "utf-8")
     pid = os.fork()
     if pid:
         return Running(mutant, pid, copy, time.monotonic())
