@@ -169,7 +169,7 @@ INPUTS = {
     "file of the cells": lambda w, m: _checksum(w, "scc47_multidrug.h5ad"),
     "file of other cells": lambda w, m: _checksum(w, "a375_plx4720.h5ad"),
     "file of PC9 counts": lambda w, m: _checksum(w, "pc9_erlotinib_day11_counts.h5ad"),
-    "loader of real cells": lambda w, m: edited(m, "datasets", "sensitive culture", "Sensitive culture"),
+    "loader of real cells": lambda w, m: edited(m, "datasets", "np.where(sensitive,", "np.where(~sensitive,"),
     "quality control": lambda w, m: edited(m, "preprocess", "MAX_MITO = 200, 3, 0.10", "MAX_MITO = 200, 3, 0.20"),
     "balancing": lambda w, m: edited(m, "preprocess", "neighbours = min(5,", "neighbours = min(4,"),
     "dropout": lambda w, m: edited(m, "masks", "import torch\n", "import torch\n\ntorch.set_flush_denormal(True)\n"),

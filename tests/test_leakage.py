@@ -177,7 +177,7 @@ def test_few_labels_join_by_the_cells_that_are_not_scored(monkeypatch):
     """ATSDP-NET+ with k labelled cells takes the labels of those the other model was given, never of the scored."""
     X, y = cells()
     prepared = preprocess.Cells("A375-PLX4720", "real", "PLX.4720", X, np.array([f"G{i}" for i in range(GENES)]), y, y,
-                                y.astype(str), np.zeros(60), np.arange(60).astype(str), "0")  # fmt: skip
+                                y.astype(str), np.zeros(60), np.arange(60).astype(str))  # fmt: skip
     monkeypatch.setattr(protocols, "cells_of", lambda *a: prepared)
     monkeypatch.setattr(protocols, "source_of", lambda *a: lines(spoiled=False))
     seen, original = [], plus.FewLabels.__init__
@@ -331,7 +331,8 @@ def test_results_of_other_seeds_cells_and_settings_are_computed_and_not_read(run
         return protocols.Result(task, np.arange(4), np.array([0, 1, 0, 1]), p, np.zeros(4, int), 1.0, 1)
 
     y = np.tile([0, 1], 10).astype(np.int8)
-    ready = SimpleNamespace(y=y, labelled=np.arange(20), name="SCC47-afatinib", sha256="a" * 64)
+    ready = SimpleNamespace(y=y, labelled=np.arange(20), name="SCC47-afatinib", tier="real", drug="AFATINIB",
+                            group=np.zeros(20), strict=1 - y, key="a" * 64)  # fmt: skip
     monkeypatch.setattr(preprocess, "is_prepared", lambda name: True)
     monkeypatch.setattr(preprocess, "prepare", lambda name: None)
     monkeypatch.setattr(protocols, "cells_of", lambda *a: ready)
@@ -346,6 +347,6 @@ def test_results_of_other_seeds_cells_and_settings_are_computed_and_not_read(run
     assert len(ran) == len(tasks) == len({r.p[0] for r in first})
     again = grid.run(tasks[::-1])
     assert len(ran) == len(tasks) and [r.p[0] for r in again[::-1]] == [r.p[0] for r in first]
-    ready.sha256 = "b" * 64  # other values or labels of cells
+    ready.key = "b" * 64  # other values of cells
     grid.run([base])
     assert len(ran) == len(tasks) + 1

@@ -136,7 +136,7 @@ def test_a_twins_bulk_lacks_the_lines_of_its_direction():
     from atsdp_utils import twins
 
     genes = datasets.load_bulk().genes
-    cells = Cells("DATA1-sim", "simulated", "CISPLATIN", None, genes, None, None, None, None, None, "")
+    cells = Cells("DATA1-sim", "simulated", "CISPLATIN", None, genes, None, None, None, None, None)
     source = preprocess.source_domain(cells, 150, seed=0)
     assert len(source.y) == len(datasets.load_bulk().lines) - len(twins.direction_lines("CISPLATIN"))
 

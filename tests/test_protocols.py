@@ -159,7 +159,7 @@ def test_all_wells_gives_a_label_to_every_well_and_leaves_the_folds_of_the_other
     y = cells.y.copy()
     y[[1, 3, 5]] = -1
     with monkeypatch.context() as patch:
-        patch.setattr(protocols, "cells_of", lambda *_: dataclasses.replace(cells, y=y, sha256="wells"))
+        patch.setattr(protocols, "cells_of", lambda *_: dataclasses.replace(cells, y=y))
         plain = protocols.run_task(Task(NAME, "S", "Majority", "smoke", folds=2))
         literal = protocols.run_task(Task(NAME, "S", "Majority", "smoke", (("all_wells", True),), folds=2))
         shared = protocols.run_task(Task(NAME, "U", "Logistic", "smoke", (("all_wells", True),)))
