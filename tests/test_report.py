@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from atsdp_utils import cache, plots, report
+from atsdp_utils import cache, embedding, plots, report
 
 
 @pytest.fixture
@@ -187,3 +187,66 @@ def test_a_full_disk_is_called_so_whatever_the_writer_says(tmp_path, monkeypatch
     with pytest.raises(OSError, match="No space left on device"):
         cache.write_atomically(tmp_path / "a.pt", fails)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_keys_hold_values_shape_type_and_where_a_part_ends():
+    a = np.arange(6, dtype=np.float32)
+    others = (a + 1, a.reshape(2, 3), a.astype(np.float64), a[::-1])
+    assert len({cache.key(x) for x in (a, *others)}) == 5 and cache.key(a) == cache.key(a.copy())
+    assert cache.key(a.reshape(2, 3).T) == cache.key(np.ascontiguousarray(a.reshape(2, 3).T))
+    assert cache.key("1", 2) != cache.key(1, 2) != cache.key(2, 1)
+
+
+def test_a_file_is_kept_until_it_is_damaged(tmp_path):
+    written = []
+
+    def write(temporary):
+        written.append(temporary)
+        Path(temporary).write_text("7")
+
+    def kept():
+        return cache.kept(tmp_path / "a.txt", lambda path: int(path.read_text()), write)
+
+    assert kept() == kept() == 7 and len(written) == 1
+    (tmp_path / "a.txt").write_text("half a num")
+    assert kept() == 7 and len(written) == 2
+
+
+def test_the_mark_of_the_package_is_of_its_code_and_not_of_its_words(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "PACKAGE", tmp_path)
+    texts = ('"""One."""\nx = 1\n', '"""Two."""\nx = 1  # why\n', '"""One."""\nx = 2\n')
+    marks = []
+    for text in texts:
+        (tmp_path / "m.py").write_text(text)
+        marks.append(cache.package_version.__wrapped__())
+    assert marks[0] == marks[1] != marks[2]
+
+
+def test_half_precision_and_data_files_are_in_keys(monkeypatch):
+    before = cache.precision()
+    monkeypatch.setenv("ATSDP_BF16", "1")
+    assert cache.precision() != before
+    register = {"hallmark.gmt.gz": "0", "labels.csv": "1", "other.csv": "2"}
+    monkeypatch.setattr(cache.checksums, "register", lambda: register)
+    assert cache._data_files(["f('*.gmt.gz')", 'g("labels.csv")']) == ["hallmark.gmt.gz", "labels.csv"]
+
+
+def test_tolerance_is_absolute_and_relative():
+    rule = {"absolute": 0.1, "relative": 0.01}
+    assert report._agree(100.9, 100.0, rule) and report._agree(-100.9, -100.0, rule)
+    assert not report._agree(101.2, 100.0, rule) and not report._agree(0.2, 0.0, rule)
+    assert report._agree(np.nan, np.nan, rule) and not report._agree(0.0, np.nan, rule)
+
+
+def test_a_picture_of_two_groups_keeps_them_apart():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(80, 20)) + np.repeat([0, 8], 40)[:, None]
+    xy = embedding.umap(X)
+    assert xy.shape == (80, 2) and xy.tobytes() == embedding.umap(X).tobytes()
+    centres = xy[:40].mean(0), xy[40:].mean(0)
+    nearer = np.stack([np.linalg.norm(xy - c, axis=1) for c in centres]).argmin(0)
+    assert (nearer == np.repeat([0, 1], 40)).all()
+    beside = ((xy[:, None] - xy[None]) ** 2).sum(2).argsort(1)[:, 1:6]
+    near = ((X[:, None] - X[None]) ** 2).sum(2).argsort(1)[:, 1:16]
+    shared = np.mean([np.isin(b, n).mean() for b, n in zip(beside, near, strict=True)])
+    assert shared > 0.6  # neighbours in the picture are neighbours in the data; by chance under 0.4
