@@ -193,6 +193,7 @@ def test_keys_hold_values_shape_type_and_where_a_part_ends():
     a = np.arange(6, dtype=np.float32)
     others = (a + 1, a.reshape(2, 3), a.astype(np.float64), a[::-1])
     assert len({cache.key(x) for x in (a, *others)}) == 5 and cache.key(a) == cache.key(a.copy())
+    assert cache.key(np.zeros(3, np.float32)) != cache.key(np.zeros(3, np.int32))  # the same bytes
     assert cache.key(a.reshape(2, 3).T) == cache.key(np.ascontiguousarray(a.reshape(2, 3).T))
     assert cache.key("1", 2) != cache.key(1, 2) != cache.key(2, 1)
 

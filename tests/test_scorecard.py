@@ -211,7 +211,7 @@ def make_enriched(rng, truth, noise):
     share = hits / genes
     rows = []
     for of in ("sensitive", "resistant"):
-        for name in (*named, *(f"OTHER_{i}" for i in range(100))):
+        for name in (*named, *(f"OTHER_{i}" for i in range(40))):
             ratio = truth if name in named else 1.0
             rows.append((of, name, rng.binomial(size, min(ratio * share, 1)), size * share, size))
     table = pd.DataFrame(rows, columns=["list", "set", "overlap", "expected", "size"])
