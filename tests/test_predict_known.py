@@ -51,7 +51,7 @@ def test_lines_of_known_label_get_the_probability_of_being_sensitive(planted, ru
     assert found.facts["held_out_auc"] > 0.9
     if found.sets is not None:
         assert found.sets[np.arange(CELLS), y].mean() > 0.7
-    written = anndata.read_h5ad(planted.path.with_name("cells.atsdp.h5ad")).obs
+    written = anndata.read_h5ad(planted.path.with_name("cells.CISPLATIN.atsdp.h5ad")).obs
     np.testing.assert_allclose(written["atsdp_p_sensitive"], found.p)
     assert written.index.tolist() == [f"cell{i}" for i in range(CELLS)]
     assert (written["atsdp_label"].astype(str) == found.label).all()
@@ -85,7 +85,16 @@ def test_labels_of_the_person_change_no_score(planted, run_folders):
 def test_spread_and_mean_of_the_members_are_those_of_the_logits():
     members = np.array([[0.2, 0.9], [0.6, 0.7]])
     found = predict.Prediction(
-        members, np.array([0.5, 0.4]), np.array([0.3, 0.8]), None, np.array([5, 9]), {}, {}, (None, None), {}
+        members,
+        np.array([0.5, 0.4]),
+        np.array([0.3, 0.8]),
+        None,
+        np.array([5, 9]),
+        {},
+        {},
+        (None, None),
+        {},
+        np.array([predict.SCORED] * 2),
     )
     columns = found.columns
     assert columns["atsdp_label"].tolist() == ["sensitive", "resistant"]
