@@ -50,6 +50,7 @@ class Size:
     reference_epochs: int
     dataset: str
     models: tuple[str, ...]
+    own: tuple[int, ...]
 
     @property
     def profile(self) -> str:
@@ -63,9 +64,9 @@ _BASELINES = (
 )  # fmt: skip
 FULL = Size(
     ("quick", "paper"), (1000, 2000, 4000, 6163), (1000, 10_000, 100_000), (1, 2, 4), PRIOR_EPOCHS,
-    "DATA1-sim", (ATSDP, NO_TRANSFER, *_BASELINES),
+    "DATA1-sim", (ATSDP, NO_TRANSFER, *_BASELINES), (1500, 100_000),
 )  # fmt: skip
-SHORT = Size(("smoke",), (150, 200), (300, 2500), (1, 2), 4, "SCC47-afatinib", (ATSDP, "Logistic", "kNN"))
+SHORT = Size(("smoke",), (150, 200), (300, 2500), (1, 2), 4, "SCC47-afatinib", (ATSDP, "Logistic", "kNN"), (60,))
 
 
 class Clock:
@@ -317,6 +318,41 @@ def workers(size: Size, jobs: int, seeds: int) -> Iterator[Row]:
     yield "workers", f"JOBS={jobs}, {seeds} seeds", "seconds", clock.seconds, "s"
 
 
+def own_file(path: Path, cells: int, genes: int, detected: int, seed: int = 0) -> None:
+    """Write sparse counts as a person brings them: the genes of the bulk and others, `detected` of them in a cell."""
+    import anndata
+    from scipy import sparse
+
+    rng, known = np.random.default_rng(seed), datasets.load_bulk().genes[:genes]
+    indices = np.empty((cells, detected), np.int32)
+    for i in range(cells):  # one gene from each of as many stretches: sorted, and none twice
+        indices[i] = np.linspace(0, genes, detected, endpoint=False) + rng.random(detected) * (genes / detected)
+    values = rng.geometric(0.4, cells * detected).astype(np.float32)
+    X = sparse.csr_matrix((values, indices.ravel(), np.arange(cells + 1, dtype=np.int64) * detected), (cells, genes))
+    names = [*known, *(f"OTHER{i}" for i in range(genes - len(known)))]
+    anndata.AnnData(X, None, pd.DataFrame(index=rng.permutation(names))).write_h5ad(path)
+
+
+def own_cells(size: Size, cells: int) -> Iterator[Row]:
+    """A person's file from reading to report: time with training, then with the trained bulk stage, and peak memory."""
+    code = (
+        "import sys; from pathlib import Path; from dataclasses import replace\n"
+        "from atsdp_utils import config, predict;"
+        "s = replace(predict.SETTINGS, jobs=2, training=config.profile(sys.argv[2]).training);"
+        "predict.predict(Path(sys.argv[1]), 'cisplatin', settings=s, say=lambda _: None)"
+    )
+    genes, scale = 20_000 if size is FULL else size.genes[-1], 1 if sys.platform == "darwin" else 1024
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "mine.h5ad"
+        own_file(path, cells, genes, genes // 14)
+        for case in ("with training", "trained before"):
+            with Clock() as clock:
+                subprocess.run([sys.executable, "-c", code, str(path), size.profile], cwd=paths.ROOT, check=True)
+            yield "own cells", f"{cells} x {genes}, {case}", "seconds", clock.seconds, "s"
+            used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * scale / 2**20
+            yield "own cells", f"{cells} x {genes}, {case}", "peak of the largest process so far", used, "MiB"
+
+
 def _warm_up() -> None:
     """Import and run once what sections time, so that no section pays for the first use."""
     from . import train
@@ -394,6 +430,7 @@ def sections(size: Size, jobs: int) -> dict[str, Callable[[], Iterator[Row]]]:
     every = (machine, bulk, reference, precision, models, genes, together, gpu)
     found = {f.__name__: (lambda f=f: f(size)) for f in every}
     found |= {f"cells-{n}": (lambda n=n: cells(size, n)) for n in size.cells}
+    found |= {f"own-{n}": (lambda n=n: own_cells(size, n)) for n in size.own}
     found |= {f"seeds-{n}": (lambda n=n: workers(size, 1, n)) for n in size.seeds}
     most = size.seeds[-1]
     return found | {f"jobs-{j}": (lambda j=j: workers(size, j, most)) for j in (2, 4) if j <= max(jobs, 2)}
@@ -402,7 +439,7 @@ def sections(size: Size, jobs: int) -> dict[str, Callable[[], Iterator[Row]]]:
 def _inside(name: str, size: Size, jobs: int) -> None:
     """Body of a section's process: print its rows as JSON."""
     grid.one_thread()
-    if not name.startswith(("machine", "seeds", "jobs")):
+    if not name.startswith(("machine", "seeds", "jobs", "own")):
         _warm_up()
     rows = list(sections(size, jobs)[name]())
     if name.startswith(("bulk", "models", "cells")):

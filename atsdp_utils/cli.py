@@ -81,9 +81,11 @@ def _way_out(error: OSError) -> str:
 @app.command()
 def predict(
     cells: Annotated[Path, typer.Argument(help="h5ad, 10x .h5, 10x folder, .csv or .tsv (also .gz); it is only read")],
-    drug: Annotated[str, typer.Option(help="one of the 83 of 'atsdp drugs'; case and punctuation do not matter")],
+    drug: Annotated[
+        list[str], typer.Option(help="one of 'atsdp drugs', in any spelling; several, or 'all': a table of drugs")
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="scores; default: <stem of CELLS>.<DRUG>.atsdp.h5ad beside CELLS")
+        Path | None, typer.Option(help="scores; default: <stem of CELLS>.<DRUG>.atsdp.h5ad (several: .drugs.atsdp.csv)")
     ] = None,
     layer: Annotated[str | None, typer.Option(help="layer of an h5ad file, or 'raw'; default: X")] = None,
     values: Annotated[Values, typer.Option(help="what the values are")] = Values.auto,
@@ -99,15 +101,24 @@ def predict(
         from dataclasses import replace
 
         from .drugs import find_drug
+        from .readers import InputError
 
-        find_drug(drug)  # a typing error is told before the rest is imported, which takes seconds
+        several = len(drug) > 1 or drug[0].lower() == "all"
+        for name in () if several and "all" in map(str.lower, drug) else drug:
+            find_drug(name)  # a typing error is told before the rest is imported, which takes seconds
+        if several and labels:
+            raise InputError(f"--labels {labels}: scores are compared with labels one drug at a time. Name one drug.")
         from . import predict as pipeline
+        from . import ranking
 
-        settings = replace(pipeline.SETTINGS, members=members)
-        pipeline.predict(
-            cells, drug, out=out, report=report, layer=layer, values=values.value, labels=labels, seed=seed,
-            species=species.value if species else None, settings=settings, say=typer.echo,
-        )  # fmt: skip
+        asked = {
+            "out": out, "report": report, "layer": layer, "values": values.value, "seed": seed, "say": typer.echo,
+            "species": species.value if species else None, "settings": replace(pipeline.SETTINGS, members=members),
+        }  # fmt: skip
+        if several:
+            ranking.rank(cells, drug, **asked)
+        else:
+            pipeline.predict(cells, drug[0], labels=labels, **asked)
 
     guarded(work)
 

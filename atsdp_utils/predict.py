@@ -6,25 +6,27 @@ stays sparse: moments are streamed, transfer sees a random subsample, scores are
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 from scipy import sparse
+from tqdm import tqdm
 
 from . import (
     __version__,
     cache,
+    cell_rows,
+    company,
     config,
     datasets,
     drugs,
@@ -36,10 +38,12 @@ from . import (
     preprocess,
     readers,
 )
+from .cell_rows import FOREIGN, NOT_SCORED, SCORED, SHALLOW, ZERO, not_cells
+from .cell_values import canonical, dense_chunks, shared_matrix, some_rows, streaming_standardizer
 from .plus import ATSDPPlus, expit, logit
 from .readers import CellFile, Genes, InputError
 
-SENSITIVE, RESISTANT, NOT_SCORED = "sensitive", "resistant", "not scored"
+SENSITIVE, RESISTANT = "sensitive", "resistant"
 #: Spellings of labels, lower case.
 SPELLINGS = (
     dict.fromkeys(("1", "1.0", "true", SENSITIVE, "sens", "s", "responder"), 1)
@@ -49,18 +53,8 @@ SPELLINGS = (
 ALPHA = 0.1
 #: Names of conformal sets, by whether resistant and sensitive are in them, and of none where lines are too few.
 SETS, NO_SET = np.array([["neither", SENSITIVE], [RESISTANT, "both"]]), "no set"
-#: Why a row has no score; ``scored`` where it has one.
-SCORED, ZERO, SHALLOW, FOREIGN = (
-    "scored", "zero on every gene used", "far less depth than the other cells", "mostly genes of the other species",
-)  # fmt: skip
-#: A row this many times less deep than the cells that hold most of the file is no cell among them: ten times (the rule
-#: of Cell Ranger 2 for droplets) with a smaller share of :data:`GENOME_SIZE` genes than quality control asks for, or
-#: thirty times with less than half of the genes that those have, or in a group whose centre lies thirty times lower.
-FAR, FARTHER = 10, 30
-#: Genes that a whole file measures, about.
-GENOME_SIZE = 20_000
-#: Names of columns that say where or from whom a cell comes.
-ORIGIN = re.compile(r"(?i)(orig[._ ]ident|batch|sample|patient|donor|library|lane|plate|culture)([._ ]?id)?s?")
+#: Fewer training lines of a class carry no lesson.
+MIN_LINES = 5
 #: Bytes beyond those of the input that scores, report and a first use of the cache take.
 ROOM = 5e7
 
@@ -162,6 +156,49 @@ class Prediction:
 # --- the pipeline -----------------------------------------------------------------------------------------------------
 
 
+@dataclass
+class Ready:
+    """A file that is ready to be scored for any drug.
+
+    Attributes
+    ----------
+    file, genes, kind
+        What was read and what it was taken for; the matrix of an h5ad is let go.
+    known
+        What goes into ``uns['atsdp']`` of this.
+    chosen
+        (genes,) genes used.
+    Z
+        (scored cells, genes) values of the cells that are scored, in the order of :func:`canonical`.
+    where
+        Rows of the file that these are.
+    reason
+        (rows,) str, why a row has no score.
+    notes
+        What a reader of the scores is told of the file.
+    parts
+        Patients, batches or cultures, :func:`company.origins`.
+    scaler
+        Moments of the genes over the scored cells.
+    rows, seen
+        Which of the scored cells transfer and picture see, and their standardised values.
+    """
+
+    file: CellFile
+    genes: Genes
+    kind: str
+    known: dict
+    chosen: np.ndarray
+    Z: sparse.csr_matrix | np.ndarray
+    where: np.ndarray
+    reason: np.ndarray
+    notes: list[str]
+    parts: dict[str, np.ndarray]
+    scaler: preprocess.Standardizer
+    rows: np.ndarray
+    seen: np.ndarray
+
+
 def predict(
     path: Path, drug: str, *, out: Path | None = None, report: Path | None = None, layer: str | None = None,
     values: str = "auto", species: str | None = None, labels: str | None = None, seed: int = 0,
@@ -189,43 +226,17 @@ def predict(
     InputError
         If something is wrong with what was given; nothing is written then.
     """
-    grid.one_thread()
     drug = drugs.find_drug(drug)
     out, report = destinations(path, drug, out, report)
-    file = readers.read(path, layer, labels)
-    say(f"{path.name}: {file.kind}, {file.X.shape[0]:,} cells x {file.X.shape[1]:,} genes" + _joined(file.notes))
-    genes = readers.recognise(file, species)
-    known = readers.only(file, genes.symbol != "")
-    kind, remarks = readers.detect_values(known, values)
-    say(f"values: {kind} ({'detected' if values == 'auto' else 'as asked'})" + _joined(remarks))
-    bulk = datasets.load_bulk(drug)
-    chosen = preprocess.shared_genes(bulk, genes.symbol, settings.max_genes)
-    ways = ", ".join(f"{n:,} {way}" for way, n in genes.ways.items())
-    overlap = f"{genes.shared:,} of {len(bulk.genes):,} of the bulk ({ways}), {len(chosen)} used"
-    say(f"genes: {genes.naming} in {genes.place}, {overlap}" + _joined(readers.left_out(file, genes)))
-    file.obs, changed = writable(file.obs)
-    reason = not_cells(file, known, genes, kind, settings.chunk)
-    Z, more = shared_matrix(known, genes.symbol[genes.symbol != ""], chosen, kind, settings)
-    reason[(reason == SCORED) & (np.asarray(abs(Z).sum(1)).ravel() == 0)] = ZERO
-    more += _counted(path, reason, settings.min_cells) + company(file.obs)
-    y = None if labels is None else read_labels(file, labels, reason == SCORED)
-    check_output(file, out, settings.members)
-    if file.kind == "h5ad":
-        file.X = None  # the output is a copy of the file, and the matrix may be most of the memory
-    del known
-    where = canonical(Z, np.flatnonzero(reason == SCORED), settings.chunk)
-    source = preprocess.bulk_source(bulk, chosen, seed)
-    found = _learn_and_score(drug, Z[where], where, reason, kind, source, seed, settings, say)
-    found.facts |= {
-        "input": path.name, "gene_names": genes.naming, "gene_names_in": genes.place,
-        "genes_in_file": len(genes.symbol), "genes_shared": genes.shared, "genes_in_bulk": len(bulk.genes),
-        "gene_overlap": genes.shared / len(bulk.genes), "gene_names_found": ways,
-    }  # fmt: skip
-    found.facts["warnings"] = [*remarks, *more, *changed, *warnings(found)]
+    given = prepare(path, layer, values, species, seed, settings, say, labels=labels)
+    y = None if labels is None else read_labels(given.file, labels, given.reason == SCORED)
+    check_output(given.file, out, settings.members)
+    found = _scores(drug, given, seed, settings, say)
+    found.facts["warnings"] = [*given.notes, *warnings(found)]
     if y is not None:
         found.metrics = found.facts["metrics"] = score(y, found)
     publish({
-        out: lambda part: write_h5ad(file, found, part),
+        out: lambda part: write_h5ad(given.file, found, part),
         report: lambda part: part.write_text(predict_report.render(found, y), encoding="utf-8"),
     })  # fmt: skip
     _summarise(found, say)
@@ -233,37 +244,111 @@ def predict(
     return found
 
 
-def _learn_and_score(drug, X, where, reason, kind, source, seed, settings: Settings, say) -> Prediction:
-    """From the matrix of scored cells, the rows `where`, to scores of all cells and what the report says of them."""
+def prepare(
+    path: Path, layer: str | None, values: str, species: str | None, seed: int, settings: Settings,
+    say: Callable[[str], object], *, labels: str | None = None,
+) -> Ready:  # fmt: skip
+    """Read a file and find out what its genes, values and rows are, as :func:`predict` is asked to.
+
+    Raises
+    ------
+    InputError
+        If something is wrong with the file.
+    """
+    grid.one_thread()
+    file = readers.read(path, layer, labels)
+    say(f"{path.name}: {file.kind}, {file.X.shape[0]:,} cells x {file.X.shape[1]:,} genes" + _joined(file.notes))
+    genes = readers.recognise(file, species)
+    known = readers.only(file, genes.symbol != "")
+    kind, remarks = readers.detect_values(known, values)
+    say(f"values: {kind} ({'detected' if values == 'auto' else 'as asked'})" + _joined(remarks))
+    bulk = datasets.load_bulk()
+    chosen = preprocess.shared_genes(bulk, genes.symbol, settings.max_genes)
+    ways = ", ".join(f"{n:,} {way}" for way, n in genes.ways.items())
+    overlap = f"{genes.shared:,} of {len(bulk.genes):,} of the bulk ({ways}), {len(chosen)} used"
+    say(f"genes: {genes.naming} in {genes.place}, {overlap}" + _joined(readers.left_out(file, genes)))
+    file.obs, changed = writable(file.obs)
+    reason = not_cells(file, known, genes, kind, settings.chunk)
+    if file.kind == "h5ad":
+        # The output is a copy of the file, and the matrix may be most of the memory; `known` may be the file itself.
+        known, file.X = replace(known), None
+    Z, more = shared_matrix(known, genes.symbol[genes.symbol != ""], chosen, kind, settings.chunk)
+    del known
+    reason[(reason == SCORED) & (np.asarray(abs(Z).sum(1)).ravel() == 0)] = ZERO
+    more += cell_rows.counted(path, reason, settings.min_cells)
+    parts = company.origins(file.obs)
+    where = canonical(Z, np.flatnonzero(reason == SCORED), settings.chunk)
+    Z = Z[where]
+    facts = {
+        "input": path.name, "values": kind, "gene_names": genes.naming, "gene_names_in": genes.place,
+        "genes_in_file": len(genes.symbol), "genes_shared": genes.shared, "genes_in_bulk": len(bulk.genes),
+        "gene_overlap": genes.shared / len(bulk.genes), "gene_names_found": genes.ways, "genes_used": len(chosen),
+        "cells": len(reason), "cells_scored": len(where),
+    }  # fmt: skip
+    notes = [*remarks, *more, *company.said_of(parts), *changed]
+    rows, scaler = some_rows(len(where), settings.sample, seed), streaming_standardizer(Z, settings.chunk)
+    seen = scaler.transform(np.vstack(list(dense_chunks(Z[rows], settings.chunk))))
+    return Ready(file, genes, kind, facts, chosen, Z, where, reason, notes, parts, scaler, rows, seen)
+
+
+def training_lines(drug: str, source: preprocess.Source) -> np.ndarray:
+    """Resistant and sensitive lines that a training may use, (2,).
+
+    Raises
+    ------
+    InputError
+        If the rarer class has fewer than :data:`MIN_LINES`.
+    """
     lines = np.bincount(source.y[source.fit_rows], minlength=2)
-    if lines.min() < 5:
-        raise InputError(f"--drug {drug}: {lines.min()} training lines of the rarer class, expected at least 5.")
-    say(f"{drug}: {settings.members} networks learn from {lines[1]} sensitive, {lines[0]} resistant lines, then align")
-    rows = some_rows(X.shape[0], settings.sample, seed)
-    scaler = streaming_standardizer(X, settings.chunk)
-    seen = scaler.transform(np.vstack(list(dense_chunks(X[rows], settings.chunk))))
+    if lines.min() < MIN_LINES:
+        found = f"{lines.min()} training lines of the rarer class"
+        raise InputError(f"--drug {drug}: {found}, expected at least {MIN_LINES}.")
+    return lines
+
+
+def learn(source: preprocess.Source, given: Ready, seed: int, settings: Settings) -> tuple[ATSDPPlus, np.ndarray]:
+    """Networks for the drug of `source`, aligned to the cells, and P(sensitive) by each, (members, scored cells)."""
     model = SideBySide(seed=seed, members=settings.members, arch=settings.arch, cfg=settings.training)
     model.jobs = settings.jobs
-    model.fit_transfer(seen, source)
-    members, auc = member_scores(model, X, scaler, settings), held_out_auc(model, source)
+    model.fit_transfer(given.seen, source)
+    return model, member_scores(model, given.Z, given.scaler, settings)
+
+
+def company_of(model: ATSDPPlus, given: Ready, members: np.ndarray, seed: int, settings: Settings) -> dict:
+    """By how much the scores depend on which cells are in the file (:func:`company.measure`), on the cells drawn."""
+    X = np.vstack(list(dense_chunks(given.Z[given.rows], settings.chunk)))
+    parts = {name: codes[given.where[given.rows]] for name, codes in given.parts.items()}
+    p = expit(logit(members[:, given.rows]).mean(0))
+    return company.measure(lambda cells: expit(logit(model.member_proba(cells)).mean(0)), X, p, parts, seed)
+
+
+def _scores(drug: str, given: Ready, seed: int, settings: Settings, say) -> Prediction:
+    """Learn, score all cells, and gather what the report says of them."""
+    source = preprocess.bulk_source(datasets.load_bulk(drug), given.chosen, seed)
+    lines = training_lines(drug, source)
+    say(f"{drug}: {settings.members} networks learn from {lines[1]} sensitive, {lines[0]} resistant lines, then align")
+    model, members = learn(source, given, seed, settings)
+    auc = held_out_auc(model, source)
     cache.write_text(drugs.held_out_file(drug), json.dumps({"auc": auc, "seed": seed, "genes": len(source.genes)}))
-    every, p = np.full((settings.members, len(reason)), np.nan), np.full(len(reason), np.nan)
+    n, where, rows = len(given.reason), given.where, given.rows
+    every, p = np.full((settings.members, n), np.nan), np.full(n, np.nan)
     every[:, where], p[where] = members, expit(logit(members).mean(0))
     held = np.bincount(source.y[source.test_rows], minlength=2)
     calibrated, sets = calibrate(model, held, p)
-    facts = {
-        "drug": drug, "version": __version__, "values": kind, "genes_used": len(source.genes), "cells": len(reason),
-        "cells_scored": len(where), "seed": seed, "members": settings.members, "held_out_auc": auc,
-        "held_out_sensitive": int(held[1]), "held_out_resistant": int(held[0]), "conformal_alpha": ALPHA,
-        "model_hash": model_hash(source, seen, seed, settings),
+    facts = {"drug": drug, "version": __version__} | given.known | {
+        "seed": seed, "members": settings.members, "held_out_auc": auc, "held_out_sensitive": int(held[1]),
+        "held_out_resistant": int(held[0]), "conformal_alpha": ALPHA,
+        "model_hash": model_hash(source, given.seen, seed, settings),
+        "company": company_of(model, given, members, seed, settings),
     }  # fmt: skip
-    unlike, xy = unlikeness(source, seen, X, kind, seed), embedding.umap(seen, seed)
-    return Prediction(every, p, calibrated, sets, lines, facts, unlike, (where[rows], xy), {}, reason)
+    unlike, xy = unlikeness(source, given.seen, given.Z, given.kind, seed), embedding.umap(given.seen, seed)
+    return Prediction(every, p, calibrated, sets, lines, facts, unlike, (where[rows], xy), {}, given.reason)
 
 
 def _summarise(found: Prediction, say: Callable[[str], object]) -> None:
     for line in found.facts["warnings"]:
         say(f"warning: {line}")
+    say(company.sentence(found.facts["company"]))
     n = {label: int((found.label == label).sum()) for label in (SENSITIVE, RESISTANT, NOT_SCORED)}
     say("cells: " + ", ".join(f"{count:,} {label}" for label, count in n.items() if count))
     if found.metrics:
@@ -274,13 +359,15 @@ def _joined(notes: list[str]) -> str:
     return "".join(f"; {n}" for n in notes)
 
 
-def destinations(path: Path, drug: str, out: Path | None, report: Path | None) -> tuple[Path, Path]:
+def destinations(
+    path: Path, drug: str, out: Path | None, report: Path | None, ending: str = ".h5ad"
+) -> tuple[Path, Path]:
     """Where scores and report go, checked before any work is done; by default beside the input, a link's own folder."""
     here = Path(os.path.abspath(path))
     stem = here.name if path.is_dir() else re.sub(r"(\.atsdp)?(\.(h5ad|h5|csv|tsv|txt|tab))?(\.gz)?$", "", here.name)
-    out = out or here.parent / f"{stem}.{drug}.atsdp.h5ad"
+    out = out or here.parent / f"{stem}.{drug}.atsdp{ending}"
     report = report or out.with_suffix(".html")
-    for option, target, suffix in (("--out", out, ".h5ad"), ("--report", report, ".html")):
+    for option, target, suffix in (("--out", out, ending), ("--report", report, ".html")):
         if target.suffix != suffix:
             raise InputError(f"{option} {target}: expected a name that ends in {suffix}.")
         if target.exists() and path.exists() and target.samefile(path):
@@ -333,168 +420,6 @@ def read_labels(file: CellFile, column: str, scored: np.ndarray) -> np.ndarray:
     return y
 
 
-def not_cells(file: CellFile, known: CellFile, genes: Genes, kind: str, chunk: int) -> np.ndarray:
-    """Why each row is no cell to score, (rows,) str; :data:`SCORED` where nothing is against it.
-
-    Parameters
-    ----------
-    known
-        The file with the genes of the bulk only.
-    """
-    reason = np.full(file.X.shape[0], SCORED, dtype=object)
-    foreign = readers.of_other_species(file, genes)
-    if foreign.any():
-        share = [_detected(X) / X.shape[1] for X in (file.X[:, np.flatnonzero(foreign)], known.X)]
-        reason[share[0] > share[1]] = FOREIGN
-    depth, detected = _depth(known.X, kind, chunk)
-    own = np.flatnonzero((reason == SCORED) & (detected > 0))
-    if kind == "zscored" or not len(own):
-        return reason
-    order = own[np.argsort(-depth[own])]
-    typical = order[np.searchsorted(np.cumsum(depth[order]), depth[order].sum() / 2)]  # half of the file is deeper
-    far = (depth < depth[typical] / FAR) & (detected < preprocess.MIN_GENES * known.X.shape[1] / GENOME_SIZE)
-    farther = (depth < depth[typical] / FARTHER) & (detected < detected[typical] / 2)
-    shallow = far | farther | (depth < _lower_mode(depth[own]))
-    reason[(reason == SCORED) & shallow & (detected > 0)] = SHALLOW
-    return reason
-
-
-def _lower_mode(depth: np.ndarray) -> float:
-    """Upper end of the shallower of two groups whose centres are :data:`FARTHER` apart; 0 if there are no two such.
-
-    The groups are those of Otsu: the split with the most variance between them, of logarithms of depth.
-    """
-    logs = np.sort(np.log(depth))
-    n, below = np.arange(1, len(logs)), np.cumsum(logs)[:-1]
-    apart = (logs.sum() - below) / n[::-1] - below / n
-    split = np.argmax(n * n[::-1] * apart**2) if len(n) else 0
-    return float(np.exp(logs[split + 1])) if len(n) and apart[split] > np.log(FARTHER) else 0.0
-
-
-def _detected(X: sparse.csr_matrix | np.ndarray) -> np.ndarray:
-    return np.asarray((X != 0).sum(1)).ravel()
-
-
-def _depth(X: sparse.csr_matrix | np.ndarray, kind: str, chunk: int) -> tuple[np.ndarray, np.ndarray]:
-    """Depth of rows up to a factor and genes detected, (rows,) each.
-
-    Whole counts have their total. Values that were scaled have lost it, but not its trace: the smallest of a row is
-    that of one count, so it is the smaller the deeper the row was.
-    """
-    total, least, whole = [], [], kind == "counts"
-    for block in dense_chunks(X, chunk):
-        value = np.where(block > 0, block, np.inf).min(1)
-        total.append(block.sum(1, dtype=np.float64))
-        least.append(value if kind == "counts" else np.expm1(np.minimum(value, readers.MAX_LOG)))
-        whole = whole and bool(np.all(block == np.rint(block)))
-    return np.concatenate(total) if whole else 1 / np.concatenate(least), _detected(X)
-
-
-def _counted(path: Path, reason: np.ndarray, least: int) -> list[str]:
-    """What is said of rows without a score.
-
-    Raises
-    ------
-    InputError
-        If fewer than `least` cells remain.
-    """
-    why = pd.Series(reason[reason != SCORED]).value_counts()
-    n = int((reason == SCORED).sum())
-    if n < least:
-        others = "".join(f"; {count:,} more are {said}" for said, count in why.items())
-        expected = f"at least {least}, better hundreds: genes are standardised over the cells of the file"
-        raise InputError(f"{path}: {n} cells with values{others}. Expected {expected}.")
-    return [f"{count:,} cells are {said}: marked '{NOT_SCORED}' in atsdp_reason" for said, count in why.items()]
-
-
-def company(obs: pd.DataFrame) -> list[str]:
-    """What is said of a file of several patients, batches or cultures."""
-    sizes = {c: obs[c].nunique() for c in obs if ORIGIN.fullmatch(str(c))}
-    lane = obs.index.astype(str).str.extract(r"^[ACGT]{10,}-(\d+)$")[0]
-    if lane.notna().all():
-        sizes["the suffix of the barcodes"] = lane.nunique()
-    return [
-        f"{size} values of {column}: genes are standardised over all of them together, so differences between them "
-        "count as differences between cells; for an order within one, score it in a file of its own"
-        for column, size in sizes.items() if 1 < size < len(obs) / 2
-    ]  # fmt: skip
-
-
-def shared_matrix(
-    file: CellFile, symbol: np.ndarray, chosen: np.ndarray, kind: str, settings: Settings
-) -> tuple[sparse.csr_matrix | np.ndarray, list[str]]:
-    """Values on the genes `chosen`, log-normalised to one depth (z-scored ones as they are), in half precision.
-
-    `file` holds genes of the bulk only, called `symbol`: nothing else adds to the depth of a cell. Logarithms are
-    undone first, so that it does not matter to what depth, and over which genes, they were scaled. Genes measured
-    twice are then summed; of values that are neither counts nor their logarithms the most variable is kept. Values are
-    rounded to half precision, so that neither the precision of a file nor the order of a sum changes what is learned.
-
-    Returns
-    -------
-    tuple
-        (cells, genes) float32, sparse if the file is; remarks.
-    """
-    X, position = file.X, pd.Index(chosen).get_indexer(symbol)
-    columns = np.flatnonzero(position >= 0)
-    twice = len(columns) - len(chosen)
-    logs = kind == "lognorm" and X.min() >= 0 and X.max() <= readers.MAX_LOG
-    way = "their counts are summed" if kind == "counts" or logs else "the most variable of each is kept"
-    if kind == "counts" or logs:
-        linear = (lambda V: np.expm1(_half(V).astype(np.float64))) if logs else (lambda V: V.astype(np.float64))
-        total = np.concatenate([linear(block).sum(1) for block in dense_chunks(X, settings.chunk)])
-        places = np.arange(len(columns)), position[columns]
-        pick = sparse.csr_matrix((np.ones(len(columns)), places), (len(columns), len(chosen)))
-        Z = _each(X[:, columns], linear) @ pick
-        scale = (preprocess.TARGET_SUM / np.where(total > 0, total, np.inf))[:, None]
-        Z = _each(sparse.csr_matrix(Z.multiply(scale)) if sparse.issparse(Z) else Z * scale, np.log1p)
-    else:
-        part = X[:, columns]
-        spread = streaming_standardizer(part, settings.chunk).scale_ if twice else np.ones(len(columns))
-        order = np.lexsort((np.where(np.isinf(spread), 0, -spread), position[columns]))
-        first = np.unique(position[columns][order], return_index=True)[1]
-        Z = part[:, order[first]]
-    remarks = [f"{twice} of the genes used are measured more than once: {way}"] if twice else []
-    return _each(Z, _half), remarks
-
-
-def _half(V: np.ndarray) -> np.ndarray:
-    """Values rounded to half precision, as float32."""
-    limit = np.finfo(np.float16).max
-    return np.clip(V, -limit, limit).astype(np.float16).astype(np.float32)
-
-
-def _each(X: sparse.csr_matrix | np.ndarray, change: Callable) -> sparse.csr_matrix | np.ndarray:
-    """X with every value changed; zero stays zero."""
-    if not sparse.issparse(X):
-        return change(X)
-    return sparse.csr_matrix((change(X.data), X.indices, X.indptr), shape=X.shape)
-
-
-def canonical(Z: sparse.csr_matrix | np.ndarray, rows: np.ndarray, chunk: int) -> np.ndarray:
-    """`rows` of Z in an order that depends on their values alone: draws and batches then do not know that of a file."""
-    blocks = dense_chunks(Z[rows], chunk)
-    keys = [hashlib.blake2b((row + 0.0).tobytes(), digest_size=16).digest() for block in blocks for row in block]
-    return rows[np.argsort(keys, kind="stable")]
-
-
-def dense_chunks(X: sparse.csr_matrix | np.ndarray, chunk: int) -> Iterator[np.ndarray]:
-    """Consecutive rows of X as dense float32 arrays of at most `chunk` rows."""
-    for start in range(0, X.shape[0], chunk):
-        part = X[start : start + chunk]
-        yield np.asarray(readers.dense(part), dtype=np.float32)
-
-
-def streaming_standardizer(X: sparse.csr_matrix | np.ndarray, chunk: int) -> preprocess.Standardizer:
-    """A fitted :class:`preprocess.Standardizer`, from two passes over chunks of X."""
-    n = X.shape[0]
-    mean = sum(block.sum(0, dtype=np.float64) for block in dense_chunks(X, chunk)) / n
-    variance = sum(((block - mean) ** 2).sum(0) for block in dense_chunks(X, chunk)) / n
-    scaler = preprocess.Standardizer()
-    scaler.mean_, scaler.scale_ = mean, np.where(variance > 1e-12, np.sqrt(variance), np.inf)
-    return scaler
-
-
 class SideBySide(ATSDPPlus):
     """ATSDP-NET+ with its networks trained in several processes."""
 
@@ -503,7 +428,8 @@ class SideBySide(ATSDPPlus):
     def networks(self, X: np.ndarray, source: preprocess.Source) -> list:
         """Every member, trained side by side."""
         work = (delayed(_alone)(self.network, i, X, source) for i in range(self.members))
-        return grid.pool(self.jobs, max_nbytes=None)(work)
+        done = grid.pool(self.jobs, max_nbytes=None, return_as="generator")(work)
+        return list(progress(done, self.members, "networks"))
 
 
 def _alone(work: Callable, *given):
@@ -515,8 +441,14 @@ def _alone(work: Callable, *given):
 def member_scores(model: ATSDPPlus, X, scaler: preprocess.Standardizer, settings: Settings) -> np.ndarray:
     """P(sensitive) by each member, (members, cells); threads take chunks of cells, each computes on one core."""
     blocks = dense_chunks(X, settings.chunk)
-    found = Parallel(settings.jobs, prefer="threads")(delayed(model.member_proba)(scaler.transform(b)) for b in blocks)
-    return np.concatenate(found, axis=1)
+    work = (delayed(model.member_proba)(scaler.transform(b)) for b in blocks)
+    found = Parallel(settings.jobs, prefer="threads", return_as="generator")(work)
+    return np.concatenate(list(progress(found, -(-X.shape[0] // settings.chunk), "scores")), axis=1)
+
+
+def progress(work: Iterable, total: int, what: str) -> Iterable:
+    """`work` with a bar and the time left on a terminal, with nothing elsewhere."""
+    return tqdm(work, what, total, leave=False, disable=None if total > 1 else True, ncols=78)
 
 
 def held_out_auc(model: ATSDPPlus, source: preprocess.Source) -> float:
@@ -556,11 +488,6 @@ def calibrate(model: ATSDPPlus, held: np.ndarray, p: np.ndarray) -> tuple[np.nda
 def _fewest() -> int:
     """Held-out lines of a class from which on a conformal set can leave that class out: 1 / (n + 1) <= ALPHA."""
     return math.ceil(1 / ALPHA) - 1
-
-
-def some_rows(n: int, size: int, seed: int) -> np.ndarray:
-    """At most `size` of n rows, drawn at random, in order."""
-    return np.sort(np.random.default_rng(seed).permutation(n)[:size])
 
 
 def model_hash(source: preprocess.Source, seen: np.ndarray, seed: int, settings: Settings) -> str:

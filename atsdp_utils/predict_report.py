@@ -14,17 +14,15 @@ import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from . import config, plots, report
+from . import company, config, plots, report
 
 if TYPE_CHECKING:
     from .predict import Prediction
 
 SCORE = LinearSegmentedColormap.from_list("score", [plots.RESISTANT, "#E8E8E8", plots.SENSITIVE])
 
-PAGE = Template("""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$drug: scores of $input</title>
-<style>
+#: Look of the pages.
+STYLE = """
 body { font: 16px/1.55 system-ui, sans-serif; color: #1d1d1d; background: #fff; max-width: 52rem; margin: 2rem auto;
        padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
@@ -32,9 +30,14 @@ table { border-collapse: collapse; } th { color: #555; } img { max-width: 100%; 
 td, th { text-align: left; padding: .2rem 1rem .2rem 0; border-bottom: 1px solid #ddd; font-weight: normal;
          vertical-align: top; }
 .warning { background: #fff3c4; border-left: 4px solid #8a5a00; padding: .4rem 1rem; }
-</style></head><body>
+"""
+PAGE = Template("""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$drug: scores of $input</title>
+<style>$style</style></head><body>
 <h1>$drug: sensitivity scores of $cells cells</h1>
 <p>Input: $input. $counts</p>
+<p class="warning">$company</p>
 $warnings
 <h2>Cells, coloured by score</h2>
 <img alt="UMAP of the cells coloured by the probability of being sensitive" src="$umap">
@@ -83,10 +86,10 @@ def render(found: Prediction, y: np.ndarray | None) -> str:
         "counts": ", ".join(f"{n:,} {label}" for label, n in zip(labels, count, strict=True)) + ".",
         "drawn": f" ({len(rows):,} cells drawn at random)" if len(rows) < facts["cells_scored"] else "",
         "agreement": _agreement(found), "genes": _genes(facts), "held_out": _auc(facts),
-        "calibrated": _calibrated(found), "evidence": _evidence(found),
+        "company": _company(facts), "calibrated": _calibrated(found), "evidence": _evidence(found),
         "lines": f"{found.bulk_classes[1]} sensitive and {found.bulk_classes[0]} resistant lines",
     }  # fmt: skip
-    fill = {k: html.escape(v) for k, v in fill.items()}
+    fill = {k: html.escape(v) for k, v in fill.items()} | {"style": STYLE}
     with mpl.rc_context(plots.STYLE):
         fill |= {
             "umap": _picture(_umap(found)),
@@ -97,24 +100,31 @@ def render(found: Prediction, y: np.ndarray | None) -> str:
     fill["warnings"] = (
         f'<div class="warning"><strong>Before you use the scores</strong><ul>{warned}</ul></div>' if warned else ""
     )
-    fill["unlike"] = _table(_unlike(found.unlike))
+    fill["unlike"] = as_rows(_unlike(found.unlike))
     fill["metrics"] = "" if y is None else _against_labels(found.metrics)
-    plain = {k: v for k, v in facts.items() if k not in ("warnings", "metrics")}
-    fill["facts"] = _table(
+    plain = {k: v for k, v in facts.items() if k not in ("warnings", "metrics", "company")}
+    fill["facts"] = as_rows(
         {k.replace("_", " "): f"{v:.3f}" if isinstance(v, float) else str(v) for k, v in plain.items()}
     )
     return PAGE.substitute(fill)
 
 
-def _table(rows: dict[str, str]) -> str:
+def as_rows(rows: dict[str, str]) -> str:
+    """Rows of a table of two columns, in HTML."""
     return "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in rows.items())
 
 
 def _against_labels(metrics: dict[str, float]) -> str:
     named = {k: f"{metrics[k]:.3f}" for k in config.METRICS}
-    return (f"<h2>Against your labels</h2><table>{_table(named)}</table><p>Over {metrics['cells']:,} labelled cells. "
+    return (f"<h2>Against your labels</h2><table>{as_rows(named)}</table><p>Over {metrics['cells']:,} labelled cells. "
             "Precision, recall and F1 are means of both classes weighted by their size, at a cut of 0.5. "
             "Labels were used for this table and the coverage below, for nothing else.</p>")  # fmt: skip
+
+
+def _company(facts: dict) -> str:
+    """The sentence on company, as a sentence of its own."""
+    said = company.sentence(facts["company"])
+    return f"{said[0].upper()}{said[1:]}."
 
 
 def _agreement(found: Prediction) -> str:

@@ -51,7 +51,9 @@ TECHNICAL = {
     "totals of HTSeq or STAR": re.compile(r"__\w+|N_(unmapped|multimapping|noFeature|ambiguous)"),
     "spike-ins": re.compile(r"(?i)ERCC[-_.]\d+"),
     "hashtags": re.compile(r"(?i)(hto|hashtag|cmo|multiseq)[-_ .]?\w*"),
-    "antibodies": re.compile(r"(?i).*(totalseq\w*|[-_.](adt|prot(ein)?)|^adt[-_.].*)"),
+    "antibodies": re.compile(
+        r"(?i).*(totalseq\w*|[-_. ](adts?|ab|antibody|prot(ein)?)([-_.]?\d+)?)|(adt|ab|prot)[-_.:].*"
+    ),
     "peaks": re.compile(r"(?i)(chr)?(\d+|x|y|mt?)[:_-]\d+[_-]\d+"),
 }
 FORMATS = "an .h5ad file, a 10x .h5 file, a 10x folder (matrix.mtx, features.tsv, barcodes.tsv), a .csv or .tsv (.gz)"

@@ -109,7 +109,7 @@ def prediction(resistant, sensitive, z):
     facts = dict.fromkeys(("genes_in_file", "genes_shared", "genes_in_bulk", "genes_used"), 100) | {
         "drug": "D", "input": "mine", "gene_names": "", "gene_names_in": "", "gene_overlap": 1.0, "cells": len(p),
         "held_out_auc": 0.8, "held_out_resistant": held[0], "held_out_sensitive": held[1],
-        "conformal_alpha": predict.ALPHA, "cells_scored": 99, "warnings": [],
+        "conformal_alpha": predict.ALPHA, "cells_scored": 99, "warnings": [], "company": {},
     }  # fmt: skip
     unlike = dict.fromkeys(("mmd2", "mmd2_lines", "auc", "gene_shift"), 0.5)
     layout = np.flatnonzero(~np.isnan(p)), np.zeros(((~np.isnan(p)).sum(), 2))
@@ -276,12 +276,11 @@ def test_drugs_lists_all_with_the_auc_of_a_run(atsdp, counts, tmp_path):
 def test_doubled_genes_are_summed_or_chosen(make):
     raw = np.array([[1, 2, 5, 2], [0, 4, 1, 5], [3, 3, 3, 1]], dtype=np.float32)
     symbol = np.array(["A", "B", "A", ""])
-    settings = replace(TINY, min_cells=1)
 
     def matrix(kind):
         file = predict.CellFile("x", "table", make(raw), {"n": symbol}, pd.DataFrame(index=list("xyz")))
         known = readers.only(file, symbol != "")
-        Z, remarks = predict.shared_matrix(known, symbol[symbol != ""], np.array(["A", "B"]), kind, settings)
+        Z, remarks = predict.shared_matrix(known, symbol[symbol != ""], np.array(["A", "B"]), kind, 16)
         assert "1 of the genes" in remarks[0]
         return Z.toarray() if sparse.issparse(Z) else Z
 

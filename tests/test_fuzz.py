@@ -141,10 +141,10 @@ def understood(path: Path) -> None:
     known = readers.only(file, genes.symbol != "")
     kind, _ = readers.detect_values(known, "auto")
     obs, _ = predict.writable(file.obs)
-    predict.company(obs)
+    predict.company.origins(obs)
     reason = predict.not_cells(file, known, genes, kind, 100)
     symbol = genes.symbol[genes.symbol != ""]
-    Z, _ = predict.shared_matrix(known, symbol, np.unique(symbol), kind, predict.SETTINGS)
+    Z, _ = predict.shared_matrix(known, symbol, np.unique(symbol), kind, 100)
     rows = np.flatnonzero(reason == predict.SCORED)
     assert sorted(predict.canonical(Z, rows, 100)) == rows.tolist()
     assert np.isfinite(readers.dense(Z)).all()

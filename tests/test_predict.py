@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from atsdp_utils import config, datasets, paths, predict, predict_report, preprocess, readers
+from atsdp_utils import company, config, datasets, paths, predict, predict_report, preprocess, readers
 from atsdp_utils.calibration import Calibration
 from atsdp_utils.readers import InputError
 
@@ -305,7 +305,7 @@ def test_several_patients_are_said(linear, tmp_path):
     found, _ = linear(tmp_path / "mine.h5ad")
     assert [w for w in found.facts["warnings"] if w.startswith("3 values of patient: genes are standardised over all")]
     lanes = pd.DataFrame(index=[f"ACGTACGTACGTACGT-{i % 2 + 1}" for i in range(60)])
-    assert predict.company(lanes)[0].startswith("2 values of the suffix of the barcodes")
+    assert company.said_of(company.origins(lanes))[0].startswith("2 values of the suffix of the barcodes")
 
 
 def test_cells_of_unlike_depth_are_cells_and_reasons_are_written(linear, tmp_path):

@@ -52,7 +52,7 @@ def test_lines_of_known_label_get_the_probability_of_being_sensitive(planted, ru
     assert found.facts["held_out_auc"] > 0.9
     if found.sets is not None:
         assert found.sets[np.arange(CELLS), y].mean() > 0.7
-    written = anndata.read_h5ad(planted.path.with_name(f"cells.{found.facts['drug']}.atsdp.h5ad")).obs
+    written = anndata.read_h5ad(planted.path.with_name("cells.CISPLATIN.atsdp.h5ad")).obs
     np.testing.assert_allclose(written["atsdp_p_sensitive"], found.p)
     assert written.index.tolist() == [f"cell{i}" for i in range(CELLS)]
     assert (written["atsdp_label"].astype(str) == found.label).all()

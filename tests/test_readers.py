@@ -10,6 +10,7 @@ import pytest
 from scipy import io, sparse
 
 from atsdp_utils import datasets, orthologs, readers
+from atsdp_utils import genes as naming_of
 from atsdp_utils.readers import InputError
 
 CELLS = [f"cell-{i}" for i in range(12)]
@@ -493,3 +494,13 @@ def test_genes_of_a_reference_of_two_species(counts, genes):
     assert (found.symbol[:150] == "").all() and readers.of_other_species(both, found)[:150].all()
     alone = named(genes, counts)
     assert not readers.of_other_species(alone, readers.recognise(alone)).any()
+
+
+@pytest.mark.parametrize("name", ["CD4_ADT", "ADT_CD4", "AB_CD4", "adt:CD4", "CD4 Ab", "CD4_prot", "CD4_TotalSeqC"])
+def test_antibodies_are_no_genes_and_called_so(name):
+    assert readers.TECHNICAL["antibodies"].fullmatch(name)
+    assert not any(naming_of.translate([name], n)[0][0] for n in naming_of.NAMINGS)
+
+
+def test_no_gene_of_the_bulk_is_taken_for_an_antibody():
+    assert not [g for g in datasets.load_bulk().genes if readers.TECHNICAL["antibodies"].fullmatch(g)]
