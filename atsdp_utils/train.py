@@ -322,7 +322,7 @@ def _with_alignment(
 def separate_space(net: ATSDPNet, X: np.ndarray, cfg: Training, seed: int) -> ATSDPNet:
     """The literature's literal reading of stage 2: E_t from an own autoencoder on the set's own genes.
 
-    Returns a copy of `net` whose target encoder reads (cells, own genes); nothing but luck fixes its sign.
+    Returns a copy of `net` whose target encoder reads (cells, own genes); its sign is arbitrary.
     """
     dae, _ = pretrain_autoencoder(X, net.arch, cfg, seed)
     net = copy.deepcopy(net)

@@ -103,13 +103,13 @@ def test_bands_of_a_trend_hold_the_mean_19_times_of_20():
 
 def test_candidates_have_normal_95_per_cent_intervals_over_tasks():
     auc = RNG.normal(0.7, 0.1, (6, 2))
-    places = [("lines", i) for i in range(3)] + [("twin", i) for i in range(3)]
+    places = [("lines", i) for i in range(4)] + [("twin", i) for i in range(2)]
     rows = [{"kind": k, "place": f"{k}{i}", "seed": 0, "candidate": c, "auc": row[m]}
             for (k, i), row in zip(places, auc, strict=True) for m, c in enumerate(("plain", "ensemble"))]  # fmt: skip
     _, summary = pseudo.choose(pd.DataFrame(rows))
     one = summary.set_index("candidate").loc["plain"]
-    kinds = auc[:3, 0], auc[3:, 0]
-    error = np.sqrt(sum(k.var(ddof=1) / 3 for k in kinds)) / 2
+    kinds = auc[:4, 0], auc[4:, 0]
+    error = np.sqrt(sum(k.var(ddof=1) / len(k) for k in kinds)) / 2
     assert one["score"] == pytest.approx(np.mean([k.mean() for k in kinds]))
     assert one["ci_high"] - one["score"] == pytest.approx(1.96 * error) == one["score"] - one["ci_low"]
 
@@ -239,6 +239,24 @@ def test_attributions_of_several_networks_are_their_mean():
     assert (whole.values == 3).all() and (whole.delta == 3).all() and (whole.change == 3).all()
 
 
+def test_a_pair_of_models_is_first_minus_second_and_counts_the_error_of_cells():
+    y, rng = np.tile([0, 1], 20), np.random.default_rng(6)
+    strong, weak = (np.clip(0.5 + s * (y - 0.5) + 0.3 * rng.normal(size=40), 0, 1) for s in (0.9, 0.2))
+    results = [_result("A375-PLX4720", m, s, p) for m, p in (("one", strong), ("two", weak)) for s in range(3)]
+    table = evaluate.paired(results, [r.task.model for r in results], {"A375-PLX4720": "one"})
+    row = table[table["metric"] == "auc"].iloc[0]
+    aucs = [metrics.classification_metrics(y, p)["auc"] for p in (strong, weak)]
+    assert (row["first"], row["second"]) == ("one", "two") and row["difference"] == pytest.approx(aucs[0] - aucs[1])
+    # all seeds give the same scores: what width there is comes from the cells
+    assert row["ci_high"] - row["ci_low"] > 0.1 and row["ci_low"] < row["difference"] < row["ci_high"]
+
+
+def test_networks_are_explained_on_cells_outside_the_first_fold(monkeypatch):
+    monkeypatch.setattr(protocols, "cells_of", lambda *a: None)
+    monkeypatch.setattr(protocols, "splits", lambda cells, folds, repeat: np.array([0, 1, -1, 2, 0, 1]))
+    assert interpret_attribution.training_rows("DATA1-sim", "smoke").tolist() == [1, 3, 5]
+
+
 def test_a_table_averages_repeats_seeds_and_folds_alike():
     y = np.tile([0, 1], 20)
     rng = np.random.default_rng(1)
@@ -247,6 +265,7 @@ def test_a_table_averages_repeats_seeds_and_folds_alike():
     table = evaluate.summary(evaluate.scores(results), ["auc"])
     aucs = [metrics.classification_metrics(r.y, r.p)["auc"] for r in results]
     assert table["mean"].item() == pytest.approx(np.mean(aucs)) and table["n"].item() == 5
+    assert evaluate.scores(results)["repeat"].tolist() == list(range(5)) and table["std_over"].item() == "repeats"
     assert table["tier"].item() == "real" and table["protocol"].item() == "U"
 
 

@@ -276,7 +276,31 @@ def test_an_autoencoder_of_other_rows_seed_or_noise_is_trained_anew():
         train.pretrained_autoencoder(*CHANGES[what])
         assert count() == i + 1, what
     train.pretrained_autoencoder(*CHANGES["labels"])  # it sees no label
+    some = np.where(np.arange(N) % 7 == 1, -1, source.y).astype(np.int8)
+    train.pretrained_autoencoder(dataclasses.replace(source, y=some), ARCH, CFG, 0)  # nor whether there is one
     assert count() == i + 1
+
+
+def test_the_bulk_stage_of_a_network_has_its_seed_and_both_encoders_start_alike():
+    source = lines(spoiled=False)
+    started = [train.ATSDP(seed=seed, arch=ARCH, cfg=CFG).fit_bulk(source).net_ for seed in (0, 3)]
+    assert bits(started[1]) == bits(train.pretrain(source, ARCH, CFG, 3).net) != bits(started[0])
+    before = bits(train.pretrained_autoencoder(source, ARCH, CFG, 0)[0].encoder)
+    for net in (started[0], joint.joint_stage(source, ARCH, CFG, 0, 0)):
+        assert bits(net.source) == bits(net.target) != before
+
+
+def test_members_that_share_an_autoencoder_have_joint_stages_of_their_own():
+    source = lines(spoiled=False)
+    one, two = (joint.joint_stage(source, ARCH, CFG, seed, 0) for seed in (0, 1))
+    assert bits(one) != bits(two)
+
+
+def test_few_labels_count_by_the_rarer_class():
+    X, y = cells()
+    few = [0, 1, 2, 4, 5, 7]  # one sensitive cell, five resistant ones
+    assert np.bincount(y[few]).tolist() == [5, 1]
+    assert plus.FewLabels(np.linspace(-1, 1, 60), X, X[few], y[few]).share_ == 1 / (1 + plus.FEW_HALF)
 
 
 def test_members_of_an_ensemble_share_the_autoencoder_and_nothing_else(monkeypatch):

@@ -273,6 +273,10 @@ def test_the_root_without_labels_sees_lines_only_and_points_from_sensitive_to_re
         spec=config.DATASETS["DATA1-sim"], resistance=1 - label,
     )  # fmt: skip
     assert metrics.classification_metrics(1 - label, 1 / (1 + np.exp(-given["signature"])))["auc"] > 0.95
+    used = bulk.fit_rows
+    weight = lines[used[y[used] == 0]].mean(0) - lines[used[y[used] == 1]].mean(0)
+    standard = preprocess.Standardizer().fit(expression).transform(expression)
+    np.testing.assert_allclose(given["signature"], standard @ weight, rtol=1e-4)  # no label of a cell is in it
     np.testing.assert_array_equal(given["sensitive"], label == 1)
     assert space["roots"] == {"without labels": 3, "from labels": 8}
     assert {n: t[0] for n, t in space["times"].items()} == {"without labels": 3, "from labels": 8}

@@ -224,6 +224,17 @@ def test_the_words_of_the_ledger_name_the_columns_that_they_stand_over(tmp_path)
         assert set(zip(rows["reading_taken"], rows["alternative"], strict=True)) == {pair}
 
 
+def test_an_answer_is_yes_or_no_only_where_the_interval_says_so(tmp_path):
+    limits = {"A375-PLX4720": (0.6, 0.52, 0.7), "SCC47-afatinib": (0.6, 0.45, 0.7), "SCC47-sorafenib": (0.4, 0.3, 0.48)}
+    rows = [{"dataset": d, "tier": "real", "model": "ATSDP-NET", "setting": "", "protocol": "U", "metric": "auc",
+             "mean": m, "ci_low": low, "ci_high": high} for d, (m, low, high) in limits.items()]  # fmt: skip
+    pd.DataFrame(rows).to_csv(tmp_path / "table3.csv", index=False)
+    table = findings.real_findings(scorecard.Outputs(tmp_path))
+    coin = table[table["question"].str.contains("coin")].set_index("dataset")
+    assert coin["answer"].to_dict() == dict(zip(limits, ("yes", "open", "no"), strict=True))
+    assert coin.loc["A375-PLX4720", ["mean", "ci_low", "ci_high"]].tolist() == pytest.approx([0.1, 0.02, 0.2])
+
+
 # --- colours ----------------------------------------------------------------------------------------------------------
 
 

@@ -364,8 +364,8 @@ def test_lines_are_balanced_by_the_option_under_u_and_b_and_by_the_papers_choice
 def test_hyperparameters_of_a_baseline_are_the_registrys_with_the_tasks_changes(model):
     seen, entry = [], REGISTRY[model]
     spy = dataclasses.replace(entry, factory=lambda **given: seen.append(given))
-    own = {"depth": 3}
-    task = Task(NAME, "S", model, "smoke", (("balance", "none"), ("permute", True), ("depth", 3)), seed=5, folds=2)
+    own = {"depth": 3} | {name: 0.5 for name in [*entry.hyperparameters][:1] if name != "of"}
+    task = Task(NAME, "S", model, "smoke", (("balance", "none"), ("permute", True), *own.items()), seed=5, folds=2)
     original = dict(REGISTRY)
     try:
         REGISTRY[model] = spy
