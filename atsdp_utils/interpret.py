@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats as sps
 
-from atsdp_utils import config, grid, protocols, stats, tables
+from atsdp_utils import config, grid, metrics, protocols, stats, tables
 
 SENSITIVE, RESISTANT = "sensitive", "resistant"
 DIRECTIONS = (SENSITIVE, RESISTANT)
@@ -426,6 +426,12 @@ def predictions(name: str, profile: str, *, protocol: str = "S", **parallel) -> 
     p = np.mean([r.p for r in results], axis=0)
     return Predicted(cells.X[row], cells.genes, results[0].y.astype(int), p, results[0].fold, cells.group[row],
                      cells.cell_id[row])  # fmt: skip
+
+
+def auc_by_seed(name: str, profile: str, **parallel) -> np.ndarray:
+    """AUC of ATSDP-NET's predictions under protocol U, one value a seed."""
+    results = _results(name, profile, "U", repeats=True, **parallel)
+    return np.array([metrics.classification_metrics(r.y, r.p)["auc"] for r in results])
 
 
 def scores_by_seed(name: str, profile: str, *, resamples: int = 200, **parallel) -> pd.DataFrame:

@@ -29,16 +29,48 @@ def tier(datasets: Sequence[str]) -> list[str]:
 
 
 def ablation(results: Sequence[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Scores of every seed, and per setting their mean, spread and paired change against the method as it is."""
+    """Scores of every seed, and per setting their mean, spread and paired change against the method as it is.
+
+    ``base`` is the mean of the method as it is on the seeds of the row. Holm's correction is over the tests of a pool
+    (:func:`evaluate.pools`); a change that moves no score of any seed is no test, and its ``p_holm`` is missing.
+    """
     names = {key: name for name, key in tables.ABLATIONS.items()}
+    start = next(iter(tables.ABLATIONS))
     frame = evaluate.scores(results)
     frame["setting"] = [names[r.task.model, r.task.setting] for r in results]
-    change = evaluate.compare(frame, next(iter(tables.ABLATIONS)))
-    table = frame.groupby(["dataset", "setting"], sort=False).auc.agg(["mean", "std", "min", "max", "count"])
+    pair = ["dataset", "repeat", "fold"]
+    base = frame.loc[frame.setting == start, [*pair, "auc"]].rename(columns={"auc": "base"})
+    grouped = frame.merge(base, "left", pair).groupby(["dataset", "setting"], sort=False)
+    table = grouped.auc.agg(["mean", "std", "min", "max", "count"]).assign(base=grouped.base.mean())
+    moved = grouped.apply(lambda part: part.auc.ne(part.base).any()).rename("moved")
+    change = evaluate.compare(frame, start).join(moved, on=["dataset", "setting"])
+    pool = {d: name for name, sets in evaluate.pools(change.dataset.unique()).items() for d in sets}
+    change["p_holm"] = change[change.moved].groupby(change.dataset.map(pool)).p.transform(stats.holm)
     columns = ["dataset", "setting", "difference", "ci_low", "ci_high", "p_holm"]
     table = table.reset_index().merge(change[columns], "left", ["dataset", "setting"])
     table.insert(1, "tier", tier(table.dataset))
     return frame, table.assign(protocol="U")
+
+
+def told_from_zero(tested: pd.DataFrame) -> str:
+    """Changes of :func:`ablation` that differ from zero after Holm's correction, in words, each pool by itself."""
+    parts = []
+    for unit, sets in evaluate.pools(tested.dataset.unique()).items():
+        of = tested[tested.dataset.isin(sets)]
+        sure = of[of.p_holm < 0.05]
+        named = "; ".join(f"{r.dataset}, {r.setting}, {r.difference:+.3f}" for r in sure.itertuples())
+        drugs = f" under {len(sets)} drug names" if len(sets) > 1 else ""
+        parts.append(f"{len(sure)} of {len(of)} on {unit}{drugs}" + (f" ({named})" if named else ""))
+    return "; ".join(parts)
+
+
+def counted(holds: pd.Series) -> str:
+    """How often something holds, by data set, in words and each pool by itself."""
+    parts = []
+    for unit, sets in evaluate.pools(holds.index).items():
+        drugs = " drug names" if len(sets) > 1 else ""
+        parts.append(f"{holds[sets].sum()} of {len(sets)}{drugs} on {unit}")
+    return ", ".join(parts)
 
 
 def class_mix(results: Sequence[Result]) -> pd.DataFrame:
@@ -107,7 +139,10 @@ def joined(zero: Result, other: Result) -> Result:
 
 
 def few_shot(zero: Sequence[Result], results: Sequence[Result]) -> pd.DataFrame:
-    """Means and intervals over seeds against k; `zero` are the results without labelled cells."""
+    """Means and intervals over seeds against k; `zero` are the results without labelled cells.
+
+    Simple models at zero learn from lines and then anew from the few cells only (``learned_from``).
+    """
     ours = {(r.task.dataset, r.task.seed): r for r in zero if r.task.model == protocols.PLUS}
     simple = [r for r in results if r.task.model == tables.REFERENCES[0] and (r.task.dataset, r.task.seed) in ours]
     few = evaluate.scores([*(joined(ours[r.task.dataset, r.task.seed], r) for r in simple), *results])
@@ -115,6 +150,8 @@ def few_shot(zero: Sequence[Result], results: Sequence[Result]) -> pd.DataFrame:
     both["model"] = both.model.map(LABEL)
     table = metrics.summarise(both, ["dataset", "model", "k"], ["auc"])
     table["tier"] = tier(table.dataset)
+    anew = np.where(table.k == 0, "lines", "the few cells")
+    table["learned_from"] = np.where(table.model.isin(SIMPLE), anew, "lines and the few cells")
     return table.assign(protocol=np.where(table.k == 0, "U", "F")).sort_values(["dataset", "model", "k"])
 
 
