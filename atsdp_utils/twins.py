@@ -1,4 +1,4 @@
-"""Simulated twins of the paper's four sets: same groups and numbers of cells, known truth.
+"""Simulated twins of the paper's four sets: same classes and numbers of cells, known truth.
 
 What is real in a twin: the baseline of each culture (GDSC lines of that lineage, mapped by rank onto the means seen in
 the PC9 counts), gene-wise dispersion (PC9 counts), and the transferable direction (resistant minus sensitive lines of
