@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from .protocols import Result
 
 KEY = ("dataset", "model", "setting", "protocol")
+#: A model that predicts one value: to differ from it is no finding, so it is in no family of tests.
+CONSTANT = "Majority"
 
 
 def scores(results: Sequence[Result]) -> pd.DataFrame:
@@ -97,11 +99,51 @@ def pools(names: Sequence[str]) -> dict[str, list[str]]:
     Twins are one pool, the paper's own sets are one, and every other real unit stands alone: the drug names of one
     axis are one unit. So no sentence joins real and simulated cells, and none counts an axis twice.
     """
-    common = {"simulated": "simulated twins", "geo": "the paper's own sets"}
     found: dict[str, list[str]] = {}
-    for spec in (config.DATASETS[n] for n in names):
-        found.setdefault(common.get(spec.tier, spec.unit), []).append(spec.name)
+    for name in names:
+        found.setdefault(_pool(name), []).append(name)
     return found
+
+
+def _pool(name: str) -> str:
+    common = {"simulated": "simulated twins", "geo": "the paper's own sets"}
+    return common.get(config.DATASETS[name].tier, config.DATASETS[name].unit)
+
+
+def counted(members: Sequence[str], protocol: str) -> list[str]:
+    """Sets of a pool that a count or mean speaks of.
+
+    The drug names of one axis share their cells. Under S the labels are the same up to a flip, so the first name stands
+    for all; under U the bulk lines differ and every name counts.
+    """
+    by_unit = {config.DATASETS[n].unit: n for n in reversed(members)}
+    return [n for n in members if protocol != "S" or n in by_unit.values()]
+
+
+def named(pool: str, members: Sequence[str], protocol: str) -> str:
+    """Name of a pool, with what is counted of an axis that has several names."""
+    units = {config.DATASETS[n].unit for n in members}
+    if len(units) == len(members):
+        return pool
+    only = counted(members, protocol)
+    return f"{pool} ({only[0]} only)" if len(only) < len(members) else f"{pool} (the {len(members)} names of one axis)"
+
+
+def holm(table: pd.DataFrame, protocol: str, column: str = "model") -> np.ndarray:
+    """Holm's adjustment of ``p`` within each family: the tests of one pool under one protocol, without the constant.
+
+    Under S each name of an axis is a family of its own, as only one is counted. The constant's adjusted p is missing.
+    """
+    family = table["dataset"].map(_pool)
+    if protocol == "S":
+        family = family.where([not config.DATASETS[d].axis for d in table["dataset"]], table["dataset"])
+    learns = table[column] != CONSTANT
+    return table["p"].where(learns).groupby(family).transform(_holm_of_known).to_numpy()
+
+
+def _holm_of_known(p: pd.Series) -> pd.Series:
+    known = p.dropna()
+    return pd.Series(stats.holm(known), known.index).reindex(p.index)
 
 
 def span(values: pd.Series) -> str:
@@ -126,7 +168,7 @@ def readable(table: pd.DataFrame, rows: Sequence[str], columns: str = "metric") 
 
 
 def compare(frame: pd.DataFrame, reference: str, column: str = "setting", metric: str = "auc") -> pd.DataFrame:
-    """Test every level of `column` against `reference` on the same folds, per data set; Holm over all tests.
+    """Test every level of `column` against `reference` on the same folds, per data set; Holm in each pool.
 
     Parameters
     ----------
@@ -140,7 +182,8 @@ def compare(frame: pd.DataFrame, reference: str, column: str = "setting", metric
     -------
     DataFrame
         ``dataset``, `column`, ``reference``, ``difference`` (level - reference) with its corrected interval, ``p``,
-        ``p_holm``, and of the Bayesian test ``p_worse, p_equal, p_better`` (ROPE 0.01; missing without folds).
+        ``p_holm`` (:func:`holm`), and of the Bayesian test ``p_worse, p_equal, p_better`` (ROPE 0.01; missing without
+        folds).
     """
     rows = []
     for dataset, part in frame.groupby("dataset", sort=False):
@@ -153,7 +196,7 @@ def compare(frame: pd.DataFrame, reference: str, column: str = "setting", metric
             rows.append((dataset, level, reference, t.mean, t.low, t.high, t.p, *bayes))
     columns = ["dataset", column, "reference", "difference", "ci_low", "ci_high", "p", "p_worse", "p_equal", "p_better"]
     table = pd.DataFrame(rows, columns=columns)
-    table.insert(7, "p_holm", stats.holm(table["p"]))
+    table.insert(7, "p_holm", holm(table, "S" if (frame["fold"] > 0).any() else "U", column))
     return table
 
 

@@ -307,6 +307,14 @@ def auc_interval(y, p, level: float = 0.95) -> Interval:
     return Interval(area, float(expit(logit(area) - half)), float(expit(logit(area) + half)))
 
 
+def auc_difference(y, p, q, level: float = 0.95) -> Interval:
+    """AUC of `p` minus that of `q` on the same cells, with DeLong's interval for correlated areas."""
+    by_class = [a - b for a, b in zip(_placements(y, p), _placements(y, q), strict=True)]
+    mean = float(by_class[0].mean())
+    half = sps.norm.ppf((1 + level) / 2) * np.sqrt(sum(np.var(d, ddof=1) / d.size for d in by_class))
+    return Interval(mean, mean - half, mean + half)
+
+
 def auc_over_seeds(y, p, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Interval:
     """Mean AUC over seeds with a bootstrap interval over cells (within class) and seeds at once.
 

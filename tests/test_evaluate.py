@@ -101,7 +101,7 @@ def test_readable_keeps_order_and_leaves_out_an_unknown_spread():
     assert wide.loc["b"].tolist() == ["0.500 ± 0.100", "1.000"] and wide.loc["a", "y"] == ""
 
 
-def test_compare_tests_pairs_of_folds_with_holm_over_all():
+def test_compare_tests_pairs_of_folds_with_holm_over_the_pool():
     frame = pd.concat(
         [
             evaluate.scores(_cv(d, heads=h)).assign(setting=str(h))
@@ -122,6 +122,26 @@ def test_compare_tests_pairs_of_folds_with_holm_over_all():
     assert (row["difference"], row["p"]) == pytest.approx((t.mean, t.p))
     assert row["p_better"] == pytest.approx(stats.bayesian_ttest(a, b, repeats=2).p_right)
     assert found["p_holm"].tolist() == pytest.approx(stats.holm(found["p"]).tolist())
+
+
+def test_holm_is_of_one_pool_and_protocol_and_leaves_the_constant_out():
+    sets = ["A375-PLX4720", "SCC47-afatinib", "SCC47-sorafenib", "DATA1-sim", "DATA2-sim"]
+    rows = [(d, m, 0.01) for d in sets for m in ("Logistic", "CNN", "Majority")]
+    table = pd.DataFrame(rows, columns=["dataset", "model", "p"])
+    for protocol, sizes in (("S", [2, 2, 2, 4, 4]), ("U", [2, 4, 4, 4, 4])):
+        adjusted = table.assign(p_holm=evaluate.holm(table, protocol))
+        assert adjusted.loc[adjusted["model"] == "Majority", "p_holm"].isna().all()
+        learned = adjusted[adjusted["model"] != "Majority"].groupby("dataset", sort=False)["p_holm"].first()
+        assert learned.tolist() == pytest.approx([0.01 * n for n in sizes])
+
+
+def test_an_axis_counts_once_under_s_and_its_names_are_told_under_u():
+    pool, members = "SCC47 axis", ["SCC47-afatinib", "SCC47-sorafenib"]
+    assert evaluate.counted(members, "S") == members[:1] and evaluate.counted(members, "U") == members
+    assert evaluate.named(pool, members, "S") == "SCC47 axis (SCC47-afatinib only)"
+    assert evaluate.named(pool, members, "U") == "SCC47 axis (the 2 names of one axis)"
+    twins = ["DATA1-sim", "DATA2-sim"]
+    assert evaluate.counted(twins, "S") == twins and evaluate.named("simulated twins", twins, "S") == "simulated twins"
 
 
 def test_compare_of_seeds_has_no_bayesian_part():

@@ -269,6 +269,20 @@ def test_a_table_averages_repeats_seeds_and_folds_alike():
     assert table["tier"].item() == "real" and table["protocol"].item() == "U"
 
 
+def test_the_interval_of_two_areas_on_the_same_cells_is_that_of_a_paired_bootstrap():
+    rng = np.random.default_rng(3)
+    y = np.repeat([0, 1], 150)
+    score = y + rng.normal(0, 1.2, 300)
+    p, q = (1 / (1 + np.exp(-s)) for s in (score, score + rng.normal(0, 0.8, 300)))
+    found = stats.auc_difference(y, p, q)
+    auc = lambda i, s: metrics.classification_metrics(y[i], s[i])["auc"]  # noqa: E731
+    draws = [np.r_[rng.integers(0, 150, 150), rng.integers(150, 300, 150)] for _ in range(400)]
+    spread = np.std([auc(i, p) - auc(i, q) for i in draws])
+    assert found.mean == pytest.approx(auc(np.arange(300), p) - auc(np.arange(300), q))
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * spread, rel=0.15)
+    assert stats.auc_difference(y, q, p).low == pytest.approx(-found.high)
+
+
 def test_a_comparison_is_level_minus_reference_on_the_same_folds():
     frame = pd.DataFrame({
         "dataset": "A375-PLX4720", "repeat": 0, "fold": [0, 1, 2, 0, 1, 2], "setting": ["a"] * 3 + ["b"] * 3,
