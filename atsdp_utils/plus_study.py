@@ -40,10 +40,10 @@ def ablation(results: Sequence[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
     frame["setting"] = [names[r.task.model, r.task.setting] for r in results]
     pair = ["dataset", "repeat", "fold"]
     base = frame.loc[frame.setting == start, [*pair, "auc"]].rename(columns={"auc": "base"})
-    grouped = frame.merge(base, "left", pair).groupby(["dataset", "setting"], sort=False)
+    paired = frame.merge(base, "left", pair)
+    grouped = paired.assign(moved=paired.auc != paired.base).groupby(["dataset", "setting"], sort=False)
     table = grouped.auc.agg(["mean", "std", "min", "max", "count"]).assign(base=grouped.base.mean())
-    moved = grouped.apply(lambda part: part.auc.ne(part.base).any()).rename("moved")
-    change = evaluate.compare(frame, start).join(moved, on=["dataset", "setting"])
+    change = evaluate.compare(frame, start).join(grouped.moved.any(), on=["dataset", "setting"])
     pool = {d: name for name, sets in evaluate.pools(change.dataset.unique()).items() for d in sets}
     change["p_holm"] = change[change.moved].groupby(change.dataset.map(pool)).p.transform(stats.holm)
     columns = ["dataset", "setting", "difference", "ci_low", "ci_high", "p_holm"]
@@ -152,6 +152,7 @@ def few_shot(zero: Sequence[Result], results: Sequence[Result]) -> pd.DataFrame:
     table["tier"] = tier(table.dataset)
     anew = np.where(table.k == 0, "lines", "the few cells")
     table["learned_from"] = np.where(table.model.isin(SIMPLE), anew, "lines and the few cells")
+    table.loc[table.model == LABEL[tables.PC1], "learned_from"] = "unlabelled cells, sign from lines"
     return table.assign(protocol=np.where(table.k == 0, "U", "F")).sort_values(["dataset", "model", "k"])
 
 
