@@ -259,7 +259,7 @@ def readme_block(out: Outputs) -> str:
         "",
         f"AUC of every seed on real cells, predicted without a label of any cell: {config.units(config.REAL)}. Below, "
         "real and simulated cells in numbers, with an interval over seeds (U) or folds (S). PC1 is the first principal "
-        "component of the cells, with the sign that a logistic regression on bulk lines gives it; it does not depend on a "
+        "component of the cells, with the sign that a logistic regression on bulk lines gives it; it depends on no "
         "seed, so no interval over seeds is shown for it.",
         "",
     ]
