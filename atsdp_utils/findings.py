@@ -63,10 +63,24 @@ def twin_checks(out: Outputs) -> pd.DataFrame:
             if spec.null:
                 read = lambda d=spec.name, p=protocol: _null(out, d, p)  # noqa: E731
             add(what, spec.name, protocol, "AUC", 0.5, not spec.null, "nb-05", read)
-    add("Planted key genes", "DATA1-sim", "S", "AUROC of the ranking", 0.5, True, "nb-09", lambda: _genes(out))
+    genes = "Planted key genes that could be ranked"
+    add(genes, "DATA1-sim", "S", "AUROC of the ranking", 0.5, True, "nb-09", lambda: _genes(out))
     add("Planted progress", "DATA1-sim", "S", "Spearman ρ of pseudotime", 0.0, True, "nb-10", lambda: _progress(out))
     columns = ["question", "dataset", "tier", "protocol", "quantity", "mean", "ci_low", "ci_high", "nothing"]
     return pd.DataFrame(rows, columns=[*columns, "outcome", "page"])
+
+
+def planted_said(out: Outputs) -> str:
+    """How much of what was planted could be found at all, and who set its strength, as text."""
+    from atsdp_utils import twins
+
+    said = "the strength of every signal was set here"
+    try:
+        ranked = int(out.one("planted_gene_recovery", ranking="IG, mean size", dataset="DATA1-sim").planted)
+    except Missing:
+        return said
+    planted = 2 * twins.TWINS["DATA1"].key_genes  # so many a list
+    return f"{said}, and of {planted} planted key genes {ranked} could be ranked, as the network reads no other"
 
 
 def _null(out: Outputs, dataset: str, protocol: str) -> Value:
@@ -212,8 +226,12 @@ def ledger_numbers(out: Outputs, data: str) -> pd.DataFrame:
         except Missing:
             a = b = np.nan
         known = config.DATASETS.get(dataset)
-        printed = number in (3, 6) or measure == "cells"
-        tier = known.tier if known and not printed else "real" if number == 23 else "reported"
+        if measure == "cells":
+            tier = "public"
+        elif number == 6:
+            tier = "print"
+        else:
+            tier = known.tier if known else "real"
         note = "" if np.isfinite(a) else MISSING
         rows.append((number, measure, dataset, tier, taken, a, alternative, b, b - a, note))
     columns = ["ambiguity", "measure", "dataset", "tier", "reading_taken", "mean", "alternative", "alternative_mean"]
@@ -236,12 +254,13 @@ def readme_block(out: Outputs) -> str:
     overview, _ = audit.run()
     picture = "figures/embedded-quick/transfer_real.png"
     lines = [
-        "![Three panels with the AUC of every seed on real cells, before and after transfer and of three simple "
-        f"models, without a label of any cell.]({picture})",
+        f"![Three panels of real cells, one a data set, with seven groups of dots each: {_seven(out)}. A dot is the "
+        f"AUC of one seed, a bar the median of a group.]({picture})",
         "",
         f"AUC of every seed on real cells, predicted without a label of any cell: {config.units(config.REAL)}. Below, "
         "real and simulated cells in numbers, with an interval over seeds (U) or folds (S). PC1 is the first principal "
-        "component of the cells, with the sign that a logistic regression on bulk lines gives it.",
+        "component of the cells, with the sign that a logistic regression on bulk lines gives it; it depends on no "
+        "seed, so no interval over seeds is shown for it.",
         "",
     ]
     lines += ["| cells | tier | AUC without labels (U) | PC1, bulk sign (U) | AUC with labels (S) |", "|---" * 5 + "|"]
@@ -249,26 +268,61 @@ def readme_block(out: Outputs) -> str:
         asked = (("U", OURS), ("U", "PC1, bulk sign"), ("S", OURS))
         found = [_attempt(lambda d=spec.name, how=how: _score(out, d, *how)) for how in asked]
         text = [note or f"{m:.2f} ({low:.2f}–{high:.2f})" for (m, low, high), note in found]
+        text[1] = found[1][1] or f"{found[1][0][0]:.2f}"
         lines.append(f"| `{spec.name}` | {'**simulated**' if spec.simulated else spec.tier} | {' | '.join(text)} |")
     f1 = overview.set_index("check").loc["not_one_averaging"]
-    claims = card[card["kind"] == "claim"]
+    claims, values = card[card["kind"] == "claim"], card[card["kind"] == "value"]
     lines += [
         "",
-        f"- **The paper's {len(claims)} claims**: {counted(claims['verdict'], VERDICTS)}. Those about the paper's own "
-        "cells need them (`DATA=geo`).",
+        _circular(out),
+        "",
+        f"- **The paper's claims**: {claims_said(claims)}. Those about the paper's own cells need them (`DATA=geo`).",
         f"- **Its printed numbers**: Table 4 seems to compare unlike measures: {audit.table4_said()}. That is a "
         f"reading that fits, not a proof. {f1.flagged} of {f1.examined} printed rows have an F1 that is not of one "
-        f"averaging with its precision and recall; {len(overview)} checks in all.",
+        f"averaging with its precision and recall (Table 1 and Figure 3 included); {len(overview)} checks in all. "
+        f"{values['mean'].notna().sum()} of {len(values)} printed scores have a counterpart in this run; they need the "
+        "paper's own cells.",
         *(
             f"- **Real cells, {what}**, {len(part)} questions: {counted(part['answer'], ANSWERS)}."
-            for what, part in _answers(real)
+            for what, part in answers(real)
         ),
-        f"- **Simulated twins**, about this pipeline and not about the paper: {counted(twins['outcome'], TWIN_WORDS)}.",
+        f"- **Simulated twins**, about this pipeline and not about the paper: {counted(twins['outcome'], TWIN_WORDS)}; "
+        f"{planted_said(out)}.",
     ]
     return "\n".join(lines)
 
 
-def _answers(real: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+def claims_said(claims: pd.DataFrame) -> str:
+    """Verdicts on claims made in so many words and on implied ones, counted apart, as text."""
+    parts = claims.groupby("made", sort=False)["verdict"]
+    words = ((made, found) for made, found in sorted(parts, reverse=True))
+    return "; ".join(f"{len(found)} made {made} ({counted(found, VERDICTS)})".replace("made implied", "implied")
+                     for made, found in words)  # fmt: skip
+
+
+def _seven(out: Outputs) -> str:
+    """The groups of the figure of transfer on real cells, with their numbers of seeds, as text."""
+    try:
+        rows = out.table("transfer", dataset=config.REAL[0].name)
+    except Missing:
+        return MISSING
+    seeds = sorted(rows["auc_count"].astype(int).unique())
+    return f"{'; '.join(rows['setting'])}; each of {' or '.join(map(str, seeds))} seeds"
+
+
+def _circular(out: Outputs) -> str:
+    """Why the column with labels says little of SCC47, as text."""
+    try:
+        auc = f"with an AUC of {out.one('scc47_label', dataset='SCC47-afatinib', score='EpiSen').auc:.3f}"
+    except Missing:
+        auc = f"({MISSING})"
+    return (
+        "SCC47 under S is circular: its label is an end of the EpiSen score, and the EpiSen genes that are measured, "
+        f"without any model, tell the classes apart {auc}."
+    )
+
+
+def answers(real: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """What each unit is, in words, and its answers."""
     for unit, part in by_unit(real).groupby("unit", sort=False):
         yield config.units([spec for spec in config.REAL if spec.unit == unit]), part

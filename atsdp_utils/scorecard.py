@@ -27,8 +27,8 @@ from atsdp_utils import audit, config, paths
 SUPPORTED, REFUTED, UNDECIDED = "supported", "refuted", "undecided"
 FAILS, UNTESTED, ILL_POSED = "does not hold", "cannot be tested here", "ill-posed"
 MISSING = "not computed in this run"
-#: Words for a claim. The first three come from an effect and its interval, or (supported) from plain arithmetic on
-#: public files or printed numbers; the fourth says that files, equations or printed numbers say otherwise.
+#: Words for a claim. The first three come from an effect and its interval, or from plain arithmetic on public files or
+#: printed numbers; the fourth says that descriptions, equations or printed numbers say otherwise.
 VERDICTS = (SUPPORTED, REFUTED, UNDECIDED, FAILS, UNTESTED, ILL_POSED, MISSING)
 YES, NO, NOT_TESTED = "yes", "no", "not tested"
 #: Words for a printed number: is it reproduced?
@@ -218,6 +218,15 @@ def _models(name: str, protocol: str) -> list[str]:
 TURNED = {"first": "second", "second": "first", "first_mean": "second_mean", "second_mean": "first_mean"}
 
 
+def _first_component(out: Outputs, dataset: str, protocol: str) -> str:
+    """What the first component alone reaches with the sign of a bulk model, as text; empty where it was not scored."""
+    try:
+        r = out.one("table3", dataset=dataset, model="PC1, bulk sign", setting="", protocol=protocol, metric="auc")
+    except Missing:
+        return ""
+    return f", while the first component alone, with the sign of a bulk model, has {r['mean']:.3f}"
+
+
 def better(out: Outputs, c, protocol: str) -> Found:
     """The first is better than each of the second, in every metric that the claim names: paired, in both directions.
 
@@ -241,6 +250,9 @@ def better(out: Outputs, c, protocol: str) -> Found:
         note = f"ahead in {ahead} of {len(effects)} comparisons; shown {note}"
     if any(e.room < c.margin for e in effects):
         note += "; some leave no room above them"
+    if metrics == ["auc"] and (reversed_ := rows[rows["second_mean"] < 0.5]).size:
+        told = ", ".join(f"{r.second} (AUC {r.second_mean:.3f})" for r in reversed_.itertuples())
+        note += f"; reversed here: {told}" + _first_component(out, c.dataset, protocol)
     return Found(effects[worst], decide(effects, 0.0, c.margin), note=note)
 
 
@@ -368,14 +380,18 @@ def most_imbalanced(out: Outputs, c, protocol: str) -> Found:
 def resistant_rare(out: Outputs, c, protocol: str) -> Found:
     """Fewer resistant than sensitive cells."""
     sensitive, resistant = _sizes()[c.dataset]
-    share = resistant / (sensitive + resistant)
-    return _plain(share, resistant < sensitive, "share resistant, with drug-holiday cells as sensitive")
+    without = audit.CLASS_SIZES[c.dataset, "without holiday cells"]
+    if protocol == "holiday cells left out":
+        sensitive, resistant = without
+    elif protocol == "holiday cells resistant":
+        sensitive, resistant = without[0], resistant + sensitive - without[0]
+    return _plain(resistant / (sensitive + resistant), resistant < sensitive, "share resistant")
 
 
 def ibet_cells(out: Outputs, c, protocol: str) -> Found:
-    """As many labelled cells as the number quoted."""
-    n = sum(_sizes()[c.dataset])
-    note = "cells with a label; the rest are control and empty wells"
+    """As many wells after quality control as the number quoted."""
+    n = sum(audit.CLASS_SIZES[c.dataset, "all 1,419 wells"])
+    note = f"wells; {sum(_sizes()[c.dataset]):,} of them are cells with a label"
     return _plain(n, n == c.quoted, note)._replace(reproduced=YES if n == c.quoted else NO)
 
 
@@ -386,21 +402,24 @@ def bulk_count(out: Outputs, c, protocol: str) -> Found:
     n = {"lines": lambda: len(datasets.label_table(both_databases=True)), "drugs": lambda: len(datasets.drugs()),
          "genes": lambda: len(datasets.load_bulk().genes)}[c.argument]()  # fmt: skip
     same = n == c.quoted
-    return _plain(n, True if same else None, c.note)._replace(reproduced=YES if same else NOT_TESTED)
+    return _plain(n, True if same else None)._replace(reproduced=YES if same else NOT_TESTED)
 
 
 def evaluated_alike(out: Outputs, c, protocol: str) -> Found:
-    """The rows of Table 4 that are one confusion matrix were all averaged over the classes in one way."""
+    """The rows of Table 4 that are one confusion matrix were all averaged over the classes in one way.
+
+    Undecided otherwise: that a matrix fits a row is no proof that the row was made from it.
+    """
     rows = audit.table4_rows().query("one_unit")
     ways = rows.groupby(["auc", *(f"{m}_averaging" for m in audit.SCORES)]).ngroups
-    return _plain(ways, ways == 1, c.note)
+    return Found(Effect(ways), SUPPORTED if ways == 1 else UNDECIDED)
 
 
 def f1_one_averaging(out: Outputs, c, protocol: str) -> Found:
     """No F1 of Tables 3 and 4 is larger than one averaging with its precision and recall allows."""
     rows = audit.printed_rows().query("where in ('Table 3', 'Table 4')")
     above = sum(audit.not_one_averaging(r).flagged for r in rows.itertuples())
-    return _plain(above, above == 0, f"of {len(rows)} printed rows: {c.note}")
+    return _plain(above, above == 0, f"of {len(rows)} printed rows")
 
 
 def _printed() -> pd.DataFrame:
@@ -418,7 +437,7 @@ def _leads() -> pd.Series:
 def largest_printed(out: Outputs, c, protocol: str) -> Found:
     """ATSDP-NET has the largest printed value in every row of Table 4."""
     first = _leads() > 0
-    return _plain(first.sum(), bool(first.all()), f"of {len(first)} printed rows; {c.note}")
+    return _plain(first.sum(), bool(first.all()), f"of {len(first)} printed rows")
 
 
 def slight_lead(out: Outputs, c, protocol: str) -> Found:
@@ -429,20 +448,23 @@ def slight_lead(out: Outputs, c, protocol: str) -> Found:
 
 
 def particular_lead(out: Outputs, c, protocol: str) -> Found:
-    """The printed lead in this metric is at least the median of the set's five."""
+    """The printed lead in this metric, or the printed value, is at least the median of the set's five."""
     leads = _leads()
-    own = leads[c.dataset]
-    place = int(own.rank(ascending=False)[c.metrics])
-    note = f"printed lead; place {place} of the set's {len(own)}"
-    note += ", the smallest of the table" * bool(own[c.metrics] == leads.min())
+    own = leads[c.dataset] if protocol == "a large lead" else _printed()[OURS][c.dataset]
+    note = f"place {int(own.rank(ascending=False)[c.metrics])} of the set's {len(own)}"
+    note += ", the smallest of the table" * bool(protocol == "a large lead" and own[c.metrics] == leads.min())
     return _plain(own[c.metrics], bool(own[c.metrics] >= own.median()), note)
 
 
 def poor(out: Outputs, c, protocol: str) -> Found:
-    """The model named is in the lower half of the eight in this metric."""
-    others = _printed().drop(columns=OURS).loc[(c.dataset, c.metrics)]
-    place = int(others.rank(ascending=False)[c.argument])
-    return _plain(others[c.argument], place > len(others) / 2, f"place {place} of the {len(others)} other models")
+    """Each model named is below ATSDP-NET in this metric, or in the lower half of the eight."""
+    row, names = _printed().loc[(c.dataset, c.metrics)], c.argument.split()
+    best = row[names].max()
+    if protocol == "against ATSDP-NET":
+        return _plain(best, bool(best < row[OURS]), f"the larger of their values; ATSDP-NET prints {row[OURS]:.4f}")
+    places = row.drop(OURS).rank(ascending=False)[names].astype(int)
+    note = ", ".join(f"{n} in place {place}" for n, place in places.items()) + f" of the {len(row) - 1} other models"
+    return _plain(best, bool((places > (len(row) - 1) / 2).all()), note)
 
 
 def lower_printed(out: Outputs, c, protocol: str) -> Found:
@@ -471,10 +493,12 @@ RULES: dict[str, Callable[[Outputs, object, str], Found]] = {
 def claims() -> pd.DataFrame:
     """The paper's claims, one row each (``data/paper/claims.csv``); empty fields are empty strings.
 
-    ``scope`` says what can decide a claim: ``paper's cells`` (only they), ``real cells`` (any real cells), ``public
-    files``, ``print`` (the printed numbers), ``contradicted`` and ``equations`` (public files or the paper's equations
-    say otherwise; the evidence is in ``note``) or ``wording`` (nothing can). ``readings`` are the protocols, or ways
-    to make a list, that the paper leaves open.
+    ``made`` tells claims made in so many words from those that are implied. ``scope`` says what can decide a claim:
+    ``paper's cells`` (only they), ``real cells`` (any real cells), ``public files`` (those embedded here), ``public
+    descriptions`` (of files that nobody here opened), ``print`` (the printed numbers), ``contradicted`` and
+    ``equations`` (public descriptions or the paper's equations say otherwise; the evidence is in ``note``) or
+    ``wording`` (nothing can). ``readings`` are the protocols, or other ways to read the claim, that the paper leaves
+    open.
     """
     return pd.read_csv(paths.PAPER / "claims.csv", dtype=str, keep_default_na=False)
 
@@ -485,11 +509,12 @@ def _typed(claim) -> object:
     return claim._replace(quoted=float(claim.quoted or 0), **numbers)
 
 
-COLUMNS = ["id", "where", "claim", "dataset", "metric", "quoted", "mean", "ci_low", "ci_high", "threshold", "margin",
-           "tier", "protocol", "verdict", "reproduced", "by_reading", "note", "output", "page"]  # fmt: skip
-#: Tier of the rows that decide a claim, by scope: print is what the paper prints, real are public files and cells.
-TIERS = {"paper's cells": "geo", "real cells": "real", "public files": "real", "contradicted": "real",
-         "print": "print", "equations": "print", "wording": "print"}  # fmt: skip
+COLUMNS = ["id", "where", "claim", "made", "dataset", "metric", "quoted", "mean", "ci_low", "ci_high", "threshold",
+           "margin", "tier", "protocol", "verdict", "reproduced", "by_reading", "note", "output", "page"]  # fmt: skip
+#: What decides a claim, by scope: print is what the paper prints, real are embedded files and cells, public are
+#: descriptions of files that nobody here opened, behind which no row of this run stands.
+TIERS = {"paper's cells": "geo", "real cells": "real", "public files": "real", "public descriptions": "public",
+         "contradicted": "public", "print": "print", "equations": "print", "wording": "print"}  # fmt: skip
 NEEDS_CELLS = "needs the paper's own cells: DATA=geo"
 
 
@@ -542,9 +567,10 @@ def judge_claims(out: Outputs, data: str) -> pd.DataFrame:
         else:
             found = judge_claim(replace(out, tier=tier), c)
         protocol = c.readings.replace("|", ", ")
-        about = (c.id, c.section, c.claim, c.dataset, c.metrics, c.quoted)
+        about = (c.id, c.section, c.claim, c.made, c.dataset, c.metrics, c.quoted)
+        note = "; ".join(filter(None, (found.note, c.note)))
         rows.append((*about, *found.effect[:3], c.threshold, c.margin, tier, protocol, found.verdict,
-                     found.reproduced, found.by_reading, found.note or c.note, c.output, c.page))  # fmt: skip
+                     found.reproduced, found.by_reading, note, c.output, c.page))  # fmt: skip
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -599,8 +625,8 @@ def judge_values(out: Outputs, data: str) -> pd.DataFrame:
         if r.metric == "f1" and (r.where, r.dataset, r.model) in mixed:
             note = "; ".join(filter(None, [note, "not with one averaging (ambiguity 26)"]))
         name = "-".join([r.where, r.dataset, r.model, r.metric]).lower().replace(", ", "-").replace(" ", "")
-        rows.append((name, r.where, r.model, r.dataset, r.metric, f"{r.value:g}", *effect[:3], f"{r.value:g}", MARGIN,
-                     tier, ", ".join(readings), "", verdict, by_reading, note, output, page))  # fmt: skip
+        rows.append((name, r.where, r.model, "", r.dataset, r.metric, f"{r.value:g}", *effect[:3], f"{r.value:g}",
+                     MARGIN, tier, ", ".join(readings), "", verdict, by_reading, note, output, page))  # fmt: skip
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
