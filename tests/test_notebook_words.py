@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atsdp_utils import audit, config, paths, plus_study, predict
+from atsdp_utils import audit, config, evaluate, paths, plus_study, predict, report, stats
 
 SPEC = importlib.util.spec_from_file_location("labels_of_notebooks", paths.ROOT / "tests" / "test_notebook_labels.py")
 labels = importlib.util.module_from_spec(SPEC)
@@ -34,14 +34,17 @@ def folds():
 def test_pairs_of_models_say_who_is_ahead_and_who_wins(folds):
     from itertools import combinations
 
-    space = execute("07", ("pairs",), five=folds, nine=["a", "b", "c"], names=["d"], combinations=combinations)
+    five = folds.assign(dataset="A375-PLX4720")
+    about = {"names": ["A375-PLX4720"], "pools": evaluate.pools(["A375-PLX4720"]), "evaluate": evaluate}
+    space = execute("07", ("pairs",), five=five, nine=["a", "b", "c"], combinations=combinations, **about)
     table = space["run"].tables["baseline_pairs"].set_index(["model", "other"])
     means = folds.groupby("model")["auc"].mean()
     for one, other in table.index:
         row = table.loc[(one, other)]
         assert row["difference"] == pytest.approx(means[one] - means[other])
         assert row["ci_low"] < row["difference"] < row["ci_high"] and row["p"] <= row["p_holm"]
-    assert space["wins"].to_dict() == {"a": 2} and space["losses"].to_dict() == {"b": 1, "c": 1}
+    by_word = {word: counts.to_dict() for (_, word), counts in space["counted"].items()}
+    assert by_word == {"wins": {"a": 2}, "losses": {"b": 1, "c": 1}}
 
 
 def test_a_value_is_bold_only_where_one_model_beats_all_others(folds):
@@ -63,11 +66,14 @@ def execute_winners(code: str, frame: pd.DataFrame) -> dict:
 
 
 def test_changes_of_the_ledger_on_real_cells_are_the_largest_of_each_number():
-    rows = [(1, "AUC", 0.02, "real"), (1, "AUC", -0.05, "real"), (2, "AUC", 0.4, "simulated"),
-            (3, "cells", 9.0, "real"), (4, "AUC", 0.11, "geo"), (5, "AUC", np.nan, "real")]  # fmt: skip
-    ledger = pd.DataFrame(rows, columns=["ambiguity", "measure", "difference", "tier"])
-    text = said(execute("11", ("ledger-said",), ledger=ledger))
-    assert text.endswith("0.110 (number 4), 0.050 (number 1).")
+    a, b, c = "A375-PLX4720", "SCC47-afatinib", "SCC47-sorafenib"
+    rows = [(1, "AUC", 0.02, "real", a), (1, "AUC", -0.05, "real", a), (2, "AUC", 0.4, "simulated", "DATA1-sim"),
+            (3, "cells", 9.0, "real", a), (5, "AUC", np.nan, "real", a), (1, "AUC", 0.01, "real", b),
+            (1, "AUC", -0.03, "real", c), (4, "AUC", 0.11, "real", c)]  # fmt: skip
+    ledger = pd.DataFrame(rows, columns=["ambiguity", "measure", "difference", "tier", "dataset"])
+    first, second = sorted(execute("11", ("ledger-said",), ledger=ledger, config=config)["run"].said)
+    assert first.startswith(config.DATASETS[a].unit or a) and first.endswith(": 0.050 (number 1).")
+    assert second.startswith(config.DATASETS[b].unit) and second.endswith(": 0.110 (number 4), 0.030 (number 1).")
 
 
 def test_the_threshold_of_one_half_is_that_of_the_curve():
@@ -77,19 +83,23 @@ def test_the_threshold_of_one_half_is_that_of_the_curve():
 
 
 def test_the_rarest_class_is_told():
-    mix = pd.DataFrame({"percent": [5, 5, 95], "setting": ["x", "x", "x"], "auc": [0.6, 0.8, 0.1],
-                        "called": [0.2, 0.4, 0.9]})  # fmt: skip
-    assert said(execute("12", ("mix-say",), mix=mix)).endswith("with 5 % sensitive cells: x: AUC 0.700, 30% called "
-                                                               "sensitive.")  # fmt: skip
+    rows = [(5, "MMD", 0, 0.6, 0.2), (5, "MMD", 1, 0.8, 0.4), (5, "no MMD", 0, 0.5, 0.1), (5, "no MMD", 1, 0.7, 0.3),
+            (95, "MMD", 0, 0.1, 0.9)]  # fmt: skip
+    mix = pd.DataFrame(rows, columns=["percent", "setting", "seed", "auc", "called"])
+    text = said(execute("12", ("mix-say",), mix=mix, corrected_ttest=stats.corrected_ttest))
+    assert "with 5 % sensitive cells" in text and "n = 2: MMD: AUC 0.700 ± 0.141, 30% ± 14% called sensitive" in text
+    assert "MMD minus no MMD on the same seeds: +10.0% of the cells" in text and "half called sensitive is seen" in text
 
 
 def test_coverage_is_that_of_lines_and_of_cells():
-    rows = [("d", "lines", 0.9, 0.91, 0.89, 0.01), ("d", "cells", 0.7, 0.5, 0.8, 0.2),
-            ("e", "lines", 0.9, 0.9, 0.9, 0.3), ("e", "cells", 0.8, 0.85, 0.75, 0.1)]  # fmt: skip
-    columns = ["dataset", "asked", "coverage", "coverage_sensitive", "coverage_resistant", "ece_calibrated"]
+    rows = [("d", "lines", 0.9, 0.91, 0.89, 0.6, 0.01), ("d", "cells", 0.7, 0.5, 0.8, 0.4, 0.2),
+            ("e", "lines", 0.9, 0.9, 0.9, 0.1, 0.3), ("e", "cells", 0.8, 0.85, 0.75, 0.2, 0.1)]  # fmt: skip
+    columns = ["dataset", "asked", "coverage", "coverage_sensitive", "coverage_resistant", "both_labels",
+               "ece_calibrated"]  # fmt: skip
     covered = pd.DataFrame(rows, columns=columns)
     text = said(execute("12", ("coverage-say",), covered=covered, plus_study=plus_study, ALPHA=0.1))
-    assert "**d**: coverage 90.0% of lines, 70.0% of cells; calibration error 0.010 on lines, 0.200 on cells." in text
+    assert "**d**: coverage 90.0% of lines, 70.0% of cells, where 40% of the sets of cells (60% of lines)" in text
+    assert "calibration error 0.010 on lines, 0.200 on cells." in text
     assert "covered least is sensitive of d: 50.0%" in text and "in 1 of 2 sets" in text
 
 
@@ -123,7 +133,9 @@ def test_a_file_of_one_culture_is_compared_with_the_same_cells(own):
     assert "rank correlation of 1.00" in text
     bad = pd.DataFrame({"answer": ["no", "scored", "no", "no"]})
     before = own["found"].p[:3]
-    text = said(execute("13", ("conclusion",), again=again, before=before, bad=bad, **own))
+    text = said(
+        execute("13", ("conclusion",), again=again, before=before, bad=bad, NAME="A375-PLX4720", report=report, **own)
+    )
     assert "3 of 4 wrong inputs" in text and "67% of the cells keep" in text
     squares = [np.mean((p - own["y"]) ** 2) for p in (own["found"].p, own["found"].calibrated)]
     assert f"The Brier score is {squares[0]:.3f}, and {squares[1]:.3f} after" in text
@@ -133,7 +145,9 @@ def test_what_is_said_of_a_persons_cells_is_under_its_name(own):
     text = said(execute("13", ("unlike",), **own))
     assert "between lines and cells is 0.300, between two halves of the lines 0.100" in text
     assert "20 sensitive and 50 resistant lines; on held-out lines the AUC is 0.61" in text
-    text = said(execute("13", ("sets-say",), **own))
+    scored = SimpleNamespace(obs=pd.DataFrame({"atsdp_conformal": ["both"] * 3 + ["sensitive"] * 3}))
+    text = said(execute("13", ("sets-say",), scored=scored, **own))
+    assert "50% of all sets hold both labels" in text
     assert "Promised, of lines of each class: 90%. Measured: 80% of the sensitive and 40% of the resistant" in text
     assert "calibrated probability is 0.27 on average, while 50% of the cells" in text
 
