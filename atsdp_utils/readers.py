@@ -52,7 +52,7 @@ TECHNICAL = {
     "spike-ins": re.compile(r"(?i)ERCC[-_.]\d+"),
     "hashtags": re.compile(r"(?i)(hto|hashtag|cmo|multiseq)[-_ .]?\w*"),
     "antibodies": re.compile(
-        r"(?i).*(totalseq\w*|[-_. ](adts?|ab|antibody|prot(ein)?)([-_.]?\d+)?)|(adt|ab|prot)[-_.:].*"
+        r"(?i).*(totalseq\w*|[-_. ](ab([-_.]\d+)?|(adts?|antibody|prot(ein)?)([-_.]?\d+)?))|(adt|ab|prot)[-_.:].*"
     ),
     "peaks": re.compile(r"(?i)(chr)?(\d+|x|y|mt?)[:_-]\d+[_-]\d+"),
 }

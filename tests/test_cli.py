@@ -42,7 +42,8 @@ def counts():
 def atsdp(run_folders, monkeypatch):
     """Run the command with tiny trainings."""
     monkeypatch.setattr(predict, "SETTINGS", TINY)
-    monkeypatch.setenv("ATSDP_BUILD", os.environ.get("ATSDP_BUILD", "unused"))  # the command may set it; restored after
+    # The command may set it; it is restored after. Compiled code of other packages is kept there.
+    monkeypatch.setenv("ATSDP_BUILD", os.environ.get("ATSDP_BUILD", str(run_folders / "unused")))
 
     def run(*arguments):
         given = [str(a) for a in arguments]
