@@ -44,8 +44,8 @@ def ablation(results: Sequence[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
     grouped = paired.assign(moved=paired.auc != paired.base).groupby(["dataset", "setting"], sort=False)
     table = grouped.auc.agg(["mean", "std", "min", "max", "count"]).assign(base=grouped.base.mean())
     change = evaluate.compare(frame, start).join(grouped.moved.any(), on=["dataset", "setting"])
-    pool = {d: name for name, sets in evaluate.pools(change.dataset.unique()).items() for d in sets}
-    change["p_holm"] = change[change.moved].groupby(change.dataset.map(pool)).p.transform(stats.holm)
+    tested = change[change.moved]
+    change["p_holm"] = pd.Series(evaluate.holm(tested, "U", "setting"), tested.index)
     columns = ["dataset", "setting", "difference", "ci_low", "ci_high", "p_holm"]
     table = table.reset_index().merge(change[columns], "left", ["dataset", "setting"])
     table.insert(1, "tier", tier(table.dataset))
