@@ -33,7 +33,7 @@ VENV := $(CURDIR)/.venv
 PY := $(VENV)/bin/python
 # Named after the content of the lock: installation runs once, and again only when a pin changes.
 INSTALLED := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
-LOCKED = $(PYTHON) atsdp_utils/lock.py $(BUILD)/.lock
+LOCKED = $(PYTHON) atsdp_utils/foundation/lock.py $(BUILD)/.lock
 SOURCES := $(sort $(wildcard notebooks/[0-9][0-9]_*.ipynb))
 # Those that take longest first, so that the end, where the scorecard waits for all, keeps every core busy.
 FIRST := 07 12 10 13 09 08 05 06 01 04
@@ -104,7 +104,7 @@ $(INSTALLED):
 	@rm -f $(VENV)/.installed-*; touch $@
 
 doctor: install
-	@$(PY) -m atsdp_utils.doctor
+	@$(PY) -m atsdp_utils.own_cells.doctor
 
 # With all trainings done a notebook keeps at most one core busy: one more at once than cores, in memory for five.
 AT_ONCE := $(shell echo $$(( $(JOBS) == 1 ? 1 : $(JOBS) < 4 ? $(JOBS) + 1 : 5 )))
@@ -117,7 +117,7 @@ reproduce: install
 
 run-notebooks: $(RUN)/html/index.html
 	@test $(RUN)/html/index.html -nt $(RUN)/asked || echo 'Nothing to run: every notebook and the book are up to date.'
-	@$(PY) -m atsdp_utils.report summary $(DATA) $(PROFILE)
+	@$(PY) -m atsdp_utils.reporting.report summary $(DATA) $(PROFILE)
 	@echo
 	@echo 'Tables and figures: $(FIGURES)'
 	@echo 'Book:               file://$(RUN)/html/index.html'
@@ -133,11 +133,11 @@ $(RUN)/inputs: FORCE
 
 # Every training of every notebook first, in one pool; notebooks then find them in the cache.
 $(RUN)/trainings: $(RUN)/parameters $(RUN)/inputs
-	@$(PY) -m atsdp_utils.tables train $(DATA) $(PROFILE) $(JOBS) $(BACKEND) $(notdir $(basename $(SOURCES)))
+	@$(PY) -m atsdp_utils.experiments.plan train $(DATA) $(PROFILE) $(JOBS) $(BACKEND) $(notdir $(basename $(SOURCES)))
 	@touch $@
 
 $(RUN)/notebooks/%.ipynb: notebooks/%.ipynb $(RUN)/parameters $(RUN)/inputs $(RUN)/trainings
-	@$(PY) -m atsdp_utils.notebooks run $< $@ $(DATA) $(PROFILE) $(WORKERS) $(BACKEND)
+	@$(PY) -m book.build run $< $@ $(DATA) $(PROFILE) $(WORKERS) $(BACKEND)
 
 # Which notebook reads tables that others write. A line counts only where all of them are there.
 nb = $(filter $(RUN)/notebooks/$(1)_%,$(EXECUTED))
@@ -149,42 +149,42 @@ endef
 $(eval $(call needs,11,12 10 09 08 07 06 05 04 03 02 01))
 
 $(FIGURES)/manifest.json: $(EXECUTED)
-	@$(PY) -m atsdp_utils.report manifest $(DATA) $(PROFILE)
+	@$(PY) -m atsdp_utils.reporting.report manifest $(DATA) $(PROFILE)
 
 $(RUN)/html/index.html: $(EXECUTED) $(FIGURES)/manifest.json $(shell find book -type f ! -path '*/__pycache__/*')
-	@$(PY) -m atsdp_utils.notebooks book $(DATA) $(PROFILE)
+	@$(PY) -m book.build book $(DATA) $(PROFILE)
 
 book: install
-	@$(LOCKED) $(PY) -m atsdp_utils.notebooks book $(DATA) $(PROFILE)
+	@$(LOCKED) $(PY) -m book.build book $(DATA) $(PROFILE)
 	@echo 'Book: file://$(RUN)/html/index.html'
 
 check: install
-	@$(PY) -m atsdp_utils.report check $(DATA) $(PROFILE)
+	@$(PY) -m atsdp_utils.reporting.report check $(DATA) $(PROFILE)
 
 data: install
 ifeq ($(DATA),geo)
-	@$(PY) -m atsdp_utils.geo check
+	@$(PY) -m atsdp_utils.data.geo check
 else
-	@$(PY) -m atsdp_utils.checksums
+	@$(PY) -m atsdp_utils.foundation.checksums
 endif
 
 plan: install
-	@$(PY) -m atsdp_utils.tables plan $(DATA) $(PROFILE) $(JOBS)
+	@$(PY) -m atsdp_utils.experiments.plan plan $(DATA) $(PROFILE) $(JOBS)
 
 bench: install
-	@$(PY) -m atsdp_utils.bench $(JOBS)
+	@$(PY) -m tests.bench.bench $(JOBS)
 
 lab: install
-	@$(PY) -m atsdp_utils.notebooks lab $(BUILD)/lab
+	@$(PY) -m book.build lab $(BUILD)/lab
 	@$(VENV)/bin/jupyter lab --notebook-dir=$(BUILD)/lab
 
 # --- checks ---------------------------------------------------------------------------------------------------------
 lint: install
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 
-# The smoke run comes first: tests/test_book.py looks at the book it builds.
+# The smoke run comes first: tests/book/test_book.py looks at the book it builds.
 test: lint
-	@$(PY) -m atsdp_utils.notebooks check
+	@$(PY) -m book.build check
 	@$(MAKE) reproduce DATA=embedded PROFILE=smoke
 	@$(PY) -m pytest
 

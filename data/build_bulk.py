@@ -144,7 +144,7 @@ def npz_bytes(**arrays: np.ndarray) -> bytes:
 
 
 def build_bulk(wheel: zipfile.ZipFile) -> bytes:
-    """Bytes of the bulk file: X float16, cell_line, gene. tests/test_data.py shows that float16 loses nothing."""
+    """Bytes of the bulk file: X float16, cell_line, gene. tests/data/test_data.py shows that float16 loses nothing."""
     X, lines, genes = expression(wheel)
     return npz_bytes(X=X.astype(np.float16), cell_line=lines, gene=genes)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import io, sparse
 
-from atsdp_utils import datasets, genes, orthologs
+from atsdp_utils.data import datasets, genes, orthologs
 
 CONTAINERS = (
     "h5ad", "h5ad dense", "h5ad layer", "10x h5", "10x folder", "csv", "tsv.gz", "csv transposed", "tsv transposed",

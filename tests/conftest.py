@@ -54,7 +54,7 @@ def no_network():
 @pytest.fixture
 def run_folders(tmp_path, monkeypatch):
     """Send what a run writes to a temporary folder; returns it."""
-    from atsdp_utils import paths
+    from atsdp_utils.foundation import paths
 
     build, cache = tmp_path / "build", paths.CACHE
     monkeypatch.setattr(paths, "BUILD", build)

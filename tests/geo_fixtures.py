@@ -20,8 +20,9 @@ import numpy as np
 import openpyxl
 import pandas as pd
 
-from atsdp_utils import datasets, orthologs, paths
-from atsdp_utils.geo import Expected
+from atsdp_utils.data import datasets, orthologs
+from atsdp_utils.data.geo import Expected
+from atsdp_utils.foundation import paths
 
 LAYOUTS = tomllib.loads(Path(__file__).with_name("geo_layouts.toml").read_text())
 SCALE, GENES = LAYOUTS["miniature"]["scale"], LAYOUTS["miniature"]["genes"]

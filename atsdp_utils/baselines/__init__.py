@@ -7,7 +7,7 @@ Every model is a class with one interface::
     predict_proba(X) -> P(sensitive), float64 (n,)
 
 X is float32 (n, genes), standardised per gene on training rows; y is 0 (resistant) or 1 (sensitive); weight is (n,) or
-None; source is a :class:`atsdp_utils.preprocess.Source` (bulk rows on the same genes, and the gene names).
+None; source is a :class:`atsdp_utils.data.preprocess.Source` (bulk rows on the same genes, and the gene names).
 
 To add one: write a module with such a class, add one line to :data:`REGISTRY`. Importing this package imports neither
 torch nor scikit-learn; making a model does.

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from atsdp_utils import paths
 from atsdp_utils.baselines._torch import TorchBaseline, weighted_bce
+from atsdp_utils.foundation import paths
 
 
 def read_gmt(path: Path) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from atsdp_utils.baselines._rows import check_rows, hold_out
 from atsdp_utils.baselines._torch import TorchBaseline, minimise, reproducible, weighted_bce
-from atsdp_utils.masks import Dropout
+from atsdp_utils.models.masks import Dropout
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ CODE = """
 import hashlib
 import pandas as pd
 from atsdp_utils import cache, grid, paths
-from atsdp_utils.protocols import ATSDP, NO_TRANSFER, Task
+from atsdp_utils.experiments.protocols import ATSDP, NO_TRANSFER, Task
 NAME = "SCC47-afatinib"
 tasks = [Task(NAME, "U", ATSDP, "smoke", seed=s) for s in range(3)]
 tasks += [Task(NAME, "S", m, "smoke", folds=2, repeat=r)
@@ -135,7 +135,7 @@ class Checkout(Vehicle):
         """The notebook's target under the lock, as ``make reproduce`` does."""
         target = self.build / "embedded-smoke" / "notebooks" / "01_chaos.ipynb"
         make = ["make", str(target), "PROFILE=smoke", f"JOBS={self.jobs}", "INSTALLED="]
-        return [sys.executable, "atsdp_utils/lock.py", str(self.build / ".lock"), *make]
+        return [sys.executable, "atsdp_utils/foundation/lock.py", str(self.build / ".lock"), *make]
 
     def forget(self, *, keep: tuple[str, ...] = ()) -> None:
         """Also remove the executed notebook."""
@@ -148,7 +148,7 @@ class Checkout(Vehicle):
 
 def family(process: psutil.Process) -> dict[str, list[psutil.Process]]:
     """Living processes of a run by what they are."""
-    marks = {"worker": "popen_loky", "kernel": "ipykernel_launcher", "papermill": "atsdp_utils.notebooks"}
+    marks = {"worker": "popen_loky", "kernel": "ipykernel_launcher", "papermill": "book.build"}
     found: dict[str, list[psutil.Process]] = {"run": [process]}
     for child in process.children(recursive=True):
         try:

@@ -1,0 +1,114 @@
+"""What genes are called: human and mouse symbols and Ensembl ids, older and newer names -> the bulk's spelling."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+
+from atsdp_utils.data import datasets, orthologs
+from atsdp_utils.foundation import checksums, paths
+
+NAMINGS = (
+    "human symbols", "human Ensembl ids", "human symbols in lower case", "mouse symbols", "mouse Ensembl ids",
+)  # fmt: skip
+#: How a name was understood, from the plainest reading on.
+WRITTEN, CLEANED, RENAMED, DATED = "as written", "after cleaning", "by a newer name", "as a spreadsheet's date"
+#: Genome before a name, as of a reference of two species.
+GENOME = re.compile(r"(?i)^(GRCh3[78]|GRCm3[89]|hg19|hg38|mm9|mm10|mm39)[^_]*_+")
+#: Id or place behind a symbol: ``TP53 (7157)``, ``TP53|7157``, ``TP53__chr17``.
+BEHIND = re.compile(r"(\s*\(\w+\)|\|\w+|__chr\w+)$")
+ENSEMBL = re.compile(r"ENS[A-Z]*G\d{11}")
+#: ``TBCE-1`` and ``TBCE.1`` are how doubled names are made different.
+DOUBLED = re.compile(r"[.-]\d{1,2}$")
+#: What a spreadsheet makes of SEPT2 or MARCH5: 2-Sep, Sep-02, 2024-09-02.
+DATE = re.compile(
+    r"(?P<d>\d{1,2})-(?P<m>Mar|Sep)|(?P<m2>Mar|Sep)-(?P<d2>\d{1,2})|\d{4}-(?P<m3>03|09)-(?P<d3>\d\d)( .*)?"
+)
+MONTHS = {"Mar": "MARCH", "03": "MARCH", "Sep": "SEPT", "09": "SEPT"}
+
+
+@lru_cache(maxsize=1)
+def newer_names() -> dict[str, str]:
+    """Approved symbol or Ensembl id of today -> the older symbol that the bulk uses."""
+    table = pd.read_csv(checksums.verify(paths.DATA / "previous_symbols.csv"))
+    return dict(zip(table["current"], table["symbol"], strict=True)) | dict(
+        zip(table["ensembl_id"], table["symbol"], strict=True)
+    )
+
+
+@lru_cache(maxsize=len(NAMINGS))
+def dictionary(naming: str) -> dict[str, str]:
+    """Names of one of :data:`NAMINGS` -> symbols in the bulk's spelling (it writes HLA.DRA for HLA-DRA)."""
+    symbols = datasets.load_bulk().genes.tolist()
+    spelling = {s.replace(".", "-"): s for s in symbols} | {s: s for s in symbols}
+    if naming == "human symbols":
+        return {name.upper(): s for name, s in spelling.items()} | spelling  # C1ORF112 for C1orf112
+    if naming == "human symbols in lower case":
+        return {name.lower(): s for name, s in spelling.items()}
+    if naming == "human Ensembl ids":
+        names = orthologs.symbols("human")
+    else:
+        names = orthologs.mouse_to_human("mouse_symbol" if naming == "mouse symbols" else "mouse_id")
+        spelling = newer_names() | spelling
+    return {name: spelling[s] for name, s in names.items() if s in spelling}
+
+
+def plain(name: str) -> str:
+    """The Ensembl id in a name without its version, else the name without genome and what stands behind it."""
+    name = GENOME.sub("", name.strip(" \"'"))
+    found = ENSEMBL.search(name)
+    return found[0] if found else BEHIND.sub("", name)
+
+
+def _species(genome: str) -> str:
+    return "mouse" if genome.lower().startswith(("mm", "grcm")) else "human"
+
+
+def _dated(name: str) -> str:
+    """The symbol that a spreadsheet turned into a date, '' if `name` is none."""
+    found = DATE.fullmatch(name)
+    if not found:
+        return ""
+    month, day = (next(v for k, v in found.groupdict().items() if v and k[0] == which) for which in "md")
+    return f"{MONTHS[month]}{int(day)}"
+
+
+def translate(names: Iterable[str], naming: str) -> tuple[np.ndarray, np.ndarray]:
+    """Bulk genes of names and how each was understood, (names,) str each; '' where there is none.
+
+    A name that is marked with the genome of the other species is none, though F2 is a gene of both.
+    """
+    table, newer = dictionary(naming), newer_names() if naming.startswith("human") else {}
+    symbols, ways = [], []
+    for raw in map(str, names):
+        genome = GENOME.match(raw.strip(" \"'"))
+        if genome and _species(genome[1]) != naming.split()[0]:
+            symbols.append("")
+            ways.append("")
+            continue
+        name = plain(raw)
+        single = DOUBLED.sub("", name)
+        dated = _dated(name) if naming == "human symbols" else ""
+        tries = (
+            (table.get(raw), WRITTEN), (table.get(name), CLEANED), (newer.get(name), RENAMED),
+            (table.get(single), CLEANED), (newer.get(single), RENAMED), (table.get(dated), DATED),
+        )  # fmt: skip
+        symbol, way = next(((s, w) for s, w in tries if s), ("", ""))
+        symbols.append(symbol)
+        ways.append(way)
+    return np.array(symbols, dtype=str), np.array(ways, dtype=str)
+
+
+def known(names: Iterable[str], namings: Iterable[str] = NAMINGS) -> int:
+    """How many bulk genes `names` name, in the naming that fits best."""
+    return max(len(set(translate(names, naming)[0]) - {""}) for naming in namings)
+
+
+def known_on_both_sides(columns: Iterable[str], rows: Iterable[str], enough: int) -> tuple[int, int]:
+    """:func:`known` of both sides; the larger tables are opened only where human symbols find fewer than `enough`."""
+    quick = known(columns, NAMINGS[:1]), known(rows, NAMINGS[:1])
+    return quick if max(quick) >= enough else (known(columns), known(rows))

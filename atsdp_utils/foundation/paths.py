@@ -1,0 +1,36 @@
+"""Every location of the project, once.
+
+``ATSDP_BUILD`` and ``ATSDP_FIGURES`` move what a run writes (tests use them); what a run reads never moves.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "data"
+PAPER = DATA / "paper"
+NOTEBOOKS = ROOT / "notebooks"
+BOOK = ROOT / "book"
+
+BUILD = Path(os.environ.get("ATSDP_BUILD", ROOT / "build"))
+FIGURES = Path(os.environ.get("ATSDP_FIGURES", ROOT / "figures"))
+
+CACHE = BUILD / "cache"
+DOWNLOADS = CACHE / "downloads"
+DATASETS = CACHE / "datasets"
+SPLITS = CACHE / "splits"
+SEARCHES = CACHE / "searches"
+PRETRAINED = CACHE / "pretrained"
+RESULTS = CACHE / "results"
+
+
+def figures_dir(data: str, profile: str) -> Path:
+    """Folder of the regenerated tables and figures of one run (the outputs contract)."""
+    return FIGURES / f"{data}-{profile}"
+
+
+def run_dir(data: str, profile: str) -> Path:
+    """Folder of executed notebooks, manifest fragments and the HTML of one run."""
+    return BUILD / f"{data}-{profile}"

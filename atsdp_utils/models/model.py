@@ -1,0 +1,231 @@
+"""The network: denoising autoencoder, multi-head attention over tokens, predictor (section 2.4, equations 1-11).
+
+Nothing here knows of files, AnnData or training. Symbols are the paper's: E_g and E_t are the encoders of the
+source (bulk) and target (single-cell) domains, D the decoder, P the predictor with attention inside. Where a shape
+begins with n, a stack of networks (:mod:`atsdp_utils.models.stack`) has its own axis before it.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+from atsdp_utils.foundation.config import Architecture
+from atsdp_utils.foundation.runtime import bf16
+from atsdp_utils.models.masks import Dropout, keep_mask
+
+
+def corrupt(x: Tensor, p: float, generator: torch.Generator | None = None) -> Tensor:
+    """Noise injection G of equation 1: each value is kept with probability 1 - p, else set to zero.
+
+    Parameters
+    ----------
+    x
+        Values, any shape.
+    p
+        Masking probability F_g, in [0, 1).
+    generator
+        Source of randomness; the global one if None.
+
+    Returns
+    -------
+    Tensor
+        X', same shape as `x`; the kept values are not rescaled.
+    """
+    if not 0 <= p < 1:
+        raise ValueError(f"p: got {p}, expected a masking probability in [0, 1)")
+    return x * keep_mask(x, p, generator) if p else x
+
+
+def _hidden(sizes: tuple[int, ...], dropout: float, *, norm: bool) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+        layers.append(nn.Linear(n_in, n_out))
+        if norm:
+            layers.append(nn.BatchNorm1d(n_out))
+        layers += [nn.ReLU(), Dropout(dropout)]
+    return layers
+
+
+class _Products(nn.Sequential):
+    """Layers whose matrix products may run in bfloat16 (``ATSDP_BF16=1``); values in and out are float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layers in turn."""
+        if not bf16():
+            return super().forward(x)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return super().forward(x).float()
+
+
+class Encoder(_Products):
+    """E: Linear-BatchNorm-ReLU-Dropout per hidden size, then a linear bottleneck; (n, genes) to (n, bottleneck)."""
+
+    def __init__(self, n_genes: int, arch: Architecture) -> None:
+        hidden = _hidden((n_genes, *arch.encoder), arch.dropout, norm=True)
+        super().__init__(*hidden, nn.Linear(arch.encoder[-1], arch.bottleneck))
+        self.n_genes = n_genes
+
+
+class Decoder(_Products):
+    """D: mirror image of the encoder; (n, bottleneck) to (n, genes)."""
+
+    def __init__(self, n_genes: int, arch: Architecture) -> None:
+        mirrored = arch.encoder[::-1]
+        hidden = _hidden((arch.bottleneck, *mirrored), arch.dropout, norm=True)
+        super().__init__(*hidden, nn.Linear(mirrored[-1], n_genes))
+
+
+class DenoisingAutoencoder(nn.Module):
+    """Equations 1-3 (and 12-14 for single cells): X'' = D(E(X')), trained against the clean X."""
+
+    def __init__(self, n_genes: int, arch: Architecture) -> None:
+        super().__init__()
+        self.encoder = Encoder(n_genes, arch)
+        self.decoder = Decoder(n_genes, arch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reconstruct (n, genes) values from (n, genes) corrupted ones."""
+        return self.decoder(self.encoder(x))
+
+
+class MultiHeadAttention(nn.Module):
+    """Equations 4-9: h scaled dot-product heads, concatenated and mixed by W^O.
+
+    Parameters
+    ----------
+    dim
+        Width of a token; divisible by `heads`, d_k = dim / heads.
+    heads
+        Number of heads h.
+    """
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        if heads < 1 or dim % heads:
+            raise ValueError(f"heads: got {heads}, expected a divisor of the token width {dim}")
+        self.heads = heads
+        self.w_q, self.w_k, self.w_v, self.w_o = (nn.Linear(dim, dim) for _ in range(4))
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Q, K and V of equations 4-6, each (n, tokens, heads, d_k)."""
+        q, k, v = (w(x).unflatten(-1, (self.heads, -1)) for w in (self.w_q, self.w_k, self.w_v))
+        return q, k, v
+
+    @staticmethod
+    def _softmax(q: Tensor, k: Tensor) -> Tensor:
+        return torch.softmax(torch.einsum("...thd,...shd->...hts", q, k) / math.sqrt(q.shape[-1]), dim=-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend within each sequence of tokens, (n, tokens, dim) to (n, tokens, dim).
+
+        Products of a dozen tokens are so small that torch's fused kernel takes longer on a processor.
+        """
+        q, k, v = self._project(x)
+        return self.w_o(torch.einsum("...hts,...shd->...thd", self._softmax(q, k), v).reshape(x.shape))
+
+    def weights(self, x: Tensor) -> Tensor:
+        """Softmax(Q K^T / sqrt(d_k)) of equation 7, (n, heads, tokens, tokens); each row sums to 1."""
+        q, k, _ = self._project(x)
+        return self._softmax(q, k)
+
+
+class TokenEmbedding(nn.Module):
+    """One learned vector a token, added to it; (n, tokens, dim) to the same."""
+
+    def __init__(self, tokens: int, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(0.02 * torch.randn(tokens, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the vectors."""
+        return x + self.weight
+
+
+class AttentionBlock(nn.Module):
+    """Attention on the embedding, with residual and layer norm, under one of the readings of ambiguity 9.
+
+    ``tokens`` splits the embedding into T tokens with learned token embeddings. ``single`` (one token, weights
+    identically 1) and ``batch`` (the cells of a batch as one sequence) exist to demonstrate what those readings do;
+    ``linear`` is the width-matched control without attention.
+    """
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__()
+        self.reading = arch.attention
+        self.width = arch.tokens * arch.token_dim
+        self.shape = {
+            "tokens": (arch.tokens, arch.token_dim),
+            "single": (1, self.width),
+            "batch": (1, self.width),
+            "linear": (1, self.width),
+        }
+        if self.reading not in self.shape:
+            raise ValueError(f"attention: got {self.reading!r}, expected one of {', '.join(self.shape)}")
+        tokens, dim = self.shape[self.reading]
+        narrow = arch.bottleneck != self.width
+        self.project = nn.Linear(arch.bottleneck, self.width) if narrow else nn.Identity()
+        self.position = TokenEmbedding(tokens, dim) if self.reading == "tokens" else nn.Identity()
+        self.mix = nn.Linear(dim, dim) if self.reading == "linear" else MultiHeadAttention(dim, arch.heads)
+        self.norm = nn.LayerNorm(dim)
+
+    def tokens(self, z: Tensor) -> Tensor:
+        """Arrange (n, bottleneck) embeddings as the sequence that is attended: (n, T, d), or (1, n, width)."""
+        x = self.project(z)
+        if self.reading == "batch":
+            return x.unsqueeze(-3)
+        return self.position(x.unflatten(-1, self.shape[self.reading]))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map (n, bottleneck) embeddings to (n, width)."""
+        x = self.tokens(z)
+        return self.norm(x + self.mix(x)).reshape(*z.shape[:-1], self.width)
+
+    def weights(self, z: Tensor) -> Tensor:
+        """Attention weights (n, heads, T, T) of embeddings; (1, heads, n, n) under the ``batch`` reading."""
+        return self.mix.weights(self.tokens(z))
+
+
+class Predictor(nn.Module):
+    """P: attention and a multilayer perceptron with two logits (equations 10-11). ``heads=0`` removes the attention."""
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__()
+        self.attention = AttentionBlock(arch) if arch.heads else None
+        width = self.attention.width if self.attention else arch.bottleneck
+        self.mlp = nn.Sequential(
+            *_hidden((width, *arch.predictor), arch.dropout, norm=False), nn.Linear(arch.predictor[-1], 2)
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Logits (n, 2), resistant then sensitive, of embeddings (n, bottleneck)."""
+        return self.mlp(z if self.attention is None else self.attention(z))
+
+
+class ATSDPNet(nn.Module):
+    """E_g, E_t and P of equation 16.
+
+    E_t starts as a copy of E_g (shared gene space). For the separate gene space, assign an encoder with the same
+    bottleneck to :attr:`target`.
+    """
+
+    def __init__(self, n_genes: int, arch: Architecture, encoder: Encoder | None = None) -> None:
+        super().__init__()
+        self.arch = arch
+        self.source = encoder or Encoder(n_genes, arch)
+        self.target = copy.deepcopy(self.source)
+        self.predictor = Predictor(arch)
+
+    def embed(self, x: Tensor, domain: str = "target") -> Tensor:
+        """Embeddings (n, bottleneck) by E_t (``target``) or E_g (``source``)."""
+        encoders = {"source": self.source, "target": self.target}
+        if domain not in encoders:
+            raise ValueError(f"domain: got {domain!r}, expected 'source' or 'target'")
+        return encoders[domain](x)
+
+    def forward(self, x: Tensor, domain: str = "target") -> Tensor:
+        """Logits (n, 2) of standardised expression (n, genes)."""
+        return self.predictor(self.embed(x, domain))

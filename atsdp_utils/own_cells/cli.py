@@ -1,0 +1,154 @@
+"""The command ``atsdp``: score a person's own cells, list the drugs, check the installation.
+
+Exit status: 0 done, 1 a failure inside, 2 something wrong with what was given. Never a traceback; nothing half-written.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split("\n")[0]
+)
+
+
+class Values(StrEnum):
+    """What the values of a file may be."""
+
+    auto, counts, lognorm, zscored = "auto", "counts", "lognorm", "zscored"
+
+
+class Species(StrEnum):
+    """Whose genes a file may hold."""
+
+    human, mouse = "human", "mouse"
+
+
+@app.callback()
+def surroundings() -> None:
+    """Predict which single cells a drug kills, from bulk cell lines (ATSDP-NET+)."""
+    # Trained networks of any checkout or working folder are kept once a person; which `paths` reads on import.
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    os.environ.setdefault("ATSDP_BUILD", str(cache / "atsdp"))
+    os.environ.setdefault("NUMBA_CACHE_DIR", os.path.join(os.environ["ATSDP_BUILD"], "numba"))  # else beside packages
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
+
+
+def guarded(work: Callable[[], object]) -> None:
+    """Run `work`; turn whatever it raises into one clear message on stderr and an exit status."""
+    import warnings
+
+    from atsdp_utils.own_cells.readers import InputError
+
+    warnings.simplefilter("ignore")  # what a person must know is said in words, not by libraries
+    try:
+        work()
+    except InputError as error:
+        typer.echo(f"atsdp: {error}", err=True)
+        raise typer.Exit(2) from None
+    except MemoryError:
+        typer.echo(
+            "atsdp: out of memory. Store the matrix sparse, keep fewer cells, or use a larger machine.", err=True
+        )
+        raise typer.Exit(1) from None
+    except BrokenPipeError:  # the reader of a pipe has read enough
+        raise typer.Exit(0) from None
+    except OSError as error:
+        typer.echo(f"atsdp: the system refused: {error}. Nothing was written.{_way_out(error)}", err=True)
+        raise typer.Exit(1) from None
+    except Exception as error:
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(at.filename).name}, line {at.lineno}"
+        typer.echo(f"atsdp: failed inside ({type(error).__name__}: {error}; {where}). Nothing was written.", err=True)
+        raise typer.Exit(1) from None
+
+
+def _way_out(error: OSError) -> str:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+    return " The disk is full: make room, or choose another with --out or the variable ATSDP_BUILD." if full else ""
+
+
+@app.command()
+def predict(
+    cells: Annotated[Path, typer.Argument(help="h5ad, 10x .h5, 10x folder, .csv or .tsv (also .gz); it is only read")],
+    drug: Annotated[
+        list[str], typer.Option(help="one of 'atsdp drugs', in any spelling; several, or 'all': a table of drugs")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="scores; default: <stem of CELLS>.<DRUG>.atsdp.h5ad (several: .drugs.atsdp.csv)")
+    ] = None,
+    layer: Annotated[str | None, typer.Option(help="layer of an h5ad file, or 'raw'; default: X")] = None,
+    values: Annotated[Values, typer.Option(help="what the values are")] = Values.auto,
+    species: Annotated[Species | None, typer.Option(help="default: human")] = None,
+    labels: Annotated[str | None, typer.Option(help="known responses: column of obs, column or row of a table")] = None,
+    report: Annotated[Path | None, typer.Option(help="report; default: <OUT>.html")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="fixes every draw")] = 0,
+    members: Annotated[int, typer.Option(min=1, max=50, help="networks of the ensemble")] = 5,
+) -> None:
+    """Score every cell: P(sensitive), its spread over networks, a label, calibration on lines; with an HTML report."""
+
+    def work() -> None:
+        from dataclasses import replace
+
+        from atsdp_utils.own_cells.drugs import find_drug
+        from atsdp_utils.own_cells.readers import InputError
+
+        several = len(drug) > 1 or drug[0].lower() == "all"
+        for name in () if several and "all" in map(str.lower, drug) else drug:
+            find_drug(name)  # a typing error is told before the rest is imported, which takes seconds
+        if several and labels:
+            raise InputError(f"--labels {labels}: scores are compared with labels one drug at a time. Name one drug.")
+        from atsdp_utils.own_cells import predict as pipeline
+        from atsdp_utils.own_cells import ranking
+
+        asked = {
+            "out": out, "report": report, "layer": layer, "values": values.value, "seed": seed, "say": typer.echo,
+            "species": species.value if species else None, "settings": replace(pipeline.SETTINGS, members=members),
+        }  # fmt: skip
+        if several:
+            ranking.rank(cells, drug, **asked)
+        else:
+            pipeline.predict(cells, drug[0], labels=labels, **asked)
+
+    guarded(work)
+
+
+@app.command()
+def drugs() -> None:
+    """List the drugs: sensitive and resistant cell lines, and the AUC on held-out lines where a run has computed it."""
+
+    def work() -> None:
+        from atsdp_utils.own_cells.drugs import drug_table
+
+        typer.echo(f"{'drug':<18}{'sensitive':>10}{'resistant':>10}{'held-out AUC':>14}")
+        for row in drug_table().itertuples():
+            auc = f"{row.held_out_auc:.3f}" if row.held_out_auc == row.held_out_auc else "-"
+            typer.echo(f"{row.drug:<18}{row.sensitive:>10}{row.resistant:>10}{auc:>14}")
+
+    guarded(work)
+
+
+@app.command()
+def doctor() -> None:
+    """Check Python, packages, data files and disk, one line each."""
+
+    def work() -> None:
+        from atsdp_utils.own_cells import doctor as checks
+
+        sys.exit(checks.main())
+
+    guarded(work)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,158 @@
+"""On what cells are standardised: ways compared by held-out evidence from cell lines, without a label of a real cell.
+
+A cluster of bulk lines, alike in expression, is left out and becomes cells (:mod:`pseudo`). Files of these cells hold
+the classes in unequal shares; scores in such a file are compared with the labels of the lines, and with the scores of
+the same cells in the file of all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pandas as pd
+from scipy import stats as sps
+
+from atsdp_utils.data import datasets, preprocess
+from atsdp_utils.data.preprocess import Source, Standardizer
+from atsdp_utils.evaluation import metrics
+from atsdp_utils.experiments import pseudo
+from atsdp_utils.foundation import config
+from atsdp_utils.models import plus
+from atsdp_utils.own_cells import readers
+
+#: Ways of standardising, the one in use first.
+FILE, BULK, REFERENCE, RANKS = WAYS = ("the file", "the bulk", "real cells (PC9)", "ranks within the cell")
+LOGISTIC, NETWORK = MODELS = ("logistic regression", "one network")
+#: Shares of sensitive cells in a file.
+SHARES = (0.2, 0.5, 0.8)
+MEASURES = ["auc", "balanced_accuracy", "labels_changed"]
+DRUGS, SEEDS, GENES = 3, (0, 1), 500
+#: A network of a size that trains in seconds.
+TINY = config.Architecture(bottleneck=64, encoder=(64,), predictor=(32,), heads=2, tokens=4, token_dim=16)
+
+Score = Callable[[np.ndarray], np.ndarray]
+
+
+def _lines_and_cells(drug: str, seed: int) -> tuple[Source, np.ndarray, np.ndarray]:
+    """Lines outside a cluster, as published; log-normalised cells of those within it, and labels of the cells."""
+    bulk = datasets.load_bulk(drug)
+    choices = pseudo.eligible_clusters(drug)
+    target = pseudo.clusters() == choices[seed % len(choices)]
+    reference = datasets.load_pc9()
+    genes = preprocess.shared_genes(bulk, reference.var_names.to_numpy(str), GENES)
+    lines = preprocess.columns(bulk.X, bulk.genes, genes)[~target]
+    labelled = np.flatnonzero(target & (bulk.y >= 0))
+    cells = preprocess.columns(pseudo.pseudo_cells(tuple(bulk.lines[labelled]), seed), bulk.genes, genes)
+    source = Source(lines, bulk.y[~target], genes, np.ones(len(lines), bool))
+    return source, cells, np.repeat(bulk.y[labelled], pseudo.CELLS_PER_LINE)
+
+
+def _reference_cells(genes: np.ndarray) -> np.ndarray:
+    """Log-normalised values of the embedded counts, the only real cells here whose genes were not centred before."""
+    adata = datasets.load_pc9()
+    counts = readers.dense(adata.X).astype(np.float64)
+    X = np.log1p(preprocess.TARGET_SUM * counts / counts.sum(1, keepdims=True))
+    return preprocess.columns(X, adata.var_names.to_numpy(str), genes)
+
+
+def _within(X: np.ndarray) -> np.ndarray:
+    """Rows standardised over their own genes, as the bulk is published."""
+    return (X - X.mean(1, keepdims=True)) / np.maximum(X.std(1, keepdims=True), 1e-6)
+
+
+def standardised(way: str, lines: np.ndarray, genes: np.ndarray) -> tuple[np.ndarray, Score]:
+    """Lines as a model sees them, and the function that does the same to the cells of a file."""
+    if way == RANKS:
+        return plus.ranks(lines), plus.ranks
+    scaler = Standardizer().fit(lines)
+    if way == BULK:
+        of_rows = Standardizer().fit(_within(lines))
+        return of_rows.transform(_within(lines)), lambda cells: of_rows.transform(_within(cells))
+    if way == REFERENCE:
+        return scaler.transform(lines), Standardizer().fit(_reference_cells(genes)).transform
+    return scaler.transform(lines), lambda cells: Standardizer().fit(cells).transform(cells)
+
+
+def _model(model: str, source: Source, training: config.Training, seed: int) -> Score:
+    """Learn from lines; what comes back scores the cells of a file, as a person would have them scored."""
+    if model == LOGISTIC:
+        rows = source.fit_rows
+        fitted = plus._logistic().fit(source.X[rows], source.y[rows])
+        return lambda cells: fitted.predict_proba(cells)[:, 1]
+
+    def align_and_score(cells: np.ndarray) -> np.ndarray:
+        net = plus.ATSDPPlus(seed=seed, recipe="plain", arch=TINY, cfg=training).fit_transfer(cells, source)
+        return net.predict_proba(cells)
+
+    return align_and_score
+
+
+def files(training: config.Training, drugs: int = DRUGS) -> Iterator[dict]:
+    """A row for each drug, cluster, way, model and share: AUC, balanced accuracy at 0.5, and labels that change."""
+    for drug in pseudo.drugs()[:drugs]:
+        for seed in SEEDS:
+            source, cells, y = _lines_and_cells(drug, seed)
+            mixes = {share: pseudo.mix(y, share, seed) for share in SHARES}
+            for way in WAYS:
+                lines, same = standardised(way, source.X, source.genes)
+                for model in MODELS:
+                    score = _model(model, Source(lines, source.y, source.genes, source.train), training, seed)
+                    whole = score(same(cells)) >= 0.5
+                    for share, rows in mixes.items():
+                        p = score(same(cells[rows]))
+                        called = p >= 0.5
+                        yield {"drug": drug, "seed": seed, "standardised": way, "model": model, "share": share,
+                               "cells": len(rows), "auc": metrics.classification_metrics(y[rows], p)["auc"],
+                               "balanced_accuracy": np.mean([(called == y[rows])[y[rows] == c].mean() for c in (0, 1)]),
+                               "labels_changed": (called != whole[rows]).mean()}  # fmt: skip
+
+
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """Means over drugs and clusters, each a mean over shares, with 95 % t intervals, and differences to the file.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each model and way; for ``auc``, ``balanced_accuracy`` and ``labels_changed`` the mean, ``_low``,
+        ``_high``, and of the paired difference to standardising on the file ``_gain``, ``_gain_low``, ``_gain_high``.
+    """
+    tasks = rows.groupby(["model", "standardised", "drug", "seed"])[MEASURES].mean()
+    out = []
+    for model in MODELS:
+        for way in WAYS:
+            own, base = tasks.loc[(model, way)], tasks.loc[(model, FILE)]
+            found = {"model": model, "standardised": way, "tasks": len(own)}
+            for measure in MEASURES:
+                found |= _interval(own[measure], measure)
+                if way != FILE:
+                    found |= _interval(own[measure] - base[measure], f"{measure}_gain")
+            out.append(found)
+    return pd.DataFrame(out)
+
+
+def _interval(values: pd.Series, name: str) -> dict[str, float]:
+    half = sps.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return {name: values.mean(), f"{name}_low": values.mean() - half, f"{name}_high": values.mean() + half}
+
+
+def sentences(table: pd.DataFrame) -> list[str]:
+    """What the table shows of each way, in words that follow its intervals; the first is that in use."""
+    out = []
+    for model, group in table.groupby("model", sort=False):
+        base = group[group.standardised == FILE].iloc[0]
+        out.append(
+            f"{model[0].upper()}{model[1:]}, standardised on the file: AUC {base.auc:.3f}, balanced accuracy "
+            f"{base.balanced_accuracy:.3f}; {base.labels_changed:.0%} of the labels change with the company."
+        )
+        for row in group[group.standardised != FILE].itertuples():
+            words = ", ".join(
+                f"{measure.replace('_', ' ')} {getattr(row, f'{measure}_gain'):+.3f} "
+                f"[{getattr(row, f'{measure}_gain_low'):+.3f}, {getattr(row, f'{measure}_gain_high'):+.3f}]"
+                for measure in MEASURES
+            )
+            better = row.auc_gain_low > 0 and row.balanced_accuracy_gain_low > 0
+            worse = row.auc_gain_high < 0 or row.balanced_accuracy_gain_high < 0
+            verdict = "better in both scores" if better else "worse in one score at least" if worse else "undecided"
+            out.append(f"{model[0].upper()}{model[1:]}, standardised by {row.standardised}: {words}: {verdict}.")
+    return out

@@ -1,0 +1,83 @@
+"""Is everything here that a run needs? One ``[OK]`` or ``[FAIL]`` line a requirement: ``make doctor``."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+
+from atsdp_utils.foundation import checksums, paths
+
+FREE_GB = 3.0
+Line = tuple[bool, str, str]
+
+
+def pinned() -> dict[str, str]:
+    """Direct requirements and their versions, from ``requirements.in``."""
+    text = (paths.ROOT / "requirements.in").read_text()
+    return dict(re.findall(r"(?m)^([A-Za-z0-9_.-]+)==(\S+)$", text))
+
+
+def python() -> Iterator[Line]:
+    """The interpreter and its kernel."""
+    yield sys.version_info >= (3, 11), "python", f"{sys.version.split()[0]}, needed 3.11 or newer"
+    kernel = os.path.join(sys.prefix, "share", "jupyter", "kernels", "python3", "kernel.json")
+    yield os.path.exists(kernel), "kernel python3", "in this environment; else: make install"
+
+
+def packages() -> Iterator[Line]:
+    """Every direct requirement at its pinned version (a build tag such as +cpu does not matter)."""
+    for name, wanted in pinned().items():
+        try:
+            found = metadata.version(name).split("+")[0]
+        except metadata.PackageNotFoundError:
+            found = "missing"
+        yield found == wanted, name, found if found == wanted else f"{found}, expected {wanted}; run: make install"
+
+
+def threads() -> Iterator[Line]:
+    """One thread a process, which keeps results the same for any JOBS."""
+    import torch
+
+    yield torch.get_num_threads() == 1, "torch threads", f"{torch.get_num_threads()}, expected 1; Make sets it"
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none, the processor is used"
+    yield True, "accelerator", device
+
+
+def data() -> Iterator[Line]:
+    """Every embedded file against ``data/checksums.json``."""
+    for name in checksums.register():
+        try:
+            checksums.verify(paths.DATA / name)
+            yield True, f"data/{name}", "as recorded"
+        except (OSError, ValueError) as error:
+            yield False, f"data/{name}", str(error)
+
+
+def disk() -> Iterator[Line]:
+    """Room for caches and the book."""
+    paths.BUILD.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(paths.BUILD).free / 1e9
+    yield free >= FREE_GB, "free disk", f"{free:.0f} GB, needed {FREE_GB:.0f}"
+
+
+def main() -> int:
+    """Print every line; return 1 if a requirement is not met."""
+    failed = 0
+    for group in (python, packages, threads, data, disk):
+        try:
+            lines = list(group())
+        except Exception as error:  # a broken torch or a missing list is itself a finding
+            lines = [(False, group.__name__, f"{type(error).__name__}: {error}")]
+        for right, name, state in lines:
+            failed += not right
+            print(f"{'[OK]  ' if right else '[FAIL]'} {name:<40} {state}")
+    print("Ready: make reproduce" if not failed else f"{failed} requirement(s) not met")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

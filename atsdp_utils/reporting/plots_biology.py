@@ -1,0 +1,212 @@
+"""Figures of the biology notebooks (Figures 5 to 8): embeddings, scores, nulls, heat maps, trends.
+
+Every function draws into axes it is given. Keys lie outside the axes or in titles, never over data; P(sensitive) runs
+from the colour of resistant to the colour of sensitive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import LinearSegmentedColormap
+
+from atsdp_utils.reporting.plots import CLASS, CLASS_NAME, RESISTANT, SENSITIVE, SERIES
+
+RESPONSE = LinearSegmentedColormap.from_list("response", [RESISTANT, "#EEEEEE", SENSITIVE])
+#: Style of each null distribution: colour, and whether it is filled.
+NULLS = {"plain": ("#999999", True), "matched": (SERIES[0], False), "permuted": (SERIES[1], False)}
+CLASSES = {CLASS_NAME[v]: CLASS[v] for v in (1, 0)}
+
+
+def culture_colours(groups: Sequence[str]) -> dict[str, str]:
+    """Colour of every culture, in sorted order; none is the colour of a class."""
+    return dict(zip(sorted(set(groups)), SERIES, strict=False))
+
+
+def _size(n: int) -> float:
+    """Area of a dot: fewer cells, larger dots."""
+    return float(np.clip(4000 / n, 3, 14))
+
+
+def _bare(ax, title: str) -> None:
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    ax.set_title(title)
+
+
+def cells_by(ax, xy: np.ndarray, names: np.ndarray, colours: Mapping[str, str], title: str) -> None:
+    """Cells coloured by a category, with the key below the axes; drawn in a fixed random order, so none hides all."""
+    order = np.random.default_rng(0).permutation(len(xy))
+    ax.scatter(*xy[order].T, s=_size(len(xy)), c=[colours[n] for n in names[order]], linewidth=0, rasterized=True)
+    for name in colours:
+        ax.scatter([], [], s=18, color=colours[name], label=name)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), fontsize=7, handletextpad=0.1, borderpad=0.1)
+    _bare(ax, title)
+
+
+def cells_value(
+    ax, xy: np.ndarray, value: np.ndarray, title: str, *, cmap="cividis", limits=(None, None), ends=()
+) -> None:
+    """Cells coloured by a number, with a colour bar below the axes.
+
+    Parameters
+    ----------
+    limits
+        Ends of the colour scale; the 1st and 99th percentiles where None.
+    ends
+        Words for the low and the high end of the bar.
+    """
+    order = np.random.default_rng(0).permutation(len(xy))
+    low, high = (np.nanpercentile(value, q) if v is None else v for v, q in zip(limits, (1, 99), strict=True))
+    options = {"cmap": cmap, "vmin": low, "vmax": high, "linewidth": 0, "rasterized": True}
+    points = ax.scatter(*xy[order].T, s=_size(len(xy)), c=value[order], **options)
+    bar = ax.figure.colorbar(points, ax=ax, orientation="horizontal", shrink=0.8, aspect=18, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=7, length=2)
+    if ends:
+        bar.set_ticks([low, high], labels=list(ends))
+    _bare(ax, title)
+
+
+def lollipops(ax, names: Sequence[str], values: np.ndarray, colours: Sequence[str]) -> None:
+    """Values by gene over several networks: range as a line, mean as a dot; (networks, genes), first gene on top."""
+    y = np.arange(len(names))
+    ax.hlines(y, values.min(axis=0), values.max(axis=0), color=colours, linewidth=2, alpha=0.5)
+    ax.scatter(values.mean(axis=0), y, color=colours, s=22, zorder=3)
+    ax.set_yticks(y, names, fontsize=8)
+    ax.set(ylim=(len(names) - 0.5, -0.5), xlim=(0, None))
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x")
+
+
+def score_scatter(ax, predicted: np.ndarray, true: np.ndarray, y: np.ndarray, row: Mapping[str, float]) -> None:
+    """True against predicted gene score with the regression line; r and r² with intervals in the title.
+
+    `row` is one row of the table of a ``ScoreComparison``.
+    """
+    order = np.random.default_rng(0).permutation(len(y))
+    ax.scatter(predicted[order], true[order], s=6, c=[CLASS[v] for v in y[order]], alpha=0.6, linewidth=0)
+    if np.isfinite(row["r"]):
+        ends = np.array([predicted.min(), predicted.max()])
+        ax.plot(ends, row["slope"] * ends + row["intercept"], color="black", linewidth=1.2)
+        r, r2 = (f"{row[k]:.3f} [{row[k + '_low']:.3f}, {row[k + '_high']:.3f}]" for k in ("r", "r2"))
+        ax.set_title(f"{row['list']} list\nr = {r}\nr² = {r2}", fontsize=9)
+    else:
+        ax.set_title(f"{row['list']} list\nno gene passes: nothing to correlate", fontsize=9)
+    ax.set(xlabel="score of the list from predictions", ylabel="score of the list from truth")
+
+
+def null_histogram(ax, draws: pd.DataFrame, table: pd.DataFrame, title: str) -> None:
+    """Null distributions of r with the observed r as a dashed line.
+
+    Parameters
+    ----------
+    draws
+        Rows of one direction of ``ListScorer.nulls``.
+    table
+        Rows of that direction of ``null_table``.
+    """
+    bins = np.linspace(-1, 1, 61)
+    for kind, r in draws.groupby("null", sort=False)["r"]:
+        colour, filled = NULLS[kind]
+        shape = {"histtype": "stepfilled", "alpha": 0.45} if filled else {"histtype": "step", "linewidth": 1.4}
+        ax.hist(r, bins=bins, color=colour, label=kind, **shape)
+    if len(table):
+        ax.axvline(table["r"].iloc[0], color="#222222", linestyle="--", linewidth=1.3, label="observed")
+        title += "".join(f"\np ({kind}) = {value:.4f}" for kind, value in zip(table["null"], table["p"], strict=True))
+    ax.set(xlabel="r with the score of the true list", ylabel="draws", xlim=(-1, 1.02))
+    ax.set_title(title, fontsize=9)
+
+
+def expression_heatmap(
+    ax, values: np.ndarray, genes: Sequence[str], directions: Sequence[str], group: np.ndarray
+) -> None:
+    """Genes by cells, each gene z-scored over the cells, cells sorted by culture with its name above.
+
+    Parameters
+    ----------
+    values
+        (cells, genes) expression, cells in the order to draw; `group` must be sorted into blocks.
+    directions
+        List of each gene, ``sensitive`` or ``resistant``, in blocks; its name has that colour.
+    """
+    z = (values - values.mean(axis=0)) / np.maximum(values.std(axis=0), 1e-9)
+    image = ax.imshow(z.T, aspect="auto", vmin=-2, vmax=2, cmap="cividis", interpolation="nearest", rasterized=True)
+    starts = np.flatnonzero(np.r_[True, group[1:] != group[:-1]])
+    for start, stop in zip(starts, [*starts[1:], len(group)], strict=True):
+        ax.text((start + stop) / 2 - 0.5, -0.9, group[start], ha="center", va="bottom", fontsize=8)
+        if start:
+            ax.axvline(start - 0.5, color="white", linewidth=1.5)
+    for row in np.flatnonzero(np.asarray(directions)[1:] != np.asarray(directions)[:-1]):
+        ax.axhline(row + 0.5, color="white", linewidth=1.5)
+    ax.set_yticks(range(len(genes)), genes, fontsize=7.5)
+    for label, direction in zip(ax.get_yticklabels(), directions, strict=True):
+        label.set_color(CLASSES[direction])
+    ax.set_xticks([])
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    bar = ax.figure.colorbar(image, ax=ax, shrink=0.6, aspect=20, pad=0.01)
+    bar.set_label("expression (z over cells)", fontsize=8)
+    bar.outline.set_visible(False)
+
+
+def trend(ax, mean: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str, title: str) -> None:
+    """One smoothed curve over pseudotime rank with its band."""
+    grid = np.linspace(0, 1, len(mean))
+    ax.fill_between(grid, low, high, color=colour, alpha=0.25, linewidth=0)
+    ax.plot(grid, mean, color=colour)
+    ax.set(xlim=(0, 1), xticks=(0, 0.5, 1))
+    ax.set_title(title, fontsize=9)
+
+
+def strips(ax, values: np.ndarray, names: np.ndarray, order: Sequence[str], colours: Mapping[str, str]) -> None:
+    """Every cell as a dot on the row of its group, spread by a fixed jitter, with the median as a bar."""
+    rng = np.random.default_rng(0)
+    for row, name in enumerate(order):
+        v = values[names == name]
+        ax.scatter(v, row + rng.uniform(-0.3, 0.3, len(v)), s=3, color=colours[name], alpha=0.5, linewidth=0)
+        ax.vlines(np.median(v), row - 0.4, row + 0.4, color="#222222", linewidth=1.8)
+    ax.set_yticks(range(len(order)), order)
+    ax.set_ylim(len(order) - 0.5, -0.5)
+    ax.grid(axis="x")
+
+
+def paired_strips(ax, X: np.ndarray, genes: Sequence[str], y: np.ndarray) -> None:
+    """Expression of a few genes, sensitive cells left and resistant cells right of each gene, medians as bars."""
+    rng = np.random.default_rng(0)
+    for column in range(len(genes)):
+        for value, side in ((1, -0.2), (0, 0.2)):
+            v = X[y == value, column]
+            x = column + side + rng.uniform(-0.13, 0.13, len(v))
+            ax.scatter(x, v, s=3, color=CLASS[value], alpha=0.4, linewidth=0, rasterized=True)
+            ax.hlines(np.median(v), column + side - 0.17, column + side + 0.17, color="#222222", linewidth=1.5)
+    ax.set_xticks(range(len(genes)), genes, rotation=30, ha="right", fontsize=8)
+    ax.grid(axis="y")
+
+
+def class_key(fig) -> None:
+    """Key of the two classes above a figure."""
+    handles = [fig.axes[0].scatter([], [], s=20, color=colour, label=name) for name, colour in CLASSES.items()]
+    fig.legend(handles=handles, loc="outside upper left", ncols=2, handletextpad=0.2)
+
+
+def roc_staircases(ax, scores: Mapping[str, np.ndarray], planted: np.ndarray, auroc: Mapping[str, float]) -> None:
+    """ROC of planted genes for several rankings, named beside the axes with their areas; empty if none is planted."""
+    from sklearn.metrics import roc_curve
+
+    for i, (name, value) in enumerate(scores.items() if planted.any() else ()):
+        fpr, tpr, _ = roc_curve(planted, value)
+        ax.plot(fpr, tpr, color=SERIES[i % len(SERIES)], label=f"{name} ({auroc[name]:.2f})", drawstyle="steps-post")
+    ax.plot([0, 1], [0, 1], color="#AAAAAA", linewidth=1, linestyle=":")
+    ax.set(xlabel="share of other genes ranked above", ylabel="share of planted genes found", aspect="equal")
+    if planted.any():
+        ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+
+
+def blank(ax, title: str, text: str) -> None:
+    """Panel without data, saying why."""
+    ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, fontsize=8, color="#555555")
+    ax.set(xticks=[], yticks=[])
+    ax.set_title(title, fontsize=9)

@@ -1,0 +1,336 @@
+"""The notebooks as files: run one, check their structure, make cleared copies for a class, build the book.
+
+Make calls ``python -m book.build run|check|lab|book``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+# jsonschema builds a grammar of resource identifiers from this package when it finds it: a second a process, and no
+# schema of a notebook has such a field. Without it jsonschema leaves that format unchecked.
+sys.modules.setdefault("rfc3987_syntax", None)
+
+import nbformat  # noqa: E402
+
+from atsdp_utils.foundation import config, paths  # noqa: E402
+from atsdp_utils.reporting import report  # noqa: E402
+
+PARAMETERS = 'DATA = "embedded"\nPROFILE = "quick"\nJOBS = 2\nBACKEND = "loky"'
+MAX_LINES = 25
+BLANK = "# Your solution"
+
+
+def numbered() -> list[Path]:
+    """Source notebooks in reading order."""
+    return sorted(paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+
+
+def tags(cell) -> list[str]:
+    """Tags of a cell."""
+    return list(cell.metadata.get("tags", []))
+
+
+# --- run --------------------------------------------------------------------------------------------------------------
+
+
+def run(source: Path, target: Path, parameters: dict) -> int:
+    """Execute one notebook with papermill; `target` appears only when all of it has run.
+
+    Grid progress goes to the file named by ``ATSDP_LOG``; its last line is repeated here twice a minute.
+
+    Returns
+    -------
+    int
+        Exit status: 0, or 1 after the failing cell's traceback was printed.
+    """
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
+
+    name, part = source.stem, target.with_suffix(".part.ipynb")
+    log = target.parent.parent / "logs" / f"{name}.log"
+    for folder in (target.parent, log.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    log.write_text("")
+    os.environ["ATSDP_LOG"] = str(log.resolve())
+    started = time.monotonic()
+    try:
+        with _heartbeat(name, log):
+            papermill.execute_notebook(
+                str(source), str(part), parameters, kernel_name="python3", language="python", progress_bar=False,
+                cwd=str(target.parent), start_timeout=180,
+                config=Config(KernelManager={"transport_encryption": "auto"}),
+            )  # fmt: skip
+    except PapermillExecutionError as error:
+        tail = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)).splitlines()[-25:]
+        print(f"{name}: cell {error.cell_index} failed\n    " + "\n    ".join(tail), file=sys.stderr)
+    except Exception as error:  # a kernel that died, a full disk: the reader needs the reason, not papermill's frames
+        print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
+    else:
+        part.replace(target)
+        print(f"  {name:<42} {time.monotonic() - started:6.0f} s", flush=True)
+        return 0
+    print(f"The notebook as far as it got: {part}\nIts log: {log}", file=sys.stderr)
+    return 1
+
+
+@contextmanager
+def _heartbeat(name: str, log: Path, every: float = 30.0) -> Iterator[None]:
+    """Say every `every` seconds that a notebook is still running, and what its log said last."""
+    done, started = threading.Event(), time.monotonic()
+
+    def beat() -> None:
+        while not done.wait(every):
+            last = (log.read_text(errors="replace").strip().splitlines() or [""])[-1][:80]
+            print(f"  … {name:<40} {time.monotonic() - started:6.0f} s  {last}", flush=True)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+# --- check ------------------------------------------------------------------------------------------------------------
+
+
+def problems(path: Path) -> list[str]:
+    """Everything in which a source notebook departs from the common shape; empty if nothing."""
+    notebook = nbformat.v4.reads(path.read_text())  # nbformat.read would silently repair a repeated id
+    found = _cell_problems(notebook.cells)
+    found += _opening_problems(notebook.cells, path.stem[:2])
+    found += _exercise_problems(notebook.cells)
+    if notebook.metadata.get("kernelspec", {}).get("name") != "python3":
+        found.append("kernelspec: expected python3")
+    titles = [line for c in notebook.cells if c.cell_type == "markdown" for line in _headings(c.source)]
+    levels = [len(t.split()[0]) for t in titles]
+    if levels.count(1) != 1:
+        found.append(f"headings: {levels.count(1)} of level 1, expected one")
+    if any(b > a + 1 for a, b in zip(levels, levels[1:], strict=False)):
+        found.append(f"headings: a level is skipped in {titles}")
+    if not any("What holds, what does not" in t for t in titles):
+        found.append("no section 'What holds, what does not'")
+    return [f"{path.name}: {p}" for p in found]
+
+
+def _headings(source: str) -> list[str]:
+    text = re.sub(r"(?ms)^```.*?^```", "", source)
+    return re.findall(r"(?m)^#{1,6} .+$", text)
+
+
+def _cell_problems(cells: Sequence) -> list[str]:
+    found, ids = [], [c.get("id", "") for c in cells]
+    found += [f"cell id {i!r} is used twice" for i in sorted(set(ids)) if ids.count(i) > 1]
+    # Eight hex digits are what nbformat draws at random: such an id changes at the next conversion.
+    found += [f"cell id {i!r} is not a chosen name" for i in ids if not i or re.fullmatch(r"[0-9a-f]{8}(-.*)?", i)]
+    for cell in cells:
+        where = f"cell {cell.get('id')}"
+        if re.search(r"(?<!\w)/(home|work|Users|root|tmp)/", cell.source):
+            found.append(f"{where}: path of a machine")
+        if cell.cell_type != "code":
+            continue
+        if cell.outputs or cell.execution_count is not None:
+            found.append(f"{where}: holds outputs; clear them")
+        lines = [line for line in cell.source.splitlines() if line.strip()]
+        if len(lines) > MAX_LINES:
+            found.append(f"{where}: {len(lines)} lines, expected at most {MAX_LINES}")
+        shown = cell.metadata.get("mystnb", {})
+        if re.search(r"(?m)^run\.figure\(", cell.source) and "solution" not in tags(cell):
+            found += [f"{where}: figure without {k}" for k in ("name", "caption") if not shown.get("figure", {}).get(k)]
+            found += [] if shown.get("image", {}).get("alt") else [f"{where}: figure without alt text"]
+    return found
+
+
+def _opening_problems(cells: Sequence, number: str) -> list[str]:
+    first = cells[0].source if cells and cells[0].cell_type == "markdown" else ""
+    wanted = {f"(nb-{number})=": "label", "what you will learn": "'What you will learn'", "run time": "'Run time'",
+              "prerequisites": "'Prerequisites'", "?": "the question"}  # fmt: skip
+    found = [f"first cell: no {label}" for text, label in wanted.items() if text not in first.lower()]
+    given = [c.source.strip() for c in cells if "parameters" in tags(c)]
+    if given != [PARAMETERS]:
+        found.append(f"parameters: expected one tagged cell with exactly {PARAMETERS!r}, found {given}")
+    return found
+
+
+def _exercise_problems(cells: Sequence) -> list[str]:
+    solutions = [i for i, c in enumerate(cells) if "solution" in tags(c)]
+    found = [] if 3 <= len(solutions) <= 5 else [f"exercises: {len(solutions)} solutions, expected 3 to 5"]
+    for i in solutions:
+        if "hide-cell" not in tags(cells[i]):
+            found.append(f"cell {cells[i].get('id')}: a solution needs the tag hide-cell")
+        if cells[i - 1].cell_type != "markdown":
+            found.append(f"cell {cells[i].get('id')}: a solution follows its task, a Markdown cell")
+    return found
+
+
+def check() -> int:
+    """Print the problems of every notebook; return the exit status."""
+    found = [p for path in numbered() for p in problems(path)]
+    print("\n".join([*found, f"notebooks: {len(numbered())} checked, {len(found)} problems"]))
+    return int(bool(found))
+
+
+# --- lab --------------------------------------------------------------------------------------------------------------
+
+
+def cleared(notebook):
+    """Blank the solutions of a notebook, in place, and return it."""
+    for cell in notebook.cells:
+        if "solution" in tags(cell):
+            cell.source = BLANK
+            cell.metadata["tags"] = ["exercise"]
+    return notebook
+
+
+def lab(folder: Path) -> None:
+    """Write cleared copies into `folder`; a copy that is already there may hold a student's work and stays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in numbered():
+        if not (folder / path.name).exists():
+            nbformat.write(cleared(nbformat.read(path, as_version=4)), folder / path.name)
+    print(f"Exercise copies: {folder} (delete a copy to get a fresh one)")
+
+
+# --- book -------------------------------------------------------------------------------------------------------------
+
+
+def for_reading(notebook, outputs: dict[str, dict]):
+    """Make an executed notebook fit for the book: one parameters cell, no run messages, the data in every caption.
+
+    `outputs` is the notebook's fragment of the manifest; a caption says in text what the picture says in print.
+    """
+    injected = any("injected-parameters" in tags(c) for c in notebook.cells)
+    notebook.cells = [c for c in notebook.cells if not (injected and "parameters" in tags(c))]
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+        if "solution" in tags(cell):
+            cell.metadata["mystnb"] = {"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+        shown = cell.metadata.get("mystnb", {}).get("figure")
+        drawn = (o for name, o in outputs.items() if f'"{name}"' in cell.source and f"{name}.png" in o["files"])
+        made = next(drawn, None)
+        if shown and made:
+            tiers = {d: report.tier_of(d) for d in made["datasets"]}
+            source = report.source_line(tiers, made["protocol"], made["profile"])
+            shown["caption"] = f"{shown.get('caption', '')} *{source}.*".strip()
+        if "injected-parameters" in tags(cell):
+            cell.source = cell.source.removeprefix("# Parameters\n")
+            cell["id"] = "parameters-of-this-run"
+            cell.metadata["tags"] = ["hide-input"]
+    return notebook
+
+
+def files_cell(outputs: dict[str, dict]):
+    """Cell that offers the tables and figures of a notebook, as its fragment of the manifest lists them."""
+    lines = []
+    for name, made in outputs.items():
+        caption = re.sub(r"([\\`*_$<>\[\]{}])", r"\\\1", made["caption"] or name)
+        lines.append(f"- {caption}: " + ", ".join(f"[{file}](../files/{file})" for file in made["files"]))
+    opening = "## Files of this chapter\n\nWhat this notebook wrote to `figures/{{RUN}}/` in this run.\n\n"
+    cell = nbformat.v4.new_markdown_cell(opening + "\n".join(lines))
+    cell["id"] = "files-of-this-chapter"
+    return cell
+
+
+def assemble(data: str, profile: str) -> Path:
+    """Lay out the book's sources under the run: pages of ``book/``, executed notebooks with their files, contents."""
+    root, figures = paths.run_dir(data, profile), paths.figures_dir(data, profile)
+    book, executed = root / "book", root / "notebooks"
+    shutil.rmtree(book, ignore_errors=True)
+    shutil.copytree(paths.BOOK, book, ignore=shutil.ignore_patterns("build.py", "__pycache__"))
+    for folder in ("notebooks", "files"):
+        (book / folder).mkdir()
+    chapters = [source for source in numbered() if (executed / source.name).exists()]
+    present = {source.stem[:2] for source in chapters}
+    for source in chapters:
+        fragment = root / "manifest" / f"{source.stem}.json"
+        outputs = json.loads(fragment.read_text()) if fragment.exists() else {}
+        for file in (f for made in outputs.values() for f in made["files"]):
+            shutil.copy(figures / file, book / "files")
+        read = for_reading(nbformat.read(executed / source.name, as_version=4), outputs)
+        read.cells += [files_cell(outputs)] if outputs else []
+        for cell in read.cells:
+            if cell.cell_type == "markdown":
+                cell.source = _substitute(cell.source, present, data, profile)
+        nbformat.write(read, book / "notebooks" / source.name)
+    for page in book.glob("*.md"):
+        page.write_text(_substitute(page.read_text(), present, data, profile))
+    toc = (book / "_toc.yml").read_text()
+    entries = "".join(f"      - file: notebooks/{source.stem}\n" for source in chapters)
+    (book / "_toc.yml").write_text(toc.replace("      - NOTEBOOKS\n", entries))
+    return book
+
+
+def _substitute(text: str, present: set[str], data: str, profile: str) -> str:
+    """Fill in the run's name, and turn links to chapters that have not run into their plain number."""
+    text = text.replace("{{RUN}}", f"{data}-{profile}").replace("{{PROFILE}}", profile).replace("{{DATA}}", data)
+    text = re.sub(r"\[\]\(#nb-(\d\d)\)", r"{ref}`nb-\1`", text)
+    return re.sub(r"\{ref\}`nb-(\d\d)`", lambda m: m[0] if m[1] in present else f"notebook {m[1]}", text)
+
+
+def book(data: str, profile: str) -> int:
+    """Build the book with warnings as errors; ``html/`` is replaced only by a complete build."""
+    source = assemble(data, profile)
+    root, log = source.parent, source.parent / "logs" / "book.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    output = root / "book-build"
+    shutil.rmtree(output, ignore_errors=True)
+    command = ["jupyter-book", "build", str(source), "--path-output", str(output), "-W", "-n", "--keep-going", "-q"]
+    command[0] = str(Path(sys.executable).with_name(command[0]))
+    started = time.monotonic()
+    with log.open("w") as stream:
+        status = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT).returncode
+    if status:
+        lines = [x for x in log.read_text().splitlines() if re.search("warning|error", x, re.I)]
+        print(
+            "\n".join(lines[:30]) + f"\nThe book was not built (warnings are errors). All of it: {log}", file=sys.stderr
+        )
+        return 1
+    html = root / "html"
+    shutil.rmtree(html, ignore_errors=True)
+    (output / "_build" / "html").replace(html)
+    shutil.rmtree(output)
+    print(f"  {'book':<42} {time.monotonic() - started:6.0f} s", flush=True)
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line of Make."""
+    parser = argparse.ArgumentParser(prog="book.build", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("check")
+    commands.add_parser("lab").add_argument("folder", type=Path)
+    runs, books = commands.add_parser("run"), commands.add_parser("book")
+    runs.add_argument("source", type=Path)
+    runs.add_argument("target", type=Path)
+    for command in (runs, books):
+        command.add_argument("data", choices=("embedded", "geo"))
+        command.add_argument("profile", choices=tuple(config.PROFILES))
+    runs.add_argument("jobs", type=int)
+    runs.add_argument("backend")
+    args = parser.parse_args(arguments)
+    if args.command == "run":
+        given = {"DATA": args.data, "PROFILE": args.profile, "JOBS": args.jobs, "BACKEND": args.backend}
+        return run(args.source, args.target, given)
+    if args.command == "book":
+        return book(args.data, args.profile)
+    return check() if args.command == "check" else lab(args.folder) or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""The benchmark: rows of a tiny run, counted operations, and a page that shows what the committed table holds."""
+
+import pandas as pd
+import pytest
+import torch
+
+from atsdp_utils.foundation import config, paths
+from tests.bench import bench
+
+
+def test_operations_of_an_epoch_counted_by_hand():
+    arch = config.Architecture(bottleneck=2, encoder=(3,))
+    # products a layer and sample: 5x3, 3x2, 2x3, 3x5; forward, weights, inputs (no inputs for the first layer)
+    assert bench.autoencoder_flops(5, arch, rows=7) == 7 * 2 * (3 * (15 + 6 + 6 + 15) - 15)
+
+
+def test_rows_of_the_bulk_stage():
+    size = bench.replace(bench.SHORT, reference_epochs=2)
+    table = pd.DataFrame([*bench.bulk(size), *bench.reference(size)], columns=bench.COLUMNS)
+    stages = table[(table.section == "bulk") & (table.measure == "held-out AUC")]
+    assert stages.case.tolist() == ["smoke profile", "paper profile", "2 epochs, never stopped"]
+    assert stages.value.between(0.3, 1).all()
+    assert table[table.measure == "lines"].value.tolist() == [803]
+    share = table[table.measure == "share of the matrix-multiply peak"].value.item()
+    assert 0 < share < 1
+
+
+def test_a_stack_is_timed_against_single_networks_and_a_missing_gpu_is_a_row():
+    rows = [*bench.together(bench.SHORT, networks=2), *bench.gpu(bench.SHORT)]
+    table = pd.DataFrame(rows, columns=bench.COLUMNS)
+    assert table.case[:4].tolist() == ["a stack of 2"] * 2 + ["one after another"] * 2
+    assert (table.value[:4] > 0).all()
+    if not torch.cuda.is_available():
+        assert table[table.measure == "skipped"].value.tolist() == ["no CUDA device here"]
+
+
+@pytest.mark.parametrize(("auc", "seconds", "held"), [(0.80, 20, "met"), (0.80, 36, "not met"), (0.79, 20, "not met")])
+def test_target_needs_both_the_score_and_the_time(auc, seconds, held):
+    rows = [("bulk", "500 epochs, never stopped", "held-out AUC", "0.803", ""),
+            ("bulk", "500 epochs, never stopped", "cpu_seconds", "200", "s"),
+            ("bulk", "quick profile", "held-out AUC", str(auc), ""),
+            ("bulk", "quick profile", "cpu_seconds", str(seconds), "s")]  # fmt: skip
+    first = bench.target(pd.DataFrame(rows, columns=bench.COLUMNS)).splitlines()[0]
+    assert f"Target **{held}**" in first and f"{auc:.3f}" in first
+
+
+def test_the_page_shows_the_committed_table():
+    table = bench.read(paths.ROOT / "figures" / "bench.csv")
+    assert bench.PAGE.read_text() == bench.page(table)
+
+
+def test_without_a_benchmark_the_page_says_so(tmp_path):
+    assert "make bench" in bench.page(bench.read(tmp_path / "none.csv"))

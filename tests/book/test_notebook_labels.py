@@ -1,0 +1,320 @@
+"""The notebooks' own labels: cells that name rows or choose a root run here, by their id, on results made by hand."""
+
+import json
+import re
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from atsdp_utils.baselines import REGISTRY
+from atsdp_utils.data import datasets, preprocess
+from atsdp_utils.evaluation import evaluate, metrics, stats
+from atsdp_utils.experiments import protocols, tables
+from atsdp_utils.experiments.protocols import Result, Task
+from atsdp_utils.foundation import config, paths
+from atsdp_utils.reporting import report
+
+REAL = [s.name for s in config.REAL]
+
+
+def source(number: str, cell: str) -> str:
+    """Code of a cell by its id."""
+    (path,) = paths.NOTEBOOKS.glob(f"{number}_*.ipynb")
+    found = {c["id"]: "".join(c["source"]) for c in json.loads(path.read_text())["cells"]}
+    return found[cell]
+
+
+class Run:
+    """In place of ``report.Run``: keeps tables and sentences."""
+
+    def __init__(self):
+        self.tables, self.said = {}, []
+
+    def table(self, frame, name, **about):
+        self.tables[name] = frame
+        return frame
+
+    def say(self, text):
+        self.said.append(text)
+
+    def figure(self, *given, **about):
+        return None
+
+
+def execute(number: str, ids: Sequence[str], /, **given) -> dict:
+    """Variables after some cells of a notebook; `given` are those that other cells would have made."""
+    profile = config.profile("smoke")
+    space = {
+        "np": np, "pd": pd, "config": config, "datasets": datasets, "evaluate": evaluate, "metrics": metrics,
+        "preprocess": preprocess, "protocols": protocols, "report": report, "stats": stats, "tables": tables,
+        "DATA": "embedded", "PROFILE": "smoke", "JOBS": 1, "BACKEND": "loky", "profile": profile, "run": Run(),
+        "REGISTRY": REGISTRY,
+        "display": lambda shown: None, "seeds": range(profile.seeds), "specs": config.datasets("embedded"), **given,
+    }  # fmt: skip
+    for cell in ids:
+        exec(compile(source(number, cell), f"{number}:{cell}", "exec"), space)
+    return space
+
+
+def scored(tasks: Sequence[Task]) -> list[Result]:
+    """A result for each task, whose AUC is its own."""
+    results, y = [], np.tile([0, 1], 30)
+    for i, t in enumerate(tasks):
+        p = np.random.default_rng([i, 5]).random(60)
+        folds = max(1, t.folds)
+        results.append(Result(t, np.arange(60), y, p, np.repeat(np.arange(folds), 60 // folds), 1.0, 1))
+    return results
+
+
+def auc(results: Sequence[Result], wanted) -> float:
+    """Mean AUC over folds of the results whose task is wanted."""
+    mine = [r for r in results if wanted(r.task)]
+    assert mine
+    return float(np.mean([metrics.per_fold(r.y, r.p, r.fold)["auc"].mean() for r in mine]))
+
+
+@pytest.fixture
+def grid_run():
+    """In place of the grid: keeps the results that it made."""
+    made = []
+
+    def run(tasks, **about):
+        made.extend(scored(tasks))
+        return made[-len(tasks) :]
+
+    return SimpleNamespace(run=run, made=made)
+
+
+# --- chapter 4: before and after transfer -----------------------------------------------------------------------------
+
+TRANSFER = {
+    "before transfer": lambda t: t.model == protocols.BULK_ONLY,
+    "after transfer": lambda t: t.model == protocols.ATSDP and not t.setting,
+    "after transfer, no MMD": lambda t: t.options.get("omega") == 0.0,
+    "after transfer, separate start": lambda t: t.options.get("gene_space") == "separate",
+    "logistic regression": lambda t: t.model == "Logistic",
+    "random forest": lambda t: t.model == "RandomForest",
+    "PC1, bulk sign": lambda t: t.model == tables.PC1,
+}
+
+
+def test_rows_of_the_transfer_table_are_named_by_what_was_trained(grid_run):
+    space = execute("04", ("grid", "table", "changes"), grid=grid_run)
+    table = space["run"].tables["transfer"].set_index(["dataset", "setting"])
+    for name in (*REAL, "DATA1-sim"):
+        for setting, wanted in TRANSFER.items():
+            mine = [r for r in grid_run.made if r.task.dataset == name and wanted(r.task)]
+            values = [metrics.classification_metrics(r.y, r.p)["auc"] for r in mine]
+            row = table.loc[(name, setting)]
+            assert row["auc_mean"] == pytest.approx(np.mean(values)), setting
+            assert row["auc_std"] == pytest.approx(np.std(values, ddof=1)) and row["auc_count"] == len(values)
+            assert row["tier"] == config.DATASETS[name].tier
+    changes = space["run"].tables["transfer_changes"].set_index(["dataset", "setting"])
+    after = TRANSFER["after transfer"]
+    for setting, wanted in TRANSFER.items():
+        if setting != "after transfer":
+            mine = [r for r in grid_run.made if r.task.dataset == REAL[0]]
+            of = [{r.task.seed: metrics.classification_metrics(r.y, r.p)["auc"] for r in mine if w(r.task)}
+                  for w in (wanted, after)]  # fmt: skip
+            shared = sorted(of[0].keys() & of[1].keys())
+            means = [np.mean([values[seed] for seed in shared]) for values in of]
+            row = changes.loc[(REAL[0], setting)]
+            found = row[["mean", "reference_mean", "difference"]].tolist()
+            assert found == pytest.approx([*means, means[0] - means[1]])
+            assert row["ci_low"] < row["difference"] < row["ci_high"] and row["seeds"] == len(shared)
+
+
+# --- chapter 5: balancing, Table 3, holiday cells ---------------------------------------------------------------------
+
+
+def test_rows_of_tables_1_and_3_are_named_by_what_was_trained(grid_run, monkeypatch):
+    names = [s.name for s in config.datasets("embedded", nulls=False)]
+    nulls = [s.name for s in config.NULLS]
+    frames = {}
+    for make in (tables.table1, tables.table3, tables.strict, tables.wells):
+        frames[make.__name__] = evaluate.scores(grid_run.run(make("embedded", "smoke")))
+    monkeypatch.setattr(protocols, "cells_of", lambda *a: SimpleNamespace(library_size=np.ones(3)))
+    space = execute("05", ("table1", "table3", "holiday", "wells"), frames=frames, names=names, nulls=nulls)
+    made, found = grid_run.made, space["run"].tables
+
+    def value(table, **where):
+        rows = found[table]
+        rows = rows[rows["tier"] != "print"]
+        for column, v in (where | {"metric": "auc"}).items():
+            rows = rows[rows[column] == v]
+        return rows["mean"].item()
+
+    for d in ("A375-PLX4720", "DATA1-sim"):
+        for how in config.BALANCING:
+            for p in "SU":
+                expected = auc(made, lambda t: (t.dataset, t.protocol, t.options) == (d, p, {"balance": how}))  # noqa: B023
+                assert value("table1", dataset=d, setting=how, protocol=p) == pytest.approx(expected)
+    d = "DATA1-sim"
+    three = [r for r in made if r.task.dataset == d and "balance" not in r.task.options]
+    for model, wanted in (
+        (protocols.ATSDP, lambda t: t.protocol == "S" and not t.setting and t.model == protocols.ATSDP),
+        ("label permutation", lambda t: t.options.get("permute")),
+        ("majority class", lambda t: t.model == "Majority"),
+        ("library size only", lambda t: t.model == "LibrarySize"),
+    ):
+        assert value("table3", dataset=d, model=model, protocol="S") == pytest.approx(auc(three, wanted))
+    for k in config.profile("smoke").few:
+        expected = auc(three, lambda t: t.options.get("k") == k)  # noqa: B023
+        assert value("table3", dataset=d, setting=f"k={k}", protocol="F") == pytest.approx(expected)
+    strict = auc(three, lambda t: t.options.get("strict"))
+    literal = auc(made, lambda t: t.protocol == "U" and bool(t.options.get("all_wells")))
+    labelled = auc(
+        made, lambda t: (t.dataset, t.protocol, t.options) == ("DATA4-sim", "U", {"balance": "oversampling"})
+    )
+    assert value("all_wells", setting="all wells", protocol="U") == pytest.approx(literal)
+    assert value("all_wells", setting="labelled cells", protocol="U") == pytest.approx(labelled)
+    counted = auc(made, lambda t: (t.dataset, t.protocol, t.options) == (d, "S", {"balance": "smote"}))
+    assert value("holiday_cells", dataset=d, setting="left out") == pytest.approx(strict)
+    assert value("holiday_cells", dataset=d, setting="counted as sensitive") == pytest.approx(counted)
+
+
+# --- chapter 6: heads -------------------------------------------------------------------------------------------------
+
+
+def test_rows_of_the_heads_table_are_named_by_their_number_of_heads(grid_run):
+    names = [s.name for s in config.datasets("embedded", nulls=False)]
+    space = execute("06", ("ablation",), grid=grid_run, names=names)
+    table = space["run"].tables["ablation_heads"].query("metric == 'auc'").set_index(["dataset", "setting"])["mean"]
+    for d in ("A375-PLX4720", "DATA3-sim"):
+        for h in config.profile("smoke").heads:
+            expected = auc(grid_run.made, lambda t: (t.dataset, t.options) == (d, {"heads": h}))  # noqa: B023
+            assert table[d, str(h)] == pytest.approx(expected)
+        expected = auc(grid_run.made, lambda t: (t.dataset, t.options) == (d, {"attention": "linear"}))  # noqa: B023
+        assert table[d, "linear"] == pytest.approx(expected)
+
+
+# --- chapters 1 to 3: counts of labels --------------------------------------------------------------------------------
+
+
+def test_cultures_are_counted_under_the_label_that_they_carry(monkeypatch):
+    code = source("01", "cells-counts").split("\n\n\n")[0]
+    space = {"datasets": datasets, "config": config}
+    exec(code, space)
+    obs = pd.DataFrame({
+        "culture": pd.Categorical(["P"] * 3 + ["PCR"] * 2 + ["DH"] * 4 + ["EMPTY"]),
+        "sensitive_paper": pd.array([True] * 3 + [False] * 2 + [True] * 4 + [None], "boolean"),
+        "sensitive": pd.array([True] * 3 + [False] * 2 + [None] * 5, "boolean"),
+    })  # fmt: skip
+    monkeypatch.setattr(datasets, "load_cells", lambda name: SimpleNamespace(obs=obs))
+    table = space["culture_counts"]("DATA1-sim").set_index("culture")
+    assert table["cells"].to_dict() == {"P": 3, "PCR": 2, "DH": 4, "EMPTY": 1}
+    words = table[["sensitive_paper", "sensitive"]].to_dict("index")
+    assert words["P"] == {"sensitive_paper": "sensitive", "sensitive": "sensitive"}
+    assert words["PCR"] == {"sensitive_paper": "resistant", "sensitive": "resistant"}
+    assert words["DH"] == {"sensitive_paper": "sensitive", "sensitive": "no label"}
+    assert words["EMPTY"] == {"sensitive_paper": "no label", "sensitive": "no label"}
+
+
+def test_classes_are_counted_in_both_countings():
+    y, strict = np.array([1, 1, 1, 0, -1]), np.array([1, -1, -1, 0, -1])
+    cells = SimpleNamespace(name="DATA1-sim", tier="simulated", y=y, strict=strict)
+
+    class Shown(Run):
+        def table(self, frame, name, **about):
+            self.tables[name] = frame
+            return SimpleNamespace(style=SimpleNamespace(hide=lambda **o: SimpleNamespace(format=lambda f: None)))
+
+    run = Shown()
+    execute("02", ("classes",), prepared=[cells], run=run)
+    table = run.tables["class_balance"].set_index("counting")
+    assert table.loc["paper", ["sensitive", "resistant", "ratio"]].tolist() == [3, 1, 3.0]
+    assert table.loc["strict", ["sensitive", "resistant", "ratio"]].tolist() == [1, 1, 1.0]
+
+
+def test_held_out_scores_and_the_database_are_named_right(grid_run):
+    space = execute("03", ("grid",), grid=grid_run)
+    table = space["run"].tables["bulk_heldout"]
+    for r, (_, row) in zip(grid_run.made, table.iterrows(), strict=True):
+        expected = metrics.classification_metrics(r.y, r.p)
+        assert (row["drug"], row["model"], row["seed"]) == (r.task.dataset, r.task.model, r.task.seed)
+        assert row["balancing"] == r.task.options.get("balance", "as it is")
+        assert (row["auc"], row["ap"]) == (expected["auc"], expected["ap"])
+        assert row["auc_low"] < row["auc"] < row["auc_high"]
+    run = Run()
+    run.table = lambda frame, name, **about: run.tables.update({name: frame}) or frame
+    found = execute("03", ("confounding",), run=run)["confounding"].set_index("drug")
+    public = datasets.label_table(both_databases=True)["CISPLATIN"].dropna()
+    used, ccle = datasets.label_table()["CISPLATIN"].dropna(), public[public.index.str.startswith("ACH-")]
+    shares = found.loc["CISPLATIN", ["sensitive in GDSC", "sensitive in CCLE"]].tolist()
+    assert shares == pytest.approx([used.mean(), ccle.mean()])
+
+
+# --- chapter 10: the root ---------------------------------------------------------------------------------------------
+
+
+def test_the_root_without_labels_sees_lines_only_and_points_from_sensitive_to_resistant(monkeypatch):
+    """The signature is high in cells that look like resistant lines; only the other root is given labels of cells."""
+    rng = np.random.default_rng(0)
+    genes = np.array([f"G{i}" for i in range(12)])
+    y = np.tile([0, 1], 20).astype(np.int8)
+    lines = rng.normal(size=(40, 12)).astype(np.float32)
+    lines[:, :4] += 2 * (1 - y[:, None])  # four genes up in resistant lines
+    held = np.arange(40) >= 32
+    lines[held] = 1e3 * (2 * y[held, None] - 1)  # held-out lines say the opposite, loudly
+    bulk = preprocess.Source(lines, y, genes, ~held)
+    label = np.tile([1, 0], 15)
+    expression = rng.normal(size=(30, 12)).astype(np.float32)
+    expression[:, :4] += 2 * (1 - label[:, None])
+    given = {}
+    trajectory = SimpleNamespace(
+        root_without_labels=lambda cells, signature: given.update(signature=signature) or 3,
+        root_from_labels=lambda cells, sensitive: given.update(sensitive=sensitive) or 8,
+        pseudotime=lambda cells, root: np.full(30, root),
+        all_roots=lambda cells, values: given.update(values=values),
+    )
+    monkeypatch.setattr(protocols, "source_of", lambda *a: bulk)
+    cisplatin = SimpleNamespace(genes=genes, y=label)
+    space = execute(
+        "10", ("root",), trajectory=trajectory, centred=expression, cisplatin=cisplatin, cells=None,
+        spec=config.DATASETS["DATA1-sim"], resistance=1 - label,
+    )  # fmt: skip
+    assert metrics.classification_metrics(1 - label, 1 / (1 + np.exp(-given["signature"])))["auc"] > 0.95
+    used = bulk.fit_rows
+    weight = lines[used[y[used] == 0]].mean(0) - lines[used[y[used] == 1]].mean(0)
+    standard = preprocess.Standardizer().fit(expression).transform(expression)
+    np.testing.assert_allclose(given["signature"], standard @ weight, rtol=1e-4)  # no label of a cell is in it
+    np.testing.assert_array_equal(given["sensitive"], label == 1)
+    assert space["roots"] == {"without labels": 3, "from labels": 8}
+    assert {n: t[0] for n, t in space["times"].items()} == {"without labels": 3, "from labels": 8}
+    space["roots"] = {"without labels": 0, "from labels": 1}
+    time = np.arange(30.0)
+    more = execute(
+        "10", ("root-table",), cv={}, spec=config.DATASETS["DATA1"], roots=space["roots"],
+        cisplatin=SimpleNamespace(group=np.array(["first", "second"])), resistance=time**2,
+        times={"without labels": time, "from labels": -time},
+    )  # fmt: skip
+    table = more["run"].tables["pseudotime_correlations"].set_index("root")
+    assert table.loc["without labels", "rho"] > 0.99 and table.loc["from labels", "rho"] < -0.99
+    assert table["culture_of_root"].to_dict() == {"without labels": "first", "from labels": "second"}
+
+
+def test_probability_of_resistance_is_one_minus_that_of_sensitivity():
+    cell = SimpleNamespace(p=np.array([0.2, 0.9]), group=np.array(["a", "b"]), cell_id=np.array(["x", "y"]))
+    interpret = SimpleNamespace(predictions=lambda *a, **k: cell)
+    space = execute("10", ("cells",), interpret=interpret, parallel={}, spec=config.DATASETS["DATA1-sim"])
+    np.testing.assert_allclose(space["resistance"], [0.8, 0.1])
+
+
+# --- every notebook ---------------------------------------------------------------------------------------------------
+
+
+def test_one_is_called_sensitive_and_zero_resistant_in_every_notebook():
+    found = 0
+    for path in sorted(paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")):
+        for cell in json.loads(path.read_text())["cells"]:
+            code = "".join(cell["source"]) if cell["cell_type"] == "code" else ""
+            for test, first, second in re.findall(
+                r'np\.where\(([^()]*?), "(sens\w*|res\w*)[^"]*", "(\w+)[^"]*"\)', code
+            ):
+                sensitive = re.search(r"== 1$|>= 0\.5$", test)
+                assert sensitive and (first, second) == ("sensitive", "resistant"), f"{path.name} {cell['id']}: {test}"
+                found += 1
+    assert found >= 5

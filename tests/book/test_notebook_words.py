@@ -1,0 +1,164 @@
+"""What notebooks 07, 11, 12 and 13 say: cells that compute a sentence or table run here, on numbers made by hand."""
+
+import importlib.util
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from atsdp_utils.evaluation import evaluate, plus_study, stats
+from atsdp_utils.foundation import config, paths
+from atsdp_utils.own_cells import predict
+from atsdp_utils.reporting import audit, report
+
+SPEC = importlib.util.spec_from_file_location(
+    "labels_of_notebooks", paths.ROOT / "tests" / "book" / "test_notebook_labels.py"
+)
+labels = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(labels)
+execute = labels.execute
+
+
+def said(space) -> str:
+    """The only sentence that the cells said."""
+    (text,) = space["run"].said
+    return text
+
+
+@pytest.fixture
+def folds():
+    """AUC of three models on ten folds: a is best by far, b and c are alike on average."""
+    rng, rows = np.random.default_rng(0), []
+    for fold in range(10):
+        for model, mean in (("a", 0.9), ("b", 0.7), ("c", 0.7)):
+            rows.append(("d", "S", model, 0, fold, mean + rng.normal(0, 0.02)))
+    return pd.DataFrame(rows, columns=["dataset", "protocol", "model", "repeat", "fold", "auc"])
+
+
+def test_pairs_of_models_say_who_is_ahead_and_who_wins(folds):
+    from itertools import combinations
+
+    five = folds.assign(dataset="A375-PLX4720")
+    about = {"names": ["A375-PLX4720"], "pools": evaluate.pools(["A375-PLX4720"]), "evaluate": evaluate}
+    space = execute("07", ("pairs",), five=five, nine=["a", "b", "c"], combinations=combinations, **about)
+    table = space["run"].tables["baseline_pairs"].set_index(["model", "other"])
+    means = folds.groupby("model")["auc"].mean()
+    for one, other in table.index:
+        row = table.loc[(one, other)]
+        assert row["difference"] == pytest.approx(means[one] - means[other])
+        assert row["ci_low"] < row["difference"] < row["ci_high"] and row["p"] <= row["p_holm"]
+    by_word = {word: counts.to_dict() for (_, word), counts in space["counted"].items()}
+    assert by_word == {"wins": {"a": 2}, "losses": {"b": 1, "c": 1}}
+
+
+def test_a_value_is_bold_only_where_one_model_beats_all_others(folds):
+    about = {"paper4": None, "names": ["d"], "tables": SimpleNamespace(), "labels": {}}
+    code = labels.source("07", "table4")
+    space = {"np": np, "pd": pd, "stats": labels.stats, "frame": folds, **about}
+    exec(code[code.index("def winners") :], space)
+    assert space["winners"]("S", "auc", ["a", "b", "c"]) == {"d": "a"}
+    assert space["winners"]("S", "auc", ["b", "c"]) == {}
+    level = folds.assign(auc=folds["auc"].where(folds["model"] != "b", folds["auc"] + 0.2))
+    assert execute_winners(code, level) == {}  # a is above c, and not above b
+
+
+def execute_winners(code: str, frame: pd.DataFrame) -> dict:
+    """Sets with a winner among all models of a table of folds."""
+    space = {"pd": pd, "stats": labels.stats, "frame": frame}
+    exec(code[code.index("def winners") :], space)
+    return space["winners"]("S", "auc", ["a", "b", "c"])
+
+
+def test_changes_of_the_ledger_on_real_cells_are_the_largest_of_each_number():
+    a, b, c = "A375-PLX4720", "SCC47-afatinib", "SCC47-sorafenib"
+    rows = [(1, "AUC", 0.02, "real", a), (1, "AUC", -0.05, "real", a), (2, "AUC", 0.4, "simulated", "DATA1-sim"),
+            (3, "cells", 9.0, "real", a), (5, "AUC", np.nan, "real", a), (1, "AUC", 0.01, "real", b),
+            (1, "AUC", -0.03, "real", c), (4, "AUC", 0.11, "real", c)]  # fmt: skip
+    ledger = pd.DataFrame(rows, columns=["ambiguity", "measure", "difference", "tier", "dataset"])
+    first, second = sorted(execute("11", ("ledger-said",), ledger=ledger, config=config)["run"].said)
+    assert first.startswith(config.DATASETS[a].unit or a) and first.endswith(": 0.050 (number 1).")
+    assert second.startswith(config.DATASETS[b].unit) and second.endswith(": 0.110 (number 4), 0.030 (number 1).")
+
+
+def test_the_threshold_of_one_half_is_that_of_the_curve():
+    curve = pd.DataFrame({"F1": np.linspace(0, 1, 101), "recall": np.linspace(0.8, 0, 101)})
+    text = said(execute("11", ("threshold-said",), curve=curve))
+    assert "At one half: F1 0.500, recall 0.400." in text and "Best thresholds: 1.00 (F1), 0.00 (recall)." in text
+
+
+def test_the_rarest_class_is_told():
+    rows = [(5, "MMD", 0, 0.6, 0.2), (5, "MMD", 1, 0.8, 0.4), (5, "no MMD", 0, 0.5, 0.1), (5, "no MMD", 1, 0.7, 0.3),
+            (95, "MMD", 0, 0.1, 0.9)]  # fmt: skip
+    mix = pd.DataFrame(rows, columns=["percent", "setting", "seed", "auc", "called"])
+    text = said(execute("12", ("mix-say",), mix=mix, corrected_ttest=stats.corrected_ttest))
+    assert "with 5 % sensitive cells" in text and "n = 2: MMD: AUC 0.700 ± 0.141, 30% ± 14% called sensitive" in text
+    assert "MMD minus no MMD on the same seeds: +10.0% of the cells" in text and "half called sensitive is seen" in text
+
+
+def test_coverage_is_that_of_lines_and_of_cells():
+    rows = [("d", "lines", 0.9, 0.91, 0.89, 0.6, 0.01), ("d", "cells", 0.7, 0.5, 0.8, 0.4, 0.2),
+            ("e", "lines", 0.9, 0.9, 0.9, 0.1, 0.3), ("e", "cells", 0.8, 0.85, 0.75, 0.2, 0.1)]  # fmt: skip
+    columns = ["dataset", "asked", "coverage", "coverage_sensitive", "coverage_resistant", "both_labels",
+               "ece_calibrated"]  # fmt: skip
+    covered = pd.DataFrame(rows, columns=columns)
+    text = said(execute("12", ("coverage-say",), covered=covered, plus_study=plus_study, ALPHA=0.1))
+    assert "**d**: coverage 90.0% of lines, 70.0% of cells, where 40% of the sets of cells (60% of lines)" in text
+    assert "calibration error 0.010 on lines, 0.200 on cells." in text
+    assert "covered least is sensitive of d: 50.0%" in text and "in 1 of 2 sets" in text
+
+
+def test_drugs_told_from_chance_are_counted():
+    rows = [("plain", 0.6, 0.55, 0.65, 0.01, 0.0, -0.05, 0.05), ("Logistic", 0.6, 0.45, 0.75, 0.9, 0.0, 0.0, 0.0),
+            ("less", 0.5, 0.4, 0.6, 0.9, -0.1, -0.15, -0.05)]  # fmt: skip
+    columns = ["candidate", "mean", "ci_low", "ci_high", "p_chance_holm", "difference", "difference_low",
+               "difference_high"]  # fmt: skip
+    told = pd.DataFrame(rows, columns=columns)
+    text = said(execute("12", ("lines-say",), told=told, real_lines=range(13)))
+    assert "after Holm's correction: 1 of 3." in text and "leaves out zero: 1 of 2," in text
+
+
+@pytest.fixture
+def own():
+    """Scores of six cells in a file: half of them sensitive."""
+    p = np.array([0.9, 0.8, 0.4, 0.3, 0.2, 0.6])
+    found = SimpleNamespace(
+        p=p, members=np.stack([p, p]), calibrated=p / 2, unlike={"mmd2": 0.3, "mmd2_lines": 0.1, "auc": 0.99},
+        bulk_classes=np.array([50, 20]), facts={"held_out_auc": 0.61, "conformal_alpha": 0.1},
+        metrics={"auc": 0.9, "f1": 0.7, "cells": 6, "conformal_coverage_sensitive": 0.8,
+                 "conformal_coverage_resistant": 0.4},
+    )  # fmt: skip
+    return {"found": found, "y": np.array([1, 1, 1, 0, 0, 0]), "predict": predict}
+
+
+def test_a_file_of_one_culture_is_compared_with_the_same_cells(own):
+    again = SimpleNamespace(p=np.array([0.9, 0.3, 0.1]))
+    text = said(execute("13", ("company-say",), again=again, alone=range(3), **own))
+    assert "Of the 3 cells of the sensitive culture alone 33% are called sensitive, against 67%" in text
+    assert "rank correlation of 1.00" in text
+    bad = pd.DataFrame({"answer": ["no", "scored", "no", "no"]})
+    before = own["found"].p[:3]
+    text = said(
+        execute("13", ("conclusion",), again=again, before=before, bad=bad, NAME="A375-PLX4720", report=report, **own)
+    )
+    assert "3 of 4 wrong inputs" in text and "67% of the cells keep" in text
+    squares = [np.mean((p - own["y"]) ** 2) for p in (own["found"].p, own["found"].calibrated)]
+    assert f"The Brier score is {squares[0]:.3f}, and {squares[1]:.3f} after" in text
+
+
+def test_what_is_said_of_a_persons_cells_is_under_its_name(own):
+    text = said(execute("13", ("unlike",), **own))
+    assert "between lines and cells is 0.300, between two halves of the lines 0.100" in text
+    assert "20 sensitive and 50 resistant lines; on held-out lines the AUC is 0.61" in text
+    scored = SimpleNamespace(obs=pd.DataFrame({"atsdp_conformal": ["both"] * 3 + ["sensitive"] * 3}))
+    text = said(execute("13", ("sets-say",), scored=scored, **own))
+    assert "50% of all sets hold both labels" in text
+    assert "Promised, of lines of each class: 90%. Measured: 80% of the sensitive and 40% of the resistant" in text
+    assert "calibrated probability is 0.27 on average, while 50% of the cells" in text
+
+
+def test_leads_of_the_paper_are_counted_against_twice_its_deviation():
+    space = execute("11", ("solution-4",), audit=audit)
+    lead, std = space["lead"], space["std"].reindex(space["lead"].index)
+    assert set(config.TABLE2) == set(lead.index.get_level_values("dataset")) and len(lead) == 20
+    assert (std > 0).all() and lead.min() == pytest.approx(0.0286)

@@ -1,0 +1,102 @@
+"""The twins: counts of cells, hidden truth, planted signal recovered, nothing in the null variants."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from atsdp_utils.data import datasets, preprocess, twins
+from atsdp_utils.foundation import config
+
+
+@pytest.fixture(scope="module")
+def data1():
+    return twins.make_twin("DATA1-sim")
+
+
+def test_groups_have_the_papers_numbers_of_cells(data1):
+    cells = data1.obs[data1.obs.qc_planted == ""]
+    expected = {"HN120P": 90, "HN120PCR": 95, "HN120M": 91, "HN120MCR": 92, "HN120PCRDH": 180}
+    assert cells.culture.value_counts().to_dict() == expected
+    assert int(cells.sensitive_paper.sum()) == 361 and int((~cells.sensitive_paper).sum()) == 187
+    assert int(cells.sensitive.isna().sum()) == 180
+    totals = {name: sum(g.cells for g in t.groups) for name, t in twins.TWINS.items()}
+    assert totals == {"DATA1": 548, "DATA2": 568, "DATA3": 324, "DATA4": 1419}
+
+
+def test_quality_control_removes_exactly_the_planted_cells(data1):
+    kept, _ = preprocess.quality_control(data1)
+    assert (kept.obs.qc_planted == "").all() and kept.n_obs == 548
+    assert not kept.var_names.str.startswith("SIMRARE").all()
+
+
+def test_progress_agrees_with_the_labels(data1):
+    cells = data1.obs[(data1.obs.qc_planted == "") & data1.obs.sensitive.notna()]
+    assert roc_auc_score(~cells.sensitive.astype(bool), cells.progress) > 0.99
+    holiday = data1.obs.progress[data1.obs.culture == "HN120PCRDH"]
+    assert 0.3 < holiday.mean() < 0.5
+
+
+def test_the_papers_named_genes_are_not_planted(data1):
+    named = data1.var.index.intersection(["ZBTB48", "NEK6", "FBXO25", "UCHL1", "GNGT1", "EDIL3"])
+    assert len(named) >= 4 and (data1.var.loc[named, "planted"] == 0).all()
+    assert data1.var["planted"].value_counts().to_dict()[1] == twins.TWINS["DATA1"].key_genes
+
+
+def test_planted_genes_separate_the_ends_and_others_do_not(data1):
+    cells = preprocess.to_cells(data1, config.DATASETS["DATA1-sim"])
+    progress = data1.obs.progress.reindex(cells.cell_id).to_numpy()
+    planted = data1.var["planted"].reindex(cells.genes).fillna(0).to_numpy()
+    rho = pd.DataFrame(cells.X).corrwith(pd.Series(progress), method="spearman").to_numpy()
+    assert rho[planted > 0].mean() > 0.2 and rho[planted < 0].mean() < -0.2
+    assert abs(np.nanmean(rho[planted == 0])) < 0.05
+
+
+def test_null_twin_holds_no_signal():
+    """Planted genes, private genes and the direction are off; cultures share one baseline."""
+    null = twins.make_twin("DATA1-null-sim")
+    assert (null.var["planted"] == 0).all()
+    assert set(json.loads(null.uns["truth"])["dials"].values()) == {0.0}
+    cells = preprocess.to_cells(null, config.DATASETS["DATA1-null-sim"])
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_predict
+
+    X = preprocess.Standardizer().fit(cells.X).transform(cells.X)[:, ::5]
+    p = cross_val_predict(LogisticRegression(C=1e-3, max_iter=500), X, cells.y, cv=3, method="decision_function")
+    # 361 against 187 cells: the standard error of a chance AUC is 0.026
+    assert abs(roc_auc_score(cells.y, p) - 0.5) < 4 * 0.026
+
+
+def test_direction_lines_are_half_of_each_class_and_fixed():
+    half = twins.direction_lines("CISPLATIN")
+    bulk = datasets.load_bulk("CISPLATIN")
+    inside = np.isin(bulk.lines, half)
+    for label in (0, 1):
+        share = inside[bulk.y == label].mean()
+        assert 0.48 < share < 0.52
+    assert half == twins.direction_lines("CISPLATIN")
+
+
+def test_same_seed_same_counts_other_seed_others():
+    a, b, c = (twins.make_twin("DATA3-sim", s).X for s in (1, 1, 2))
+    assert (a != b).nnz == 0 and (a != c).nnz > 0
+
+
+def test_mouse_twin_carries_orthologs():
+    mouse = twins.make_twin("DATA4-sim")
+    genes = mouse.var_names[~mouse.var_names.str.startswith(("mt-", "SIMRARE"))]
+    assert (genes != mouse.var.loc[genes, "ortholog"]).mean() > 0.95
+    assert set(mouse.var.loc[genes, "ortholog"]) <= set(datasets.load_bulk().genes)
+
+
+def test_difficulty_is_inside_the_agreed_range_on_the_calibration_draw():
+    for name, twin in twins.TWINS.items():
+        auc = twins.calibrate(f"{name}-sim", (twin.shared,))["auc_linear"].item()
+        assert 0.75 <= auc <= 0.9, name
+
+
+def test_unknown_dial_is_named():
+    with pytest.raises(TypeError, match="dials: got volume, expected some of shared, private, key"):
+        twins.make_twin("DATA1-sim", volume=11)

@@ -1,0 +1,184 @@
+"""From results to tables: every fold scored, the paper's values on the right rows, tests on paired folds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from atsdp_utils.evaluation import evaluate, metrics, stats
+from atsdp_utils.experiments.protocols import Result, Task
+from atsdp_utils.reporting import report
+
+
+def _result(task, seed=0, n=40):
+    rng = np.random.default_rng(seed)
+    y = np.tile([0, 1], n // 2)
+    fold = np.repeat(np.arange(max(task.folds, 1)), n // max(task.folds, 1))
+    p = np.clip(0.5 + 0.2 * (y - 0.5) + 0.2 * rng.normal(size=n), 0, 1)
+    return Result(task, np.arange(n), y, p, fold, seconds=1.5, parameters=10)
+
+
+def _cv(dataset="DATA1-sim", repeats=2, **options):
+    tasks = [
+        Task(dataset, "S", "ATSDP-NET", "smoke", tuple(options.items()), folds=4, repeat=r) for r in range(repeats)
+    ]
+    return [_result(t, seed=r + 10 * len(str(options))) for r, t in enumerate(tasks)]
+
+
+def test_scores_have_a_row_a_fold_and_a_column_an_option():
+    few = _result(Task("DATA1-sim", "F", "ATSDP-NET", "smoke", (("k", 3),), seed=7))
+    frame = evaluate.scores([*_cv(balance="smote"), few])
+    assert len(frame) == 2 * 4 + 1
+    assert frame["repeat"].tolist() == [0] * 4 + [1] * 4 + [7]
+    assert frame["balance"].tolist()[:8] == ["smote"] * 8 and frame["k"].iloc[-1] == 3
+    first = _cv(balance="smote")[0]
+    expected = metrics.classification_metrics(first.y[:10], first.p[:10])
+    assert frame.iloc[0][list(expected)].to_dict() == pytest.approx(expected)
+    assert set(frame["tier"]) == {"simulated"}
+
+
+def test_pooled_keeps_folds_of_different_repeats_apart():
+    y, p, fold = evaluate.pooled(_cv())
+    assert len(y) == len(p) == 80 and len(np.unique(fold)) == 8
+
+
+def test_summary_is_a_valid_table():
+    table = evaluate.summary(evaluate.scores(_cv() + _cv("A375-PLX4720")))
+    report.check_tidy(table, "table3")
+    assert table["tier"].unique().tolist() == ["simulated", "real"] and table["n"].unique().tolist() == [8]
+
+
+def test_papers_values_stand_beside_the_papers_own_cells_alone():
+    sets = ("DATA1", "DATA1-sim", "DATA3-null-sim", "DATA3-sim", "A375-PLX4720")
+    table = evaluate.summary(evaluate.scores([r for d in sets for r in _cv(d)]), ["auc", "mcc"])
+    found = evaluate.with_paper(table, evaluate.paper_table("table3"))
+    value = found.set_index(["dataset", "metric"])["paper"]
+    assert value["DATA1", "auc"] == 0.8578 and value.drop([("DATA1", "auc")]).isna().all()
+    pd.testing.assert_frame_equal(found.drop(columns="paper"), table.drop(columns="paper"))
+    none = evaluate.with_paper(table, evaluate.paper_table("table3"), where=table["metric"] == "mcc")
+    assert none["paper"].isna().all()
+
+
+def test_papers_table_one_matches_on_the_strategy():
+    reported = evaluate.paper_table("table1").rename(columns={"sampling": "setting"})
+    frame = evaluate.scores(_cv("DATA1")).assign(setting="smote")
+    table = evaluate.summary(pd.concat([frame, frame.assign(setting="none")]), ["auc"])
+    assert evaluate.with_paper(table, reported)["paper"].fillna(0).tolist() == [0.8578, 0]
+
+
+@pytest.mark.parametrize("name", ["table1", "table3", "table4"])
+def test_printed_values_are_rows_of_their_own_and_in_no_mean(name):
+    reported = evaluate.paper_table(name).rename(columns={"sampling": "setting"})
+    table = evaluate.with_paper(evaluate.summary(evaluate.scores(_cv() + _cv("A375-PLX4720"))), reported)
+    both = evaluate.with_printed(table, reported)
+    report.check_tidy(both, name)
+    printed = both[both["tier"] == "print"]
+    assert len(both) == len(table) + len(reported) and set(printed["dataset"]) == {"DATA1", "DATA2", "DATA3", "DATA4"}
+    assert sorted(printed["mean"]) == sorted(reported["paper"]) and both["paper"].isna().all()
+    assert printed[["n", "ci_low", "ci_high"]].isna().all(axis=None) and (printed["protocol"] == "").all()
+    assert printed["std"].notna().all() == (name == "table3") and printed["setting"].notna().all()
+    # What reads a protocol or a data set of a run meets none of them, and what was measured is as it was.
+    first = both.head(len(table))
+    pd.testing.assert_frame_equal(first.astype({"n": int}), table)
+    assert not len(both.query("protocol in ['S', 'U', 'F'] and tier == 'print'"))
+    means = both[both["protocol"] == "S"].groupby(["tier", "metric"])["mean"].mean()
+    pd.testing.assert_series_equal(means, table.groupby(["tier", "metric"])["mean"].mean())
+
+
+def test_measured_rows_are_written_as_without_the_printed_ones():
+    table = evaluate.summary(evaluate.scores(_cv()))
+    both = evaluate.with_printed(table, evaluate.paper_table("table3"))
+    write = {"index": False, "float_format": "%.6g"}
+    assert both.to_csv(**write).startswith(table.to_csv(**write))
+
+
+def test_readable_keeps_order_and_leaves_out_an_unknown_spread():
+    table = pd.DataFrame(
+        {"dataset": ["b", "b", "a"], "metric": ["x", "y", "x"], "mean": [0.5, 1, 0.25], "std": [0.1, np.nan, 0]}
+    )
+    wide = evaluate.readable(table, ["dataset"])
+    assert wide.index.tolist() == ["b", "a"] and wide.columns.tolist() == ["x", "y"]
+    assert wide.loc["b"].tolist() == ["0.500 ± 0.100", "1.000"] and wide.loc["a", "y"] == ""
+
+
+def test_compare_tests_pairs_of_folds_with_holm_over_the_pool():
+    frame = pd.concat(
+        [
+            evaluate.scores(_cv(d, heads=h)).assign(setting=str(h))
+            for d in ("DATA1-sim", "DATA3-sim")
+            for h in (0, 8, 16)
+        ]
+    )
+    shuffled = frame.sample(frac=1, random_state=0)
+    found = evaluate.compare(shuffled.sort_values("setting", kind="stable"), "8")
+    assert len(found) == 4 and set(found["setting"]) == {"0", "16"}
+    row = found[(found["dataset"] == "DATA1-sim") & (found["setting"] == "16")].iloc[0]
+    order = ["repeat", "fold"]
+    a, b = (
+        frame[(frame["dataset"] == "DATA1-sim") & (frame["setting"] == s)].sort_values(order)["auc"].to_numpy()
+        for s in ("16", "8")
+    )
+    t = stats.corrected_ttest(a, b, folds=4)
+    assert (row["difference"], row["p"]) == pytest.approx((t.mean, t.p))
+    assert row["p_better"] == pytest.approx(stats.bayesian_ttest(a, b, repeats=2).p_right)
+    assert found["p_holm"].tolist() == pytest.approx(stats.holm(found["p"]).tolist())
+
+
+def test_holm_is_of_one_pool_and_protocol_and_leaves_the_constant_out():
+    sets = ["A375-PLX4720", "SCC47-afatinib", "SCC47-sorafenib", "DATA1-sim", "DATA2-sim"]
+    rows = [(d, m, 0.01) for d in sets for m in ("Logistic", "CNN", "Majority")]
+    table = pd.DataFrame(rows, columns=["dataset", "model", "p"])
+    for protocol, sizes in (("S", [2, 2, 2, 4, 4]), ("U", [2, 4, 4, 4, 4])):
+        adjusted = table.assign(p_holm=evaluate.holm(table, protocol))
+        assert adjusted.loc[adjusted["model"] == "Majority", "p_holm"].isna().all()
+        learned = adjusted[adjusted["model"] != "Majority"].groupby("dataset", sort=False)["p_holm"].first()
+        assert learned.tolist() == pytest.approx([0.01 * n for n in sizes])
+
+
+def test_an_axis_counts_once_under_s_and_its_names_are_told_under_u():
+    pool, members = "SCC47 axis", ["SCC47-afatinib", "SCC47-sorafenib"]
+    assert evaluate.counted(members, "S") == members[:1] and evaluate.counted(members, "U") == members
+    assert evaluate.named(pool, members, "S") == "SCC47 axis (SCC47-afatinib only)"
+    assert evaluate.named(pool, members, "U") == "SCC47 axis (the 2 names of one axis)"
+    twins = ["DATA1-sim", "DATA2-sim"]
+    assert evaluate.counted(twins, "S") == twins and evaluate.named("simulated twins", twins, "S") == "simulated twins"
+
+
+def test_compare_of_seeds_has_no_bayesian_part():
+    tasks = [
+        (Task("DATA1-sim", "U", "ATSDP-NET", "smoke", (("heads", h),), seed=s), h) for h in (0, 8) for s in range(3)
+    ]
+    frame = evaluate.scores([_result(t, seed=t.seed + h) for t, h in tasks])
+    frame["setting"] = frame["heads"].astype(int).astype(str)
+    found = evaluate.compare(frame, "8")
+    assert len(found) == 1 and found[["p_worse", "p_equal", "p_better"]].isna().all(axis=None)
+
+
+def test_compare_pairs_seeds_and_never_means_over_different_ones():
+    """Five seeds of the reference, three of a level whose seeds happen to be the better ones."""
+    auc = {"after": [0.9, 0.8, 0.7, 0.2, 0.1], "no MMD": [0.88, 0.81, 0.66], "before": [0.5, 0.5, 0.5, 0.5, 0.5]}
+    rows = [("A375-PLX4720", name, s, 0, v) for name, values in auc.items() for s, v in enumerate(values)]
+    frame = pd.DataFrame(rows, columns=["dataset", "setting", "repeat", "fold", "auc"])
+    found = evaluate.compare(frame, "after").set_index("setting")
+    expected = np.subtract(auc["no MMD"], auc["after"][:3])
+    assert found.loc["no MMD", "difference"] == pytest.approx(expected.mean()) and expected.mean() < 0
+    assert np.mean(auc["no MMD"]) > np.mean(auc["after"])  # what a difference of means would have said
+    low, high = stats.corrected_interval(expected, 1)[1:]
+    assert found.loc["no MMD", ["ci_low", "ci_high"]].tolist() == pytest.approx([low, high])
+    assert found.loc["before", "difference"] == pytest.approx(0.5 - np.mean(auc["after"]))  # all five seeds
+
+
+def test_pools_join_no_tiers_and_count_an_axis_once():
+    pools = evaluate.pools(["A375-PLX4720", "SCC47-afatinib", "SCC47-sorafenib", "DATA1-sim", "DATA2-sim"])
+    assert pools == {
+        "A375-PLX4720": ["A375-PLX4720"],
+        "SCC47 axis": ["SCC47-afatinib", "SCC47-sorafenib"],
+        "simulated twins": ["DATA1-sim", "DATA2-sim"],
+    }
+    assert list(evaluate.pools(["DATA1", "DATA4"]).values()) == [["DATA1", "DATA4"]]
+    for members in pools.values():
+        assert len({evaluate.tag(m) for m in members}) == 1
+    assert (
+        evaluate.tag("DATA1-sim") == "(simulated)" and evaluate.tag("DATA1") == evaluate.tag("A375-PLX4720") == "(real)"
+    )

@@ -1,0 +1,208 @@
+"""Statistics against explicit arithmetic, brute force and published or independent implementations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats as sps
+from statsmodels.stats.multitest import multipletests
+
+from atsdp_utils.evaluation import stats
+
+A = np.array([0.80, 0.84, 0.79, 0.90, 0.85])
+B = np.array([0.78, 0.80, 0.80, 0.85, 0.83])
+
+
+def test_corrected_ttest_by_hand():
+    found = stats.corrected_ttest(A, B, folds=5)
+    difference = [0.02, 0.04, -0.01, 0.05, 0.02]
+    mean = sum(difference) / 5
+    variance = sum((d - mean) ** 2 for d in difference) / 4
+    t = mean / np.sqrt((1 / 5 + 1 / 4) * variance)  # 1/n + n_test/n_train
+    assert found.mean == pytest.approx(0.024) and found.df == 4
+    assert found.t == pytest.approx(t) and found.p == pytest.approx(2 * (1 - sps.t.cdf(t, 4)))
+    half = sps.t.ppf(0.975, 4) * np.sqrt(0.45 * variance)
+    assert (found.low, found.high) == pytest.approx((mean - half, mean + half))
+    assert found.p > sps.ttest_rel(A, B).pvalue, "the correction must make the test more careful"
+
+
+def test_uncorrected_case_is_the_paired_ttest():
+    found, expected = stats.corrected_ttest(A, B, folds=1), sps.ttest_rel(A, B)
+    assert (found.t, found.p) == pytest.approx((expected.statistic, expected.pvalue))
+
+
+def test_corrected_ttest_at_the_edges():
+    same = stats.corrected_ttest(A, A, folds=5)
+    assert (same.mean, same.t, same.p) == (0, 0, 1)
+    shifted = stats.corrected_ttest([1.0, 2.0], [0.5, 1.5], folds=2)
+    assert shifted.t == np.inf and shifted.p == 0
+    with pytest.raises(ValueError, match="a, b: got 5 and 4"):
+        stats.corrected_ttest(A, B[:4], folds=5)
+    with pytest.raises(ValueError, match="a: .*finite"):
+        stats.corrected_ttest([0.1, np.nan], [0.1, 0.2], folds=2)
+
+
+def test_corrected_test_holds_its_level_where_the_plain_one_does_not():
+    """Fold differences with correlation 1/folds, as overlapping training sets give; the true difference is 0."""
+    rng, folds, trials = np.random.default_rng(0), 10, 2000
+    shared, own = rng.normal(size=(trials, 1)), rng.normal(size=(trials, folds))
+    difference = np.sqrt(1 / folds) * shared + np.sqrt(1 - 1 / folds) * own
+    zeros = np.zeros(folds)
+    corrected = np.mean([stats.corrected_ttest(d, zeros, folds).p < 0.05 for d in difference])
+    plain = np.mean([stats.corrected_ttest(d, zeros, 1).p < 0.05 for d in difference])
+    assert corrected < 0.07 and plain > 0.12
+
+
+def test_corrected_interval_without_spread():
+    assert np.isnan(stats.corrected_interval([], 10)).all()
+    one = stats.corrected_interval([0.7], 10)
+    assert one.mean == 0.7 and np.isnan(one.low) and np.isnan(one.high)
+
+
+def test_bayesian_ttest_is_students_t_around_the_mean():
+    found = stats.bayesian_ttest(A, B, rope=0.01)
+    scale = np.sqrt((1 / 5 + 1 / 4) * np.var(A - B, ddof=1))
+    left, right = sps.t.cdf(-0.01, 4, 0.024, scale), sps.t.sf(0.01, 4, 0.024, scale)
+    assert tuple(found) == pytest.approx((left, 1 - left - right, right))
+    assert found.p_right > found.p_left, "right is where a is better"
+    swapped = stats.bayesian_ttest(B, A, rope=0.01)
+    assert tuple(swapped) == pytest.approx(tuple(found)[::-1])
+    assert tuple(stats.bayesian_ttest(A, A)) == (0, 1, 0)
+    with pytest.raises(ValueError, match="repeats: got 5 for 5"):
+        stats.bayesian_ttest(A, B, repeats=5)
+
+
+def test_bayesian_ttest_counts_folds_from_repeats():
+    a, b = np.tile(A, 2) + np.linspace(0, 0.01, 10), np.tile(B, 2)
+    scale = np.sqrt((1 / 10 + 1 / 4) * np.var(a - b, ddof=1))
+    expected = sps.t.cdf(-0.01, 9, np.mean(a - b), scale)
+    assert stats.bayesian_ttest(a, b, repeats=2).p_left == pytest.approx(expected)
+
+
+def test_holm_by_hand_and_against_statsmodels():
+    # sorted .005 .01 .03 .04 times 4 3 2 1: .02 .03 .06 .04; the last is raised to .06
+    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    p = np.random.default_rng(1).random(25) ** 3
+    assert stats.holm(p) == pytest.approx(multipletests(p, method="holm")[1])
+    assert stats.holm([0.9, 0.8]).tolist() == [1, 1]
+    assert stats.holm([]).size == 0
+    with pytest.raises(ValueError, match=r"p: .*\[0, 1\]"):
+        stats.holm([0.1, 1.5])
+
+
+def test_selection_bias_by_hand():
+    scores = pd.DataFrame({"2": [0.9, 0.5, 0.7], "8": [0.6, 0.9, 0.65]})
+    found = stats.selection_bias(scores)
+    # means .70 and .71667; without fold 0: .60 .775 -> 8; without 1: .8 .625 -> 2; without 2: .7 .75 -> 8
+    assert found.best == "8" and found.reported == pytest.approx(2.15 / 3)
+    assert found.picks == {"2": 1, "8": 2}
+    assert found.nested == pytest.approx((0.6 + 0.5 + 0.65) / 3)
+    assert found.bias == pytest.approx(found.reported - found.nested)
+    with pytest.raises(ValueError, match="scores: got shape"):
+        stats.selection_bias(scores[["2"]])
+
+
+def test_selection_bias_of_equal_settings_matches_theory():
+    """Seven settings that are the same but for noise: the best looks better by the expected maximum."""
+    rng, folds, excess, nested = np.random.default_rng(2), 10, [], []
+    for _ in range(400):
+        found = stats.selection_bias(pd.DataFrame(rng.normal(0.7, 0.05, (folds, 7))))
+        excess.append(found.reported - 0.7)
+        nested.append(found.nested - 0.7)
+    assert np.mean(excess) == pytest.approx(stats.expected_maximum(7, 0.05 / np.sqrt(folds)), rel=0.05)
+    assert abs(np.mean(nested)) < np.mean(excess) / 4, "the nested estimate must be nearly unbiased"
+
+
+def test_expected_maximum_of_known_cases():
+    assert stats.expected_maximum(1, 1.0) == pytest.approx(0, abs=1e-9)
+    assert stats.expected_maximum(2, 1.0) == pytest.approx(1 / np.sqrt(np.pi))
+    assert stats.expected_maximum(3, 2.0) == pytest.approx(2 * 1.5 / np.sqrt(np.pi))
+
+
+def test_friedman_and_critical_difference():
+    # four data sets, model c always best, then b, then a
+    scores = pd.DataFrame({"a": [1, 2, 3, 1.0], "b": [2, 3, 4, 2.0], "c": [3, 4, 5, 3.0]})
+    found = stats.friedman(scores)
+    assert found.ranks.to_dict() == {"a": 3, "b": 2, "c": 1}
+    # 12 N / (k (k + 1)) * sum (mean rank - 2)^2 = 48 / 12 * 2
+    assert found.chi2 == pytest.approx(8) and found.p == pytest.approx(np.exp(-4))
+    # Demsar 2006, table 5: q(0.05, 3 models) = 2.343
+    assert found.critical_difference == pytest.approx(2.343 * np.sqrt(3 * 4 / (6 * 4)), rel=1e-3)
+    assert found.pairwise.loc["a", "c"] < 0.05 < found.pairwise.loc["a", "b"]
+    with pytest.raises(ValueError, match="got 4 blocks x 2 models"):
+        stats.friedman(scores[["a", "b"]])
+
+
+def _wins(y, p):
+    return np.array([[(a > b) + 0.5 * (a == b) for b in p[y == 0]] for a in p[y == 1]])
+
+
+@pytest.mark.parametrize("decimals", [1, 6])
+def test_auc_interval_against_structural_components_in_a_loop(decimals):
+    rng = np.random.default_rng(3)
+    y = np.r_[np.ones(25, int), np.zeros(35, int)]
+    p = np.round(np.clip(0.35 * rng.random(60) + 0.3 * y * rng.random(60), 0, 1), decimals)
+    wins = _wins(y, p)
+    variance = wins.mean(1).var(ddof=1) / 25 + wins.mean(0).var(ddof=1) / 35
+    area = wins.mean()
+    half = sps.norm.ppf(0.975) * np.sqrt(variance) / (area * (1 - area))
+    limits = [1 / (1 + np.exp(-(np.log(area / (1 - area)) + s * half))) for s in (-1, 1)]
+    assert tuple(stats.auc_interval(y, p)) == pytest.approx((area, *limits))
+
+
+def test_auc_interval_covers():
+    """Two normals a distance apart: AUC = Phi(d / sqrt 2)."""
+    rng, truth, hits = np.random.default_rng(4), sps.norm.cdf(1.2 / np.sqrt(2)), 0
+    y = np.r_[np.ones(40), np.zeros(60)]
+    for _ in range(400):
+        found = stats.auc_interval(y, rng.normal(size=100) + 1.2 * y)
+        hits += found.low <= truth <= found.high
+    assert 0.92 <= hits / 400 <= 0.98
+
+
+def test_perfect_auc_still_has_an_interval():
+    y = np.array([1, 1, 1, 0, 0, 0, 0])
+    found = stats.auc_interval(y, y)
+    assert tuple(found) == pytest.approx((1, 0.025 ** (1 / 3), 1))
+    assert tuple(stats.auc_interval(y, 1 - y)) == pytest.approx((0, 0, 1 - 0.025 ** (1 / 3)))
+    assert tuple(stats.auc_interval(y, np.full(7, 0.5))) == pytest.approx((0.5, 0.5, 0.5))
+    with pytest.raises(ValueError, match="1 sensitive and 2 resistant"):
+        stats.auc_interval([1, 0, 0], [0.1, 0.2, 0.3])
+
+
+def test_bootstrap_over_cells_is_near_delong_and_grows_with_seeds_spread():
+    rng = np.random.default_rng(6)
+    y = np.r_[np.ones(80), np.zeros(120)]
+    p = rng.normal(size=200) + 0.8 * y
+    delong, boot = stats.auc_interval(y, p), stats.auc_over_seeds(y, p, 1000)
+    assert boot.mean == pytest.approx(delong.mean, abs=1e-6)
+    assert (boot.low, boot.high) == pytest.approx((delong.low, delong.high), abs=0.015)
+    flipped = stats.auc_over_seeds(y, np.stack([p, p, -p]), 1000)
+    assert flipped.mean == pytest.approx((2 * delong.mean + 1 - delong.mean) / 3, abs=1e-6)
+    assert flipped.high - flipped.low > 2 * (boot.high - boot.low)
+    assert stats.auc_over_seeds(y, p, 200) == stats.auc_over_seeds(y, p, 200)
+    with pytest.raises(ValueError, match=r"p: got shape \(1, 199\)"):
+        stats.auc_over_seeds(y, p[1:])
+
+
+def test_permutation_p():
+    assert stats.permutation_p(0.9, [0.1, 0.9, 0.95, 0.3]) == (2 + 1) / 5
+    assert stats.permutation_p(1.0, np.zeros(999)) == 1 / 1000
+
+
+def test_correlation_intervals_by_hand():
+    rng = np.random.default_rng(7)
+    x = rng.normal(size=40)
+    z = x + rng.normal(size=40)
+    r = sps.pearsonr(x, z)
+    found = stats.pearson_interval(x, z)
+    assert found.mean == pytest.approx(r.statistic)
+    assert tuple(found)[1:] == pytest.approx(tuple(r.confidence_interval(0.95)))
+    rho = sps.spearmanr(x, z).statistic
+    half = sps.norm.ppf(0.975) * np.sqrt((1 + rho**2 / 2) / 37)
+    found = stats.spearman_interval(x, z)
+    assert tuple(found) == pytest.approx((rho, np.tanh(np.arctanh(rho) - half), np.tanh(np.arctanh(rho) + half)))
+    assert stats.pearson_interval(x, 2 * x + 1).mean == pytest.approx(1)
+    with pytest.raises(ValueError, match="x, y: got 3 and 3"):
+        stats.pearson_interval([1, 2, 3], [1, 2, 3])

@@ -1,0 +1,205 @@
+"""The grid: the same results for any number of workers and either backend; resume after kills and damage."""
+
+import os
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+import cloudpickle
+import numpy as np
+import pandas as pd
+import pytest
+
+from atsdp_utils.data import preprocess
+from atsdp_utils.experiments import grid, protocols, tables
+from atsdp_utils.experiments.protocols import ATSDP, Task
+from atsdp_utils.foundation import paths
+from tests.bench import bench
+
+# Workers cannot import this file by name.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+NAME = "SCC47-afatinib"
+TASKS = [
+    Task(NAME, "U", ATSDP, "smoke"),
+    Task(NAME, "U", ATSDP, "smoke", seed=1),
+    Task(NAME, "S", "Logistic", "smoke", folds=2),
+    Task(NAME, "U", ATSDP, "smoke", (("omega", 0.0),)),
+    Task(NAME, "U", "Logistic", "smoke"),
+]
+
+
+@pytest.fixture
+def folders(run_folders, monkeypatch):
+    """Temporary caches, also for worker processes."""
+    monkeypatch.setenv("ATSDP_BUILD", str(paths.BUILD))
+    monkeypatch.delenv("ATSDP_LOG", raising=False)
+    for cached in (protocols.cells_of, protocols.source_of, preprocess.load_prepared):
+        cached.cache_clear()
+    yield paths.RESULTS
+    from joblib.externals.loky import get_reusable_executor
+
+    get_reusable_executor().shutdown(wait=True)
+    for cached in (protocols.cells_of, protocols.source_of, preprocess.load_prepared):
+        cached.cache_clear()
+
+
+def test_all_trainings_of_the_notebooks_that_are_there_run_once(monkeypatch):
+    from atsdp_utils.experiments import tables
+
+    asked = []
+    monkeypatch.setattr(grid, "run", lambda tasks, **options: asked.append((list(tasks), options)))
+    tables.train("embedded", "smoke", 3, "dask", ["04_transfer", "05_cv_evaluation", "08_ibet"])
+    ((tasks, options),) = asked
+    wanted = {t for name in ("table1", "table3") for t in getattr(tables, name)("embedded", "smoke")}
+    assert wanted < set(tasks) and len(set(tasks)) == len(tasks)
+    assert not {t.model for t in tasks} & {"ResNet18", "ATSDP-NET+"}  # lists of notebooks that are not there
+    assert options == {"jobs": 3, "backend": "dask", "label": "trainings"}
+
+
+def test_every_list_names_the_notebook_that_shows_it():
+    from atsdp_utils.experiments import tables
+
+    assert set(tables.NOTEBOOK) == set(tables.all_tables("embedded", "smoke"))
+    for name, number in tables.NOTEBOOK.items():
+        (path,) = paths.NOTEBOOKS.glob(f"{number}_*.ipynb")
+        assert re.search(rf"tables\.{name}\b", path.read_text()), name
+
+
+def wipe():
+    for folder in (paths.RESULTS, paths.PRETRAINED, paths.SPLITS):
+        for path in folder.rglob("*.*"):
+            if path.is_file():
+                path.unlink()
+
+
+def test_results_do_not_depend_on_jobs_or_backend(folders):
+    reference = grid.run(TASKS, jobs=1)
+    for jobs, backend in ((2, "loky"), (4, "loky"), (2, "dask")):
+        wipe()
+        for a, b in zip(reference, grid.run(TASKS, jobs=jobs, backend=backend), strict=True):
+            assert a.task == b.task
+            for field in grid.ARRAYS:
+                np.testing.assert_array_equal(getattr(a, field), getattr(b, field), err_msg=f"{jobs} {backend}")
+
+
+def test_a_second_run_computes_nothing_and_a_changed_list_only_what_is_new(folders, monkeypatch):
+    tasks = [t for t in TASKS if t.model == "Logistic"]
+    grid.run(tasks)
+    ran = []
+    monkeypatch.setattr(grid, "_work", lambda group: ran.extend(group.values()))
+    grid.run(tasks)
+    assert ran == []
+    new = Task(NAME, "S", "Logistic", "smoke", (("C", 0.1),), folds=2)
+    with pytest.raises(RuntimeError, match="1 results vanished"):
+        grid.run([*tasks, new])
+    assert ran == [new]
+
+
+def test_a_damaged_result_is_computed_again(folders):
+    task = TASKS[2]
+    (first,) = grid.run([task])
+    path = grid.result_path(protocols.key(task))
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.warns(UserWarning, match="unreadable"):
+        (again,) = grid.run([task])
+    np.testing.assert_array_equal(first.p, again.p)
+
+
+def test_nothing_partial_is_left_when_a_task_fails(folders, monkeypatch):
+    monkeypatch.setattr(grid.np, "savez", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        grid.run([TASKS[2]])
+    assert [p for p in folders.rglob("*") if p.is_file()] == []
+
+
+def _count_and_maybe_die(folder: str, index: int) -> None:
+    """Note each start; task 3 kills its own worker at its first start."""
+    Path(folder, f"{index}-{time.monotonic_ns()}").touch()
+    if index == 3 and not Path(folder, "died").exists():
+        Path(folder, "died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.05)
+
+
+def test_a_killed_worker_costs_only_what_was_running(tmp_path, folders):
+    counts = tmp_path / "counts"
+    counts.mkdir()
+    finished = list(grid._loky(_count_and_maybe_die, [(str(counts), i) for i in range(12)], jobs=2))
+    assert sorted(finished) == list(range(12))
+    starts = [sum(p.name.startswith(f"{i}-") for p in counts.iterdir()) for i in range(12)]
+    assert starts[3] == 2
+    # beside task 3 only what the other worker held, or had finished without its answer being read, runs again
+    assert sum(starts) <= 12 + 4
+
+
+def _always_die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_pool_that_keeps_dying_ends_with_a_way_out(folders, monkeypatch):
+    monkeypatch.setattr(grid, "MAX_RESTARTS", 1)
+    with pytest.raises(RuntimeError, match="workers died 2 times in a row with 2 tasks left .*smaller JOBS"):
+        list(grid._loky(_always_die, [(), ()], jobs=2))
+
+
+def test_unknown_backend_is_named(folders):
+    with pytest.raises(ValueError, match="BACKEND: got 'ray', expected 'loky' or 'dask'"):
+        grid.run([TASKS[2]], backend="ray")
+
+
+def test_plan_counts_what_is_left_and_projects_from_what_was_measured(folders):
+    tables = {"one": [TASKS[2], TASKS[4]], "two": [TASKS[2]]}
+    preprocess.prepare(NAME)
+    plan = grid.plan(tables).set_index("table")
+    assert plan.loc["one", ["tasks", "trainings", "shared", "done", "left"]].tolist() == [2, 3, 0, 0, 2]
+    assert plan.loc["two", ["shared", "done", "left"]].tolist() == [1, 0, 0]  # the same training is counted once
+    grid.run([TASKS[2]])
+    plan = grid.plan(tables).set_index("table")
+    assert plan.loc["one", ["done", "left"]].tolist() == [1, 1]
+    more = Task(NAME, "S", "Logistic", "smoke", folds=2, repeat=1)
+    assert grid.plan({"more": [more]}).hours_one_worker.item() > 0
+
+
+def test_a_profile_is_projected_from_another_by_what_was_measured_under_both():
+    measured = {
+        ("S", "Logistic", "A", "quick"): 2.0, ("S", "Logistic", "A", "paper"): 6.0,
+        ("S", "kNN", "A", "quick"): 1.0, ("U", "kNN", "A", "quick"): 1.0,
+    }  # fmt: skip
+    medians = pd.Series(measured).rename_axis(list(grid.KIND)).unstack("profile")
+    assert grid._guess(Task("A", "S", "Logistic", "paper", folds=10), medians, medians) == (60.0, True)
+    assert grid._guess(Task("B", "S", "Logistic", "paper", folds=10), medians, medians) == (60.0, False)
+    assert grid._guess(Task("A", "S", "kNN", "paper", folds=10), medians, medians) == (30.0, False)  # 3 times longer
+    assert grid._guess(Task("A", "U", "kNN", "paper"), medians, medians) == (3.0, False)
+    assert np.isnan(grid._guess(Task("A", "S", "kNN", "smoke", folds=2), medians, medians)[0])
+    assert np.isnan(grid._guess(Task("A", "S", "SA", "paper", folds=2), medians, medians)[0])
+
+
+def test_a_benchmark_tells_how_much_longer_a_profile_takes_that_was_never_run():
+    rows = [("S", "kNN", "A", "quick", 1.0), ("U", "kNN", "A", "quick", 2.0), ("S", "SA", "A", "quick", 1.0)]
+    finished = pd.DataFrame(rows, columns=["protocol", "model", "dataset", "profile", "seconds"])
+    timed = pd.DataFrame(
+        {"section": ["models, quick profile"] * 3 + ["models, paper profile"] * 3, "measure": "cpu_seconds",
+         "case": ["kNN (S)", "PCA+SVM (S)", "data"] * 2, "value": ["2", "1", "5", "10", "3", "9"]},
+    )  # fmt: skip
+    timed["unit"] = "s"
+    both = pd.concat([finished, bench.trainings(timed, "DATA1-sim").dropna()])
+    medians, pairs = grid._medians(finished), grid._medians(both)
+    assert np.isnan(grid._guess(Task("A", "S", "kNN", "paper", folds=2), medians, medians)[0])
+    assert grid._guess(Task("A", "S", "kNN", "paper", folds=2), medians, pairs) == (10.0, False)  # its own ratio
+    assert grid._guess(Task("A", "S", "SA", "paper"), medians, pairs) == (4.0, False)  # the median of 5 and 3
+    assert grid._guess(Task("A", "U", "kNN", "paper"), medians, pairs) == (8.0, False)
+
+
+def test_bulk_stages_share_autoencoders_in_the_projection(monkeypatch):
+    rows = [("bulk", "paper profile", f"{stage} cpu_seconds", value, "s")
+            for stage, value in (("autoencoder", "60"), ("predictor", "6"))]  # fmt: skip
+    monkeypatch.setattr(bench, "read", lambda path: pd.DataFrame(rows, columns=bench.COLUMNS))
+    setting = (("heads", 4),)
+    tasks = [Task("DATA1-sim", "U", ATSDP, "paper", s, seed=i) for i in (0, 1) for s in ((), setting)]
+    tasks += [Task("DATA1-null-sim", "U", ATSDP, "paper"), Task("DATA1-sim", "U", "Logistic", "paper")]
+    stages, hours = tables.bulk_hours(tasks, "paper")
+    assert (stages, round(3600 * hours)) == (4, 2 * 60 + 4 * 6)
+    assert np.isnan(tables.bulk_hours(tasks, "quick")[1])

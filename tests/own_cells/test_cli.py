@@ -1,0 +1,315 @@
+"""The command: scores, report and messages; what it must never do (use labels, change the input, write half a file)."""
+
+import os
+import re
+from dataclasses import replace
+from types import SimpleNamespace
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+from typer.testing import CliRunner
+
+from atsdp_utils.data import datasets, preprocess
+from atsdp_utils.foundation import config
+from atsdp_utils.interpretation import embedding
+from atsdp_utils.models import plus
+from atsdp_utils.models.calibration import Calibration
+from atsdp_utils.own_cells import cli, drugs, predict, predict_report, readers
+
+TINY = predict.Settings(
+    members=2, max_genes=110, sample=60, chunk=16, jobs=1,
+    arch=config.Architecture(bottleneck=32, encoder=(16,), predictor=(8,), heads=2, tokens=4, token_dim=8),
+    training=replace(config.PROFILES["smoke"].training, balance="oversampling"),
+)  # fmt: skip
+N = 40
+
+
+@pytest.fixture(scope="module")
+def counts():
+    """Counts of 40 cells of two kinds on 130 bulk genes and one unknown gene; the last cell is empty."""
+    rng = np.random.default_rng(0)
+    bulk = datasets.load_bulk()
+    genes = [*bulk.genes[np.argsort(-bulk.X.var(0))[:130]], "NOVEL1"]
+    kind = np.arange(N) % 2
+    X = rng.poisson(1 + 2 * kind[:, None] * (np.arange(len(genes)) % 3 == 0)).astype(np.float32)
+    X[-1] = 0
+    obs = pd.DataFrame(
+        {"response": np.where(kind == 1, "sensitive", "resistant"), "batch": "b"}, [f"c{i}" for i in range(N)]
+    )
+    return anndata.AnnData(sparse.csr_matrix(X), obs, pd.DataFrame(index=genes))
+
+
+@pytest.fixture
+def atsdp(run_folders, monkeypatch):
+    """Run the command with tiny trainings."""
+    monkeypatch.setattr(predict, "SETTINGS", TINY)
+    # The command may set it; it is restored after. Compiled code of other packages is kept there.
+    monkeypatch.setenv("ATSDP_BUILD", os.environ.get("ATSDP_BUILD", str(run_folders / "unused")))
+
+    def run(*arguments):
+        given = [str(a) for a in arguments]
+        return CliRunner().invoke(cli.app, [*given, *(["--members", "2"] if given[0] == "predict" else [])])
+
+    return run
+
+
+def save(adata, path, **changes):
+    adata = adata.copy()
+    for name, value in changes.items():
+        setattr(adata, name, value)
+    adata.write_h5ad(path)
+    return path
+
+
+def test_scores_report_and_untouched_input(atsdp, counts, tmp_path):
+    path = save(counts, tmp_path / "mine.h5ad")
+    before = path.read_bytes()
+    result = atsdp("predict", path, "--drug", "plx4720", "--labels", "response")
+    assert result.exit_code == 0, result.output
+    assert path.read_bytes() == before
+    assert {p.name for p in tmp_path.glob("mine*")} == {
+        "mine.h5ad",
+        "mine.PLX.4720.atsdp.h5ad",
+        "mine.PLX.4720.atsdp.html",
+    }
+    out = anndata.read_h5ad(tmp_path / "mine.PLX.4720.atsdp.h5ad")
+    np.testing.assert_array_equal(out.X.toarray(), counts.X.toarray())
+    p, label, facts = out.obs.atsdp_p_sensitive, out.obs.atsdp_label, out.uns["atsdp"]
+    assert np.isnan(p.iloc[-1]) and label.iloc[-1] == "not scored" and np.isnan(out.obs.atsdp_p_sd.iloc[-1])
+    assert ((p.iloc[:-1] >= 0.5) == (label.iloc[:-1] == "sensitive")).all()
+    assert p.iloc[:-1].between(0, 1).all() and (out.obs.atsdp_p_sd.iloc[:-1] > 0).all()
+    assert (facts["drug"], facts["values"], facts["genes_shared"], facts["genes_used"]) == (
+        "PLX.4720",
+        "counts",
+        130,
+        110,
+    )
+    assert (facts["cells"], facts["cells_scored"], facts["members"]) == (N, N - 1, 2)
+    assert any("1 cells are zero" in w for w in facts["warnings"])
+    calibrated, sets = out.obs.atsdp_p_calibrated, out.obs.atsdp_conformal
+    assert np.isnan(calibrated.iloc[-1]) and sets.iloc[-1] == "not scored"
+    order = np.argsort(p.iloc[:-1])
+    assert (np.diff(calibrated.iloc[:-1].iloc[order]) >= 0).all() and calibrated.iloc[:-1].between(0, 1).all()
+    assert set(sets.iloc[:-1]) <= {"sensitive", "resistant", "both", "neither"} and facts["conformal_alpha"] == 0.1
+    assert facts["held_out_sensitive"] + facts["held_out_resistant"] == 161
+    held = [s in (label, "both") for s, label in zip(sets, out.obs.response, strict=True)][:-1]
+    assert facts["metrics"]["conformal_coverage"] == pytest.approx(np.mean(held))
+    assert facts["metrics"]["cells"] == N - 1 and set(config.METRICS) < set(facts["metrics"])
+    page = (tmp_path / "mine.PLX.4720.atsdp.html").read_text()
+    assert page.count("data:image/png;base64,") == 3
+    assert not re.search(r"(src|href)=\"(?!data:)|https?://|@import|url\(", page)
+    assert "PLX.4720" in page and "zero on every gene" in page and "Against your labels" in page
+    assert "Promised for cell lines, not for cells" in page and "In your labelled cells the sets hold" in page
+
+
+def prediction(resistant, sensitive, z):
+    """A finished prediction of cells with mean logits z (nan: not scored) by a model with such held-out lines."""
+    held, p = np.array([len(resistant), len(sensitive)]), plus.expit(np.array(z))
+    lines, y = np.array([*resistant, *sensitive], float), np.repeat([0, 1], held)
+    model = SimpleNamespace(calibration_=Calibration(lines, y)) if held.all() else None
+    calibrated, sets = predict.calibrate(model, held, p)
+    facts = dict.fromkeys(("genes_in_file", "genes_shared", "genes_in_bulk", "genes_used"), 100) | {
+        "drug": "D", "input": "mine", "gene_names": "", "gene_names_in": "", "gene_overlap": 1.0, "cells": len(p),
+        "held_out_auc": 0.8, "held_out_resistant": held[0], "held_out_sensitive": held[1],
+        "conformal_alpha": predict.ALPHA, "cells_scored": 99, "warnings": [], "company": {},
+    }  # fmt: skip
+    unlike = dict.fromkeys(("mmd2", "mmd2_lines", "auc", "gene_shift"), 0.5)
+    layout = np.flatnonzero(~np.isnan(p)), np.zeros(((~np.isnan(p)).sum(), 2))
+    reason = np.where(np.isnan(p), predict.ZERO, predict.SCORED)
+    given = np.array([90, 90]), facts, unlike, layout, {}, reason
+    return predict.Prediction(np.stack([p, p]), p, calibrated, sets, *given)
+
+
+def test_calibration_and_sets_by_hand(tmp_path, monkeypatch):
+    monkeypatch.setattr(predict_report.report, "REFERENCE", tmp_path)
+    # alpha 0.1: a set holds resistant if 1 + #{resistant lines >= z} > 13 / 10, sensitive if 1 + #{<= z} > 1.
+    apart = prediction(range(-12, 0), range(1, 10), [-5, -0.5, 0, 5, np.nan])
+    assert list(apart.columns.atsdp_conformal) == ["resistant", "neither", "neither", "sensitive", "not scored"]
+    np.testing.assert_allclose(apart.columns.atsdp_p_calibrated, [0, 0.25, 0.5, 1, np.nan])
+    mixed = prediction(range(-8, 4), range(1, 10), [-5, 2, 3.5, np.nan])
+    assert list(mixed.columns.atsdp_conformal) == ["resistant", "both", "sensitive", "not scored"]
+    np.testing.assert_allclose(mixed.columns.atsdp_p_calibrated, [0, 0.5, 0.75, np.nan])
+    mixed.metrics = predict.score(np.array([1, 0, 1, -1]), mixed)
+    asked = {k: v for k, v in mixed.metrics.items() if "conformal" in k}
+    assert list(asked.values()) == pytest.approx([2 / 3, 1 / 2, 1])
+    page = predict_report.render(mixed, np.array([1, 0, 1, -1]))
+    assert "true label of 67% (50% of the sensitive, 100% of the resistant cells), where lines are promised 90%" in page
+    assert "33.3% both" in page and not any("held-out" in w for w in predict.warnings(mixed))
+    assert "Notebook 12 of the book measures both" in page
+    table = "dataset,asked,coverage,ece_calibrated\nA,lines,0.91,0.06\nA,cells,0.7,0.3\n"
+    (tmp_path / "plus_coverage.csv").write_text(table)
+    said = "A: coverage 70%, calibration error 0.30 (lines: coverage 91%, calibration error 0.06)."
+    assert said in predict_report.render(mixed, None)
+
+
+@pytest.mark.parametrize(("lines", "calibrated"), [(8, True), (0, False)])
+def test_too_few_held_out_lines_give_no_sets(lines, calibrated):
+    found = prediction(range(-12, 0), range(1, lines + 1), [-5, 5, np.nan])
+    assert found.columns.atsdp_conformal.tolist() == ["no set", "no set", "not scored"]
+    assert found.columns.atsdp_p_calibrated.notna().tolist() == [calibrated, calibrated, False]
+    said = [w for w in predict.warnings(found) if w.startswith(f"only {lines} held-out lines are sensitive")]
+    assert len(said) == 1 and "need 9" in said[0] and "no " in said[0]
+    assert "conformal" not in "".join(predict.score(np.array([0, 1, -1]), found))
+    page = predict_report.render(found, None)
+    assert ("too few for conformal sets" if calibrated else "Not possible: there are 0 sensitive") in page
+
+
+def scores(folder, name="mine"):
+    return anndata.read_h5ad(folder / f"{name}.CISPLATIN.atsdp.h5ad").obs.atsdp_p_sensitive.to_numpy()
+
+
+def test_labels_touch_no_score_and_a_run_repeats_exactly(atsdp, counts, tmp_path):
+    path = save(counts, tmp_path / "mine.h5ad")
+    assert atsdp("predict", path, "--drug", "cisplatin").exit_code == 0
+    files = {p.name: p.read_bytes() for p in tmp_path.glob("mine.CISPLATIN.atsdp*")}
+    assert atsdp("predict", path, "--drug", "cisplatin").exit_code == 0
+    assert files == {p.name: p.read_bytes() for p in tmp_path.glob("mine.CISPLATIN.atsdp*")}
+    first = scores(tmp_path)
+    shuffled = counts.obs.assign(response=np.random.default_rng(1).permutation(counts.obs.response))
+    for obs in (counts.obs, shuffled):
+        result = atsdp("predict", save(counts, path, obs=obs), "--drug", "cisplatin", "--labels", "response")
+        assert result.exit_code == 0, result.output
+        np.testing.assert_array_equal(scores(tmp_path), first)
+    assert atsdp("predict", path, "--drug", "cisplatin", "--seed", "1").exit_code == 0
+    assert not np.array_equal(scores(tmp_path), first, equal_nan=True)
+
+
+def test_a_table_gives_the_scores_of_the_h5ad(atsdp, counts, tmp_path):
+    counts.to_df().T.to_csv(tmp_path / "table.tsv.gz", sep="\t")
+    assert atsdp("predict", save(counts, tmp_path / "mine.h5ad"), "--drug", "cisplatin").exit_code == 0
+    result = atsdp("predict", tmp_path / "table.tsv.gz", "--drug", "cisplatin")
+    assert "genes in rows" in result.output
+    np.testing.assert_allclose(scores(tmp_path, "table"), scores(tmp_path), atol=1e-6)
+    np.testing.assert_array_equal(anndata.read_h5ad(tmp_path / "table.CISPLATIN.atsdp.h5ad").to_df(), counts.to_df())
+
+
+CASES = {
+    "unknown drug": (["--drug", "erlotinb"], {}, "Did you mean ERLOTINIB"),
+    "no such labels": (["--labels", "reponse"], {}, "Columns there: response, batch"),
+    "labels of another kind": (["--labels", "batch"], {}, "found b. Expected 1/0"),
+    "layer": (["--layer", "x"], {}, "no layer 'x'"),
+    "report suffix": (["--report", "r.txt"], {}, "ends in .html"),
+    "missing folder": (["--out", "nowhere/o.h5ad"], {}, "Make the folder first"),
+    "mouse asked for human": (["--species", "mouse"], {}, "--species human"),
+    "one cell": ([], {"cells": 1}, "1 cells with values"),
+    "few genes": ([], {"genes": 60}, "60 of 60 genes"),
+    "one class": (["--labels", "response"], {"response": "sensitive"}, "leave --labels out"),
+    "negative counts": ([], {"value": -1}, "no negative counts"),
+    "missing value": ([], {"value": np.nan}, "missing (NaN)"),
+    "infinite value": ([], {"value": np.inf}, "infinite, first inf"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_explained_and_leaves_nothing(case, atsdp, counts, tmp_path):
+    options, change, message = CASES[case]
+    adata = counts[: change.get("cells"), : change.get("genes")].copy()
+    if "value" in change:
+        adata.X[0, 3] = change["value"]
+    if "response" in change:
+        adata.obs["response"] = change["response"]
+    path = save(adata, tmp_path / "mine.h5ad")
+    options = options if "--drug" in options else ["--drug", "cisplatin", *options]
+    result = atsdp("predict", path, *options)
+    assert result.exit_code == 2 and message in result.stderr and result.stderr.startswith("atsdp: ")
+    assert "Traceback" not in result.output
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["mine.h5ad"]
+
+
+def test_the_input_is_no_output(atsdp, counts, tmp_path):
+    path = save(counts, tmp_path / "mine.h5ad")
+    result = atsdp("predict", path, "--drug", "cisplatin", "--out", path)
+    assert result.exit_code == 2 and "never changed" in result.stderr
+
+
+def test_a_failure_inside_is_status_1_and_leaves_nothing(atsdp, counts, tmp_path, monkeypatch):
+    def broken(found, y):
+        raise KeyError("lost")
+
+    monkeypatch.setattr(predict_report, "render", broken)  # fails after the scores were written to their temporary file
+    path = save(counts, tmp_path / "mine.h5ad")
+    result = atsdp("predict", path, "--drug", "cisplatin")
+    assert result.exit_code == 1 and "KeyError" in result.stderr and "Traceback" not in result.output
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["mine.h5ad"]
+
+
+@pytest.mark.parametrize(
+    ("yes", "no"),
+    [(1, 0), (1.0, 0.0), (True, False), ("Sensitive ", "Resistant"), ("S", "R"), ("Responder", "Non-responder")],
+)
+def test_spellings_of_labels(yes, no):
+    for column in ([yes, no, None], pd.Categorical([yes, no, None])):
+        file = predict.CellFile("x", "h5ad", np.ones((3, 1)), {}, pd.DataFrame({"response": column}))
+        assert predict.read_labels(file, "response", np.ones(3, bool)).tolist() == [1, 0, -1]
+
+
+def test_drug_names():
+    for name in ("PLX-4720", "plx4720", "PLX.4720", "plx 4720"):
+        assert drugs.find_drug(name) == "PLX.4720"
+    for name in ("5-fluorouracil", "X5.FLUOROURACIL", "5 Fluorouracil"):
+        assert drugs.find_drug(name) == "X5.FLUOROURACIL"
+    assert all(drugs.find_drug(d) == d for d in datasets.drugs())
+    common = {"Taxotere": "DOCETAXEL", "5-FU": "X5.FLUOROURACIL", "saha": "VORINOSTAT", "GW-572016": "LAPATINIB"}
+    assert {name: drugs.find_drug(name) for name in common} == common
+
+
+def test_synonyms_are_of_drugs_and_name_one_each():
+    assert set(drugs.SYNONYMS) <= set(datasets.drugs())
+    names = [name for others in drugs.SYNONYMS.values() for name in others.split(",")]
+    bare = [drugs._bare(name) for name in [*names, *datasets.drugs()]]
+    assert len(set(bare)) == len(bare)
+
+
+@pytest.mark.parametrize("name", ["vemurafenib", "JQ1", "cetuximab", "etoposide", "NVP-TAE684"])
+def test_a_drug_of_no_column_is_refused(name):
+    with pytest.raises(predict.InputError, match=f"--drug {name}: not among the 83 drugs"):
+        drugs.find_drug(name)
+
+
+def test_drugs_lists_all_with_the_auc_of_a_run(atsdp, counts, tmp_path):
+    before = atsdp("drugs").output
+    atsdp("predict", save(counts, tmp_path / "mine.h5ad"), "--drug", "cisplatin")
+    after = atsdp("drugs").output
+    assert len(before.splitlines()) == 84 and "0." not in before
+    assert re.search(r"CISPLATIN +\d+ +\d+ +0\.\d{3}\n", after)
+
+
+@pytest.mark.parametrize("make", [sparse.csr_matrix, np.asarray])
+def test_doubled_genes_are_summed_or_chosen(make):
+    raw = np.array([[1, 2, 5, 2], [0, 4, 1, 5], [3, 3, 3, 1]], dtype=np.float32)
+    symbol = np.array(["A", "B", "A", ""])
+
+    def matrix(kind):
+        file = predict.CellFile("x", "table", make(raw), {"n": symbol}, pd.DataFrame(index=list("xyz")))
+        known = readers.only(file, symbol != "")
+        Z, remarks = predict.shared_matrix(known, symbol[symbol != ""], np.array(["A", "B"]), kind, 16)
+        assert "1 of the genes" in remarks[0]
+        return Z.toarray() if sparse.issparse(Z) else Z
+
+    total = raw[:, :3].sum(1, keepdims=True)  # the last column is no gene of the bulk
+    expected = np.log1p(np.c_[raw[:, 0] + raw[:, 2], raw[:, 1]] / total * 1e4)
+    np.testing.assert_allclose(matrix("counts"), expected.astype(np.float16))
+    np.testing.assert_array_equal(matrix("zscored"), raw[:, [2, 1]])  # the third column varies more than the first
+    logs = np.log1p(raw)  # of whatever depth: undone, summed and brought to one depth
+    raw = logs
+    np.testing.assert_allclose(matrix("lognorm"), expected, rtol=2e-3)
+
+
+def test_streamed_moments_are_those_of_the_whole():
+    X = np.random.default_rng(0).normal(3, 2, (37, 5)).astype(np.float32)
+    X[:, 2] = 1
+    whole, streamed = preprocess.Standardizer().fit(X), predict.streaming_standardizer(sparse.csr_matrix(X), 10)
+    np.testing.assert_allclose(streamed.mean_, whole.mean_)
+    np.testing.assert_allclose(streamed.scale_, whole.scale_)
+
+
+def test_the_layout_keeps_two_groups_apart_and_repeats():
+    X = np.random.default_rng(0).normal(size=(60, 20)).astype(np.float32)
+    X[30:] += 4
+    xy = embedding.umap(X, seed=0)
+    within = [np.linalg.norm(part - part.mean(0), axis=1).mean() for part in (xy[:30], xy[30:])]
+    assert np.linalg.norm(xy[:30].mean(0) - xy[30:].mean(0)) > 2 * max(within)
+    np.testing.assert_array_equal(xy, embedding.umap(X, seed=0))

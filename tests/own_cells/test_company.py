@@ -1,0 +1,136 @@
+"""By how much company matters, on scores whose answer is known; the ranking of drugs; arithmetic of the study."""
+
+import anndata
+import cells_fixtures as shapes
+import numpy as np
+import pandas as pd
+import pytest
+from test_predict import SETTINGS, Linear  # noqa: E402
+
+from atsdp_utils.data import datasets
+from atsdp_utils.own_cells import company, company_study, predict, ranking
+from atsdp_utils.own_cells.readers import InputError
+
+
+def by_first_gene(Z):
+    return 1 / (1 + np.exp(-Z[:, 0]))
+
+
+def test_a_part_of_one_kind_loses_its_labels_and_keeps_its_order():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 5))
+    X[:200, :2] += 20  # two kinds: every label rests on the other kind being there
+    p = by_first_gene((X - X.mean(0)) / X.std(0))
+    found = company.measure(by_first_gene, X, p, {"patient": np.repeat([0, 1], 200)}, seed=0)
+    for way in (company.UNLIKE, "parts by patient"):
+        assert found[way]["labels_changed"] == pytest.approx(0.5, abs=0.05)
+        assert found[way]["rank_correlation"] == pytest.approx(1)
+    assert found[company.RANDOM]["most"] < 0.05
+    assert "50.0%" in company.sentence({"x": {"labels_changed": 0.5, "most": 0.5, "rank_correlation": 1.0}})
+
+
+@pytest.mark.filterwarnings("ignore:An input array is constant")
+def test_a_score_that_reads_no_company_changes_nothing_and_small_parts_are_left_out():
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    found = company.measure(lambda Z: np.full(len(Z), 0.9), X, np.full(60, 0.9), {"lane": np.arange(60) < 5}, seed=0)
+    assert found[company.RANDOM]["labels_changed"] == found[company.UNLIKE]["labels_changed"] == 0
+    assert "parts by lane" not in found
+
+
+def test_origins_leave_out_what_divides_nothing_or_everything():
+    obs = pd.DataFrame({"batch": ["a", "b"] * 5, "sample": "x", "donor": range(10), "n": 1})
+    assert list(company.origins(obs)) == ["batch"]
+
+
+@pytest.fixture
+def linear(run_folders, monkeypatch):
+    """Training replaced by a direction; counts how often it was asked for."""
+    asked = []
+
+    class Counted(Linear):
+        def fit_transfer(self, X, source):
+            asked.append(source)
+            return super().fit_transfer(X, source)
+
+    monkeypatch.setattr(predict, "SideBySide", Counted)
+    return asked
+
+
+@pytest.fixture
+def mine(tmp_path):
+    path = tmp_path / "mine.h5ad"
+    anndata.AnnData(shapes.plain()).write_h5ad(path)
+    return path
+
+
+def rank(path, names, **options):
+    said = []
+    return ranking.rank(path, names, settings=SETTINGS, say=said.append, **options), "\n".join(said)
+
+
+def test_a_ranking_goes_on_and_says_what_each_drug_rests_on(linear, mine, tmp_path):
+    table, said = rank(mine, ["cisplatin", "Taxotere", "CISPLATIN"])
+    assert len(linear) == len(table) == 2 and set(table.drug) == {"CISPLATIN", "DOCETAXEL"}
+    again, _ = rank(mine, ["cisplatin", "docetaxel", "erlotinib"])
+    assert len(linear) == 3 and len(again) == 3  # two were kept
+    written = pd.read_csv(tmp_path / "mine.drugs.atsdp.csv")
+    assert list(written) == list(ranking.COLUMNS) and (again.ci_low.diff().dropna() <= 0).all()
+    one = again.set_index("drug").loc["CISPLATIN"]
+    assert one.ci_low < one.held_out_auc < one.ci_high and one.sensitive_lines > 5 and one.logistic > 0.5
+    y = datasets.load_bulk("CISPLATIN").y
+    counted = [one.sensitive_lines + one.held_out_sensitive, one.resistant_lines + one.held_out_resistant]
+    assert counted == [(y == 1).sum(), (y == 0).sum()]
+    page = (tmp_path / "mine.drugs.atsdp.html").read_text()
+    assert "compares no two drugs" in page and "ERLOTINIB" in page and "compares no two drugs" in said
+    rank(mine, ["cisplatin"], seed=1)
+    assert len(linear) == 4  # another seed is another training
+
+
+def test_a_ranking_scores_as_the_command_for_one_drug_does(linear, mine, run_folders, monkeypatch):
+    monkeypatch.setattr(predict, "unlikeness", lambda *_, **__: {})
+    monkeypatch.setattr(predict.embedding, "umap", lambda X, seed: np.zeros((len(X), 2)))
+    monkeypatch.setattr(predict.predict_report, "render", lambda found, y: "page")
+    found = predict.predict(mine, "cisplatin", settings=SETTINGS, say=lambda _: None)
+    row = rank(mine, ["cisplatin"])[0].iloc[0]
+    assert row.share_sensitive == (found.p >= 0.5).mean() and row.held_out_auc == pytest.approx(
+        found.facts["held_out_auc"]
+    )
+    among = found.facts["company"]
+    assert row.company_unlike == among[company.UNLIKE]["labels_changed"] and among[company.RANDOM]["most"] < 0.5
+    kept = anndata.read_h5ad(mine.with_name("mine.CISPLATIN.atsdp.h5ad")).uns["atsdp"]["company"]
+    assert kept[company.RANDOM]["labels_changed"] == among[company.RANDOM]["labels_changed"]
+
+
+def test_drugs_with_too_few_lines_are_rows_that_say_so(linear, mine, monkeypatch):
+    monkeypatch.setattr(predict, "MIN_LINES", 10_000)
+    table, _ = rank(mine, ["cisplatin"])
+    assert "training lines of the rarer class" in table.note[0] and np.isnan(table.held_out_auc[0]) and not linear
+
+
+def test_all_is_every_drug_and_a_typing_error_is_told():
+    assert ranking.find(["all"]) == datasets.drugs()
+    with pytest.raises(InputError, match="Did you mean"):
+        ranking.find(["cisplatin", "erlotinb"])
+
+
+def test_intervals_of_the_study_are_those_of_paired_differences():
+    tasks = [(m, w, d) for m in company_study.MODELS for w in company_study.WAYS for d in range(4)]
+    rows = pd.DataFrame(tasks, columns=["model", "standardised", "drug"]).assign(seed=0, share=0.5)
+    rows["auc"] = 0.5 + 0.1 * rows.drug + 0.05 * (rows.standardised == company_study.BULK)
+    rows = rows.assign(balanced_accuracy=rows.auc, labels_changed=0.1)
+    table = company_study.summary(rows)
+    bulk = table[table.standardised == company_study.BULK].iloc[0]
+    assert bulk.auc == pytest.approx(0.7) and bulk.auc_gain_low == pytest.approx(0.05) == bulk.auc_gain_high
+    assert bulk.auc_low == pytest.approx(0.7 - 3.1824 * 0.12910 / 2, abs=1e-4)
+    said = company_study.sentences(table)
+    assert any("better in both" in s for s in said) and any("undecided" in s for s in said)
+
+
+def test_a_way_that_looks_at_no_company_gives_a_cell_the_same_values_in_any_file():
+    rng = np.random.default_rng(0)
+    genes = datasets.load_pc9().var_names.to_numpy(str)[:50]
+    lines, cells = rng.normal(size=(30, 50)), rng.random((20, 50))
+    for way in company_study.WAYS:
+        same = company_study.standardised(way, lines, genes)[1]
+        alone = np.allclose(same(cells)[:7], same(cells[:7]))
+        assert alone == (way != company_study.FILE)

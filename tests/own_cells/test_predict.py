@@ -1,0 +1,331 @@
+"""Every shape of one set of cells gives its scores, or a message; no file fails after training."""
+
+import itertools
+import os
+import random
+import re
+from dataclasses import replace
+
+import anndata
+import cells_fixtures as shapes
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from atsdp_utils.data import datasets, preprocess
+from atsdp_utils.foundation import config, paths
+from atsdp_utils.models.calibration import Calibration
+from atsdp_utils.own_cells import company, predict, predict_report, readers
+from atsdp_utils.own_cells.readers import InputError
+
+CASES = int(os.environ.get("ATSDP_FUZZ_CASES", 300))
+SETTINGS = predict.Settings(members=2, max_genes=340, sample=60, chunk=16, jobs=1)
+DRUG = "CISPLATIN"
+
+
+class Linear(predict.SideBySide):
+    """In the place of networks: one direction, from the lines, so that scores follow every value of the cells."""
+
+    def fit_transfer(self, X, source):
+        rows = source.fit_rows
+        sensitive, resistant = (source.X[rows][source.y[rows] == c].mean(0, dtype=np.float64) for c in (1, 0))
+        noise = np.random.default_rng(self.seed).normal(0, 0.02, (self.members, X.shape[1]))
+        self.weight_ = sensitive - resistant + noise
+        held, self._calibration = source.test_rows, None
+        if len(set(source.y[held].tolist())) == 2:
+            self._calibration = Calibration(self._logits(source.X[held], "source").mean(0), source.y[held])
+        return self
+
+    def _logits(self, X, domain):
+        return self.weight_ @ X.T.astype(np.float64)
+
+
+@pytest.fixture
+def linear(run_folders, monkeypatch):
+    """The pipeline with the training, the picture and the page left out; runs a case."""
+    monkeypatch.setattr(predict, "SideBySide", Linear)
+    monkeypatch.setattr(predict, "unlikeness", lambda *_, **__: {})
+    monkeypatch.setattr(predict.embedding, "umap", lambda X, seed: np.zeros((len(X), 2)))
+    monkeypatch.setattr(predict_report, "render", lambda found, y: "page")
+
+    def run(path, drug=DRUG, **options):
+        said = []
+        found = predict.predict(path, drug, settings=SETTINGS, say=said.append, **options)
+        return found, "\n".join(said)
+
+    return run
+
+
+# --- shapes -----------------------------------------------------------------------------------------------------------
+
+EVERY = [c for c in itertools.product(shapes.CONTAINERS, shapes.NAMINGS, shapes.VALUES, shapes.CONTAMINATIONS)
+         if shapes.possible(*c)]  # fmt: skip
+
+
+PLAIN: list[np.ndarray] = []
+
+
+def scores_of_the_plain_file(linear, folder) -> np.ndarray:
+    """Computed once."""
+    if not PLAIN:
+        folder.mkdir()
+        PLAIN.append(linear(shapes.make(folder, "h5ad", "symbols", "counts", "none").path)[0].p)
+    return PLAIN[0]
+
+
+def check(linear, folder, shape) -> None:
+    """Labels and order of the plain file, or the message expected and nothing written; what is no cell has no score."""
+    plain = scores_of_the_plain_file(linear, folder.with_name("plain"))
+    folder.mkdir()
+    case = shapes.make(folder, *shape)
+    before = {p.name for p in folder.iterdir()}
+    if case.message:
+        with pytest.raises(InputError, match=case.message):
+            linear(case.path, **case.options)
+        assert {p.name for p in folder.iterdir()} == before
+        return
+    found, _ = linear(case.path, **case.options)
+    p = found.p[case.rows]
+    assert np.isnan(np.delete(found.p, case.rows)).all() and not np.isnan(p).any()
+    assert pd.Series(p).corr(pd.Series(plain), method="spearman") >= 0.999
+    clear = np.abs(plain - 0.5) > (0.01 if shape[2] in ("zscored", "half", "lognorm", "cpm") else 0)
+    assert ((p >= 0.5) == (plain >= 0.5))[clear].all()
+    (out,) = folder.glob("*.atsdp.h5ad")
+    written = anndata.read_h5ad(out)
+    np.testing.assert_array_equal(written.obs.atsdp_p_sensitive, found.p)
+
+
+@pytest.mark.parametrize("shape", random.Random(0).sample(EVERY, CASES // 8), ids="-".join)
+@pytest.mark.filterwarnings("ignore")
+def test_a_shape_gives_the_scores_of_the_plain_file(linear, tmp_path, shape):
+    check(linear, tmp_path / "it", shape)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+@pytest.mark.skipif(CASES < 2000, reason="the long run, ATSDP_FUZZ_CASES=2000")
+@pytest.mark.filterwarnings("ignore")
+def test_every_shape_gives_the_scores_of_the_plain_file(linear, tmp_path):
+    failed = {}
+    for i, shape in enumerate(EVERY):
+        try:
+            check(linear, tmp_path / str(i), shape)
+        except (AssertionError, InputError) as error:
+            failed["-".join(shape)] = str(error)[:200]
+    assert not failed
+
+
+# --- the same cells, the same answer ----------------------------------------------------------------------------------
+
+TINY = replace(
+    SETTINGS, max_genes=110, sample=40,  # fewer than there are cells: a draw must not know their order
+    arch=config.Architecture(bottleneck=32, encoder=(16,), predictor=(8,), heads=2, tokens=4, token_dim=8),
+    training=replace(config.PROFILES["smoke"].training, balance="oversampling"),
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_networks_answer_alike_whatever_the_file_looks_like(run_folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, "unlikeness", lambda *_, **__: {})
+    monkeypatch.setattr(predict.embedding, "umap", lambda X, seed: np.zeros((len(X), 2)))
+    monkeypatch.setattr(predict_report, "render", lambda found, y: "page")
+    counts = shapes.plain()
+    logs = np.log1p(counts / counts.sum(axis=1).to_numpy()[:, None] * 1e4)
+    order = np.random.default_rng(3).permutation(len(counts))
+
+    def score(name, X, rows=None, **settings):
+        cells = pd.DataFrame(index=counts.index if rows is None else counts.index[rows])
+        anndata.AnnData(X, cells, pd.DataFrame(index=counts.columns)).write_h5ad(tmp_path / f"{name}.h5ad")
+        p = predict.predict(tmp_path / f"{name}.h5ad", DRUG, settings=replace(TINY, **settings), say=lambda _: None).p
+        return p if rows is None else p[np.argsort(rows)]
+
+    whole = counts.to_numpy(np.float32)
+    plain = score("plain", whole)
+    np.testing.assert_array_equal(score("again", whole), plain)
+    np.testing.assert_array_equal(score("sparse", sparse.csr_matrix(whole)), plain)
+    np.testing.assert_array_equal(score("half", whole.astype(np.float16)), plain)
+    np.testing.assert_array_equal(score("order", whole[order], order), plain)
+    np.testing.assert_array_equal(score("jobs", whole, jobs=2), plain)
+    np.testing.assert_allclose(score("chunks", whole, chunk=7), plain, atol=1e-5)
+    whole = score("logs", logs.to_numpy(np.float32))
+    np.testing.assert_array_equal(score("half logs", logs.to_numpy(np.float16)), whole)
+    assert pd.Series(whole).corr(pd.Series(plain), method="spearman") > 0.99  # rounded twice, so not to the bit
+
+
+# --- nothing fails after training -------------------------------------------------------------------------------------
+
+COLUMNS = {
+    "whole": np.arange(60), "bytes": np.arange(60, dtype=np.int8), "half": np.arange(60, dtype=np.float16),
+    "missing": np.where(np.arange(60) < 5, np.nan, 1.5), "flag": np.arange(60) % 2 == 0,
+    "nullable whole": pd.array([None, *range(59)], "Int32"), "nullable flag": pd.array([None, *[True] * 59], "boolean"),
+    "nullable words": pd.array([None, *["a"] * 59], "string"), "words": ["a"] * 60,
+    "category": pd.Categorical(["a", None] * 30), "numbers as category": pd.Categorical([1, 2] * 30),
+    "ordered": pd.Categorical(["low", "high"] * 30, ["low", "high"], ordered=True),
+}  # fmt: skip
+#: Kinds that no h5ad holds but a table in memory may have.
+OTHERS = {
+    "mixed": [1, "a", None] * 20, "none": [None] * 60, "days": pd.date_range("2024-01-01", periods=60),
+    "spans": pd.to_timedelta(np.arange(60), "s"), "bins": pd.cut(np.arange(60), 3), "lists": [[1]] * 60,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """An h5ad with every kind of column that it can hold."""
+    path = tmp_path_factory.mktemp("kinds") / "mine.h5ad"
+    counts = shapes.plain()
+    adata = anndata.AnnData(counts.to_numpy(np.float32), pd.DataFrame(COLUMNS, counts.index), counts.iloc[:0].T)
+    with anndata.settings.override(allow_write_nullable_strings=True):
+        adata.write_h5ad(path)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_drug_and_every_kind_of_column_is_written_and_read_back(linear, file, tmp_path):
+    without = []
+    for drug in datasets.drugs():
+        found, _ = linear(file, drug, out=tmp_path / "out.h5ad")
+        obs = anndata.read_h5ad(tmp_path / "out.h5ad").obs
+        (tmp_path / "out.h5ad").unlink()
+        assert list(obs.columns) == [*COLUMNS, *found.columns]
+        for name in COLUMNS:
+            given = pd.Series(COLUMNS[name], obs.index)
+            assert (obs[name].astype(object).fillna("?") == given.astype(object).fillna("?")).all(), name
+        assert obs.atsdp_conformal.notna().all() and obs.atsdp_label.notna().all()
+        without += [drug] if found.sets is None else []
+        assert (found.sets is None) == (set(obs.atsdp_conformal) == {"no set"})
+    assert {"DOCETAXEL", "SORAFENIB"} < set(without) and len(without) == 10
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_networks_of_drugs_with_few_held_out_lines_are_written_and_read_back(run_folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        predict, "unlikeness", lambda *_, **__: dict.fromkeys(("mmd2", "mmd2_lines", "auc", "gene_shift"), 0.5)
+    )
+    counts = shapes.plain()
+    anndata.AnnData(counts).write_h5ad(tmp_path / "mine.h5ad")
+    held = np.isin(datasets.load_bulk().lines, preprocess.held_out_lines(0))
+    lines = {d: np.bincount(datasets.load_bulk(d).y[held] + 1, minlength=3)[1:].min() for d in datasets.drugs()}
+    few = [d for d, n in lines.items() if n < predict._fewest()]
+    assert len(few) == 10
+    for drug in few:
+        predict.predict(tmp_path / "mine.h5ad", drug, settings=TINY, say=lambda _: None)
+        obs = anndata.read_h5ad(tmp_path / f"mine.{drug}.atsdp.h5ad").obs
+        assert set(obs.atsdp_conformal) == {"no set"} and obs.atsdp_p_sensitive.notna().all()
+        assert (tmp_path / f"mine.{drug}.atsdp.html").stat().st_size > 10_000
+
+
+def test_columns_that_no_h5ad_can_hold_are_written_as_text():
+    frame = pd.DataFrame(COLUMNS | OTHERS)
+    frame = pd.concat([frame, frame[["whole"]], frame[["flag"]].set_axis(["_index"], axis=1)], axis=1)
+    obs, notes = predict.writable(frame.rename_axis("whole"))
+    assert list(obs.columns)[-2:] == ["whole_1", "index_"] and obs.index.name is None
+    assert {n.split()[1] for n in notes if "as text" in n} <= set(OTHERS) and "column whole is called whole_1" in notes[
+        0
+    ]
+    with h5py.File("x", "w", driver="core", backing_store=False) as f, predict._any_strings():
+        anndata.io.write_elem(f, "obs", obs)
+        back = anndata.io.read_elem(f["obs"])
+    assert list(back.columns) == list(obs.columns) and back.mixed[1] == "a" and back.days[0].startswith("2024-01-01")
+
+
+def test_tables_with_doubled_names(linear, tmp_path):
+    counts = shapes.plain()
+    words = pd.DataFrame({0: "a", 1: "b", 2: "c"}, counts.index).set_axis(["note", "note", "_index"], axis=1)
+    pd.concat([counts, words], axis=1).to_csv(tmp_path / "cells.csv")
+    rows = pd.DataFrame([["x"] * 60, ["y"] * 60], ["batch", "batch"], counts.index)
+    pd.concat([rows, counts.T]).to_csv(tmp_path / "rows.csv")
+    linear(tmp_path / "cells.csv")
+    linear(tmp_path / "rows.csv")
+    obs = [anndata.read_h5ad(tmp_path / f"{name}.{DRUG}.atsdp.h5ad").obs for name in ("cells", "rows")]
+    assert list(obs[0].columns[:3]) == ["note", "note_1", "index_"] and list(obs[1].columns[:2]) == ["batch", "batch_1"]
+    assert set(obs[1].batch) == {"x"} and set(obs[1].batch_1) == {"y"}
+
+
+@pytest.mark.parametrize("which", ["output", "cache"])
+def test_a_folder_that_is_full_or_closed_is_told_before_training(linear, file, tmp_path, monkeypatch, which):
+    monkeypatch.setattr(Linear, "fit_transfer", lambda *_: pytest.fail("trained"))
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file in the place of a folder")
+    if which == "cache":
+        monkeypatch.setattr(predict.paths, "CACHE", blocked / "cache")
+        with pytest.raises(InputError, match="blocked.*cannot be written to.*ATSDP_BUILD"):
+            linear(file, out=tmp_path / "out.h5ad")
+    usage = predict.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(predict.paths, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(predict.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(InputError, match="0 MB free, .* needed; make room or choose another with --out"):
+        linear(file, out=tmp_path / "out.h5ad")
+    assert not list(tmp_path.glob(".part*")) and not (tmp_path / "out.h5ad").exists()
+
+
+# --- a person's files -------------------------------------------------------------------------------------------------
+
+
+def test_a_second_drug_keeps_the_first(linear, file, tmp_path):
+    one, two = tmp_path / "mine.h5ad", tmp_path / f"mine.{DRUG}.atsdp.h5ad"
+    one.write_bytes(file.read_bytes())
+    first, _ = linear(one)
+    kept = two.read_bytes()
+    linear(one, "docetaxel")
+    assert two.read_bytes() == kept and (tmp_path / "mine.DOCETAXEL.atsdp.h5ad").exists()
+    with pytest.raises(InputError, match="holds the scores of CISPLATIN, which are kept"):
+        linear(one, "docetaxel", out=two)
+    linear(two, "docetaxel")  # the file with scores may itself be scored: both are in the third
+    both = anndata.read_h5ad(tmp_path / f"mine.{DRUG}.DOCETAXEL.atsdp.h5ad")
+    np.testing.assert_array_equal(both.obs[f"atsdp_p_sensitive_{DRUG}"], first.p)
+    assert (both.uns["atsdp"]["drug"], both.uns[f"atsdp_{DRUG}"]["drug"]) == ("DOCETAXEL", DRUG)
+
+
+def test_scores_of_a_link_lie_beside_the_link(linear, file, tmp_path):
+    (tmp_path / "link.h5ad").symlink_to(file)
+    linear(tmp_path / "link.h5ad")
+    assert (tmp_path / f"link.{DRUG}.atsdp.h5ad").exists() and [p.name for p in file.parent.iterdir()] == ["mine.h5ad"]
+
+
+def test_a_path_with_spaces(linear, file, tmp_path):
+    folder = tmp_path / "my cells, 2"
+    folder.mkdir()
+    (folder / "day 3.h5ad").write_bytes(file.read_bytes())
+    linear(folder / "day 3.h5ad")
+    assert (folder / f"day 3.{DRUG}.atsdp.html").exists()
+
+
+def test_several_patients_are_said(linear, tmp_path):
+    counts = shapes.plain()
+    adata = anndata.AnnData(counts, pd.DataFrame({"patient": ["a", "b", "c"] * 20, "n": 1}, counts.index))
+    adata.write_h5ad(tmp_path / "mine.h5ad")
+    found, _ = linear(tmp_path / "mine.h5ad")
+    assert [w for w in found.facts["warnings"] if w.startswith("3 values of patient: genes are standardised over all")]
+    lanes = pd.DataFrame(index=[f"ACGTACGTACGTACGT-{i % 2 + 1}" for i in range(60)])
+    assert company.said_of(company.origins(lanes))[0].startswith("2 values of the suffix of the barcodes")
+
+
+def test_cells_of_unlike_depth_are_cells_and_reasons_are_written(linear, tmp_path):
+    counts = shapes.plain()
+    shallow = np.random.default_rng(0).binomial(counts.to_numpy(int), np.where(np.arange(60) < 20, 0.15, 1)[:, None])
+    empty = np.zeros((1, counts.shape[1]))
+    X = np.vstack([shallow, empty]).astype(np.float32)
+    cells = pd.DataFrame(index=[f"c{i}" for i in range(61)])
+    for values in (X, np.log1p(X / np.maximum(X.sum(1, keepdims=True), 1) * 1e4)):
+        anndata.AnnData(values, cells, pd.DataFrame(index=counts.columns)).write_h5ad(tmp_path / "mine.h5ad")
+        linear(tmp_path / "mine.h5ad")
+        obs = anndata.read_h5ad(tmp_path / f"mine.{DRUG}.atsdp.h5ad").obs
+        assert list(obs.atsdp_reason) == ["scored"] * 60 + ["zero on every gene used"]
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_on_own_cells_names_what_the_code_knows():
+    page = " ".join((paths.BOOK / "own-cells.md").read_text().split())
+    reasons = [getattr(predict, name) for name in ("SCORED", "ZERO", "SHALLOW", "FOREIGN")]
+    for said in (*reasons, *readers.TECHNICAL, "columns on cells", "`--values`", "`--layer`", "`--species mouse`"):
+        assert said in page, said
+    for suffix in re.findall(r"\.\w+", readers.FORMATS):
+        assert suffix in page, suffix

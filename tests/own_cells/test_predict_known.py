@@ -1,0 +1,107 @@
+"""``predict`` from file to scores, on lines of known label in the place of cells, and its AUC on held-out lines."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+from atsdp_utils.data import datasets
+from atsdp_utils.evaluation import metrics
+from atsdp_utils.foundation import config
+from atsdp_utils.own_cells import predict
+
+SETTINGS = predict.Settings(
+    members=2, max_genes=120, sample=200, chunk=64, jobs=1,
+    arch=config.Architecture(bottleneck=32, encoder=(32,), predictor=(16,), heads=2, tokens=4, token_dim=8),
+    training=replace(config.PROFILES["smoke"].training, balance="oversampling", epochs_dae=10, epochs_predictor=25,
+                     epochs_transfer=8, patience=25, batch_size=64),
+)  # fmt: skip
+LINES, CELLS, GENES = 220, 80, 140
+
+
+@pytest.fixture
+def planted(monkeypatch, tmp_path):
+    """Lines whose first 30 genes carry the label, and a file with other such lines as its cells."""
+    rng = np.random.default_rng(0)
+    genes = datasets.load_bulk().genes[:GENES]
+    y = (np.arange(LINES + CELLS) % 3 == 0).astype(np.int8)
+    X = rng.normal(size=(LINES + CELLS, GENES)).astype(np.float32)
+    X[:, :30] += 1.3 * (2 * y[:, None] - 1)
+    names = np.array([f"L{i}" for i in range(LINES)])
+    bulk = datasets.Bulk(X[:LINES], names, genes, y[:LINES])
+    monkeypatch.setattr(datasets, "load_bulk", lambda *a: bulk)
+    monkeypatch.setattr(datasets, "all_labels", lambda lines: y[:LINES, None])
+    word = np.where(y[LINES:] == 1, "sensitive", "resistant")
+    obs = pd.DataFrame({"truth": word}, [f"cell{i}" for i in range(CELLS)])
+    order = rng.permutation(GENES)  # genes of the file stand in another order
+    path = tmp_path / "cells.h5ad"
+    anndata.AnnData(X[LINES:, order], obs, pd.DataFrame(index=genes[order])).write_h5ad(path)
+    return SimpleNamespace(path=path, y=y[LINES:], bulk=bulk)
+
+
+@pytest.mark.slow
+def test_lines_of_known_label_get_the_probability_of_being_sensitive(planted, run_folders):
+    found = predict.predict(planted.path, "cisplatin", labels="truth", settings=SETTINGS, say=lambda line: None)
+    y = planted.y
+    scores = metrics.classification_metrics(y, found.p)
+    assert scores["auc"] > 0.95 and found.p[y == 1].mean() > 0.6 > 0.4 > found.p[y == 0].mean()
+    assert (found.label == np.where(found.p >= 0.5, "sensitive", "resistant")).all()
+    assert found.metrics["auc"] == pytest.approx(scores["auc"]) and found.metrics["cells"] == CELLS
+    calibrated = metrics.classification_metrics(y, found.calibrated)
+    assert calibrated["auc"] > 0.9 and found.members.shape == (2, CELLS)
+    assert found.facts["held_out_auc"] > 0.9
+    if found.sets is not None:
+        assert found.sets[np.arange(CELLS), y].mean() > 0.7
+    written = anndata.read_h5ad(planted.path.with_name("cells.CISPLATIN.atsdp.h5ad")).obs
+    np.testing.assert_allclose(written["atsdp_p_sensitive"], found.p)
+    assert written.index.tolist() == [f"cell{i}" for i in range(CELLS)]
+    assert (written["atsdp_label"].astype(str) == found.label).all()
+    assert (written["truth"].astype(str) == np.where(y == 1, "sensitive", "resistant")).all()
+
+
+def test_the_auc_on_held_out_lines_is_of_lines_that_nothing_was_trained_on():
+    source = SimpleNamespace(
+        X=np.arange(8.0)[:, None], y=np.array([0, 1, 0, 1, 1, 0, 1, 1]), test_rows=np.array([1, 2, 4, 5])
+    )
+    asked = []
+
+    def line_logits(X):
+        asked.append(X[:, 0].tolist())
+        return np.array([2.0, 1.0, 0.5, -3.0])
+
+    auc = predict.held_out_auc(SimpleNamespace(line_logits=line_logits), source)
+    assert asked == [[1, 2, 4, 5]]
+    assert auc == 0.75  # of the pairs (1 or 4) against (2 or 5), 4 against 2 is lost
+
+
+@pytest.mark.slow
+def test_labels_of_the_person_change_no_score(planted, run_folders):
+    quick = replace(SETTINGS, members=1, training=replace(SETTINGS.training, epochs_dae=1, epochs_predictor=1))
+    with_, without = (
+        predict.predict(planted.path, "cisplatin", labels=column, settings=quick, say=lambda line: None)
+        for column in ("truth", None)
+    )
+    assert with_.p.tobytes() == without.p.tobytes() and with_.metrics and not without.metrics
+
+
+def test_spread_and_mean_of_the_members_are_those_of_the_logits():
+    members = np.array([[0.2, 0.9], [0.6, 0.7]])
+    found = predict.Prediction(
+        members,
+        np.array([0.5, 0.4]),
+        np.array([0.3, 0.8]),
+        None,
+        np.array([5, 9]),
+        {},
+        {},
+        (None, None),
+        {},
+        np.array([predict.SCORED] * 2),
+    )
+    columns = found.columns
+    assert columns["atsdp_label"].tolist() == ["sensitive", "resistant"]
+    np.testing.assert_allclose(columns["atsdp_p_sd"], members.std(0, ddof=1))
+    np.testing.assert_allclose(columns["atsdp_p_calibrated"], [0.3, 0.8])

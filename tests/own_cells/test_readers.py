@@ -1,0 +1,507 @@
+"""A person's files: every format gives the same cells, and everything wrong with one is said in words."""
+
+import gzip
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import io, sparse
+
+from atsdp_utils.data import datasets, orthologs
+from atsdp_utils.data import genes as naming_of
+from atsdp_utils.own_cells import readers
+from atsdp_utils.own_cells.readers import InputError
+
+CELLS = [f"cell-{i}" for i in range(12)]
+
+
+@pytest.fixture(scope="module")
+def genes():
+    """150 bulk genes that have an Ensembl id and a mouse ortholog."""
+    human, mouse = set(orthologs.symbols("human").values()), set(orthologs.human_to_mouse())
+    return [g for g in datasets.load_bulk().genes if g in human and g in mouse][:150]
+
+
+@pytest.fixture(scope="module")
+def counts(genes):
+    return np.random.default_rng(0).poisson(0.7, (len(CELLS), len(genes))).astype(np.float32)
+
+
+def write(tmp_path, name, counts, genes):
+    """The same counts in one of the formats."""
+    path, frame = tmp_path / name, pd.DataFrame(counts, CELLS, genes)
+    if name.endswith(".h5ad"):
+        anndata.AnnData(sparse.csr_matrix(counts), frame[[]], pd.DataFrame(index=genes)).write_h5ad(path)
+    elif name == "10x.h5":
+        X = sparse.csr_matrix(counts)
+        with h5py.File(path, "w") as f:
+            f["matrix/data"], f["matrix/indices"], f["matrix/indptr"] = X.data.astype(int), X.indices, X.indptr
+            f["matrix/shape"], f["matrix/barcodes"] = X.shape[::-1], [c.encode() for c in CELLS]
+            f["matrix/features/id"] = [b"x%d" % i for i in range(len(genes))]
+            f["matrix/features/name"] = [g.encode() for g in genes]
+    elif name == "folder":
+        path.mkdir()
+        with gzip.open(path / "matrix.mtx.gz", "wb") as f:
+            io.mmwrite(f, sparse.coo_matrix(counts.T.astype(int)))
+        rows = [f"x{i}\t{g}\tGene Expression" for i, g in enumerate(genes)]
+        (path / "features.tsv").write_text("\n".join(rows) + "\n")
+        (path / "barcodes.tsv").write_text("\n".join(CELLS) + "\n")
+    else:
+        frame = frame.T if "transposed" in name else frame
+        frame.to_csv(path, sep="\t" if ".tsv" in name else ",")
+    return path
+
+
+@pytest.mark.parametrize(
+    "name", ["a.h5ad", "10x.h5", "folder", "a.csv", "a.tsv.gz", "transposed.csv", "transposed.tsv"]
+)
+def test_every_format_gives_the_same_cells(tmp_path, name, counts, genes):
+    file = readers.read(write(tmp_path, name, counts, genes))
+    X = file.X.toarray() if sparse.issparse(file.X) else file.X
+    np.testing.assert_array_equal(X, counts)
+    assert list(file.obs.index) == CELLS
+    found = readers.recognise(file)
+    assert (found.naming, found.shared, list(found.symbol)) == ("human symbols", 150, genes)
+    assert readers.detect_values(file)[0] == "counts"
+
+
+def test_orientation_is_said(tmp_path, counts, genes):
+    assert "cells in rows" in readers.read(write(tmp_path, "a.csv", counts, genes)).notes[0]
+    assert "genes in rows" in readers.read(write(tmp_path, "transposed.csv", counts, genes)).notes[0]
+
+
+def test_table_as_r_writes_it_with_a_column_of_words(tmp_path, counts, genes):
+    frame = pd.DataFrame(counts, CELLS, genes).assign(response=["sensitive", "resistant"] * 6)
+    lines = frame.to_csv(sep="\t").splitlines()
+    lines[0] = lines[0].lstrip("\t")  # no name above the names of rows
+    (tmp_path / "r.txt").write_text("\n".join(lines) + "\n")
+    file = readers.read(tmp_path / "r.txt", labels="response")
+    assert list(file.obs.response[:2]) == ["sensitive", "resistant"]
+    np.testing.assert_array_equal(file.X.toarray(), counts)
+
+
+LABELS = ["sensitive", "resistant"] * 6
+
+
+def test_columns_called_like_annotations_are_no_genes(tmp_path, counts, genes):
+    frame = pd.DataFrame(counts, CELLS, genes).assign(n_counts=9999.5, response=[1, 0] * 6, cell_type="x", NOVEL1=3)
+    frame.to_csv(tmp_path / "a.csv")
+    for labels in (None, "response"):
+        file = readers.read(tmp_path / "a.csv", labels=labels)
+        assert list(file.names["the header"]) == [*genes, "NOVEL1"]
+        assert {k: list(v)[:2] for k, v in file.obs.items()} == {
+            "n_counts": ["9999.5"] * 2, "response": ["1", "0"], "cell_type": ["x"] * 2,
+        }  # fmt: skip
+        assert "not genes: n_counts, response, cell_type" in file.notes
+
+
+@pytest.mark.parametrize("labels", [LABELS, [1, 0] * 6])
+@pytest.mark.parametrize("row", [-1, 0, 70, 150])
+def test_a_row_of_labels_among_genes(tmp_path, counts, genes, labels, row):
+    lines = pd.DataFrame(counts, CELLS, genes).T.to_csv().splitlines()
+    lines.insert(row + 1, ",".join(["response", *map(str, labels)]))
+    (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
+    file = readers.read(tmp_path / "a.csv", labels="response")
+    assert list(file.obs.response) == [str(v) for v in labels] and list(file.obs.index) == CELLS
+    np.testing.assert_array_equal(file.X.toarray(), counts)
+    assert list(file.names["the first column"]) == genes
+
+
+@pytest.mark.parametrize("labels", [LABELS, [1, 0] * 6])
+def test_labels_where_names_of_cells_would_be(tmp_path, counts, genes, labels):
+    frame = pd.DataFrame(counts, pd.Index(labels, name="outcome"), genes)
+    frame.to_csv(tmp_path / "a.csv")
+    file = readers.read(tmp_path / "a.csv", labels="outcome")
+    assert list(file.obs.outcome) == [str(v) for v in labels] and file.obs.index.is_unique
+    np.testing.assert_array_equal(file.X.toarray(), counts)
+
+
+@pytest.mark.parametrize(
+    "dialect",
+    [{"sep": ";"}, {"sep": ";", "decimal": ","}, {"sep": " "}, {"encoding": "utf-8-sig"}, {"index_label": "cell"}],
+)
+def test_dialects_of_tables(tmp_path, counts, genes, dialect):
+    pd.DataFrame(counts / 4, CELLS, genes).to_csv(tmp_path / "a.csv", **dialect)
+    file = readers.read(tmp_path / "a.csv")
+    np.testing.assert_array_equal(file.X.toarray(), counts / 4)
+    assert list(file.obs.index) == CELLS and list(file.names["the header"]) == genes
+
+
+def test_genes_missing_in_every_cell_are_left_out(tmp_path, counts, genes):
+    for make in (np.asarray, sparse.csr_matrix):
+        scaled = (counts - counts.mean(0) + 0.01).astype(np.float32)
+        scaled[:, [3, 5]] = np.nan
+        adata = anndata.AnnData(make(scaled), pd.DataFrame(index=CELLS), pd.DataFrame(index=genes))
+        adata.write_h5ad(tmp_path / "a.h5ad")
+        file = readers.read(tmp_path / "a.h5ad")
+        assert file.X.shape == (12, 148) and list(readers.recognise(file).symbol) == np.delete(genes, [3, 5]).tolist()
+        assert any("2 genes missing (NaN) in every cell" in note for note in file.notes)
+        assert readers.detect_values(file)[0] == "zscored"
+        scaled[0, 7] = np.nan  # missing in one cell: nobody but the person knows what it means
+        adata.X = make(scaled)
+        adata.write_h5ad(tmp_path / "a.h5ad")
+        with pytest.raises(InputError, match="1 values are missing"):
+            readers.detect_values(readers.read(tmp_path / "a.h5ad"))
+
+
+@pytest.mark.filterwarnings("ignore:Element")
+def test_files_of_old_anndata_versions(tmp_path, counts, genes):
+    obs = pd.DataFrame({"response": pd.Categorical(LABELS)}, CELLS)
+    with h5py.File(tmp_path / "0.6.h5ad", "w") as f:
+        codes = obs.response.cat.codes.to_numpy()
+        f["obs"] = np.array([*zip(CELLS, codes, strict=True)], [("index", "S9"), ("response", "i1")])
+        f["var"] = np.array([(g,) for g in genes], [("index", "S20")])
+        f["uns/response_categories"] = np.array(["resistant", "sensitive"], "S")
+        g, X = f.create_group("X"), sparse.csr_matrix(counts)
+        g.attrs["h5sparse_format"], g.attrs["h5sparse_shape"] = "csr", X.shape
+        g["data"], g["indices"], g["indptr"] = X.data, X.indices, X.indptr
+    X = sparse.csc_matrix(counts)
+    anndata.AnnData(X, obs, pd.DataFrame(index=genes)).write_h5ad(tmp_path / "0.7.h5ad")
+    with h5py.File(tmp_path / "0.7.h5ad", "r+") as f:
+        codes, words = (f[f"obs/response/{k}"][:] for k in ("codes", "categories"))
+        del f["obs/response"]
+        f["obs/response"], f["obs/__categories/response"] = codes, words
+        f["obs/response"].attrs["categories"] = f["obs/__categories/response"].ref
+        f["obs"].attrs["encoding-version"] = "0.1.0"
+    for name in ("0.6.h5ad", "0.7.h5ad"):
+        file = readers.read(tmp_path / name)
+        np.testing.assert_array_equal(file.X.toarray(), counts)
+        assert list(file.obs.response) == LABELS and list(file.obs.index) == CELLS
+        assert list(readers.recognise(file).symbol) == genes
+
+
+def test_ten_x_of_cell_ranger_2(tmp_path, counts, genes):
+    folder = write(tmp_path, "folder", counts, genes)
+    rows = [line.rsplit("\t", 1)[0] for line in (folder / "features.tsv").read_text().splitlines()]
+    (folder / "features.tsv").unlink()
+    (folder / "genes.tsv").write_text("\n".join(rows) + "\n")
+    X = sparse.csr_matrix(counts)
+    with h5py.File(tmp_path / "2.h5", "w") as f:
+        for genome, names in (("mm10", ["Trp53"] * len(genes)), ("hg19", genes)):
+            g = f.create_group(genome)
+            g["data"], g["indices"], g["indptr"], g["shape"] = X.data, X.indices, X.indptr, X.shape[::-1]
+            g["barcodes"], g["gene_names"] = np.array(CELLS, "S"), np.array(names, "S")
+            g["genes"] = np.array([f"x{i}" for i in range(len(genes))], "S")
+    for path in (folder, tmp_path / "2.h5"):
+        file = readers.read(path)
+        np.testing.assert_array_equal(file.X.toarray(), counts)
+        assert list(file.obs.index) == CELLS and list(readers.recognise(file).symbol) == genes
+
+
+def named(names, counts):
+    return readers.CellFile(
+        "x", "table", sparse.csr_matrix(counts), {"names": np.array(names)}, pd.DataFrame(index=CELLS)
+    )
+
+
+def test_ensembl_ids_with_versions_and_prefixes_become_symbols(counts, genes):
+    by_symbol = {s: i for i, s in orthologs.symbols("human").items()}
+    ids = [by_symbol[g] for g in genes]
+    for names in (ids, [i + ".12" for i in ids], ["GRCh38_" + i for i in ids]):
+        found = readers.recognise(named(names, counts))
+        assert found.naming == "human Ensembl ids"
+        assert list(found.symbol) == genes
+
+
+@pytest.mark.parametrize(
+    "spell",
+    ["hg19_{}", "GRCH38_{}", "GRCh38-2020-A_{}", "{}.1", "{}-2", " {}", "{} (7157)", "{}|7157", "{}_id", "id|{}"],
+)
+def test_spellings_of_genes(spell, counts, genes):
+    ids = {s: i for i, s in orthologs.symbols("human").items()}
+    names = [spell.replace("id", ids[g]).format(g) for g in genes]
+    assert list(readers.recognise(named(names, counts)).symbol) == genes
+
+
+def test_genes_in_another_case(counts, genes):
+    lower = named([g.lower() for g in genes], counts)
+    with pytest.raises(InputError, match="lower case.*--species human"):  # mouse genes are written so too
+        readers.recognise(lower)
+    lower = readers.recognise(lower, "human")
+    assert (lower.naming, list(lower.symbol)) == ("human symbols in lower case", genes)
+    mixed = next(g for g in datasets.load_bulk().genes if g != g.upper())
+    assert readers.recognise(named([mixed.upper(), *genes[1:]], counts)).symbol[0] == mixed
+
+
+def test_hla_genes_are_found_under_their_official_spelling(counts, genes):
+    dotted = [g for g in datasets.load_bulk().genes if g.startswith("HLA.")][:1]
+    found = readers.recognise(named([dotted[0].replace(".", "-"), *genes[1:]], counts))
+    assert found.symbol[0] == dotted[0]
+
+
+def test_mouse_genes_need_the_word_mouse(counts, genes):
+    mouse = named([orthologs.human_to_mouse()[g] for g in genes], counts)
+    with pytest.raises(InputError, match="--species mouse"):
+        readers.recognise(mouse)
+    assert list(readers.recognise(mouse, "mouse").symbol) == genes
+    with pytest.raises(InputError, match="--species human"):
+        readers.recognise(named(genes, counts), "mouse")
+
+
+def test_too_few_genes(counts, genes):
+    with pytest.raises(InputError, match=r"99 of 150 genes are in the bulk .*at least 100"):
+        readers.recognise(named(genes[:99] + [f"NOVEL{i}" for i in range(51)], counts))
+    with pytest.raises(InputError, match="Entrez"):
+        readers.recognise(named([str(i) for i in range(150)], counts))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([0, 3, 12], "counts"), ([0, 1.7, 3.2], "lognorm"), ([-1.2, 0.3, 2.0], "zscored"), ([0, 812.5, 3.25], "counts")],
+)
+def test_values_are_detected(values, expected):
+    values = [values, np.negative(values)] if expected == "zscored" else [values]
+    file = readers.CellFile("x", "table", np.array(values), {"names": np.array(list("abc"))}, pd.DataFrame())
+    assert readers.detect_values(file)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "asked", "message"),
+    [
+        ([0, np.nan, 1], "auto", r"1 values are missing \(NaN\) or infinite, first nan at cell c, gene b"),
+        ([0, 1, np.inf], "auto", "first inf at cell c, gene c"),
+        ([3, -2, 5], "auto", "no negative counts"),
+        ([3.5, -2, 5], "counts", "Expected no negative counts"),
+        ([0, 0, 0], "auto", "every value is 0"),
+    ],
+)
+@pytest.mark.parametrize("make", [np.array, sparse.csr_matrix])
+def test_impossible_values(values, asked, message, make):
+    X = make(np.array([values], dtype=float))
+    file = readers.CellFile("x", "table", X, {"names": np.array(list("abc"))}, pd.DataFrame(index=["c"]))
+    with pytest.raises(InputError, match=message):
+        readers.detect_values(file, asked)
+
+
+def bad_files(tmp_path, counts, genes):
+    good = write(tmp_path, "good.h5ad", counts, genes).read_bytes()
+    folder = write(tmp_path, "folder", counts, genes)
+    (folder / "matrix.mtx.gz").unlink()
+    made = {
+        "truncated.h5ad": good[: len(good) // 2],
+        "text.h5ad": b"not hdf5",
+        "zipped.h5ad": gzip.compress(good),
+        "empty.csv": b"",
+        "header.csv": b"A1BG,ACTB\n",
+        "cells.rds": b"RDX3",
+        "cells.pkl": b"\x80\x04",
+        "matrix.mtx": b"%%MatrixMarket",
+        "cut.csv.gz": gzip.compress(b"a,b\n" * 99)[:20],
+        "words.csv": b"cell,a,b\nc1,1,2\nc2,1,x\n",
+        "ragged.csv": b"cell,a,b\nc1,1,2,3,4\n",
+        "unknown.csv": b",a,b\nc1,1,2\n",
+    }
+    for name, content in made.items():
+        (tmp_path / name).write_bytes(content)
+    return [tmp_path / name for name in made] + [folder, tmp_path / "absent.h5ad"]
+
+
+def test_bad_files_are_explained(tmp_path, counts, genes):
+    said = {}
+    for path in bad_files(tmp_path, counts, genes):
+        with pytest.raises(InputError) as caught:
+            readers.read(path)
+        said[path.name] = str(caught.value)
+        assert str(path) in said[path.name]
+    assert "truncated" in said["truncated.h5ad"] and "truncated" in said["text.h5ad"]
+    assert "gunzip" in said["zipped.h5ad"]
+    assert "0 bytes" in said["empty.csv"] and "no row below" in said["header.csv"]
+    assert "not supported" in said["cells.rds"] and "not supported" in said["cells.pkl"]
+    assert "matrix.mtx" in said["folder"] and "no such file" in said["absent.h5ad"]
+    assert "no side holds known genes" in said["unknown.csv"]
+
+
+def test_layers(tmp_path, counts, genes):
+    adata = anndata.AnnData(np.full_like(counts, 0.5), var=pd.DataFrame(index=genes), layers={"counts": counts})
+    adata.write_h5ad(tmp_path / "l.h5ad")
+    np.testing.assert_array_equal(readers.read(tmp_path / "l.h5ad", layer="counts").X, counts)
+    adata.raw = adata.copy()
+    adata.write_h5ad(tmp_path / "raw.h5ad")
+    assert "also there, for --layer: counts, raw" in readers.read(tmp_path / "raw.h5ad").notes
+    with pytest.raises(InputError, match="no layer 'raw_counts'.*Layers there: counts"):
+        readers.read(tmp_path / "l.h5ad", layer="raw_counts")
+    with pytest.raises(InputError, match="Leave --layer out"):
+        readers.read(write(tmp_path, "a.csv", counts, genes), layer="counts")
+
+
+# --- layouts that people bring ----------------------------------------------------------------------------------------
+
+
+def table(tmp_path, text, **options):
+    (tmp_path / "a.tsv").write_text(text)
+    return readers.read(tmp_path / "a.tsv", **options)
+
+
+def as_text(counts, genes, sep="\t"):
+    return pd.DataFrame(counts, CELLS, genes).T.to_csv(sep=sep)
+
+
+def holds(file, counts, genes, cells=CELLS):
+    """The counts, under their genes, whatever else the file has."""
+    found = readers.recognise(file)
+    known = readers.only(file, found.symbol != "")
+    assert list(found.symbol[found.symbol != ""]) == list(genes)
+    np.testing.assert_array_equal(readers.dense(known.X), counts)
+    assert list(file.obs.index) == list(cells)
+
+
+def test_a_table_as_feature_counts_writes_it(tmp_path, counts, genes):
+    lines = as_text(counts, genes).splitlines()
+    lines[0] = "Geneid\tChr\tStart\tEnd\tStrand\tLength" + lines[0]
+    lines[1:] = [line.replace("\t", f"\tchr1\t{i}\t{i + 900}\t+\t900\t", 1) for i, line in enumerate(lines[1:], 1000)]
+    file = table(tmp_path, "# Program:featureCounts\n" + "\n".join(lines) + "\n")
+    holds(file, counts, genes)
+    assert "not genes: Chr, Start, End, Strand, Length" in file.notes
+
+
+def test_a_gct_file_and_names_in_the_second_column(tmp_path, counts, genes):
+    ids = {s: i for i, s in orthologs.symbols("human").items()}
+    lines = as_text(counts, genes).splitlines()
+    for heading, first in (("Name", lambda g: f"probe_{g}_at"), ("Gene_ID", lambda g: ids[g])):
+        body = [f"{heading}\tDescription" + lines[0]]
+        body += ["\t".join([first(line.split("\t")[0]), line]) for line in lines[1:]]
+        holds(table(tmp_path, f"#1.2\n{len(genes)}\t{len(CELLS)}\n" + "\n".join(body) + "\n"), counts, genes)
+
+
+def test_a_table_without_names_of_cells(tmp_path, counts, genes):
+    numbered = [f"cell_{i}" for i in range(len(CELLS))]
+    headless = "\n".join(as_text(counts, genes).splitlines()[1:]) + "\n"
+    holds(table(tmp_path, headless), counts, genes, numbered)
+    first = np.c_[
+        np.arange(len(CELLS)) % 5, counts
+    ]  # its values repeat: they are no names, though nobody knows the gene
+    pd.DataFrame(first, columns=["NOVEL1", *genes]).to_csv(tmp_path / "b.csv", index=False)
+    holds(readers.read(tmp_path / "b.csv"), counts, genes, numbered)
+    pd.DataFrame(counts, pd.Index(range(101, 113), name="well"), genes).to_csv(tmp_path / "c.csv")
+    holds(readers.read(tmp_path / "c.csv"), counts, genes, map(str, range(101, 113)))
+
+
+def test_commas_in_numbers(tmp_path, counts, genes):
+    text = as_text(counts + 0.5, genes).replace(".", ",")
+    holds(table(tmp_path, text), counts + 0.5, genes)
+    described = "\n".join(
+        f"{line}\t{'x 1,2-y' if i else 'about'}" for i, line in enumerate(as_text(counts, genes).splitlines())
+    )
+    holds(table(tmp_path, described + "\n"), counts, genes)  # a comma in words is no mark
+    holds(table(tmp_path, "#gene" + as_text(counts, genes)), counts, genes)  # and a heading with a hash no remark
+    with pytest.raises(InputError, match="thousands or decimals"):
+        table(tmp_path, as_text(counts + 0.125, genes).replace(".", ","))
+
+
+def test_dates_of_spreadsheets_and_apostrophes(counts, genes):
+    names = [*genes[:-4], "3-Mar", "Sep-06", "2024-09-09", "'TP53'"]
+    found = readers.recognise(named(names, counts))
+    assert (
+        list(found.symbol[-4:]) == ["MARCH3", "SEPT6", "SEPT9", "TP53"] and found.ways["as a spreadsheet's date"] == 3
+    )
+
+
+def test_the_column_that_reaches_most_genes_wins(counts):
+    bulk = datasets.load_bulk().genes[:2000]
+    X = np.ones((3, 2000), np.float32)
+    half = np.where(np.arange(2000) < 1200, bulk, "NOVEL")
+    file = readers.CellFile("x", "h5ad", X, {"the index of var": half, "var['symbol']": bulk}, pd.DataFrame())
+    assert readers.recognise(file).place == "var['symbol']"
+
+
+def test_no_gene_is_called_like_an_annotation():
+    names = {*orthologs.symbols("human").values(), *orthologs.symbols("mouse").values(), *datasets.load_bulk().genes}
+    for pattern in (readers.ANNOTATION, readers.OF_GENES, *readers.TECHNICAL.values()):
+        assert not [n for n in map(str, names) if pattern.fullmatch(n)]
+
+
+def test_features_of_another_kind_in_h5ad(tmp_path, counts, genes):
+    kinds = ["Gene Expression"] * 140 + ["Antibody Capture"] * 10
+    adata = anndata.AnnData(counts, pd.DataFrame(index=CELLS), pd.DataFrame({"feature_types": kinds}, genes))
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    file = readers.read(tmp_path / "a.h5ad")
+    assert (
+        file.X.shape == (12, 140) and "10 features other than gene expression left out (Antibody Capture)" in file.notes
+    )
+    adata[:, 140:].copy().write_h5ad(tmp_path / "b.h5ad")
+    with pytest.raises(InputError, match="no gene among the features, only Antibody Capture"):
+        readers.read(tmp_path / "b.h5ad")
+
+
+def test_negative_values_need_centred_genes_or_a_word(counts, genes):
+    logs = np.log1p(counts)
+    logs[0, 3] = -0.2
+    with pytest.raises(InputError, match="1 of 1,800 values are negative .*--values lognorm"):
+        readers.detect_values(named(genes, logs))
+    kind, notes = readers.detect_values(named(genes, logs), "lognorm")
+    assert kind == "lognorm" and "taken as lognorm, as asked" in notes[0]
+    kind, notes = readers.detect_values(named(genes, counts / 7), "counts")
+    assert kind == "counts" and len(notes) == 2 and "like counts" in notes[1]
+    with pytest.raises(InputError, match="no negative counts"):
+        readers.detect_values(named(genes, logs), "counts")
+
+
+def test_formats_that_are_not_read_name_the_way_out(tmp_path, counts, genes):
+    with h5py.File(tmp_path / "a.loom", "w") as f:
+        f["matrix"], f["row_attrs/Gene"], f["col_attrs/CellID"] = counts.T, np.array(genes, "S"), np.array(CELLS, "S")
+    with h5py.File(tmp_path / "a.h5mu", "w") as f:
+        f.create_group("mod/rna")
+    (tmp_path / "a.zarr").mkdir()
+    (tmp_path / "a.zarr" / ".zgroup").write_text("{}")
+    for name, way in (("a.loom", "read_loom"), ("a.h5mu", "rna"), ("a.zarr", "read_zarr")):
+        with pytest.raises(InputError, match=f"{name}: .*{way}.*write_h5ad"):
+            readers.read(tmp_path / name)
+
+
+def test_a_file_that_is_locked_or_closed(tmp_path, counts, genes, monkeypatch):
+    path = write(tmp_path, "a.h5ad", counts, genes)
+    locked = BlockingIOError(11, "unable to lock file")
+    monkeypatch.setattr(h5py, "File", lambda *_, **__: (_ for _ in ()).throw(locked))
+    with pytest.raises(InputError, match="locked by another program that has it open"):
+        readers.read(path)
+    monkeypatch.setattr(readers.os, "access", lambda *_: False)
+    with pytest.raises(InputError, match="may not be read"):
+        readers.read(path)
+
+
+def test_raw_of_old_anndata(tmp_path, counts, genes):
+    adata = anndata.AnnData(np.full_like(counts, 0.5), pd.DataFrame(index=CELLS), pd.DataFrame(index=genes))
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "a") as f:
+        f.pop("raw", None)
+        f["raw.X"] = counts
+        f["raw.var"] = np.array([(g,) for g in genes], [("index", "S20")])
+    file = readers.read(tmp_path / "a.h5ad", layer="raw")
+    np.testing.assert_array_equal(file.X, counts)
+    assert list(file.names["the index of var"]) == list(genes)
+
+
+def test_a_line_of_headings_in_features(tmp_path, counts, genes):
+    folder = write(tmp_path, "folder", counts, genes)
+    text = (folder / "features.tsv").read_text()
+    (folder / "features.tsv").write_text("id\tname\ttype\n" + text)
+    with pytest.raises(InputError, match="line of headings"):
+        readers.read(folder)
+    (folder / "features.tsv").write_text("\n".join(genes) + "\n")  # one column: the names alone
+    holds(readers.read(folder), counts, genes)
+
+
+def test_genes_of_a_reference_of_two_species(counts, genes):
+    mouse = orthologs.human_to_mouse()
+    names = [f"GRCh38_{g}" for g in genes] + [f"mm10___{mouse[g]}" for g in genes]
+    both = named(names, np.hstack([counts, counts]))
+    found = readers.recognise(both)
+    assert (found.symbol != "").sum() == 150 and readers.of_other_species(both, found).tolist() == [False] * 150 + [
+        True
+    ] * 150
+    found = readers.recognise(both, "mouse")
+    assert (found.symbol[:150] == "").all() and readers.of_other_species(both, found)[:150].all()
+    alone = named(genes, counts)
+    assert not readers.of_other_species(alone, readers.recognise(alone)).any()
+
+
+@pytest.mark.parametrize("name", ["CD4_ADT", "ADT_CD4", "AB_CD4", "adt:CD4", "CD4 Ab", "CD4_prot", "CD4_TotalSeqC"])
+def test_antibodies_are_no_genes_and_called_so(name):
+    assert readers.TECHNICAL["antibodies"].fullmatch(name)
+    assert not any(naming_of.translate([name], n)[0][0] for n in naming_of.NAMINGS)
+
+
+def test_no_gene_of_the_bulk_is_taken_for_an_antibody():
+    assert not [g for g in datasets.load_bulk().genes if readers.TECHNICAL["antibodies"].fullmatch(g)]

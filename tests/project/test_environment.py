@@ -1,0 +1,86 @@
+"""The descriptions of the environment agree with each other, and the environment with them."""
+
+import re
+import socket
+import tomllib
+
+import pytest
+import yaml
+
+from atsdp_utils.foundation import paths
+from atsdp_utils.own_cells import doctor
+
+
+def _pins(text: str) -> dict[str, str]:
+    found = re.findall(r"(?m)^([A-Za-z0-9_.-]+)==([^\s;\\]+)", text)
+    return {name.lower().replace("_", "-"): version for name, version in found}
+
+
+DIRECT = _pins((paths.ROOT / "requirements.in").read_text())
+LOCK = _pins((paths.ROOT / "requirements.lock").read_text())
+
+
+def test_lock_holds_every_direct_requirement_but_torch():
+    assert {n: v for n, v in DIRECT.items() if n != "torch"}.items() <= LOCK.items()
+    assert "torch" not in LOCK
+
+
+def test_every_pin_of_the_lock_has_a_hash():
+    blocks = re.split(r"(?m)^(?=[A-Za-z0-9_.-]+==)", (paths.ROOT / "requirements.lock").read_text())[1:]
+    assert [b.split()[0] for b in blocks if "--hash=sha256:" not in b] == []
+    assert len(blocks) == len(LOCK)
+
+
+def test_conda_environment_agrees_with_the_pins():
+    environment = yaml.safe_load((paths.ROOT / "environment.yml").read_text())
+    pip = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
+    assert _pins("\n".join(pip)) == DIRECT
+    assert "python=3.11" in environment["dependencies"]
+
+
+def test_package_asks_for_nothing_that_is_not_pinned():
+    project = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *(d for extra in project["optional-dependencies"].values() for d in extra)]
+    for requirement in wanted:
+        name, version = re.match(r"([A-Za-z0-9_.-]+)(?:>=|==)(\S+)", requirement).groups()
+        pin = DIRECT[name.lower()]
+        assert pin == version or pin.startswith(version) or pin.split(".") > version.split("."), requirement
+
+
+def test_makefile_installs_the_pinned_torch():
+    assert f"'torch=={DIRECT['torch']}'" in (paths.ROOT / "Makefile").read_text()
+
+
+def test_doctor_finds_this_environment_fit_and_notices_a_wrong_pin(monkeypatch, capsys):
+    assert doctor.main() == 0, capsys.readouterr().out
+    monkeypatch.setattr(doctor, "pinned", lambda: {"numpy": "0.0.1", "no-such-package": "1.0"})
+    assert doctor.main() == 1
+    out = capsys.readouterr().out
+    assert re.search(r"\[FAIL\] numpy .*expected 0\.0\.1; run: make install", out)
+    assert re.search(r"\[FAIL\] no-such-package .*missing", out)
+
+
+def test_no_committed_text_names_this_machine():
+    """No absolute path of a checkout and no package registry's host in what is committed."""
+    wrong = re.compile(r"(?<![\w.])/(?:home|Users|root)/\w|files\.pythonhosted|registry\.npmjs")
+    texts = [
+        p
+        for pattern in ("*.md", "*.toml", "*.yml", "*.cff", "Makefile", "requirements.*")
+        for p in paths.ROOT.glob(pattern)
+    ]
+    texts += [p for folder in ("atsdp_utils", "book", "notebooks") for p in (paths.ROOT / folder).rglob("*")]
+    texts = [
+        p
+        for p in texts
+        if p.suffix in {".py", ".md", ".yml", ".toml", ".ipynb", ".cff", ".css", ".lock", ".in", ""} and p.is_file()
+    ]
+    assert [str(p.relative_to(paths.ROOT)) for p in texts if wrong.search(p.read_text())] == []
+
+
+def test_the_network_guard_refuses_other_hosts_but_not_this_one():
+    with pytest.raises(RuntimeError, match="tried to reach"):
+        socket.create_connection(("192.0.2.1", 80), timeout=1)
+    with pytest.raises(RuntimeError, match="tried to reach"):
+        socket.getaddrinfo("example.org", 443)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        socket.create_connection(server.getsockname(), timeout=5).close()

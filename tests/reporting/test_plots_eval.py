@@ -1,0 +1,163 @@
+"""Evaluation figures: the numbers they draw, and that nothing is small, clipped or laid over data."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as sk
+
+from atsdp_utils.reporting import plots, plots_eval
+
+METRICS = ["precision", "recall", "f1", "auc", "ap"]
+
+
+@pytest.fixture(autouse=True)
+def _look():
+    plots.style()
+    yield
+    plt.close("all")
+
+
+def _summary(**columns):
+    rng = np.random.default_rng(0)
+    frame = pd.MultiIndex.from_product(columns.values(), names=list(columns)).to_frame(index=False)
+    mean = rng.uniform(0.6, 0.9, len(frame))
+    return frame.assign(mean=mean, ci_low=mean - 0.05, ci_high=mean + 0.05)
+
+
+def _predictions(decimals):
+    rng = np.random.default_rng(1)
+    y = rng.integers(0, 2, 90)
+    return y, np.round(np.clip(rng.random(90) * 0.7 + 0.3 * y, 0, 1), decimals), rng.integers(0, 3, 90)
+
+
+def test_spread_keeps_order_gap_and_free_places():
+    found = plots_eval._spread([0.5, 0.1, 0.52, 0.9], 0.1)
+    assert found[[1, 3]].tolist() == [0.1, 0.9]
+    assert found[[0, 2]].tolist() == pytest.approx([0.46, 0.56])
+    crowd = np.sort(plots_eval._spread(np.full(5, 0.3), 0.2))
+    assert crowd.mean() == pytest.approx(0.3) and np.diff(crowd).min() == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("decimals", [1, 8])
+def test_curves_have_scikit_learns_areas(decimals):
+    y, p, fold = _predictions(decimals)
+    fpr, tpr = plots_eval._roc(y, p)
+    assert np.trapezoid(tpr, fpr) == pytest.approx(sk.roc_auc_score(y, p))
+    recall, precision = plots_eval._pr(y, p)
+    assert np.sum(np.diff(recall) * precision[1:]) == pytest.approx(sk.average_precision_score(y, p))
+    _, axes = plt.subplots(1, 2)
+    plots_eval.roc(axes[0], y, p, fold)
+    plots_eval.pr(axes[1], y, p, fold)
+    areas = [sk.roc_auc_score(y[fold == f], p[fold == f]) for f in range(3)]
+    note = f"AUC {sk.roc_auc_score(y, p):.3f} · folds {np.mean(areas):.3f} ± {np.std(areas, ddof=1):.3f}"
+    assert note in axes[0].get_xlabel()
+    assert f"AP {sk.average_precision_score(y, p):.3f} · folds" in axes[1].get_xlabel()
+
+
+def test_curves_skip_folds_with_one_class():
+    y, p, fold = _predictions(8)
+    fold = np.where((fold == 2) & (y == 0), 1, fold)
+    _, ax = plt.subplots()
+    plots_eval.roc(ax, y, p, fold)
+    assert len(ax.lines) == 2 + 1 + 1  # two folds, pooled, chance
+
+
+def test_reliability_by_hand():
+    _, ax = plt.subplots()
+    plots_eval.reliability(ax, [0, 1, 1, 1], [0.11, 0.13, 0.15, 1.0])
+    line = ax.lines[-1]
+    assert line.get_xdata().tolist() == pytest.approx([0.13, 1.0])
+    assert line.get_ydata().tolist() == pytest.approx([2 / 3, 1.0])
+    low, high = plots_eval._wilson(np.array([0.5]), np.array([10]))  # 5 of 10: .2366 to .7634
+    assert (low[0], high[0]) == pytest.approx((0.2366, 0.7634), abs=1e-4)
+
+
+def test_bars_start_at_zero_and_show_the_papers_values():
+    summary = _summary(dataset=["DATA1", "DATA2-sim"], metric=METRICS)
+    summary["paper"] = [0.85] * 5 + [np.nan] * 5
+    fig, ax = plt.subplots()
+    plots_eval.bars(ax, summary, group="dataset", series="metric")
+    assert ax.get_ylim() == (0, 1)
+    heights = {round(bar.get_height(), 6) for bar in ax.patches}
+    assert heights == {round(v, 6) for v in summary["mean"]}
+    plots_eval.key(fig, ax)
+    assert [t.get_text() for t in fig.legends[0].get_texts()] == ["precision", "recall", "F1", "AUC", "AP", "paper"]
+    assert ax.get_legend() is None
+
+
+def test_heads_are_ordered_by_number_and_lines_are_named():
+    summary = _summary(setting=["16", "linear", "0", "2"], metric=METRICS)
+    _, ax = plt.subplots()
+    plots_eval.heads(ax, summary, chosen=2, control="linear")
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["linear", "0", "2*", "16"]
+    assert {t.get_text() for t in ax.texts} == {"precision", "recall", "F1", "AUC", "AP"}
+    drawn = ax.lines[0].get_ydata()  # the first metric, without the control
+    expected = summary[summary["metric"] == "precision"].set_index("setting")["mean"][["0", "2", "16"]]
+    assert drawn.tolist() == pytest.approx(expected.tolist())
+
+
+def test_critical_difference_joins_and_says_that_it_is_underpowered():
+    assert plots_eval._joined(np.array([1.0, 1.5, 2.4, 4.0]), 1.0) == [(1.0, 1.5), (1.5, 2.4)]
+    _, ax = plt.subplots()
+    plots_eval.critical_difference(ax, pd.Series({"b": 2.0, "a": 1.0, "c": 3.0}), 1.2, 7)
+    texts = " ".join(t.get_text() for t in ax.texts)
+    assert "underpowered: 7 data sets" in texts and "a  1.0" in texts and "3.0  c" in texts
+
+
+def test_boxes_and_dots_put_the_first_row_on_top():
+    summary = _summary(dataset=["first", "second"], model=["m", "n"])
+    _, axes = plt.subplots(1, 2)
+    plots_eval.boxes(axes[0], {"first": [0.1, np.nan, 0.2], "second": [0.3]}, paper={"second": 0.4})
+    plots_eval.dots(axes[1], summary, row="dataset", series="model", chance=0.5)
+    for ax in axes:
+        assert dict(zip([t.get_text() for t in ax.get_yticklabels()], ax.get_yticks(), strict=True))["first"] == 1
+    first = axes[1].collections[1].get_offsets()  # dots of model m
+    assert first[:, 0].tolist() == pytest.approx(summary[summary["model"] == "m"]["mean"].tolist())
+    assert first[0, 1] > first[1, 1]
+
+
+def test_radar_names_every_series_once_at_its_height():
+    table = pd.DataFrame([[0.9] * 5, [0.5] * 5], index=["high", "low"], columns=METRICS)
+    _, ax = plt.subplots(subplot_kw={"projection": "polar"})
+    plots_eval.radar(ax, table)
+    names = [t.get_text() for t in ax.texts]
+    assert names.count("high") == names.count("low") == 1 and "F1" in names
+    assert ax.get_ylim() == (0, 1)
+    high, low = (next(t for t in ax.texts if t.get_text() == n) for n in ("high", "low"))
+    assert high.xyann[1] > low.xyann[1]
+
+
+def test_radar_keeps_the_names_of_its_series_in_the_picture(tmp_path):
+    widths = {}
+    for name in ("a", "a name that is as wide as the chart and reaches beyond it"):
+        table = pd.DataFrame([[0.9] * 5], index=[name], columns=METRICS)
+        fig, ax = plt.subplots(figsize=(3, 3), subplot_kw={"projection": "polar"}, layout="constrained")
+        plots_eval.radar(ax, table)
+        widths[name] = plt.imread(plots.save_figure(fig, tmp_path / "radar")[0]).shape[1]
+    short, long = widths.values()
+    assert long > 1.5 * short
+
+
+def test_text_is_readable():
+    summary = _summary(dataset=["A375-PLX4720", "DATA1-sim"], metric=METRICS).assign(paper=0.8)
+    y, p, fold = _predictions(8)
+    fig = plt.figure(figsize=(8, 8))
+    grid = fig.add_gridspec(3, 2)
+    table = summary.pivot(index="dataset", columns="metric", values="mean")
+    plots_eval.radar(fig.add_subplot(grid[0, 0], projection="polar"), table)
+    bars = fig.add_subplot(grid[0, 1])
+    plots_eval.bars(bars, summary, group="dataset", series="metric")
+    plots_eval.key(fig, bars)
+    plots_eval.roc(fig.add_subplot(grid[1, 0]), y, p, fold)
+    plots_eval.reliability(fig.add_subplot(grid[1, 1]), y, p)
+    plots_eval.heads(fig.add_subplot(grid[2, 0]), _summary(setting=["0", "8"], metric=METRICS))
+    plots_eval.critical_difference(fig.add_subplot(grid[2, 1]), pd.Series({"a": 1.0, "b": 2.0, "c": 3.0}), 1, 4)
+    sizes = [t.get_fontsize() for t in fig.findobj(mpl.text.Text) if t.get_text().strip()]
+    assert min(sizes) >= 8

@@ -1,0 +1,255 @@
+"""Tables, figures, manifest, summary and the comparison with the reference."""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from atsdp_utils.foundation import cache, runtime
+from atsdp_utils.interpretation import embedding
+from atsdp_utils.reporting import plots, report
+
+
+@pytest.fixture
+def run(run_folders, monkeypatch):
+    known = {"tier": "real", "origin": "made up", "shape": "2 × 2", "sha256": "ab" * 32}
+    monkeypatch.setattr(report, "_describe", lambda name, profile: {"input": name, **known})
+    return report.Run("05_cv_evaluation", "embedded", "smoke")
+
+
+def _tidy(**changes):
+    row = {"dataset": "DATA1-sim", "model": "ATSDP-NET", "metric": "auc", "mean": 0.7, "std": 0.05, "n": 10,
+           "ci_low": 0.65, "ci_high": 0.75, "tier": "simulated", "protocol": "S", "paper": np.nan}  # fmt: skip
+    return pd.DataFrame([row | changes])
+
+
+def test_table_is_written_and_recorded(run):
+    run.table(_tidy(), "table3", caption="Scores.", datasets=["DATA1-sim"], protocol="S", seeds=range(2))
+    assert (run.folder / "table3.csv").read_text().splitlines()[
+        1
+    ] == "DATA1-sim,ATSDP-NET,auc,0.7,0.05,10,0.65,0.75,simulated,S,"
+    report.manifest("embedded", "smoke")
+    output = json.loads((run.folder / "manifest.json").read_text())["outputs"]["table3"]
+    assert output["tiers"] == ["simulated"] and output["seeds"] == [0, 1] and output["protocol"] == "S"
+    assert output["notebook"] == "05_cv_evaluation" and output["inputs"] == {"DATA1-sim": "ab" * 32}
+    assert output["code"] == cache.package_version()
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
+def test_files_have_the_mode_of_the_umask_and_a_failed_write_leaves_none(tmp_path, umask, mode):
+    def fails(temporary):
+        Path(temporary).write_text("half")
+        raise OSError("full")
+
+    before = os.umask(umask)
+    try:
+        made = [cache.write_text(tmp_path / "a" / "t.csv", "new\r\n"), *plots.save_figure(plt.figure(), tmp_path / "f")]
+        with pytest.raises(OSError, match="full"):
+            cache.write_atomically(made[0], fails)
+    finally:
+        os.umask(before)
+    assert [p.stat().st_mode & 0o777 for p in made] == [mode] * 3
+    assert made[0].read_bytes() == b"new\r\n" and [p.name for p in made[0].parent.iterdir()] == ["t.csv"]
+
+
+@pytest.mark.parametrize(
+    ("df", "message"),
+    [
+        (_tidy().drop(columns="ci_low"), r"columns \['ci_low'\] are missing"),
+        (_tidy().drop(columns="model"), "model or setting"),
+        (_tidy(tier="real"), "has tier 'real', expected 'simulated'"),
+        (_tidy(dataset="DATA9"), "dataset: got 'DATA9', expected one of"),
+        (_tidy(tier="print"), "has tier 'print', expected 'simulated'"),
+        (_tidy(dataset="DATA1", tier="simulated"), "has tier 'simulated', expected 'geo'"),
+        (_tidy(paper=0.9), r"DATA1-sim \(tier 'simulated'\) has a value in 'paper', expected it empty"),
+        (_tidy(dataset="A375-PLX4720", tier="real", paper=0.9), "has a value in 'paper', expected it empty"),
+        (_tidy(dataset="DATA1", tier="print", paper=0.9), "has a value in 'paper', expected it empty"),
+        (_tidy(protocol="X"), r"protocol \['X'\]"),
+        (pd.concat([_tidy(), _tidy(mean=0.8)], ignore_index=True), "repeated row"),
+    ],
+)
+def test_a_table_that_breaks_the_contract_is_refused(run, df, message):
+    with pytest.raises(ValueError, match=message):
+        run.table(df, "table3", caption="")
+    assert not (run.folder / "table3.csv").exists()
+
+
+def test_an_unknown_profile_fails_at_once():
+    with pytest.raises(ValueError, match="PROFILE: got 'fast'"):
+        report.Run("05", "embedded", "fast")
+
+
+def _figure():
+    fig, ax = plots.figure()
+    plots.intervals(ax, _tidy(), label="model", chance=0.5)
+    return fig
+
+
+def test_figures_are_the_same_bytes_twice(run):
+    hashes = []
+    for _ in range(2):
+        run.figure(_figure(), "fig2a", datasets=["DATA1-sim"], protocol="S")
+        hashes.append([hashlib.sha256((run.folder / f"fig2a.{s}").read_bytes()).hexdigest() for s in ("png", "svg")])
+    assert hashes[0] == hashes[1]
+    assert not plt.get_fignums()
+
+
+def test_only_simulated_cells_are_marked(run):
+    def yellow(picture) -> int:
+        pixels = np.asarray(Image.open(io.BytesIO(picture.data)).convert("RGB"))
+        return int((pixels == (0xFF, 0xF3, 0xC4)).all(axis=2).sum())
+
+    assert yellow(run.figure(_figure(), "a", datasets=["GDSC-bulk", "A375-PLX4720"])) == 0
+    assert yellow(run.figure(_figure(), "b", datasets=["A375-PLX4720", "DATA2-null-sim"])) > 500
+
+
+def test_source_line_names_tiers():
+    line = report.source_line({"GDSC-bulk": "real", "DATA1-sim": "simulated", "DATA2-sim": "simulated"}, "U", "quick")
+    assert line == "Data: GDSC-bulk (real); DATA1-sim, DATA2-sim (simulated) · protocol U · profile quick"
+
+
+def test_manifest_notices_a_missing_output(run):
+    run.table(_tidy(), "extra", caption="", datasets=["DATA1-sim"])
+    (run.folder / "extra.csv").unlink()
+    with pytest.raises(FileNotFoundError, match="extra.csv recorded but missing"):
+        report.manifest("embedded", "smoke")
+
+
+def test_a_table_and_its_figure_may_share_a_name(run):
+    for _ in range(2):
+        run.table(_tidy(), "controls", caption="Numbers.", datasets=["DATA1-sim"])
+        run.figure(_figure(), "controls", caption="Picture.", datasets=["DATA1-sim"])
+    recorded = json.loads(run.fragment.read_text())["controls"]
+    assert sorted(recorded["files"]) == ["controls.csv", "controls.png", "controls.svg"]
+
+
+def test_printed_rows_and_values_beside_the_papers_own_cells_are_allowed(run):
+    own = _tidy(dataset="DATA1", tier="geo", paper=0.9)
+    printed = _tidy(dataset="DATA1", tier="print", protocol="", std=np.nan, n=np.nan)
+    run.table(pd.concat([own, printed], ignore_index=True), "table3", caption="")
+    assert pd.read_csv(run.folder / "table3.csv")["paper"].notna().tolist() == [True, False]
+
+
+def test_summary_shows_what_was_computed_and_the_papers_value_beside_its_own_cells_only(run):
+    rows = [_tidy(), _tidy(model="random forest", mean=0.8), _tidy(dataset="DATA2", tier="geo", paper=0.91),
+            _tidy(dataset="DATA1", tier="print", protocol="", mean=0.93)]  # fmt: skip
+    run.table(pd.concat(rows, ignore_index=True), "table4", caption="")
+    out = io.StringIO()
+    report.summary("embedded", "smoke", out)
+    lines = out.getvalue().splitlines()
+    twin, own = (next(line for line in lines if f"{d} " in line) for d in ("DATA1-sim", "DATA2"))
+    assert "random forest" in twin and "0.800 ± 0.050" in twin and "0.700" in twin
+    assert "0.910" in own and "0.910" not in twin and "0.930" not in out.getvalue() and "print" not in out.getvalue()
+
+
+TOLERANCES = {
+    "default": {"absolute": 0.0, "relative": 0.0},
+    "columns": {"mean": {"absolute": 0.02, "relative": 0.0}, "seconds": "ignore"},
+}
+
+
+def test_differences_within_and_beyond_tolerance(tmp_path):
+    reference = {"table3.csv": _tidy().assign(seconds=1.0)}
+
+    def found(**changes):
+        (_tidy(**changes).assign(seconds=9.0)).to_csv(tmp_path / "table3.csv", index=False)
+        return report.differences(tmp_path, reference, TOLERANCES)
+
+    assert found(mean=0.719) == []
+    assert found(mean=0.73) == [
+        "table3.csv, row 1, mean: 0.73, expected 0.7 (tolerance {'absolute': 0.02, 'relative': 0.0})"
+    ]
+    assert len(found(model="other")) == 1 and len(found(paper=0.5)) == 1 and len(found(n=11)) == 1
+    assert report.differences(tmp_path, {"table1.csv": _tidy()}, TOLERANCES) == ["table1.csv: missing"]
+
+
+def test_committed_tolerances_parse():
+    tolerances = json.loads((report.REFERENCE / "tolerances.json").read_text())
+    rules = [tolerances["default"], *tolerances["columns"].values()]
+    assert all(r == "ignore" or set(r) == {"absolute", "relative"} for r in rules)
+
+
+def test_a_full_disk_is_called_so_whatever_the_writer_says(tmp_path, monkeypatch):
+    def fails(part):
+        Path(part).write_bytes(b"half")
+        raise RuntimeError("unexpected pos 562688 vs 562576")
+
+    with pytest.raises(RuntimeError, match="unexpected pos"):  # room is left: some other fault
+        cache.write_atomically(tmp_path / "a.pt", fails)
+    full = type(shutil.disk_usage(tmp_path))(1, 1, 0)
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: full)
+    with pytest.raises(OSError, match="No space left on device"):
+        cache.write_atomically(tmp_path / "a.pt", fails)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_keys_hold_values_shape_type_and_where_a_part_ends():
+    a = np.arange(6, dtype=np.float32)
+    others = (a + 1, a.reshape(2, 3), a.astype(np.float64), a[::-1])
+    assert len({cache.key(x) for x in (a, *others)}) == 5 and cache.key(a) == cache.key(a.copy())
+    assert cache.key(np.zeros(3, np.float32)) != cache.key(np.zeros(3, np.int32))  # the same bytes
+    assert cache.key(a.reshape(2, 3).T) == cache.key(np.ascontiguousarray(a.reshape(2, 3).T))
+    assert cache.key("1", 2) != cache.key(1, 2) != cache.key(2, 1)
+
+
+def test_a_file_is_kept_until_it_is_damaged(tmp_path):
+    written = []
+
+    def write(temporary):
+        written.append(temporary)
+        Path(temporary).write_text("7")
+
+    def kept():
+        return cache.kept(tmp_path / "a.txt", lambda path: int(path.read_text()), write)
+
+    assert kept() == kept() == 7 and len(written) == 1
+    (tmp_path / "a.txt").write_text("half a num")
+    assert kept() == 7 and len(written) == 2
+
+
+def test_the_mark_of_the_package_is_of_its_code_and_not_of_its_words(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "PACKAGE", tmp_path)
+    texts = ('"""One."""\nx = 1\n', '"""Two."""\nx = 1  # why\n', '"""One."""\nx = 2\n')
+    marks = []
+    for text in texts:
+        (tmp_path / "m.py").write_text(text)
+        marks.append(cache.package_version.__wrapped__())
+    assert marks[0] == marks[1] != marks[2]
+
+
+def test_half_precision_and_data_files_are_in_keys(monkeypatch):
+    before = runtime.precision()
+    monkeypatch.setenv("ATSDP_BF16", "1")
+    assert runtime.precision() != before
+    register = {"hallmark.gmt.gz": "0", "labels.csv": "1", "other.csv": "2"}
+    monkeypatch.setattr(cache.checksums, "register", lambda: register)
+    assert cache._data_files(["f('*.gmt.gz')", 'g("labels.csv")']) == ["hallmark.gmt.gz", "labels.csv"]
+
+
+def test_tolerance_is_absolute_and_relative():
+    rule = {"absolute": 0.1, "relative": 0.01}
+    assert report._agree(100.9, 100.0, rule) and report._agree(-100.9, -100.0, rule)
+    assert not report._agree(101.2, 100.0, rule) and not report._agree(0.2, 0.0, rule)
+    assert report._agree(np.nan, np.nan, rule) and not report._agree(0.0, np.nan, rule)
+
+
+def test_a_picture_of_two_groups_keeps_them_apart():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(80, 20)) + np.repeat([0, 8], 40)[:, None]
+    xy = embedding.umap(X)
+    assert xy.shape == (80, 2) and xy.tobytes() == embedding.umap(X).tobytes()
+    centres = xy[:40].mean(0), xy[40:].mean(0)
+    nearer = np.stack([np.linalg.norm(xy - c, axis=1) for c in centres]).argmin(0)
+    assert (nearer == np.repeat([0, 1], 40)).all()
+    beside = ((xy[:, None] - xy[None]) ** 2).sum(2).argsort(1)[:, 1:6]
+    near = ((X[:, None] - X[None]) ** 2).sum(2).argsort(1)[:, 1:16]
+    shared = np.mean([np.isin(b, n).mean() for b, n in zip(beside, near, strict=True)])
+    assert shared > 0.6  # neighbours in the picture are neighbours in the data; by chance under 0.4
