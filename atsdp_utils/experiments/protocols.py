@@ -188,7 +188,7 @@ def build(task: Task, spec: Dataset):
         raise KeyError(f"model: got {task.model!r}, expected {ATSDP}, its variants or one of {', '.join(REGISTRY)}")
     entry = REGISTRY[task.model]
     own = {k: v for k, v in options.items() if k not in _TASK_SETTINGS}
-    return entry.factory(seed=task.seed, **(entry.hyperparameters | own))
+    return entry.make(seed=task.seed, **own)
 
 
 #: Not followed from a protocol: what a key holds by value, and what only some tasks have and then name themselves.
@@ -212,15 +212,14 @@ def code_of(task: Task) -> str:
 
 
 def _model_code(task: Task) -> list[str]:
-    """Classes that a model is made of: its own, and those that it wraps or whose search it shares."""
+    """Classes that a model is made of: its own, and that of the model whose search it shares."""
     if task.model in NETWORKS:
         return ["models.plus.ATSDPPlus" if task.model == PLUS else "models.train.ATSDP"]
     from atsdp_utils.baselines import REGISTRY
 
     entry = REGISTRY[task.model]
-    others = {entry.hyperparameters.get("of"), entry.variant_of if task.options.get("tune") else None}
-    wrapped = [code for name in others & REGISTRY.keys() for code in _model_code(replace(task, model=name))]
-    return [f"baselines{entry.factory.path.replace(':', '.')}", *wrapped]
+    names = [task.model, entry.variant_of] if task.options.get("tune") and entry.variant_of else [task.model]
+    return [f"baselines{REGISTRY[name].factory.replace(':', '.')}" for name in names]
 
 
 def key(task: Task) -> str:
@@ -239,8 +238,7 @@ def _sizes(task: Task, spec: Dataset) -> tuple:
         from atsdp_utils.baselines import REGISTRY
 
         entry = REGISTRY[task.model]
-        inner = REGISTRY[entry.hyperparameters["of"]].hyperparameters if "of" in entry.hyperparameters else {}
-        sizes = (profile.max_genes, spec.balance, entry.hyperparameters, inner, entry.balanced)
+        sizes = (profile.max_genes, spec.balance, entry.defaults, entry.balanced)
     if task.model == PLUS:
         sizes += (_recipe(task),)
     if task.options.get("tune"):
@@ -409,7 +407,7 @@ def _search(task: Task, X: np.ndarray, y: np.ndarray, how: str, source: preproce
             entry, X, y, source=source, balance=lambda a, b: preprocess.balance(a, b, how, task.seed), seed=task.seed,
             most=config.profile(task.profile).searched,
         )  # fmt: skip
-        Path(temporary).write_text(json.dumps(found.best))
+        Path(temporary).write_text(json.dumps(found))
 
     return cache.kept(path, lambda file: json.loads(file.read_text()), search)
 

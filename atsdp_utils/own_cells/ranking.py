@@ -187,8 +187,7 @@ def _held_out(model: plus.ATSDPPlus, source: preprocess.Source) -> dict[str, flo
 
 def _references(source: preprocess.Source, cells: np.ndarray, p: np.ndarray) -> dict[str, float]:
     """Spearman correlation of scores with those of the simple references, over the cells drawn."""
-    from atsdp_utils.baselines.classical import Logistic
-    from atsdp_utils.baselines.pc1 import PC1Sign
+    from atsdp_utils.baselines.classical import Logistic, PC1Sign
 
     how = {"C": plus.LINEAR_C, "class_weight": "balanced"}
     simple = {"logistic": Logistic(**how), "pc1": PC1Sign(**how)}
