@@ -17,7 +17,8 @@ import pandas as pd
 from scipy import stats as sps
 
 from atsdp_utils.evaluation import metrics, stats
-from atsdp_utils.experiments import grid, protocols, tables
+from atsdp_utils.experiments import grid, inputs, tables
+from atsdp_utils.experiments.task import ATSDP, Result
 from atsdp_utils.foundation import config
 
 SENSITIVE, RESISTANT = "sensitive", "resistant"
@@ -407,10 +408,10 @@ class Predicted:
         return (self.p >= 0.5).astype(int)
 
 
-def _results(name: str, profile: str, protocol: str, repeats: bool, **parallel) -> list[protocols.Result]:
+def _results(name: str, profile: str, protocol: str, repeats: bool, **parallel) -> list[Result]:
     """ATSDP-NET's results on a set as Table 3 scores them: the first repeat of S, or all; all seeds of U."""
     data = "geo" if config.DATASETS[name].tier == "geo" else "embedded"
-    wanted = (name, protocol, protocols.ATSDP, ())
+    wanted = (name, protocol, ATSDP, ())
     tasks = [t for t in tables.table3(data, profile)
              if (t.dataset, t.protocol, t.model, t.setting) == wanted and (repeats or t.repeat == 0)]  # fmt: skip
     return grid.run(tasks, label=f"{name} {protocol}", **parallel)
@@ -422,7 +423,7 @@ def predictions(name: str, profile: str, *, protocol: str = "S", **parallel) -> 
     Under S the first repeat of the cross-validation; under U the mean of P over all seeds of the profile.
     """
     results = _results(name, profile, protocol, repeats=False, **parallel)
-    cells, row = protocols.cells_of(name, profile), results[0].row
+    cells, row = inputs.cells_of(name, profile), results[0].row
     p = np.mean([r.p for r in results], axis=0)
     return Predicted(cells.X[row], cells.genes, results[0].y.astype(int), p, results[0].fold, cells.group[row],
                      cells.cell_id[row])  # fmt: skip
@@ -453,7 +454,7 @@ def scores_by_seed(name: str, profile: str, *, resamples: int = 200, **parallel)
     rows, rng, draws = [], np.random.default_rng(0), config.profile(profile).permutations
     for protocol in ("S", "U"):
         results = _results(name, profile, protocol, repeats=True, **parallel)
-        cells, y = protocols.cells_of(name, profile), results[0].y.astype(int)
+        cells, y = inputs.cells_of(name, profile), results[0].y.astype(int)
         order = [np.argsort(r.row) for r in results]  # every repeat in the same order of cells
         scorer, y = ListScorer(cells.X[np.sort(results[0].row)], cells.genes), y[order[0]]
         called = [(r.p[o] >= 0.5).astype(int) for r, o in zip(results, order, strict=True)]

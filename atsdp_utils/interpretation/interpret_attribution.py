@@ -18,8 +18,9 @@ from scipy import stats as sps
 from torch import Tensor
 
 from atsdp_utils.data import datasets, preprocess
-from atsdp_utils.experiments import grid, protocols
-from atsdp_utils.foundation import cache, config, paths, runtime
+from atsdp_utils.experiments import inputs, keys
+from atsdp_utils.experiments.task import ATSDP, Task, build
+from atsdp_utils.foundation import cache, config, paths, pool, runtime
 from atsdp_utils.interpretation.interpret import binary, differential_genes
 
 Forward = Callable[[Tensor], Tensor]
@@ -232,7 +233,7 @@ class Explained:
     genes
         (genes,) that the network reads.
     rows
-        Training cells, as rows of ``protocols.cells_of``; the held-out rest serves to test lists of genes.
+        Training cells, as rows of ``inputs.cells_of``; the held-out rest serves to test lists of genes.
     X, y
         Their standardised expression and the labels that were learned (shuffled ones for a randomised network).
     integrated, expected
@@ -254,8 +255,8 @@ class Explained:
 
 
 def training_rows(name: str, profile: str) -> np.ndarray:
-    """Rows of ``protocols.cells_of`` outside fold 0 of the saved partition that all models share."""
-    fold = protocols.splits(protocols.cells_of(name, profile), config.profile(profile).folds, 0)
+    """Rows of ``inputs.cells_of`` outside fold 0 of the saved partition that all models share."""
+    fold = inputs.splits(inputs.cells_of(name, profile), config.profile(profile).folds, 0)
     return np.flatnonzero(fold > 0)
 
 
@@ -270,7 +271,7 @@ def explain(name: str, profile: str, seed: int, randomised: bool = False) -> Exp
         Train on shuffled labels: what the attributions then still show does not come from the labels.
     """
     task, rows, X, y = _training_cells(name, profile, seed, randomised)
-    source, path = protocols.source_of(name, profile, seed), _stored(name, profile, seed, randomised)
+    source, path = inputs.source_of(name, profile, seed), _stored(name, profile, seed, randomised)
     z = cache.kept(path, _load_arrays, lambda temporary: _savez(temporary, _explain(task, X, y, source)))
     ig, eg = (Attribution(*(z[f"{kind}_{part}"] for part in ("values", "delta", "change"))) for kind in ("ig", "eg"))
     attention = pd.DataFrame({c: z[f"attention_{c}"] for c in ("head", "entropy", "class_distance", "p")})
@@ -283,21 +284,21 @@ def _load_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _training_cells(name: str, profile: str, seed: int, randomised: bool):
-    cells, source = protocols.cells_of(name, profile), protocols.source_of(name, profile, seed)
+    cells, source = inputs.cells_of(name, profile), inputs.source_of(name, profile, seed)
     rows = training_rows(name, profile)
     X, y = preprocess.standardised(cells, source, rows), cells.y[rows]
     if randomised:
         y = np.random.default_rng([seed, 81]).permutation(y)
-    return protocols.Task(name, "S", protocols.ATSDP, profile, seed=seed), rows, X, y
+    return Task(name, "S", ATSDP, profile, seed=seed), rows, X, y
 
 
 def _stored(name: str, profile: str, seed: int, randomised: bool) -> Path:
     """File of :func:`explain`: named by the training cells, the bulk, the settings and the code."""
     task, _, X, y = _training_cells(name, profile, seed, randomised)
-    source, spec = protocols.source_of(name, profile, seed), protocols.spec_of(task)
-    sizes = (protocols.architecture(spec, {}), protocols.training(spec, config.profile(profile), {}), spec.balance)
+    source, spec = inputs.source_of(name, profile, seed), task.spec
+    sizes = (task.architecture, task.training, spec.balance)
     code = (
-        cache.code("interpretation.interpret_attribution._explain", "models.train.ATSDP", cut=protocols.CUT),
+        cache.code("interpretation.interpret_attribution._explain", "models.train.ATSDP", cut=keys.CUT),
         runtime.precision(),
     )
     key = cache.key(X, y, source.X[source.train], source.y[source.train], task.seed, sizes, *code)
@@ -309,11 +310,11 @@ def _savez(path: str, arrays: dict[str, np.ndarray]) -> None:
         np.savez_compressed(handle, **arrays)
 
 
-def _explain(task: protocols.Task, X: np.ndarray, y: np.ndarray, source: preprocess.Source) -> dict[str, np.ndarray]:
+def _explain(task: Task, X: np.ndarray, y: np.ndarray, source: preprocess.Source) -> dict[str, np.ndarray]:
     torch.set_num_threads(1)
-    spec = protocols.spec_of(task)
+    spec = task.spec
     xb, yb, weight = preprocess.balance(X, y, spec.balance, task.seed)
-    net = protocols.build(task, spec).fit(xb, yb, weight=weight, source=source).net_.cpu().eval()
+    net = build(task, spec).fit(xb, yb, weight=weight, source=source).net_.cpu().eval()
     block = net.predictor.attention
 
     def weights(x: Tensor) -> Tensor:
@@ -339,7 +340,7 @@ def explain_all(
 
     datasets.prepare(name)  # in tier geo no training has prepared the twin
     left = [s for s in seeds if not _stored(name, profile, s, randomised).exists()]
-    grid.pool(max(1, min(jobs, len(left))))(delayed(explain)(name, profile, s, randomised) for s in left)
+    pool.workers(max(1, min(jobs, len(left))))(delayed(explain)(name, profile, s, randomised) for s in left)
     return [explain(name, profile, s, randomised) for s in seeds]
 
 

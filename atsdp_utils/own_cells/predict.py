@@ -25,8 +25,7 @@ from tqdm import tqdm
 from atsdp_utils import __version__
 from atsdp_utils.data import gdsc, preprocess
 from atsdp_utils.evaluation import metrics
-from atsdp_utils.experiments import grid
-from atsdp_utils.foundation import cache, config, paths, runtime
+from atsdp_utils.foundation import cache, config, paths, pool, runtime
 from atsdp_utils.interpretation import embedding
 from atsdp_utils.models.plus import ATSDPPlus, expit, logit
 from atsdp_utils.own_cells import cell_rows, company, drugs, predict_report, readers
@@ -425,7 +424,7 @@ class SideBySide(ATSDPPlus):
     def networks(self, X: np.ndarray, source: preprocess.Source) -> list:
         """Every member, trained side by side."""
         work = (delayed(_alone)(self.network, i, X, source) for i in range(self.members))
-        done = grid.pool(self.jobs, max_nbytes=None, return_as="generator")(work)
+        done = pool.workers(self.jobs, max_nbytes=None, return_as="generator")(work)
         return list(progress(done, self.members, "networks"))
 
 

@@ -10,7 +10,8 @@ from matplotlib.colors import to_hex
 
 from atsdp_utils.baselines import REGISTRY
 from atsdp_utils.evaluation import plus_study
-from atsdp_utils.experiments import protocols, tables
+from atsdp_utils.experiments import tables
+from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, NO_TRANSFER, PLUS, Task, build
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.reporting import findings, plots, plots_biology, plots_eval, scorecard
 
@@ -21,7 +22,7 @@ SPEC = config.DATASETS["A375-PLX4720"]
 
 
 def _built(model, setting):
-    return protocols.build(protocols.Task(SPEC.name, "U", model, "smoke", setting), SPEC)
+    return build(Task(SPEC.name, "U", model, "smoke", setting))
 
 
 PLAIN = dataclasses.replace(config.PROFILES["smoke"].training, balance=SPEC.balance)
@@ -38,16 +39,14 @@ def test_an_ablation_changes_what_its_name_says_and_nothing_else(name):
     model, setting = tables.ABLATIONS[name]
     made = _built(model, setting)
     assert made.cfg == dataclasses.replace(PLAIN, **CHANGED[name]) and made.arch == SPEC.architecture
-    assert model == {"before transfer": protocols.BULK_ONLY, "batch norm of the cells only": protocols.PLUS}.get(
-        name, protocols.ATSDP
-    )
+    assert model == {"before transfer": BULK_ONLY, "batch norm of the cells only": PLUS}.get(name, ATSDP)
     assert (dict(setting).get("gene_space") == "separate") == (name == "separate start")
-    if model == protocols.PLUS:
+    if model == PLUS:
         assert made.recipe.align == "adabn" and made.members == 1 and not made.recipe.linear and not made.recipe.rank
 
 
 def test_the_alignments_of_the_class_mixes_are_what_they_are_called():
-    made = {name: _built(protocols.PLUS, setting) for name, setting in tables.ALIGNED.items()}
+    made = {name: _built(PLUS, setting) for name, setting in tables.ALIGNED.items()}
     assert {n: (m.recipe.align, m.cfg.omega > 0, m.members) for n, m in made.items()} == {
         "MMD": ("mmd", True, 1), "no MMD": ("mmd", False, 1), "MMD, balanced by prediction": ("balanced", True, 1),
     }  # fmt: skip
@@ -73,16 +72,14 @@ def test_lists_of_trainings_ask_for_the_settings_that_their_tables_show():
             assert [t.seed for t in mine if t.protocol == "U"] == list(range(quick.seeds_ablation))
             assert [(t.folds, t.repeat) for t in mine if t.protocol == "S"] == [(quick.folds, 0)]
     three = [t for t in tables.table3("embedded", "quick") if t.dataset == "DATA2-sim"]
-    assert [t.seed for t in three if (t.protocol, t.model) == ("U", protocols.ATSDP)] == list(range(quick.seeds))
-    assert {t.folds for t in three if t.protocol == "S" and not t.setting and t.model == protocols.ATSDP} == {
-        quick.folds_table3
-    }
+    assert [t.seed for t in three if (t.protocol, t.model) == ("U", ATSDP)] == list(range(quick.seeds))
+    assert {t.folds for t in three if t.protocol == "S" and not t.setting and t.model == ATSDP} == {quick.folds_table3}
     assert {t.options["k"] for t in three if t.protocol == "F"} == set(quick.few)
     assert any(t.options.get("permute") for t in three)
     four = [t for t in tables.table4("embedded", "quick") if t.dataset == "DATA2-sim" and t.protocol == "S"]
     assert {t.model for t in four} == {
-        protocols.ATSDP,
-        protocols.NO_TRANSFER,
+        ATSDP,
+        NO_TRANSFER,
         *(m for m, b in REGISTRY.items() if b.under_s),
     }
     assert {t.folds for t in four} == {quick.folds} and all(t.options["tune"] for t in four)
@@ -361,6 +358,6 @@ def test_boxes_strips_and_points_stand_at_their_names(ax):
 
 
 def test_models_of_chapter_12_keep_their_names():
-    assert plus_study.LABEL[protocols.PLUS] == "ATSDP-NET+" and plus_study.LABEL[protocols.ATSDP] == "ATSDP-NET"
+    assert plus_study.LABEL[PLUS] == "ATSDP-NET+" and plus_study.LABEL[ATSDP] == "ATSDP-NET"
     assert plus_study.LABEL["Logistic"] == "logistic regression"
     assert plus_study.LABEL["RandomForest"] == "random forest"

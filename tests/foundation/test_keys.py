@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from atsdp_utils.data import datasets, gdsc, preprocess, twins  # fmt: skip
-from atsdp_utils.experiments import protocols  # fmt: skip
-from atsdp_utils.experiments.protocols import ATSDP, Task
+from atsdp_utils.experiments import inputs, protocols  # fmt: skip
+from atsdp_utils.experiments.task import ATSDP, Task
 from atsdp_utils.foundation import cache, checksums, closure, config, paths  # fmt: skip
 from atsdp_utils.interpretation import interpret_attribution  # fmt: skip
 from atsdp_utils.models import train  # fmt: skip
@@ -61,18 +61,18 @@ def keys(run_folders, monkeypatch):
         cells = preprocess.Cells(
             NAME, "real", DRUG, w["cells"], w["genes"], y, y, np.array(["c"] * n), np.ones(n), np.arange(n).astype(str)
         )
-        monkeypatch.setattr(protocols, "cells_of", lambda *a: cells)
-        for memo in (gdsc.bulk_key, twins.direction_lines, protocols.source_of):
+        monkeypatch.setattr(inputs, "cells_of", lambda *a: cells)
+        for memo in (gdsc.bulk_key, twins.direction_lines, inputs.source_of):
             memo.cache_clear()
-        protocols.splits(cells, 2, 0)
+        inputs.splits(cells, 2, 0)
         (split,) = paths.SPLITS.iterdir()
         split.unlink()
-        seed, profile, source = w["seed"], w["profile"], protocols.source_of(NAME, w["profile"], w["seed"])
+        seed, profile, source = w["seed"], w["profile"], inputs.source_of(NAME, w["profile"], w["seed"])
         cfg = dataclasses.replace(config.profile(profile).training, theta=0.0)
         train.pretrain(source, ARCH, cfg, seed)
         tuned = Task(NAME, "S", "Logistic", profile, (("tune", True),), seed, folds=2)
         X = preprocess.columns(cells.X, cells.genes, source.genes)
-        protocols._search(tuned, X, y, "none", source)
+        protocols.tuned(tuned, X, y, source)
         settings = dataclasses.replace(predict.SETTINGS, jobs=w["jobs"], training=cfg)
         return {
             "prepared": datasets._prepared_path(NAME).name,
@@ -81,10 +81,10 @@ def keys(run_folders, monkeypatch):
             "autoencoder": made["train.pretrained_autoencoder"],
             "bulk stage": made["train.pretrain"],
             "transfer": train.ATSDP(seed=seed, arch=ARCH, cfg=cfg)._transfer_path(X, source).name,
-            "result S": protocols.key(Task(NAME, "S", ATSDP, profile, seed=seed, folds=2)),
-            "result U": protocols.key(Task(NAME, "U", ATSDP, profile, seed=seed)),
-            "result S Logistic": protocols.key(Task(NAME, "S", "Logistic", profile, seed=seed, folds=2)),
-            "result B": protocols.key(Task(DRUG, "B", ATSDP, profile, seed=seed)),
+            "result S": keys.key(Task(NAME, "S", ATSDP, profile, seed=seed, folds=2)),
+            "result U": keys.key(Task(NAME, "U", ATSDP, profile, seed=seed)),
+            "result S Logistic": keys.key(Task(NAME, "S", "Logistic", profile, seed=seed, folds=2)),
+            "result B": keys.key(Task(DRUG, "B", ATSDP, profile, seed=seed)),
             "search": made["search"],
             "explanation": interpret_attribution._stored(NAME, profile, seed, False).name,
             "held-out lines": drugs.held_out_file(DRUG).name,
@@ -102,7 +102,7 @@ BEFORE: dict[str, str] = {}
 def _forgotten():
     """No test leaves keys of its own code or values behind."""
     yield
-    for memo in (*CODE, gdsc.bulk_key, twins.direction_lines, protocols.source_of):
+    for memo in (*CODE, gdsc.bulk_key, twins.direction_lines, inputs.source_of):
         memo.cache_clear()
 
 

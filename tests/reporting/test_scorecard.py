@@ -14,7 +14,7 @@ import pytest
 
 from atsdp_utils.data import datasets
 from atsdp_utils.evaluation import evaluate, metrics, stats
-from atsdp_utils.experiments.protocols import BULK_ONLY, NO_TRANSFER, Result, Task
+from atsdp_utils.experiments.task import BULK_ONLY, NO_TRANSFER, Result, Task
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.interpretation import interpret
 from atsdp_utils.reporting import audit, findings, scorecard, widgets
@@ -484,7 +484,7 @@ def test_gene_scores_by_seed(monkeypatch):
             task = Task("A375-PLX4720", protocol, "ATSDP-NET", "quick", seed=seed)
             made[protocol].append(Result(task, order, y[order], p[order], np.zeros(cells, int), 0.0, 0))
     monkeypatch.setattr(interpret, "_results", lambda name, profile, protocol, repeats, **k: made[protocol])
-    monkeypatch.setattr(interpret.protocols, "cells_of", lambda *a: SimpleNamespace(X=X, genes=genes))
+    monkeypatch.setattr(interpret.inputs, "cells_of", lambda *a: SimpleNamespace(X=X, genes=genes))
     table = interpret.scores_by_seed("A375-PLX4720", "quick", resamples=50)
     assert table["list"].tolist() == [*interpret.DIRECTIONS, "sensitive - resistant"] * 2
     scorer, by_hand = interpret.ListScorer(X, genes), []
