@@ -34,7 +34,8 @@ class NearestMean:
         return 1 / (1 + np.exp(-(X @ self.direction) / len(self.direction)))
 '''
 RUN = """
-from atsdp_utils import config, preprocess, protocols, tables
+from atsdp_utils.data import preprocess
+from atsdp_utils.experiments import protocols, tables
 preprocess.prepare("Added-set")
 task = next(t for t in tables.table4("embedded", "smoke")
             if t.dataset == "Added-set" and t.model == "NearestMean" and t.protocol == "S")
@@ -127,7 +128,8 @@ def test_a_notebook_is_one_file_and_one_line(copy):
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     path = copy / "notebooks" / "20_new.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
-    insert(copy / "Makefile", "$(eval $(call needs,11", "$(eval $(call needs,20,05))")
+    waits = "$(RUN)/notebooks/20_new.ipynb: $(RUN)/notebooks/05_cv_evaluation.ipynb"
+    insert(copy / "Makefile", "$(RUN)/notebooks/11_scorecard.ipynb: ", waits)
     assert build.problems(path) == []
     order = subprocess.run(["make", "-n", "run-notebooks", "PROFILE=smoke"], cwd=copy, capture_output=True, text=True)
     plan = order.stdout
@@ -140,5 +142,5 @@ def test_an_added_set_without_labels_is_refused(copy):
     insert(copy / "atsdp_utils/foundation/config.py", "REAL = (", '    Dataset("Added-set", "real", "CISPLATIN"),')
     python(copy, "-m", "atsdp_utils.foundation.checksums", "write")
     load = "    datasets.load_cells('Added-set')"
-    code = f"from atsdp_utils import datasets\ntry:\n{load}\nexcept ValueError as e:\n    print(e)"
+    code = f"from atsdp_utils.data import datasets\ntry:\n{load}\nexcept ValueError as e:\n    print(e)"
     assert "obs has no ['sensitive']" in python(copy, "-c", code)
