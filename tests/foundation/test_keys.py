@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atsdp_utils.data import datasets, preprocess, twins  # fmt: skip
+from atsdp_utils.data import datasets, gdsc, preprocess, twins  # fmt: skip
 from atsdp_utils.experiments import protocols  # fmt: skip
 from atsdp_utils.experiments.protocols import ATSDP, Task
 from atsdp_utils.foundation import cache, checksums, closure, config, paths  # fmt: skip
@@ -62,7 +62,7 @@ def keys(run_folders, monkeypatch):
             NAME, "real", DRUG, w["cells"], w["genes"], y, y, np.array(["c"] * n), np.ones(n), np.arange(n).astype(str)
         )
         monkeypatch.setattr(protocols, "cells_of", lambda *a: cells)
-        for memo in (datasets.bulk_key, twins.direction_lines, protocols.source_of):
+        for memo in (gdsc.bulk_key, twins.direction_lines, protocols.source_of):
             memo.cache_clear()
         protocols.splits(cells, 2, 0)
         (split,) = paths.SPLITS.iterdir()
@@ -75,7 +75,7 @@ def keys(run_folders, monkeypatch):
         protocols._search(tuned, X, y, "none", source)
         settings = dataclasses.replace(predict.SETTINGS, jobs=w["jobs"], training=cfg)
         return {
-            "prepared": preprocess._prepared_path(NAME).name,
+            "prepared": datasets._prepared_path(NAME).name,
             "twin": datasets.cells_key("DATA1-sim"),
             "split": split.name,
             "autoencoder": made["train.pretrained_autoencoder"],
@@ -102,7 +102,7 @@ BEFORE: dict[str, str] = {}
 def _forgotten():
     """No test leaves keys of its own code or values behind."""
     yield
-    for memo in (*CODE, datasets.bulk_key, twins.direction_lines, protocols.source_of):
+    for memo in (*CODE, gdsc.bulk_key, twins.direction_lines, protocols.source_of):
         memo.cache_clear()
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atsdp_utils.data import datasets
+from atsdp_utils.data import gdsc
 from atsdp_utils.foundation import paths
 from book import build
 
@@ -34,9 +34,9 @@ class NearestMean:
         return 1 / (1 + np.exp(-(X @ self.direction) / len(self.direction)))
 '''
 RUN = """
-from atsdp_utils.data import preprocess
+from atsdp_utils.data import datasets
 from atsdp_utils.experiments import protocols, tables
-preprocess.prepare("Added-set")
+datasets.prepare("Added-set")
 task = next(t for t in tables.table4("embedded", "smoke")
             if t.dataset == "Added-set" and t.model == "NearestMean" and t.protocol == "S")
 result = protocols.run_task(task)
@@ -86,7 +86,7 @@ def changed(copy, *folders):
 def test_a_data_set_and_a_model_are_one_file_and_one_line_each(copy):
     rng = np.random.default_rng(0)
     sensitive = np.arange(60) % 2 == 0
-    genes = datasets.load_bulk().genes[:400]
+    genes = gdsc.load_bulk().genes[:400]
     X = rng.poisson(2 + 3 * np.outer(sensitive, np.arange(400) < 80)).astype(np.float32)
     obs = pd.DataFrame(
         {"culture": np.where(sensitive, "parental", "derived"), "sensitive": sensitive},
