@@ -163,12 +163,14 @@ INPUTS = {
     "loader of real cells": lambda w, m: edited(m, "data.real_cells", "np.where(sensitive,", "np.where(~sensitive,"),
     "quality control": lambda w, m: edited(m, "data.preprocess", "MAX_MITO = 200, 3, 0.10", "MAX_MITO = 200, 3, 0.20"),
     "balancing": lambda w, m: edited(m, "data.preprocess", "neighbours = min(5,", "neighbours = min(4,"),
-    "dropout": lambda w, m: edited(m, "models.masks", "import torch\n", "import torch\n\ntorch.set_flush_denormal(True)\n"),
+    "dropout": lambda w, m: edited(m, "models.masks", "import torch\n", "import torch\n\ntorch.manual_seed(1)\n"),
     "alignment loss": lambda w, m: edited(m, "models.losses", "def mmd2(", "def mmd2(*, _more=0, "),
     "fold drawing": lambda w, m: edited(m, "experiments.protocols", "shuffle=True", "shuffle=bool(1)"),
     "logistic regression": lambda w, m: edited(m, "baselines.classical", "max_iter=", "tol=1e-9, max_iter="),
     "search": lambda w, m: edited(m, "baselines", "hold_out(X, y, 0.25, seed)", "hold_out(X, y, 0.2, seed)"),
-    "attribution": lambda w, m: edited(m, "interpretation.interpret_attribution", "set_num_threads(1)", "set_num_threads(2)"),
+    "attribution": lambda w, m: edited(
+        m, "interpretation.interpret_attribution", "set_num_threads(1)", "set_num_threads(2)"
+    ),
     "version of a library": lambda w, m: m.setattr(cache, "version", lambda name: "0.0+cpu"),
     "seed": lambda w, m: w.update(seed=1),
     "learning rate": lambda w, m: _training(m, learning_rate=0.5),
