@@ -49,7 +49,8 @@ def execute(number: str, ids: Sequence[str], /, **given) -> dict:
     profile = config.profile("smoke")
     space = {
         "np": np, "pd": pd, "config": config, "datasets": datasets, "evaluate": evaluate, "metrics": metrics,
-        "preprocess": preprocess, "protocols": protocols, "inputs": inputs, "ATSDP": ATSDP, "BULK_ONLY": BULK_ONLY, "report": report, "stats": stats, "tables": tables,
+        "preprocess": preprocess, "protocols": protocols, "inputs": inputs, "ATSDP": ATSDP, "BULK_ONLY": BULK_ONLY,
+        "report": report, "stats": stats, "tables": tables,
         "DATA": "embedded", "PROFILE": "smoke", "JOBS": 1, "BACKEND": "loky", "profile": profile, "run": Run(),
         "REGISTRY": REGISTRY,
         "display": lambda shown: None, "seeds": range(profile.seeds), "specs": config.datasets("embedded"), **given,
