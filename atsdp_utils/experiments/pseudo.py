@@ -7,22 +7,14 @@ those lines becomes a few cells, by negative binomial counts with the dispersion
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from atsdp_utils.data import datasets, preprocess, twins
-from atsdp_utils.foundation import config, paths
+from atsdp_utils.foundation import config
 
-if TYPE_CHECKING:
-    from atsdp_utils.experiments.protocols import Result, Task
-
-#: Evidence of the run that chose the shipped recipe.
-EVIDENCE = paths.DATA / "plus_selection.csv"
 KINDS = ("lines", "pseudo-cells", "twin")
 #: Drugs of the evidence: every fifth of the table in alphabetical order among those with 60 to 400 sensitive lines.
 MIN_SENSITIVE, MAX_SENSITIVE, EVERY = 60, 400, 5
@@ -149,51 +141,3 @@ def pseudo_cells(lines: tuple[str, ...], seed: int) -> np.ndarray:
 def twin_cells(name: str) -> preprocess.Cells:
     """A twin of the evidence, prepared as any set; made anew in each process that needs it."""
     return preprocess.to_cells(twins.make_twin(name, TWIN_SEED), config.DATASETS[name])
-
-
-def evidence(tasks: Sequence[Task], results: Sequence[Result]) -> pd.DataFrame:
-    """AUC of every candidate (and reference) on every task: ``place, kind, seed, candidate, n, sensitive, auc``."""
-    from atsdp_utils.evaluation.metrics import classification_metrics
-
-    rows = [
-        (t.dataset, t.options["kind"], t.seed, t.options.get("recipe", t.model), len(r.y), int(r.y.sum()),
-         classification_metrics(r.y, r.p)["auc"])
-        for t, r in zip(tasks, results, strict=True)
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=["place", "kind", "seed", "candidate", "n", "sensitive", "auc"])
-
-
-def _over_kinds(values: pd.Series) -> tuple[float, float]:
-    """Mean over kinds of the mean over tasks, and its standard error over tasks; `values` is indexed by kind."""
-    kinds = values.groupby(level="kind")
-    error = kinds.var(ddof=1).fillna(0) / kinds.count()
-    return float(kinds.mean().mean()), float(np.sqrt(error.sum()) / len(error))
-
-
-def choose(table: pd.DataFrame) -> tuple[str, pd.DataFrame]:
-    """Apply the rule of :mod:`atsdp_utils.models.plus` to a table of :func:`evidence`.
-
-    Returns
-    -------
-    tuple
-        Name of the recipe, and a row for each candidate and reference: ``candidate``, mean AUC by kind, ``score`` with
-        ``ci_low`` and ``ci_high`` (normal, over tasks), ``behind`` the best and the standard error of that
-        (``behind_se``), ``tied`` with the best, ``eligible``.
-    """
-    wide = table.pivot_table(index=["kind", "place", "seed"], columns="candidate", values="auc")
-    if wide.isna().any().any():
-        gaps = ", ".join(wide.columns[wide.isna().any()])
-        raise ValueError(f"table: every candidate needs every task, missing for {gaps}")
-    eligible = [name for name in config.RECIPES if name in wide]
-    score = {name: _over_kinds(wide[name]) for name in wide}
-    best = max(eligible, key=lambda name: score[name][0])
-    rows = []
-    for name in [*eligible, *(c for c in wide if c not in eligible)]:
-        mean, error = score[name]
-        behind, behind_se = _over_kinds(wide[best] - wide[name])
-        by_kind = wide[name].groupby(level="kind").mean().to_dict()
-        rows.append({"candidate": name, **by_kind, "score": mean, "ci_low": mean - 1.96 * error,
-                     "ci_high": mean + 1.96 * error, "behind": behind, "behind_se": behind_se,
-                     "tied": name in eligible and behind <= behind_se, "eligible": name in eligible})  # fmt: skip
-    summary = pd.DataFrame(rows)
-    return str(summary.candidate[summary.tied].iloc[0]), summary

@@ -357,35 +357,8 @@ def _warm_up() -> None:
     train.transfer(net, source, source.X[:40], cfg, 0)
 
 
-def together(size: Size, networks: int = 5) -> Iterator[Row]:
-    """An epoch of fine-tuning of several networks as one stack, or one after another, a network."""
-    from atsdp_utils.models import loop, train
-    from atsdp_utils.models.model import ATSDPNet
-
-    source, rng = labelled_lines(size.genes[0]), np.random.default_rng(0)
-    X = rng.standard_normal((500, source.X.shape[1]), dtype=np.float32)
-    y, cfg = (X[:, 0] > 0).astype(np.int8), replace(Training(), epochs_tune=2)
-
-    def fresh() -> tuple[list[ATSDPNet], list[train.FineTuning]]:
-        nets = [ATSDPNet(X.shape[1], config.TABLE2["DATA1"]).to(runtime.device()) for _ in range(networks)]
-        return nets, [train.FineTuning.of(net, X, y, cfg, 0, weight=None, source=source) for net in nets]
-
-    def in_turn(nets: list, stages: list) -> None:
-        for net, stage in zip(nets, stages, strict=True):
-            loop.fit(net, stage)
-
-    for case, work in (
-        (f"a stack of {networks}", lambda nets, stages: loop.fit_together(nets, stages, range(networks))),
-        ("one after another", in_turn),
-    ):
-        given = fresh()
-        with Clock() as clock:
-            work(*given)  # ends when a value is read from the device, so no step is still under way
-        yield from clock.rows("together", case, "epoch of a network, ", per=networks * cfg.epochs_tune)
-
-
 def gpu(size: Size) -> Iterator[Row]:
-    """ATSDP-NET in Table 3 on a GPU, folds x repeats and seeds in stacks, where there is one."""
+    """ATSDP-NET in Table 3 on a GPU, where there is one."""
     import torch
 
     from atsdp_utils.experiments import tables
@@ -420,7 +393,7 @@ def quick_stages() -> Iterator[Row]:
 
 def sections(size: Size, jobs: int) -> dict[str, Callable[[], Iterator[Row]]]:
     """Every section by name."""
-    every = (machine, bulk, reference, precision, models, genes, together, gpu)
+    every = (machine, bulk, reference, precision, models, genes, gpu)
     found = {f.__name__: (lambda f=f: f(size)) for f in every}
     found |= {f"cells-{n}": (lambda n=n: cells(size, n)) for n in size.cells}
     found |= {f"own-{n}": (lambda n=n: own_cells(size, n)) for n in size.own}
@@ -449,7 +422,7 @@ def measure(size: Size, jobs: int, only: tuple[str, ...] = ()) -> pd.DataFrame:
     for name in only or sections(size, jobs):
         with tempfile.TemporaryDirectory(prefix="atsdp-bench-") as scratch:
             command = [sys.executable, "-m", "tests.bench.bench", str(jobs), "--section", name, *short]
-            device = "auto" if name in ("together", "gpu") else "cpu"
+            device = "auto" if name == "gpu" else "cpu"
             surroundings = {"ATSDP_DEVICE": device, **os.environ, "ATSDP_BUILD": scratch, "ATSDP_FIGURES": scratch}
             with Clock() as clock:
                 done = subprocess.run(command, env=surroundings, cwd=paths.ROOT, capture_output=True, text=True)
