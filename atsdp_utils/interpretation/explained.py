@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from atsdp_utils.data import preprocess
+from atsdp_utils.data import datasets, preprocess
 from atsdp_utils.experiments import grid, protocols
 from atsdp_utils.foundation import cache, config, paths, runtime
 from atsdp_utils.interpretation import attribution
@@ -60,8 +60,7 @@ def inputs(name: str, profile: str, seed: int, randomised: bool = False) -> Inpu
     """Inputs of :func:`explain`; the file is named by the training cells, the bulk, the settings and the code."""
     cells, source = protocols.cells_of(name, profile), protocols.source_of(name, profile, seed)
     rows = training_rows(name, profile)
-    X, y = preprocess.columns(cells.X, cells.genes, source.genes)[rows], cells.y[rows]
-    X = preprocess.Standardizer().fit(X).transform(X)
+    X, y = preprocess.standardised(cells, source, rows), cells.y[rows]
     if randomised:
         y = np.random.default_rng([seed, 81]).permutation(y)
     task = protocols.Task(name, "S", protocols.ATSDP, profile, seed=seed)
@@ -119,7 +118,7 @@ def explain_all(
     """:func:`explain` for several seeds, in parallel processes; the same result for any `jobs`."""
     from joblib import delayed
 
-    preprocess.prepare(name)  # in tier geo no training has prepared the twin
+    datasets.prepare(name)  # in tier geo no training has prepared the twin
     left = [s for s in seeds if not inputs(name, profile, s, randomised).path.exists()]
     grid.pool(max(1, min(jobs, len(left))))(delayed(explain)(name, profile, s, randomised) for s in left)
     return [explain(name, profile, s, randomised) for s in seeds]

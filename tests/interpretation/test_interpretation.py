@@ -13,7 +13,7 @@ import torch
 from scipy import stats as sps
 from torch import nn
 
-from atsdp_utils.data import gene_sets, preprocess
+from atsdp_utils.data import datasets, gene_sets
 from atsdp_utils.foundation import paths
 from atsdp_utils.interpretation import attribution, embedding, explained, gene_lists, gene_scores, predicted, pseudotime
 
@@ -272,7 +272,7 @@ def test_attention_relevance_sees_only_genes_of_attended_tokens():
 
 
 def test_networks_are_explained_once_and_alike(run_folders):
-    preprocess.prepare("A375-PLX4720")
+    datasets.prepare("A375-PLX4720")
     first = explained.explain("A375-PLX4720", "smoke", 0)
     (stored,) = (run_folders / "build" / "cache" / "explained").iterdir()
     stored.unlink()
