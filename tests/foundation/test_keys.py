@@ -12,7 +12,7 @@ from atsdp_utils.experiments import inputs, protocols  # fmt: skip
 from atsdp_utils.experiments.keys import key
 from atsdp_utils.experiments.task import ATSDP, Task
 from atsdp_utils.foundation import cache, checksums, closure, config, paths, runtime  # fmt: skip
-from atsdp_utils.interpretation import interpret_attribution  # fmt: skip
+from atsdp_utils.interpretation import explained
 from atsdp_utils.models import train  # fmt: skip
 from atsdp_utils.own_cells import drugs, predict  # fmt: skip
 
@@ -90,7 +90,7 @@ def keys(run_folders, monkeypatch):
             "result S Logistic": key(Task(NAME, "S", "Logistic", profile, seed=seed, folds=2)),
             "result B": key(Task(DRUG, "B", ATSDP, profile, seed=seed)),
             "search": made["search"],
-            "explanation": interpret_attribution._stored(NAME, profile, seed, False).name,
+            "explanation": explained.asked(NAME, profile, seed).path.name,
             "held-out lines": drugs.held_out_file(DRUG).name,
             "own-cells model": predict.model_hash(source, X, seed, settings),
         }
@@ -172,9 +172,7 @@ INPUTS = {
     "fold drawing": lambda w, m: edited(m, "experiments.inputs", "shuffle=True", "shuffle=bool(1)"),
     "logistic regression": lambda w, m: edited(m, "baselines.classical", "max_iter=", "tol=1e-9, max_iter="),
     "search": lambda w, m: edited(m, "baselines", "hold_out(X, y, 0.25, seed)", "hold_out(X, y, 0.2, seed)"),
-    "attribution": lambda w, m: edited(
-        m, "interpretation.interpret_attribution", "set_num_threads(1)", "set_num_threads(2)"
-    ),
+    "attribution": lambda w, m: edited(m, "interpretation.explained", "set_num_threads(1)", "set_num_threads(2)"),
     "version of a library": lambda w, m: m.setattr(cache, "version", lambda name: "0.0+cpu"),
     "seed": lambda w, m: w.update(seed=1),
     "learning rate": lambda w, m: _training(m, learning_rate=0.5),
