@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from atsdp_utils.data import datasets, preprocess
-from atsdp_utils.experiments import keys
+from atsdp_utils.experiments import inputs, keys
 from atsdp_utils.experiments.task import ATSDP, Task, build
 from atsdp_utils.foundation import cache, config, paths, pool, runtime
 from atsdp_utils.interpretation import attribution
