@@ -12,6 +12,8 @@ from atsdp_utils.data import datasets
 from atsdp_utils.evaluation import metrics
 from atsdp_utils.foundation import config
 from atsdp_utils.own_cells import predict
+from atsdp_utils.own_cells.checks import SCORED
+from atsdp_utils.own_cells.prediction import Prediction
 
 SETTINGS = predict.Settings(
     members=2, max_genes=120, sample=200, chunk=64, jobs=1,
@@ -89,18 +91,8 @@ def test_labels_of_the_person_change_no_score(planted, run_folders):
 
 def test_spread_and_mean_of_the_members_are_those_of_the_logits():
     members = np.array([[0.2, 0.9], [0.6, 0.7]])
-    found = predict.Prediction(
-        members,
-        np.array([0.5, 0.4]),
-        np.array([0.3, 0.8]),
-        None,
-        np.array([5, 9]),
-        {},
-        {},
-        (None, None),
-        {},
-        np.array([predict.SCORED] * 2),
-    )
+    p, calibrated = np.array([0.5, 0.4]), np.array([0.3, 0.8])
+    found = Prediction(members, p, calibrated, None, np.array([SCORED] * 2), np.array([5, 9]))
     columns = found.columns
     assert columns["atsdp_label"].tolist() == ["sensitive", "resistant"]
     np.testing.assert_allclose(columns["atsdp_p_sd"], members.std(0, ddof=1))
