@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from atsdp_utils.data import preprocess
-from atsdp_utils.evaluation import evaluate, metrics, stats
+from atsdp_utils.evaluation import conformal, evaluate, metrics, stats
 from atsdp_utils.experiments import protocols, tables
 from atsdp_utils.experiments.protocols import Result, Task
 from atsdp_utils.foundation import config
-from atsdp_utils.models import calibration, plus
+from atsdp_utils.models import plus
 
 #: Models of the score, and their names in tables and figures.
 LABEL = {
@@ -96,7 +96,7 @@ def class_mix(results: Sequence[Result]) -> pd.DataFrame:
 
 
 def described(choice: pd.DataFrame) -> pd.DataFrame:
-    """A table of :func:`pseudo.choose` with what each candidate changes."""
+    """A table of :func:`selection.choose` with what each candidate changes."""
     changed = [config.RECIPES[c].changed if c in config.RECIPES else "simple reference" for c in choice.candidate]
     return choice.assign(changed=changed, tier="bulk and simulated")
 
@@ -133,8 +133,7 @@ def joined(zero: Result, other: Result) -> Result:
     task = zero.task
     source = protocols.source_of(task.dataset, task.profile, task.seed)
     cells = protocols.cells_of(task.dataset, task.profile)
-    X = preprocess.columns(cells.X, cells.genes, source.genes)
-    X = preprocess.Standardizer().fit(X).transform(X)
+    X = preprocess.standardised(cells, source)
     X = plus.ranks(X) if config.RECIPES[config.CHOSEN].rank else X
     scored = np.isin(zero.row, other.row)
     z, few = plus.logit(zero.p), zero.row[~scored]
@@ -160,9 +159,9 @@ def few_shot(zero: Sequence[Result], results: Sequence[Result]) -> pd.DataFrame:
     return table.assign(protocol=np.where(table.k == 0, "U", "F")).sort_values(["dataset", "model", "k"])
 
 
-def coverage(asked: Sequence[calibration.Scores], alpha: float) -> pd.DataFrame:
-    """Rows of :func:`calibration.coverage` for every task."""
-    table = pd.DataFrame([row for s in asked for row in calibration.coverage(s, alpha)])
+def coverage(asked: Sequence[conformal.Scores], alpha: float) -> pd.DataFrame:
+    """Rows of :func:`conformal.coverage` for every task."""
+    table = pd.DataFrame([row for s in asked for row in conformal.coverage(s, alpha)])
     table.insert(1, "tier", tier(table.dataset))
     return table
 

@@ -15,7 +15,7 @@ from scipy import sparse
 from atsdp_utils.foundation import checksums, paths
 
 Matrix = sparse.csr_matrix | np.ndarray
-#: Fewer genes in common with the bulk than this cannot carry a drug signal (the bound of preprocess.shared_genes).
+#: Fewer genes in common with the bulk than this cannot carry a drug signal (the bound of gdsc.shared_genes).
 MIN_SHARED = 100
 #: Kinds of names in ``data/names_of_no_gene.csv`` that describe the cells and the genes of a table.
 OF_CELLS, OF_GENES = "columns on cells", "columns on genes"

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from atsdp_utils.data.preprocess import MIN_GENES
 from atsdp_utils.own_cells.cellfile import CellFile, InputError, Matrix, dense, dense_chunks
-from atsdp_utils.own_cells.gene_names import Genes, of_other_species
+from atsdp_utils.own_cells.naming import Genes, of_other_species
 
 #: Log-normalised values stay below this; counts and TPM do not.
 MAX_LOG = 30

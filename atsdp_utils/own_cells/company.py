@@ -76,7 +76,7 @@ def measure(
 
 
 def _alone(X: np.ndarray) -> np.ndarray:
-    return Standardizer().fit(X).transform(X)
+    return Standardizer().fit_transform(X)
 
 
 def _unlike(X: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from atsdp_utils.data import datasets
+from atsdp_utils.data import gdsc
 from atsdp_utils.foundation import cache, checksums, config, paths, runtime
 from atsdp_utils.own_cells.cellfile import InputError
 
@@ -32,7 +32,7 @@ def bare(name: str) -> str:
 def find(names: Sequence[str]) -> list[str]:
     """Drugs by any of their names, each once, in the order given; ``all`` stands for every drug of the table."""
     if any(name.strip().lower() == ALL for name in names):
-        return datasets.drugs()
+        return gdsc.drugs()
     return list(dict.fromkeys(find_drug(name) for name in names))
 
 
@@ -44,7 +44,7 @@ def find_drug(name: str) -> str:
     InputError
         If no drug is called so, with the names that come near.
     """
-    known = {bare(d): d for d in datasets.drugs()}
+    known = {bare(d): d for d in gdsc.drugs()}
     other = {bare(s): d for d, names in synonyms().items() for s in names.split(",")}
     if found := (other | known).get(bare(name)):
         return found
@@ -57,8 +57,8 @@ def find_drug(name: str) -> str:
 def drug_table() -> pd.DataFrame:
     """One row a drug: sensitive and resistant lines with expression, and held-out AUC of earlier runs (NaN: none)."""
     rows = []
-    for drug in datasets.drugs():
-        y, path = datasets.load_bulk(drug).y, held_out_file(drug)
+    for drug in gdsc.drugs():
+        y, path = gdsc.load_bulk(drug).y, held_out_file(drug)
         auc = json.loads(path.read_text())["auc"] if path.exists() else np.nan
         rows.append((drug, int((y == 1).sum()), int((y == 0).sum()), auc))
     return pd.DataFrame(rows, columns=["drug", "sensitive", "resistant", "held_out_auc"])
@@ -66,6 +66,6 @@ def drug_table() -> pd.DataFrame:
 
 def held_out_file(drug: str) -> Path:
     """File with the AUC on held-out lines of the last prediction for a drug, with these lines, labels and code."""
-    code = cache.code("own_cells.predict.SideBySide", "own_cells.predict.held_out_auc", "data.preprocess.bulk_source")
-    key = cache.key(datasets.bulk_key(drug), config.RECIPES[config.CHOSEN], code, runtime.precision())
+    code = cache.code("own_cells.predict.SideBySide", "own_cells.predict.held_out_auc", "data.gdsc.bulk_source")
+    key = cache.key(gdsc.bulk_key(drug), config.RECIPES[config.CHOSEN], code, runtime.precision())
     return paths.CACHE / "held-out" / f"{drug}-{key}.json"

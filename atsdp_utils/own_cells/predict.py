@@ -17,7 +17,7 @@ from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from atsdp_utils import __version__
-from atsdp_utils.data import datasets, preprocess
+from atsdp_utils.data import gdsc, preprocess
 from atsdp_utils.evaluation import metrics
 from atsdp_utils.experiments import grid
 from atsdp_utils.foundation import cache, config, runtime
@@ -27,7 +27,7 @@ from atsdp_utils.own_cells import company, drugs, output, page, readers
 from atsdp_utils.own_cells.cell_values import canonical, shared_matrix, some_rows, streaming_standardizer, within
 from atsdp_utils.own_cells.cellfile import CellFile, InputError, Matrix, dense_chunks
 from atsdp_utils.own_cells.checks import NOT_SCORED, SCORED, ZERO, counted, detect_values, not_cells
-from atsdp_utils.own_cells.gene_names import left_out, recognise
+from atsdp_utils.own_cells.naming import left_out, recognise
 from atsdp_utils.own_cells.prediction import (
     ALPHA,
     RESISTANT,
@@ -170,7 +170,7 @@ def prepare(
     """Read a file and find out what its genes, values and rows are; an :class:`InputError` says what is wrong with it.
 
     ``layer`` is that of :func:`readers.read`, ``values`` of :func:`checks.detect_values`, ``species`` of
-    :func:`gene_names.recognise`.
+    :func:`naming.recognise`.
     """
     runtime.one_thread()
     file = readers.read(path, layer, labels)
@@ -179,8 +179,8 @@ def prepare(
     known = file.only(genes.symbol != "")
     kind, remarks = detect_values(known, values)
     _say(say, f"values: {kind} ({'detected' if values == 'auto' else 'as asked'})", remarks)
-    bulk = datasets.load_bulk()
-    chosen = preprocess.shared_genes(bulk, genes.symbol, settings.max_genes)
+    bulk = gdsc.load_bulk()
+    chosen = gdsc.shared_genes(bulk, genes.symbol, settings.max_genes)
     ways = ", ".join(f"{n:,} {way}" for way, n in genes.ways.items())
     overlap = f"{genes.shared:,} of {len(bulk.genes):,} of the bulk ({ways}), {len(chosen)} used"
     _say(say, f"genes: {genes.naming} in {genes.place}, {overlap}", left_out(file, genes))
@@ -307,7 +307,7 @@ def model_hash(source: preprocess.Source, seen: np.ndarray, seed: int, settings:
 def _scores(drug: str, given: Ready, say: Callable[[str], object]) -> Prediction:
     """Learn, score all cells, and gather what the report says of them."""
     seed, settings, n, where = given.seed, given.settings, len(given.reason), given.where
-    source = preprocess.bulk_source(datasets.load_bulk(drug), given.chosen, seed)
+    source = gdsc.bulk_source(gdsc.load_bulk(drug), given.chosen, seed)
     lines = training_lines(drug, source)
     say(f"{drug}: {settings.members} networks learn from {lines[1]} sensitive, {lines[0]} resistant lines, then align")
     model, members = learn(source, given)
@@ -348,7 +348,7 @@ def unlikeness(source: preprocess.Source, given: Ready, size: int = 500) -> dict
     forest = RandomForestClassifier(50, random_state=given.seed, min_samples_leaf=3)
     auc, shift = cross_val_score(forest, both, domain, cv=3, scoring="roc_auc").mean(), np.nan
     if given.kind != "zscored":
-        bulk = datasets.load_bulk()
+        bulk = gdsc.load_bulk()
         reference = within(preprocess.columns(bulk.X, bulk.genes, source.genes))
         level = within(next(dense_chunks(given.Z[some_rows(given.Z.shape[0], size, given.seed)], size)))
         shift = float(np.median(np.abs(level.mean(0) - reference.mean(0)) / np.maximum(reference.std(0), 1e-6)))

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from atsdp_utils.baselines.classical import Logistic
 from atsdp_utils.baselines.pc1 import PC1Sign
-from atsdp_utils.data import datasets, preprocess
+from atsdp_utils.data import gdsc, preprocess
 from atsdp_utils.evaluation import stats
 from atsdp_utils.foundation import cache, paths
 from atsdp_utils.models import plus
@@ -88,7 +88,7 @@ def _content(given: predict.Ready) -> str:
 
 def _kept(drug: str, given: predict.Ready, cells: str) -> dict:
     """The row of a drug, from the cache if these cells were scored for it before."""
-    source = preprocess.bulk_source(datasets.load_bulk(drug), given.chosen, given.seed)
+    source = gdsc.bulk_source(gdsc.load_bulk(drug), given.chosen, given.seed)
     model = predict.model_hash(source, given.seen, given.seed, given.settings)
     file = paths.CACHE / "ranking" / f"{drug}-{cache.key(model, cache.code('own_cells.ranking.row'), cells)}.json"
     if not file.exists():

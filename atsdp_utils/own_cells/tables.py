@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from atsdp_utils.data import genes
+from atsdp_utils.data import gene_names
 from atsdp_utils.own_cells.cellfile import (
     MIN_SHARED,
     OF_CELLS,
@@ -56,7 +56,7 @@ def read(path: Path, labels: str | None) -> CellFile:
     look = _layout(path)
     in_columns, in_rows = _known_genes(path, look)
     genes_in_rows = in_rows > in_columns
-    if genes_in_rows and genes.known([look.header[0]]) and all(map(look.is_number, look.header[1:])):
+    if genes_in_rows and gene_names.known([look.header[0]]) and all(map(look.is_number, look.header[1:])):
         header = ["", *(f"cell_{i}" for i in range(len(look.header) - 1))]  # no heading: its fields are the first gene
         look = replace(look, header=header, names=[look.header[0], *look.names], top=look.top - 1)
     header, first, beside, skipped = _heading(path, look, genes_in_rows, labels)
@@ -125,8 +125,8 @@ def _fields(line: str, sep: str) -> list[str]:
 
 def _known_genes(path: Path, look: Layout) -> tuple[int, int]:
     """How many names of columns and of rows, which may stand in the second column, are known genes."""
-    in_columns, in_rows = genes.known_on_both_sides(look.header, look.names, MIN_SHARED)
-    in_rows = max(in_rows, genes.known(look.seconds, genes.NAMINGS[:2]))
+    in_columns, in_rows = gene_names.known_on_both_sides(look.header, look.names, MIN_SHARED)
+    in_rows = max(in_rows, gene_names.known(look.seconds, gene_names.NAMINGS[:2]))
     if not in_columns and not in_rows:
         shown = f"columns {', '.join(look.header[1:4])} …, rows {', '.join(look.names[:3])} …"
         raise InputError(f"{path}: no side holds known genes ({shown}). Expected symbols or Ensembl ids.")
@@ -176,7 +176,7 @@ def _are_names(heading: str, look: Layout) -> bool:
     column = look.names
     if not all(map(look.is_number, column)):
         return True
-    return all(v.isdigit() for v in column) and len(set(column)) == len(column) and not genes.known([heading])
+    return all(v.isdigit() for v in column) and len(set(column)) == len(column) and not gene_names.known([heading])
 
 
 def _numbers_and_words(

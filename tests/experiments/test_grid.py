@@ -12,11 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atsdp_utils.data import preprocess
-from atsdp_utils.experiments import grid, protocols, tables
+from atsdp_utils.data import datasets
+from atsdp_utils.experiments import grid, plan, protocols, tables
 from atsdp_utils.experiments.protocols import ATSDP, Task
 from atsdp_utils.foundation import paths
-from tests.bench import bench
 
 # Workers cannot import this file by name.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -36,22 +35,20 @@ def folders(run_folders, monkeypatch):
     """Temporary caches, also for worker processes."""
     monkeypatch.setenv("ATSDP_BUILD", str(paths.BUILD))
     monkeypatch.delenv("ATSDP_LOG", raising=False)
-    for cached in (protocols.cells_of, protocols.source_of, preprocess.load_prepared):
+    for cached in (protocols.cells_of, protocols.source_of, datasets.load_prepared):
         cached.cache_clear()
     yield paths.RESULTS
     from joblib.externals.loky import get_reusable_executor
 
     get_reusable_executor().shutdown(wait=True)
-    for cached in (protocols.cells_of, protocols.source_of, preprocess.load_prepared):
+    for cached in (protocols.cells_of, protocols.source_of, datasets.load_prepared):
         cached.cache_clear()
 
 
 def test_all_trainings_of_the_notebooks_that_are_there_run_once(monkeypatch):
-    from atsdp_utils.experiments import tables
-
     asked = []
     monkeypatch.setattr(grid, "run", lambda tasks, **options: asked.append((list(tasks), options)))
-    tables.train("embedded", "smoke", 3, "dask", ["04_transfer", "05_cv_evaluation", "08_ibet"])
+    plan.train("embedded", "smoke", 3, "dask", ["04_transfer", "05_cv_evaluation", "08_ibet"])
     ((tasks, options),) = asked
     wanted = {t for name in ("table1", "table3") for t in getattr(tables, name)("embedded", "smoke")}
     assert wanted < set(tasks) and len(set(tasks)) == len(tasks)
@@ -60,8 +57,6 @@ def test_all_trainings_of_the_notebooks_that_are_there_run_once(monkeypatch):
 
 
 def test_every_list_names_the_notebook_that_shows_it():
-    from atsdp_utils.experiments import tables
-
     assert set(tables.NOTEBOOK) == set(tables.all_tables("embedded", "smoke"))
     for name, number in tables.NOTEBOOK.items():
         (path,) = paths.NOTEBOOKS.glob(f"{number}_*.ipynb")
@@ -152,13 +147,13 @@ def test_unknown_backend_is_named(folders):
 
 def test_plan_counts_what_is_left_and_projects_from_what_was_measured(folders):
     tables = {"one": [TASKS[2], TASKS[4]], "two": [TASKS[2]]}
-    preprocess.prepare(NAME)
-    plan = grid.plan(tables).set_index("table")
-    assert plan.loc["one", ["tasks", "trainings", "shared", "done", "left"]].tolist() == [2, 3, 0, 0, 2]
-    assert plan.loc["two", ["shared", "done", "left"]].tolist() == [1, 0, 0]  # the same training is counted once
+    datasets.prepare(NAME)
+    todo = grid.plan(tables).set_index("table")
+    assert todo.loc["one", ["tasks", "trainings", "shared", "done", "left"]].tolist() == [2, 3, 0, 0, 2]
+    assert todo.loc["two", ["shared", "done", "left"]].tolist() == [1, 0, 0]  # the same training is counted once
     grid.run([TASKS[2]])
-    plan = grid.plan(tables).set_index("table")
-    assert plan.loc["one", ["done", "left"]].tolist() == [1, 1]
+    todo = grid.plan(tables).set_index("table")
+    assert todo.loc["one", ["done", "left"]].tolist() == [1, 1]
     more = Task(NAME, "S", "Logistic", "smoke", folds=2, repeat=1)
     assert grid.plan({"more": [more]}).hours_one_worker.item() > 0
 
@@ -185,7 +180,7 @@ def test_a_benchmark_tells_how_much_longer_a_profile_takes_that_was_never_run():
          "case": ["kNN (S)", "PCA+SVM (S)", "data"] * 2, "value": ["2", "1", "5", "10", "3", "9"]},
     )  # fmt: skip
     timed["unit"] = "s"
-    both = pd.concat([finished, bench.trainings(timed, "DATA1-sim").dropna()])
+    both = pd.concat([finished, plan.trainings(timed, "DATA1-sim").dropna()])
     medians, pairs = grid._medians(finished), grid._medians(both)
     assert np.isnan(grid._guess(Task("A", "S", "kNN", "paper", folds=2), medians, medians)[0])
     assert grid._guess(Task("A", "S", "kNN", "paper", folds=2), medians, pairs) == (10.0, False)  # its own ratio
@@ -196,10 +191,10 @@ def test_a_benchmark_tells_how_much_longer_a_profile_takes_that_was_never_run():
 def test_bulk_stages_share_autoencoders_in_the_projection(monkeypatch):
     rows = [("bulk", "paper profile", f"{stage} cpu_seconds", value, "s")
             for stage, value in (("autoencoder", "60"), ("predictor", "6"))]  # fmt: skip
-    monkeypatch.setattr(bench, "read", lambda path: pd.DataFrame(rows, columns=bench.COLUMNS))
+    monkeypatch.setattr(plan, "read", lambda path: pd.DataFrame(rows, columns=plan.COLUMNS))
     setting = (("heads", 4),)
     tasks = [Task("DATA1-sim", "U", ATSDP, "paper", s, seed=i) for i in (0, 1) for s in ((), setting)]
     tasks += [Task("DATA1-null-sim", "U", ATSDP, "paper"), Task("DATA1-sim", "U", "Logistic", "paper")]
-    stages, hours = tables.bulk_hours(tasks, "paper")
+    stages, hours = plan.bulk_hours(tasks, "paper")
     assert (stages, round(3600 * hours)) == (4, 2 * 60 + 4 * 6)
-    assert np.isnan(tables.bulk_hours(tasks, "quick")[1])
+    assert np.isnan(plan.bulk_hours(tasks, "quick")[1])

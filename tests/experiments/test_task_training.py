@@ -381,38 +381,3 @@ def test_recipe_and_members_reach_the_ensemble():
     task = Task(NAME, "U", PLUS, "smoke", (("recipe", "joint-linear"), ("members", 3)))
     made = protocols.build(task, config.DATASETS[NAME])
     assert made.recipe == config.RECIPES["joint-linear"] and made.members == 3
-
-
-# --- a stack of tasks is the same training ----------------------------------------------------------------------------
-
-
-def test_networks_of_a_stack_are_given_the_rows_of_their_task(spies, monkeypatch):
-    seen = []
-
-    class Stacked(Spy):
-        def supervised(self, X, y, *, weight, source):
-            seen.append((rows_of(X), np.asarray(y)))
-            return "stage"
-
-        def unsupervised(self, X, source):
-            seen.append((rows_of(X), None))
-            return "stage"
-
-        def keep_transfer(self, X, source):
-            self.kept = True
-
-    monkeypatch.setattr(protocols, "build", lambda task, spec: Stacked(task))
-    monkeypatch.setattr("atsdp_utils.models.train.fit_stack", lambda models, stages: None)
-    tasks = [Task(NAME, "S", ATSDP, "smoke", (("balance", "none"),), folds=3, seed=s, repeat=s) for s in (0, 1)]
-    results = protocols.run_stack(tasks)
-    y, labelled = spies.cells.y, spies.cells.labelled
-    for i, result in enumerate(results):
-        assert result.task == tasks[i] and result.row.tolist() == labelled.tolist()
-        assert (result.p == result.row / 1000).all() and result.y.tolist() == y[labelled].tolist()
-        for j, (rows, learned) in enumerate(seen[3 * i : 3 * i + 3]):
-            assert set(rows) == set(labelled) - set(result.row[result.fold == j])
-            assert learned.tolist() == y[rows].tolist()
-    assert (results[0].fold != results[1].fold).any()
-    del seen[:]
-    (result,) = protocols.run_stack([Task(NAME, "U", ATSDP, "smoke")])
-    assert seen[0][0].tolist() == list(range(CELLS)) and (result.p == result.row / 1000).all()

@@ -18,12 +18,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from atsdp_utils.data import datasets, geo, preprocess
-from atsdp_utils.data.fetch import GeoError
+from atsdp_utils.data import datasets, gdsc, geo, preprocess
+from atsdp_utils.data.download import GeoError
 from atsdp_utils.experiments import grid, protocols
 from atsdp_utils.experiments.protocols import Result, Task
 from atsdp_utils.foundation import config, paths
-from atsdp_utils.own_cells import cell_values, checks, company, drugs, gene_names, readers
+from atsdp_utils.own_cells import cell_values, checks, company, drugs, naming, readers
 
 CASES = int(os.environ.get("ATSDP_FUZZ_CASES", 300))
 PAGE = paths.BOOK / "_messages.md"
@@ -111,7 +111,7 @@ def formats(tmp_path_factory):
     import h5py
     from scipy import sparse
 
-    folder, genes = tmp_path_factory.mktemp("formats"), datasets.load_bulk().genes[:130]
+    folder, genes = tmp_path_factory.mktemp("formats"), gdsc.load_bulk().genes[:130]
     X = np.random.default_rng(0).poisson(2, (12, len(genes))).astype(np.float32)
     cells = [f"c{i}" for i in range(12)]
     anndata.AnnData(sparse.csr_matrix(X), pd.DataFrame(index=cells), pd.DataFrame(index=genes)).write_h5ad(
@@ -136,8 +136,8 @@ def understood(path: Path) -> None:
     from atsdp_utils.own_cells import output
 
     file = readers.read(path)
-    genes = gene_names.recognise(file, None)
-    gene_names.left_out(file, genes)
+    genes = naming.recognise(file, None)
+    naming.left_out(file, genes)
     known = file.only(genes.symbol != "")
     kind, _ = checks.detect_values(known, "auto")
     obs, _ = output.writable(file.obs)
@@ -260,7 +260,7 @@ def test_a_task_without_what_its_protocol_needs_is_told_so(protocol, needed):
 def test_unknown_names(name, number):
     X, y = np.zeros((4, 2), np.float32), np.array([0, 1, 0, 1], np.int8)
     for lookup in (
-        config.profile, config.datasets, datasets.load_cells, datasets.load_bulk, datasets.load_response,
+        config.profile, config.datasets, datasets.load_cells, gdsc.load_bulk,
         drugs.find_drug, geo.load, lambda n: preprocess.balance(X, y, n, 0),
         lambda n: protocols.build(Task("DATA1-sim", "S", n, "smoke"), config.DATASETS["DATA1-sim"]),
         lambda n: protocols.run_task(Task("DATA1-sim", n, "Logistic", "smoke")),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from atsdp_utils.data import datasets, genes
+from atsdp_utils.data import gdsc, gene_names
 from atsdp_utils.own_cells.cellfile import MIN_SHARED, OF_GENES, CellFile, InputError, listed, names_of_no_gene
 
 
@@ -44,9 +44,9 @@ def recognise(file: CellFile, species: str | None = None) -> Genes:
     hint = ""
     if all(n.isdigit() for n in first):
         hint = " Numbers name no gene; if they are Entrez ids, translate them to symbols."
-    elif genes.known(file.obs.index) >= MIN_SHARED:
+    elif gene_names.known(file.obs.index) >= MIN_SHARED:
         hint = " The names of the cells are genes: transpose the file."
-    of = f"of its {len(datasets.load_bulk().genes):,}, by HGNC symbol or Ensembl id"
+    of = f"of its {len(gdsc.load_bulk().genes):,}, by HGNC symbol or Ensembl id"
     raise InputError(f"{found}. Expected at least {MIN_SHARED} {of}.{hint}")
 
 
@@ -58,8 +58,8 @@ def _best(file: CellFile, species: str) -> Genes:
     """The place and the naming of a species that reach most bulk genes; of equals the first."""
     found = []
     for place, names in file.names.items():
-        for naming in (n for n in genes.NAMINGS if n.startswith(species)):
-            symbol, way = genes.translate(names, naming)
+        for naming in (n for n in gene_names.NAMINGS if n.startswith(species)):
+            symbol, way = gene_names.translate(names, naming)
             ways = pd.Series(way[way != ""]).value_counts().to_dict()
             found.append(Genes(symbol, naming, place, len(set(symbol) - {""}), ways))
     return max(found, key=lambda g: g.shared)
@@ -82,6 +82,6 @@ def of_other_species(file: CellFile, found: Genes) -> np.ndarray:
     none = np.zeros(len(names), bool)
     if other == "mouse" and sum(n != n.upper() or "ENSMUSG" in n for n in names[rest]) < MIN_SHARED:
         return none  # spares opening the tables of mouse genes
-    foreign = [rest & (genes.translate(names, n)[0] != "") for n in genes.NAMINGS if n.startswith(other)]
+    foreign = [rest & (gene_names.translate(names, n)[0] != "") for n in gene_names.NAMINGS if n.startswith(other)]
     most = max(foreign, key=np.sum)
     return most if most.sum() >= MIN_SHARED else none
