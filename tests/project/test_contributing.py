@@ -128,7 +128,8 @@ def test_a_notebook_is_one_file_and_one_line(copy):
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     path = copy / "notebooks" / "20_new.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
-    insert(copy / "Makefile", "$(eval $(call needs,11", "$(eval $(call needs,20,05))")
+    waits = "$(RUN)/notebooks/20_new.ipynb: $(RUN)/notebooks/05_cv_evaluation.ipynb"
+    insert(copy / "Makefile", "$(RUN)/notebooks/11_scorecard.ipynb: ", waits)
     assert build.problems(path) == []
     order = subprocess.run(["make", "-n", "run-notebooks", "PROFILE=smoke"], cwd=copy, capture_output=True, text=True)
     plan = order.stdout
