@@ -13,7 +13,7 @@ from atsdp_utils.evaluation import plus_study
 from atsdp_utils.experiments import tables
 from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, NO_TRANSFER, PLUS, Task, build
 from atsdp_utils.foundation import config, paths
-from atsdp_utils.reporting import findings, plots, plots_biology, plots_eval, scorecard
+from atsdp_utils.reporting import findings, plots, plots_biology, scorecard
 
 SPEC = config.DATASETS["A375-PLX4720"]
 
@@ -284,13 +284,6 @@ def test_cultures_get_colours_in_order_of_their_names():
     assert not set(plots.SERIES) & {plots.SENSITIVE, plots.RESISTANT}
 
 
-def test_an_embedding_names_and_colours_each_class(ax):
-    plots.embedding(ax, np.arange(12.0).reshape(6, 2), np.array([1, 0, 0, -1, -1, -1]))
-    handles, labels = ax.get_legend_handles_labels()
-    shown = {n: (to_hex(h.get_facecolor()[0]), len(h.get_offsets())) for h, n in zip(handles, labels, strict=True)}
-    assert shown == {"sensitive (1)": ("#0072b2", 1), "resistant (2)": ("#d55e00", 2), "unlabelled (3)": ("#999999", 3)}
-
-
 def _summary() -> pd.DataFrame:
     rows = [(d, s, 0.1 * i + 0.3 * j) for i, d in enumerate(("A", "B")) for j, s in enumerate(("one", "two", "three"))]
     table = pd.DataFrame(rows, columns=["dataset", "setting", "mean"])
@@ -298,7 +291,7 @@ def _summary() -> pd.DataFrame:
 
 
 def test_bars_carry_the_name_colour_and_height_of_their_series(ax):
-    plots_eval.bars(ax, _summary(), group="dataset", series="setting", colours={"two": "#123456"})
+    plots.bars(ax, _summary(), group="dataset", series="setting", colours={"two": "#123456"})
     shown = {c.get_label(): (to_hex(c[0].get_facecolor()), [b.get_height() for b in c]) for c in ax.containers}
     expected = (plots.SERIES[0], "#123456", plots.SERIES[2])
     for j, (name, colour) in enumerate(zip(("one", "two", "three"), expected, strict=True)):
@@ -309,7 +302,7 @@ def test_bars_carry_the_name_colour_and_height_of_their_series(ax):
 
 
 def test_dots_carry_the_name_colour_and_place_of_their_series(ax):
-    plots_eval.dots(ax, _summary(), row="dataset", series="setting")
+    plots.dots(ax, _summary(), row="dataset", series="setting")
     handles, labels = ax.get_legend_handles_labels()
     for j, (h, name) in enumerate(zip(handles, labels, strict=True)):
         assert name == ("one", "two", "three")[j] and to_hex(h.get_facecolor()[0]) == plots.SERIES[j].lower()
@@ -323,7 +316,7 @@ def test_the_key_puts_each_handle_at_its_name_and_the_paper_last():
     ax.scatter([], [], color="#444444", label="paper")
     for name, colour in (("x", "#009e73"), ("y", "#cc79a7")):
         ax.scatter([], [], color=colour, label=name)
-    plots_eval.key(fig, ax)
+    plots.key(fig, ax)
     (legend,) = fig.legends
     shown = [
         (t.get_text(), to_hex(h.get_facecolor()[0])) for t, h in zip(legend.texts, legend.legend_handles, strict=True)
@@ -342,7 +335,7 @@ def test_boxes_strips_and_points_stand_at_their_names(ax):
         (i, plots.SERIES[i].lower()): list(v) for i, v in enumerate(values.values())
     }
     ax.clear()
-    plots_eval.boxes(ax, values, paper={"b": 0.5})
+    plots.boxes(ax, values, paper={"b": 0.5})
     top = {round(y): k for x, y, k in _points(ax) if x < 0.4}
     assert top == {1: plots.SERIES[0].lower()} and [t.get_text() for t in ax.get_yticklabels()] == ["a", "b"]
     assert [(x, round(y)) for x, y, k in _points(ax) if k == "#ffffff"] == [(0.5, 0)]

@@ -3,11 +3,11 @@
 import dataclasses
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats as sps
-from statsmodels.stats.proportion import proportion_confint
 
 from atsdp_utils.evaluation import evaluate, metrics, plus_study, selection, stats  # fmt: skip
 from atsdp_utils.experiments import inputs, tables  # fmt: skip
@@ -78,10 +78,14 @@ def test_the_bootstrap_over_cells_takes_the_middle_95_per_cent():
 
 
 def test_whiskers_of_the_reliability_plot_are_wilsons():
-    share, n = np.array([0.0, 0.2, 0.9]), np.array([5, 40, 11])
-    low, high = plots_eval._wilson(share, n)
-    expected = proportion_confint(share * n, n, alpha=0.05, method="wilson")
-    np.testing.assert_allclose((low, high), expected, atol=1e-12)
+    hits, n, z = np.array([0, 8, 10]), np.array([5, 40, 11]), sps.norm.ppf(0.975)
+    y = np.concatenate([np.arange(m) < k for k, m in zip(hits, n, strict=True)])
+    _, ax = plt.subplots()
+    plots_eval.reliability(ax, y, np.repeat([0.15, 0.45, 0.85], n))
+    drawn = np.array(ax.collections[0].get_segments())[:, :, 1].T
+    plt.close()
+    centre, half = (hits + z**2 / 2) / (n + z**2), z / (n + z**2) * np.sqrt(hits * (n - hits) / n + z**2 / 4)
+    np.testing.assert_allclose(drawn, (centre - half, centre + half), atol=1e-12)
 
 
 def test_bands_of_a_trend_hold_the_mean_19_times_of_20():
