@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from atsdp_utils.data import orthologs
-from atsdp_utils.data.fetch import GeoError, Remote, fetch, read_lock
+from atsdp_utils.data import gene_names
+from atsdp_utils.data.download import GeoError, fetch, read_lock
 from atsdp_utils.data.geo_files import (
     check_linear,
     check_whole,
@@ -127,10 +127,10 @@ class Series:
     read: Callable[[Path], AnnData]
     expected: Expected = field(repr=False)
 
-    def remotes(self) -> list[Remote]:
-        """Files and their addresses."""
+    def urls(self) -> list[str]:
+        """Addresses of the files."""
         root = f"{BASE}/{self.accession[:-3]}nnn/{self.accession}"
-        return [Remote(f, f"{root}/{'matrix' if 'series_matrix' in f else 'suppl'}/{f}") for f in self.files]
+        return [f"{root}/{'matrix' if 'series_matrix' in f else 'suppl'}/{f}" for f in self.files]
 
 
 def _columns(table: pd.DataFrame, wanted: tuple[str, ...], file: str) -> None:
@@ -159,11 +159,11 @@ def _variables(genes: list[str], species: str) -> pd.DataFrame:
     ids = pd.Series(genes, dtype=str)
     bare = ids.str.replace(r"^(ENS(?:MUS)?G\d+)\.\d+$", r"\1", regex=True)
     if bare.str.match(r"ENS(?:MUS)?G\d").mean() > 0.5:
-        symbols = bare.map(orthologs.symbols(species)).fillna(bare)
+        symbols = bare.map(gene_names.ensembl_symbols(species)).fillna(bare)
         symbols = symbols.where(~symbols.duplicated(), bare)
     else:
         symbols = bare
-    to_human = orthologs.mouse_to_human() if species == "mouse" else {}
+    to_human = gene_names.mouse_to_human() if species == "mouse" else {}
     human = bare.map(to_human).fillna("") if species == "mouse" else symbols.where(~symbols.str.match(r"ENSG\d"), "")
     return pd.DataFrame({"id": ids.to_numpy(), "ortholog": human.to_numpy(str)}, index=symbols.to_numpy(str))
 
@@ -417,12 +417,12 @@ def download(name: str, folder: Path | None = None) -> list[Path]:
         With the file, the address tried and the way out. Files that did arrive are kept.
     """
     folder = folder or paths.DOWNLOADS
-    return [fetch(remote, folder, folder / "geo.lock.json") for remote in _series(name).remotes()]
+    return [fetch(url, folder) for url in _series(name).urls()]
 
 
 def recorded(name: str) -> list[str | None]:
     """What a set is read from: SHA-256 of its files at first use (None: never used), and what becomes of dates."""
-    known = read_lock(paths.DOWNLOADS / "geo.lock.json")
+    known = read_lock(paths.DOWNLOADS)
     return [*(known.get(file) for file in _series(name).files), os.environ.get(MANGLED_VARIABLE)]
 
 

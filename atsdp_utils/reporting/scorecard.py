@@ -203,8 +203,8 @@ def highest(out: Outputs, c, protocol: str) -> Found:
 def _models(name: str, protocol: str) -> list[str]:
     """Names of models that a claim means: the eight, those beyond them, or ATSDP-NET without transfer."""
     from atsdp_utils.baselines import REGISTRY
-    from atsdp_utils.experiments.protocols import BULK_ONLY, NO_TRANSFER
     from atsdp_utils.experiments.tables import NAIVE
+    from atsdp_utils.experiments.task import BULK_ONLY, NO_TRANSFER
 
     if name == "no transfer":
         return [BULK_ONLY if protocol == "U" else NO_TRANSFER]
@@ -293,9 +293,9 @@ def random_lists(out: Outputs, c, protocol: str) -> Found:
 
 def _need_genes(genes: Sequence[str]) -> None:
     """Refuse a claim about genes that the network cannot read: they are not in the bulk expression."""
-    from atsdp_utils.data import datasets
+    from atsdp_utils.data import gdsc
 
-    bulk = datasets.load_bulk().genes
+    bulk = gdsc.load_bulk().genes
     if unread := [g for g in genes if g not in set(bulk)]:
         raise Untestable(
             f"{' and '.join(unread)} not among the {len(bulk):,} genes of the bulk, so the network cannot read "
@@ -398,10 +398,10 @@ def ibet_cells(out: Outputs, c, protocol: str) -> Found:
 
 def bulk_count(out: Outputs, c, protocol: str) -> Found:
     """The public files hold as many lines, drugs or genes; where they hold fewer, the paper's file is unknown."""
-    from atsdp_utils.data import datasets
+    from atsdp_utils.data import gdsc
 
-    n = {"lines": lambda: len(datasets.label_table(both_databases=True)), "drugs": lambda: len(datasets.drugs()),
-         "genes": lambda: len(datasets.load_bulk().genes)}[c.argument]()  # fmt: skip
+    n = {"lines": lambda: len(gdsc.label_table(both_databases=True)), "drugs": lambda: len(gdsc.drugs()),
+         "genes": lambda: len(gdsc.load_bulk().genes)}[c.argument]()  # fmt: skip
     same = n == c.quoted
     return _plain(n, True if same else None)._replace(reproduced=YES if same else NOT_TESTED)
 
@@ -665,7 +665,7 @@ def published_predictions(data: str) -> pd.DataFrame:
         ``dataset, method, quantity, list, mean, ci_low, ci_high, cells, atsdp_printed, atsdp_cells, tier, note``.
     """
     from atsdp_utils.evaluation import metrics
-    from atsdp_utils.interpretation import interpret
+    from atsdp_utils.interpretation import gene_lists, gene_scores
 
     printed = audit.reported().query(f"model == '{OURS}'").set_index(["dataset", "metric", "where"])["value"]
     rows = []
@@ -698,8 +698,8 @@ def published_predictions(data: str) -> pd.DataFrame:
         for name, k in (("sensitive", 1), ("resistant", 0)):
             add("predicted", name, (float((predicted == k).sum()), np.nan, np.nan), note="number of cells")
         figure = {"DATA1": "Figure 8b", "DATA4": "Figure 5c"}[dataset]
-        for name in interpret.DIRECTIONS:
-            found = interpret.correlate(*(table[f"{k}_{name}_DEG_score"] for k in ("Predicted", "Ground_truth")))
+        for name in gene_lists.DIRECTIONS:
+            found = gene_scores.correlate(*(table[f"{k}_{name}_DEG_score"] for k in ("Predicted", "Ground_truth")))
             add("r of gene scores", name, [found[k] for k in ("r", "r_low", "r_high")],
                 beside=printed[dataset, "pearson_r", f"{figure}_{name}"])  # fmt: skip
     columns = ["dataset", "method", "quantity", "list", "mean", "ci_low", "ci_high", "cells", "atsdp_printed",
