@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,20 +11,15 @@ from atsdp_utils.experiments import grid, protocols, tables
 from atsdp_utils.foundation import config
 
 
-@dataclass(frozen=True)
-class Predicted:
-    """Labelled cells, and predictions of a model that was not trained on them.
+class Predicted(NamedTuple):
+    """Labelled cells, and predictions of a model that was not trained on them."""
 
-    ``X`` (n, genes) expression as prepared, of all measured `genes`; ``y`` true label; ``p`` P(sensitive); ``fold``
-    that predicted the cell; ``group`` its culture; ``cell_id``.
-    """
-
-    X: np.ndarray
+    X: np.ndarray  # (n, genes) expression as prepared, all measured genes
     genes: np.ndarray
     y: np.ndarray
-    p: np.ndarray
-    fold: np.ndarray
-    group: np.ndarray
+    p: np.ndarray  # P(sensitive)
+    fold: np.ndarray  # that predicted the cell
+    group: np.ndarray  # culture
     cell_id: np.ndarray
 
     @property

@@ -86,7 +86,7 @@ def keys(run_folders, monkeypatch):
             "result S Logistic": protocols.key(Task(NAME, "S", "Logistic", profile, seed=seed, folds=2)),
             "result B": protocols.key(Task(DRUG, "B", ATSDP, profile, seed=seed)),
             "search": made["search"],
-            "explanation": explained.inputs(NAME, profile, seed).path.name,
+            "explanation": explained.inputs(NAME, profile, seed)[-1].name,
             "held-out lines": drugs.held_out_file(DRUG).name,
             "own-cells model": predict.model_hash(source, X, seed, settings),
         }

@@ -23,7 +23,7 @@ from atsdp_utils.data.download import GeoError
 from atsdp_utils.experiments import grid, protocols
 from atsdp_utils.experiments.protocols import Result, Task
 from atsdp_utils.foundation import config, paths
-from atsdp_utils.own_cells import drugs, readers
+from atsdp_utils.own_cells import cell_values, checks, company, drugs, naming, readers
 
 CASES = int(os.environ.get("ATSDP_FUZZ_CASES", 300))
 PAGE = paths.BOOK / "_messages.md"
@@ -133,20 +133,20 @@ def formats(tmp_path_factory):
 
 def understood(path: Path) -> None:
     """Everything that happens to a file before training."""
-    from atsdp_utils.own_cells import predict
+    from atsdp_utils.own_cells import output
 
     file = readers.read(path)
-    genes = readers.recognise(file, None)
-    readers.left_out(file, genes)
-    known = readers.only(file, genes.symbol != "")
-    kind, _ = readers.detect_values(known, "auto")
-    obs, _ = predict.writable(file.obs)
-    predict.company.origins(obs)
-    reason = predict.not_cells(file, known, genes, kind, 100)
+    genes = naming.recognise(file, None)
+    naming.left_out(file, genes)
+    known = file.only(genes.symbol != "")
+    kind, _ = checks.detect_values(known, "auto")
+    obs, _ = output.writable(file.obs)
+    company.origins(obs)
+    reason = checks.not_cells(file, known, genes, kind, 100)
     symbol = genes.symbol[genes.symbol != ""]
-    Z, _ = predict.shared_matrix(known, symbol, np.unique(symbol), kind, 100)
-    rows = np.flatnonzero(reason == predict.SCORED)
-    assert sorted(predict.canonical(Z, rows, 100)) == rows.tolist()
+    Z, _ = cell_values.shared_matrix(known, symbol, np.unique(symbol), kind, 100)
+    rows = np.flatnonzero(reason == checks.SCORED)
+    assert sorted(cell_values.canonical(Z, rows, 100)) == rows.tolist()
     assert np.isfinite(readers.dense(Z)).all()
 
 
