@@ -20,7 +20,7 @@ import numpy as np
 import openpyxl
 import pandas as pd
 
-from atsdp_utils.data import datasets, orthologs
+from atsdp_utils.data import gdsc, gene_names
 from atsdp_utils.data.geo import Expected
 from atsdp_utils.foundation import paths
 
@@ -54,8 +54,8 @@ def scaled(n: int, scale: int) -> int:
 @cache
 def symbols(n: int) -> tuple[str, ...]:
     """`n` human symbols that the bulk has, with a mouse ortholog and an Ensembl id, and a few mitochondrial ones."""
-    known = set(orthologs.human_to_mouse()) & set(orthologs.symbols("human").values())
-    usable = [g for g in datasets.load_bulk().genes if g in known and g not in NAMED]
+    known = set(gene_names.human_to_mouse()) & set(gene_names.ensembl_symbols("human").values())
+    usable = [g for g in gdsc.load_bulk().genes if g in known and g not in NAMED]
     step = len(usable) // (n - len(NAMED) - len(MITO))
     return (*NAMED, *MITO, *usable[::step][: n - len(NAMED) - len(MITO)])
 
@@ -168,7 +168,7 @@ def write_prostate(folder: Path, scale: int = SCALE, genes: int = GENES) -> Expe
         (f"GSM{b['first'] + i}", f"{b['title']}_{i + 1}") for b in blocks for i in range(scaled(b["cells"], scale))
     ]
     resistant = np.array(["_Res" in title for _, title in cells])
-    ids = {symbol: identifier for identifier, symbol in orthologs.symbols("human").items()}
+    ids = {symbol: identifier for identifier, symbol in gene_names.ensembl_symbols("human").items()}
     names = [ids[symbol] + PROSTATE["version"] for symbol in symbols(genes)]
     counts = drawn(genes, resistant.astype(float), 3)
     members = {
@@ -236,8 +236,8 @@ def write_leukaemia(folder: Path, scale: int = SCALE, genes: int = GENES, rows: 
     counts = drawn(genes, measured["sample"].str.contains("RESISTANT").to_numpy(float), 4)
     low = np.flatnonzero(~measured["passes"])
     counts[: genes - 150, low] = 0
-    ids = {mouse: identifier for identifier, mouse in orthologs.symbols("mouse").items()}
-    to_mouse = orthologs.human_to_mouse() | {gene: f"mt-{gene[3:].capitalize()}" for gene in MITO}
+    ids = {mouse: identifier for identifier, mouse in gene_names.ensembl_symbols("mouse").items()}
+    to_mouse = gene_names.human_to_mouse() | {gene: f"mt-{gene[3:].capitalize()}" for gene in MITO}
     names = [ids[to_mouse[gene]] for gene in symbols(genes)]
     write_gz(folder / COUNTS, table_text(counts, names, measured.index.tolist(), layout, rows))
     listed = measured.index[measured["passes"] & (measured["sample"] != "EMPTY")]
@@ -271,15 +271,16 @@ class Server:
     """A GEO in miniature on 127.0.0.1.
 
     `files` maps a file name to its bytes; `cut` maps a name to the number of bytes after which each connection is
-    dropped; `ranges` says whether Range is honoured, `length` whether the length is told; `requests` records (name,
-    Range header).
+    dropped; `fail_once` names files whose first request fails; `length` says whether the length is told; `requests`
+    records the names.
     """
 
     def __init__(self):
         self.files: dict[str, bytes] = {}
         self.cut: dict[str, int] = {}
-        self.ranges = self.length = True
-        self.requests: list[tuple[str, str | None]] = []
+        self.fail_once: set[str] = set()
+        self.length = True
+        self.requests: list[str] = []
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -294,24 +295,18 @@ class Server:
         threading.Thread(target=self.httpd.serve_forever, daemon=True).start()
 
     def answer(self, request: http.server.BaseHTTPRequestHandler) -> None:
-        name, asked = request.path.rpartition("/")[2], request.headers.get("Range")
-        self.requests.append((name, asked))
-        if name not in self.files:
-            request.send_error(404)
+        name = request.path.rpartition("/")[2]
+        self.requests.append(name)
+        if name not in self.files or name in self.fail_once:
+            request.send_error(503 if name in self.files else 404)
+            self.fail_once.discard(name)
             return
         content = self.files[name]
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.ranges else 0
-        if start and start >= len(content):
-            request.send_response(416)
-            request.send_header("Content-Range", f"bytes */{len(content)}")
-            request.send_header("Content-Length", "0")
-            request.end_headers()
-            return
-        request.send_response(206 if start else 200)
+        request.send_response(200)
         if self.length:
-            request.send_header("Content-Length", str(len(content) - start))
+            request.send_header("Content-Length", str(len(content)))
         request.end_headers()
-        request.wfile.write(content[start : start + self.cut.get(name, len(content))])
+        request.wfile.write(content[: self.cut.get(name, len(content))])
 
     def close(self) -> None:
         self.httpd.shutdown()

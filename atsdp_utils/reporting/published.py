@@ -9,7 +9,7 @@ from statsmodels.stats.proportion import proportion_confint
 from atsdp_utils.data import datasets
 from atsdp_utils.evaluation import metrics
 from atsdp_utils.foundation import paths
-from atsdp_utils.interpretation import interpret
+from atsdp_utils.interpretation import gene_lists, gene_scores
 from atsdp_utils.reporting import audit
 from atsdp_utils.reporting.scorecard import NEEDS_CELLS
 
@@ -65,8 +65,8 @@ def published_predictions(data: str) -> pd.DataFrame:
         for name, k in (("sensitive", 1), ("resistant", 0)):
             count = float((predicted == k).sum())
             add("predicted", name, (count, np.nan, np.nan), len(table), note="number of cells")
-        for name in interpret.DIRECTIONS:
-            found = interpret.correlate(*(table[f"{k}_{name}_DEG_score"] for k in ("Predicted", "Ground_truth")))
+        for name in gene_lists.DIRECTIONS:
+            found = gene_scores.correlate(*(table[f"{k}_{name}_DEG_score"] for k in ("Predicted", "Ground_truth")))
             beside = printed[dataset, "pearson_r", f"{figure}_{name}"]
             add("r of gene scores", name, [found[k] for k in ("r", "r_low", "r_high")], len(table), beside)
     return pd.DataFrame(rows, columns=COLUMNS)

@@ -15,9 +15,9 @@ from scipy import stats as sps
 from statsmodels.stats.proportion import proportion_confint
 
 from atsdp_utils.baselines import REGISTRY
-from atsdp_utils.data import datasets
-from atsdp_utils.experiments.protocols import BULK_ONLY, NO_TRANSFER
+from atsdp_utils.data import gdsc
 from atsdp_utils.experiments.tables import NAIVE
+from atsdp_utils.experiments.task import BULK_ONLY, NO_TRANSFER
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.reporting import audit, verdict
 from atsdp_utils.reporting.outputs import Missing, Outputs, numbers
@@ -88,7 +88,7 @@ def need_genes(c) -> None:
     rule = named_rule(c.rule, c.readings)
     if not (rule and rule.genes):
         return
-    bulk = datasets.load_bulk().genes
+    bulk = gdsc.load_bulk().genes
     if unread := [g for g in c.argument.split("|") if g not in set(bulk)]:
         raise Untestable(
             f"{' and '.join(unread)} not among the {len(bulk):,} genes of the bulk, so the network cannot read "
@@ -214,8 +214,8 @@ def ibet_cells(out: Outputs, c, reading: str) -> Found:
 
 def bulk_count(out: Outputs, c, reading: str) -> Found:
     """The public files hold as many lines, drugs or genes; where they hold fewer, the paper's file is unknown."""
-    read = {"lines": lambda: datasets.label_table(both_databases=True), "drugs": datasets.drugs,
-            "genes": lambda: datasets.load_bulk().genes}  # fmt: skip
+    read = {"lines": lambda: gdsc.label_table(both_databases=True), "drugs": gdsc.drugs,
+            "genes": lambda: gdsc.load_bulk().genes}  # fmt: skip
     n = len(read[c.argument]())
     same = n == c.quoted
     return Found(Effect(n), *((verdict.SUPPORTED, verdict.YES) if same else (verdict.UNTESTED, verdict.NOT_TESTED)))

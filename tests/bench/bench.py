@@ -24,9 +24,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from atsdp_utils.data import datasets, preprocess
-from atsdp_utils.experiments import grid, plan, protocols
-from atsdp_utils.experiments.protocols import ATSDP, NO_TRANSFER, Task
+from atsdp_utils.data import datasets, gdsc, preprocess
+from atsdp_utils.experiments import grid, inputs, plan, protocols
+from atsdp_utils.experiments.task import ATSDP, NO_TRANSFER, Task, build
 from atsdp_utils.foundation import cache, config, paths, runtime
 from atsdp_utils.foundation.config import Training
 
@@ -141,10 +141,10 @@ def machine(size: Size) -> Iterator[Row]:
 
 def labelled_lines(genes: int, seed: int = 0) -> preprocess.Source:
     """The 803 lines with a label for cisplatin on their most variable genes, split as everywhere."""
-    bulk = datasets.load_bulk("CISPLATIN")
+    bulk = gdsc.load_bulk("CISPLATIN")
     keep = bulk.y >= 0
     bulk = replace(bulk, X=bulk.X[keep], lines=bulk.lines[keep], y=bulk.y[keep])
-    return preprocess.bulk_source(bulk, preprocess.shared_genes(bulk, bulk.genes, genes), seed)
+    return gdsc.bulk_source(bulk, gdsc.shared_genes(bulk, bulk.genes, genes), seed)
 
 
 def autoencoder_flops(genes: int, arch: config.Architecture, rows: int) -> float:
@@ -231,14 +231,14 @@ def precision(size: Size) -> Iterator[Row]:
 
 def models(size: Size) -> Iterator[Row]:
     """One training of each model on nine tenths of a set (protocol S), the bulk stage apart; and one transfer."""
-    preprocess.prepare(size.dataset)
+    datasets.prepare(size.dataset)
     for profile in size.profiles:
         yield from _models(size, profile, f"models, {profile} profile")
 
 
 def _models(size: Size, profile: str, section: str) -> Iterator[Row]:
-    cells = protocols.cells_of(size.dataset, profile)
-    source = protocols.source_of(size.dataset, profile, 0)
+    cells = inputs.cells_of(size.dataset, profile)
+    source = inputs.source_of(size.dataset, profile, 0)
     X = preprocess.columns(cells.X, cells.genes, source.genes)
     rows, test = cells.labelled, cells.labelled[::10]
     yield section, "data", "cells", len(X), ""
@@ -246,15 +246,13 @@ def _models(size: Size, profile: str, section: str) -> Iterator[Row]:
     for model in size.models:
         task = Task(size.dataset, "S", model, profile)
         if model == ATSDP:
-            protocols.build(task, protocols.spec_of(task)).start(X.shape[1], source)
+            build(task).start(X.shape[1], source)
         with Clock() as clock:
             _, fitted = protocols.fit_fold(task, X, cells.y, np.setdiff1d(rows, test), test, source)
         yield from _training(section, f"{model} (S)", clock, getattr(fitted, "history_", None))
     task = Task(size.dataset, "U", ATSDP, profile)
     with Clock() as clock:
-        fitted = protocols.build(task, protocols.spec_of(task)).fit_transfer(
-            preprocess.Standardizer().fit(X).transform(X), source
-        )
+        fitted = build(task).fit_transfer(preprocess.Standardizer().fit_transform(X), source)
     yield from _training(section, f"{ATSDP} (U)", clock, fitted.history_)
 
 
@@ -304,7 +302,7 @@ def cells(size: Size, n: int) -> Iterator[Row]:
 
 def workers(size: Size, jobs: int, seeds: int) -> Iterator[Row]:
     """Wall time of a grid of bulk stages and transfers, one a seed; caches are empty but for the prepared cells."""
-    preprocess.prepare("SCC47-afatinib")
+    datasets.prepare("SCC47-afatinib")
     tasks = [Task("SCC47-afatinib", "U", ATSDP, size.profile, seed=s) for s in range(seeds)]
     with Clock() as clock, open(os.devnull, "w") as nowhere, _environment(ATSDP_LOG=nowhere.name):
         grid.run(tasks, jobs=jobs)
@@ -316,7 +314,7 @@ def own_file(path: Path, cells: int, genes: int, detected: int, seed: int = 0) -
     import anndata
     from scipy import sparse
 
-    rng, known = np.random.default_rng(seed), datasets.load_bulk().genes[:genes]
+    rng, known = np.random.default_rng(seed), gdsc.load_bulk().genes[:genes]
     indices = np.empty((cells, detected), np.int32)
     for i in range(cells):  # one gene from each of as many stretches: sorted, and none twice
         indices[i] = np.linspace(0, genes, detected, endpoint=False) + rng.random(detected) * (genes / detected)
@@ -357,35 +355,8 @@ def _warm_up() -> None:
     train.transfer(net, source, source.X[:40], cfg, 0)
 
 
-def together(size: Size, networks: int = 5) -> Iterator[Row]:
-    """An epoch of fine-tuning of several networks as one stack, or one after another, a network."""
-    from atsdp_utils.models import loop, train
-    from atsdp_utils.models.model import ATSDPNet
-
-    source, rng = labelled_lines(size.genes[0]), np.random.default_rng(0)
-    X = rng.standard_normal((500, source.X.shape[1]), dtype=np.float32)
-    y, cfg = (X[:, 0] > 0).astype(np.int8), replace(Training(), epochs_tune=2)
-
-    def fresh() -> tuple[list[ATSDPNet], list[train.FineTuning]]:
-        nets = [ATSDPNet(X.shape[1], config.TABLE2["DATA1"]).to(runtime.device()) for _ in range(networks)]
-        return nets, [train.FineTuning.of(net, X, y, cfg, 0, weight=None, source=source) for net in nets]
-
-    def in_turn(nets: list, stages: list) -> None:
-        for net, stage in zip(nets, stages, strict=True):
-            loop.fit(net, stage)
-
-    for case, work in (
-        (f"a stack of {networks}", lambda nets, stages: loop.fit_together(nets, stages, range(networks))),
-        ("one after another", in_turn),
-    ):
-        given = fresh()
-        with Clock() as clock:
-            work(*given)  # ends when a value is read from the device, so no step is still under way
-        yield from clock.rows("together", case, "epoch of a network, ", per=networks * cfg.epochs_tune)
-
-
 def gpu(size: Size) -> Iterator[Row]:
-    """ATSDP-NET in Table 3 on a GPU, folds x repeats and seeds in stacks, where there is one."""
+    """ATSDP-NET in Table 3 on a GPU, where there is one."""
     import torch
 
     from atsdp_utils.experiments import tables
@@ -408,7 +379,7 @@ def gpu(size: Size) -> Iterator[Row]:
 
 def quick_stages() -> Iterator[Row]:
     """What the cached results of an earlier ``make reproduce`` took, by protocol and model, if there are any."""
-    found = grid._timings()
+    found = plan.finished_timings()
     for (profile, protocol, model), group in found.groupby(["profile", "protocol", "model"]):
         case = f"{model} ({protocol}, {profile})"
         yield "cached results", case, "tasks", len(group), ""
@@ -420,7 +391,7 @@ def quick_stages() -> Iterator[Row]:
 
 def sections(size: Size, jobs: int) -> dict[str, Callable[[], Iterator[Row]]]:
     """Every section by name."""
-    every = (machine, bulk, reference, precision, models, genes, together, gpu)
+    every = (machine, bulk, reference, precision, models, genes, gpu)
     found = {f.__name__: (lambda f=f: f(size)) for f in every}
     found |= {f"cells-{n}": (lambda n=n: cells(size, n)) for n in size.cells}
     found |= {f"own-{n}": (lambda n=n: own_cells(size, n)) for n in size.own}
@@ -449,7 +420,7 @@ def measure(size: Size, jobs: int, only: tuple[str, ...] = ()) -> pd.DataFrame:
     for name in only or sections(size, jobs):
         with tempfile.TemporaryDirectory(prefix="atsdp-bench-") as scratch:
             command = [sys.executable, "-m", "tests.bench.bench", str(jobs), "--section", name, *short]
-            device = "auto" if name in ("together", "gpu") else "cpu"
+            device = "auto" if name == "gpu" else "cpu"
             surroundings = {"ATSDP_DEVICE": device, **os.environ, "ATSDP_BUILD": scratch, "ATSDP_FIGURES": scratch}
             with Clock() as clock:
                 done = subprocess.run(command, env=surroundings, cwd=paths.ROOT, capture_output=True, text=True)

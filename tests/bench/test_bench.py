@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 import torch
 
+from atsdp_utils.experiments import plan
 from atsdp_utils.foundation import config, paths
 from tests.bench import bench
 
@@ -16,7 +17,7 @@ def test_operations_of_an_epoch_counted_by_hand():
 
 def test_rows_of_the_bulk_stage():
     size = bench.replace(bench.SHORT, reference_epochs=2)
-    table = pd.DataFrame([*bench.bulk(size), *bench.reference(size)], columns=bench.COLUMNS)
+    table = pd.DataFrame([*bench.bulk(size), *bench.reference(size)], columns=plan.COLUMNS)
     stages = table[(table.section == "bulk") & (table.measure == "held-out AUC")]
     assert stages.case.tolist() == ["smoke profile", "paper profile", "2 epochs, never stopped"]
     assert stages.value.between(0.3, 1).all()
@@ -25,11 +26,8 @@ def test_rows_of_the_bulk_stage():
     assert 0 < share < 1
 
 
-def test_a_stack_is_timed_against_single_networks_and_a_missing_gpu_is_a_row():
-    rows = [*bench.together(bench.SHORT, networks=2), *bench.gpu(bench.SHORT)]
-    table = pd.DataFrame(rows, columns=bench.COLUMNS)
-    assert table.case[:4].tolist() == ["a stack of 2"] * 2 + ["one after another"] * 2
-    assert (table.value[:4] > 0).all()
+def test_a_missing_gpu_is_a_row():
+    table = pd.DataFrame([*bench.gpu(bench.SHORT)], columns=plan.COLUMNS)
     if not torch.cuda.is_available():
         assert table[table.measure == "skipped"].value.tolist() == ["no CUDA device here"]
 
@@ -40,14 +38,14 @@ def test_target_needs_both_the_score_and_the_time(auc, seconds, held):
             ("bulk", "500 epochs, never stopped", "cpu_seconds", "200", "s"),
             ("bulk", "quick profile", "held-out AUC", str(auc), ""),
             ("bulk", "quick profile", "cpu_seconds", str(seconds), "s")]  # fmt: skip
-    first = bench.target(pd.DataFrame(rows, columns=bench.COLUMNS)).splitlines()[0]
+    first = bench.target(pd.DataFrame(rows, columns=plan.COLUMNS)).splitlines()[0]
     assert f"Target **{held}**" in first and f"{auc:.3f}" in first
 
 
 def test_the_page_shows_the_committed_table():
-    table = bench.read(paths.ROOT / "figures" / "bench.csv")
+    table = plan.read(paths.ROOT / "figures" / "bench.csv")
     assert bench.PAGE.read_text() == bench.page(table)
 
 
 def test_without_a_benchmark_the_page_says_so(tmp_path):
-    assert "make bench" in bench.page(bench.read(tmp_path / "none.csv"))
+    assert "make bench" in bench.page(plan.read(tmp_path / "none.csv"))

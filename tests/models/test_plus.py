@@ -8,10 +8,10 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from atsdp_utils.data import datasets, preprocess
+from atsdp_utils.data import datasets, preprocess, real_cells
 from atsdp_utils.data.preprocess import Source
-from atsdp_utils.evaluation import plus_study
-from atsdp_utils.experiments import protocols, pseudo, tables
+from atsdp_utils.evaluation import plus_study, selection
+from atsdp_utils.experiments import inputs, protocols, pseudo, tables
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.foundation.config import Architecture, Training
 from atsdp_utils.models import joint, plus, train
@@ -35,7 +35,7 @@ def rows(n, seed, effect=1.0, positive=0.3):
     y = (rng.random(n) < positive).astype(np.int8)
     X = rng.normal(size=(n, GENES)) * rng.uniform(0.5, 2, GENES)
     X[:, :10] += effect * (2 * y[:, None] - 1)
-    return preprocess.Standardizer().fit(X).transform(X), y
+    return preprocess.Standardizer().fit_transform(X), y
 
 
 def source(seed=0):
@@ -240,18 +240,18 @@ def table(**auc):
 
 def test_the_rule_takes_the_simplest_of_the_tied_and_never_a_reference():
     clear = table(plain=[0.6] * 6, joint=[0.7] * 6, Logistic=[0.9] * 6)
-    assert pseudo.choose(clear)[0] == "joint"
+    assert selection.choose(clear)[0] == "joint"
     # A mean difference of 0.01 with a standard error of sqrt(3 * 0.03^2) / 3 = 0.017: tied.
     noisy = table(plain=[0.7] * 6, joint=[0.74, 0.68] * 3)
-    name, summary = pseudo.choose(noisy)
+    name, summary = selection.choose(noisy)
     row = summary.set_index("candidate").loc["plain"]
     assert name == "plain" and row.behind == pytest.approx(0.01) and row.behind_se == pytest.approx(0.0173, abs=1e-4)
 
 
 def test_the_rule_weighs_kinds_alike_and_refuses_gaps():
     with pytest.raises(ValueError, match="missing for joint"):
-        pseudo.choose(table(plain=[0.6] * 6, joint=[0.7] * 6).iloc[:-1])
-    _, summary = pseudo.choose(table(plain=[0.5, 0.5, 0.6, 0.6, 0.9, 0.9]))
+        selection.choose(table(plain=[0.6] * 6, joint=[0.7] * 6).iloc[:-1])
+    _, summary = selection.choose(table(plain=[0.5, 0.5, 0.6, 0.6, 0.9, 0.9]))
     assert summary.score[0] == pytest.approx((0.5 + 0.6 + 0.9) / 3)
 
 
@@ -271,10 +271,10 @@ def test_the_choice_never_reads_a_real_cell_or_its_label(monkeypatch, run_folder
     tasks = [t for t in tables.plus_selection("smoke") if t.options.get("recipe") in ("plain", "joint-linear")]
 
     def run():
-        return pseudo.evidence(tasks, [protocols.run_task(t) for t in tasks])
+        return selection.evidence(tasks, [protocols.run_task(t) for t in tasks])
 
     before = run()
-    real = datasets._load_real
+    real = real_cells.load
 
     def permuted(name):
         adata = real(name)
@@ -283,11 +283,11 @@ def test_the_choice_never_reads_a_real_cell_or_its_label(monkeypatch, run_folder
         return adata
 
     monkeypatch.setattr(datasets, "_load_real", permuted)
-    preprocess.load_prepared.cache_clear()
-    protocols.cells_of.cache_clear()
+    datasets.load_prepared.cache_clear()
+    inputs.cells_of.cache_clear()
     after = run()
     pd.testing.assert_frame_equal(before, after)
-    assert pseudo.choose(before)[0] == pseudo.choose(after)[0]
+    assert selection.choose(before)[0] == selection.choose(after)[0]
 
     def refused(name):
         raise AssertionError(f"the choice read {name}")

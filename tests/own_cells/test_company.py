@@ -5,11 +5,11 @@ import cells_fixtures as shapes
 import numpy as np
 import pandas as pd
 import pytest
-from test_predict import SETTINGS, Linear  # noqa: E402
+from cells_fixtures import SETTINGS, Linear
 
-from atsdp_utils.data import datasets
-from atsdp_utils.own_cells import company, company_study, predict, ranking
-from atsdp_utils.own_cells.readers import InputError
+from atsdp_utils.data import gdsc, real_cells
+from atsdp_utils.own_cells import company, company_study, drugs, predict, ranking
+from atsdp_utils.own_cells.cellfile import InputError
 
 
 def by_first_gene(Z):
@@ -77,7 +77,7 @@ def test_a_ranking_goes_on_and_says_what_each_drug_rests_on(linear, mine, tmp_pa
     assert list(written) == list(ranking.COLUMNS) and (again.ci_low.diff().dropna() <= 0).all()
     one = again.set_index("drug").loc["CISPLATIN"]
     assert one.ci_low < one.held_out_auc < one.ci_high and one.sensitive_lines > 5 and one.logistic > 0.5
-    y = datasets.load_bulk("CISPLATIN").y
+    y = gdsc.load_bulk("CISPLATIN").y
     counted = [one.sensitive_lines + one.held_out_sensitive, one.resistant_lines + one.held_out_resistant]
     assert counted == [(y == 1).sum(), (y == 0).sum()]
     page = (tmp_path / "mine.drugs.atsdp.html").read_text()
@@ -89,7 +89,7 @@ def test_a_ranking_goes_on_and_says_what_each_drug_rests_on(linear, mine, tmp_pa
 def test_a_ranking_scores_as_the_command_for_one_drug_does(linear, mine, run_folders, monkeypatch):
     monkeypatch.setattr(predict, "unlikeness", lambda *_, **__: {})
     monkeypatch.setattr(predict.embedding, "umap", lambda X, seed: np.zeros((len(X), 2)))
-    monkeypatch.setattr(predict.predict_report, "render", lambda found, y: "page")
+    monkeypatch.setattr(predict.page, "render", lambda found, y: "page")
     found = predict.predict(mine, "cisplatin", settings=SETTINGS, say=lambda _: None)
     row = rank(mine, ["cisplatin"])[0].iloc[0]
     assert row.share_sensitive == (found.p >= 0.5).mean() and row.held_out_auc == pytest.approx(
@@ -108,9 +108,9 @@ def test_drugs_with_too_few_lines_are_rows_that_say_so(linear, mine, monkeypatch
 
 
 def test_all_is_every_drug_and_a_typing_error_is_told():
-    assert ranking.find(["all"]) == datasets.drugs()
+    assert drugs.find(["all"]) == gdsc.drugs()
     with pytest.raises(InputError, match="Did you mean"):
-        ranking.find(["cisplatin", "erlotinb"])
+        drugs.find(["cisplatin", "erlotinb"])
 
 
 def test_intervals_of_the_study_are_those_of_paired_differences():
@@ -128,7 +128,7 @@ def test_intervals_of_the_study_are_those_of_paired_differences():
 
 def test_a_way_that_looks_at_no_company_gives_a_cell_the_same_values_in_any_file():
     rng = np.random.default_rng(0)
-    genes = datasets.load_pc9().var_names.to_numpy(str)[:50]
+    genes = real_cells.load_pc9().var_names.to_numpy(str)[:50]
     lines, cells = rng.normal(size=(30, 50)), rng.random((20, 50))
     for way in company_study.WAYS:
         same = company_study.standardised(way, lines, genes)[1]
