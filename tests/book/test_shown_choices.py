@@ -126,7 +126,7 @@ def _write(folder, sign):
 
     frame("table3", [scored(d, "", p, "t3", d, p) for d in SETS for p in "SU"])
     frame("table1", [scored(d, s, p, "t1", d, s, p) for d in SETS for s in config.BALANCING for p in "SU"])
-    heads = [str(h) for h in config.HEADS] + ["linear"]
+    heads = [str(h) for h in config.PROFILES["quick"].heads] + ["linear"]
     frame("ablation_heads", [scored(d, s, "S", "heads", d, s) for d in SETS for s in heads])
     named = ("counted as sensitive", "left out")
     frame("holiday_cells", [scored(d, s, "S", "holiday", d, s) for d in ("DATA1-sim", "DATA2-sim") for s in named])
