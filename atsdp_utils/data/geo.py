@@ -51,18 +51,17 @@ _MONTH = "(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"
 MANGLED = re.compile(rf"\d{{1,2}}-{_MONTH}|{_MONTH}-\d{{1,2}}|\d{{4}}-\d\d-\d\d.*|\d(?:\.\d+)?e\+\d+", re.IGNORECASE)
 
 WAY_OUT = "Delete the file and run again; if GEO holds the same one, what atsdp_utils/data/geo.py expects is wrong"
-SENSITIVE, RESISTANT, UNLABELLED = True, False, None
-#: Condition of a cell to its strict label and the paper's label.
+#: Condition of a cell to its strict label and the paper's: True sensitive, False resistant, None left out.
 LABELS: dict[str, tuple[bool | None, bool | None]] = {
-    "Sensitive": (SENSITIVE, SENSITIVE),
-    "Resistant": (RESISTANT, RESISTANT),
-    "Holiday": (UNLABELLED, SENSITIVE),
-    "DMSO": (SENSITIVE, SENSITIVE),
-    "I-BET 400 nM": (SENSITIVE, SENSITIVE),
-    "I-BET resistant": (RESISTANT, RESISTANT),
-    "I-BET withdrawal": (RESISTANT, RESISTANT),
-    "101 CELL CONTROL": (UNLABELLED, SENSITIVE),
-    "EMPTY": (UNLABELLED, SENSITIVE),
+    "Sensitive": (True, True),
+    "Resistant": (False, False),
+    "Holiday": (None, True),
+    "DMSO": (True, True),
+    "I-BET 400 nM": (True, True),
+    "I-BET resistant": (False, False),
+    "I-BET withdrawal": (False, False),
+    "101 CELL CONTROL": (None, True),
+    "EMPTY": (None, True),
 }
 #: Sample names of GSE110894 to conditions; the first pattern that is found counts.
 WELLS = {

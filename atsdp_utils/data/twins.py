@@ -86,7 +86,7 @@ def _head_and_neck(patient: str, p: tuple[int, int], m: tuple[int, int], holiday
     )
 
 
-TWINS: dict[str, Twin] = {
+DESIGNS: dict[str, Twin] = {
     "DATA1": Twin(
         "DATA1", {"P": ("HSC2", "HSC3", "CAL27", "CAL33"), "M": ("HSC2", "HSC3", "CAL27", "BICR22")},
         _head_and_neck("HN120", (90, 95), (91, 92), 180), depth=40_000, values="TPM-like", shared=0.45,
@@ -187,7 +187,7 @@ def make_twin(name: str, seed: int = TWIN_SEED, **dials: float) -> AnnData:
     from scipy import sparse
 
     spec = config.DATASETS[name]
-    twin = TWINS[spec.paper]
+    twin = DESIGNS[spec.paper]
     dial = {"shared": twin.shared, "private": twin.private, "key": twin.key}
     unknown = set(dials) - set(dial)
     if unknown:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+#: Words for the classes 1 and 0.
+SENSITIVE, RESISTANT = "sensitive", "resistant"
 METRICS = ("precision", "recall", "f1", "auc", "ap")
 EXTRA_METRICS = ("balanced_accuracy", "mcc", "brier", "ece")
 BALANCING = ("none", "oversampling", "smote", "undersampling", "class_weight")

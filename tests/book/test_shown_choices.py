@@ -266,7 +266,7 @@ def test_scores_and_expression_of_a_class_have_its_colour(ax):
     ax.clear()
     plots_biology.paired_strips(ax, np.array([[5.0], [1], [6], [2]]), ["g"], y)
     for x, v, k in _points(ax):
-        assert (v > 4) == (k == plots.SENSITIVE.lower()) == (x < 0)
+        assert (v > 4) == (k == plots.CLASS[1].lower()) == (x < 0)
 
 
 def test_names_of_key_genes_have_the_colour_of_their_list(ax):
@@ -281,7 +281,7 @@ def test_names_of_key_genes_have_the_colour_of_their_list(ax):
 def test_cultures_get_colours_in_order_of_their_names():
     colours = plots_biology.culture_colours(["HN120PCR", "HN120M", "HN120PCR"])
     assert colours == {"HN120M": plots.SERIES[0], "HN120PCR": plots.SERIES[1]}
-    assert not set(plots.SERIES) & {plots.SENSITIVE, plots.RESISTANT}
+    assert not set(plots.SERIES) & {plots.CLASS[1], plots.CLASS[0]}
 
 
 def _summary() -> pd.DataFrame:
