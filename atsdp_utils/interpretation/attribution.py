@@ -1,8 +1,6 @@
-"""Attributions of a trained network to genes (section 3.6; the paper names no method, see the notebook on key genes).
+"""Attributions of a network to genes (section 3.6): any callable from expression (n, genes) to logits (n, 2) or (n,).
 
-A network is any callable from standardised expression (n, genes) to logits (n, 2), resistant then sensitive, or to one
-value a cell; put it in evaluation mode first. What is explained is the log-odds of *sensitive* (the difference of the
-logits), because P saturates near 0 and 1 and its gradients vanish there. Every function is deterministic.
+What is explained is the log-odds of *sensitive*, because P saturates near 0 and 1 and its gradients vanish there.
 """
 
 from __future__ import annotations
@@ -16,21 +14,18 @@ import torch
 from scipy import stats as sps
 from torch import Tensor
 
-from atsdp_utils.interpretation.gene_lists import DIRECTIONS, RESISTANT, SENSITIVE, binary, differential_genes
+from atsdp_utils.foundation.config import RESISTANT, SENSITIVE
+from atsdp_utils.interpretation.gene_lists import DIRECTIONS, binary, differential_genes
 
 Forward = Callable[[Tensor], Tensor]
 
 
 class Attribution(NamedTuple):
-    """Contribution of every gene to the log-odds of every cell: ``values`` (n, genes) float32.
+    """Contribution of every gene to the log-odds of every cell."""
 
-    ``delta`` (n,) is the convergence delta, the sum of contributions minus ``change`` = f(cell) - f(baseline); it is 0
-    for an exact method.
-    """
-
-    values: np.ndarray
-    delta: np.ndarray
-    change: np.ndarray
+    values: np.ndarray  # (n, genes) float32
+    delta: np.ndarray  # (n,) sum of contributions minus change: 0 for an exact method
+    change: np.ndarray  # (n,) f(cell) - f(baseline)
 
     @property
     def relative_delta(self) -> float:
@@ -98,14 +93,10 @@ def ensemble(attributions: Sequence[Attribution]) -> Attribution:
 def rank_genes(attribution: Attribution, X: np.ndarray, y, genes: Sequence[str]) -> pd.DataFrame:
     """Key genes of a network, in the order of `genes`, from the attribution of cells `X` (n, genes) with labels `y`.
 
-    Returns
-    -------
-    DataFrame
-        ``gene``; ``mean_abs``, mean |attribution|; ``z, p, padj``, the rank-sum test of attributions between sensitive
-        and resistant cells (the paper's test); ``slope``, how the attribution moves with expression over the cells;
-        ``direction``, the list the gene belongs to: *sensitive* where more expression means more log-odds of sensitive.
-        A resistance gene pulls resistant cells down, so its attribution too is higher in sensitive cells: the sign of
-        z cannot tell the two kinds apart, the slope can.
+    ``mean_abs`` is the mean |attribution|; ``z, p, padj`` the paper's rank-sum test of attributions between classes;
+    ``slope`` how the attribution moves with expression; ``direction`` *sensitive* where more expression means more
+    log-odds of sensitive. A resistance gene pulls resistant cells down, so its attribution too is higher in sensitive
+    cells: the sign of z cannot tell the two kinds apart, the slope can.
     """
     values = attribution.values.astype(np.float64)
     centred = X - X.mean(axis=0)
@@ -124,14 +115,11 @@ def key_genes(ranking: pd.DataFrame, *, top: int = 10, by: str = "mean_abs") -> 
 
 
 def attention_table(weights: np.ndarray, y) -> pd.DataFrame:
-    """What attention weights (n, heads, T, T), rows summing to 1, look like in cells with labels `y`, per head.
+    """Attention weights (n, heads, T, T), rows summing to 1, of cells with labels `y`, in one row a head.
 
-    Returns
-    -------
-    DataFrame
-        ``head``; ``entropy``, mean entropy of a row over log T (1 is uniform: the head looks everywhere alike);
-        ``class_distance``, total variation between the mean maps of the classes (0: the head does not know the class);
-        ``p``, smallest Bonferroni-corrected rank-sum p over the attention that the tokens receive.
+    ``entropy`` is the mean entropy of a row over log T (1: the head looks everywhere alike); ``class_distance`` the
+    total variation between the mean maps of the classes; ``p`` the smallest Bonferroni-corrected rank-sum p over the
+    attention that the tokens receive.
     """
     sensitive, (heads, tokens) = binary(y), weights.shape[1:3]
     entropy = -(weights * np.log(np.clip(weights, 1e-12, None))).sum(axis=-1).mean(axis=(0, 2)) / np.log(tokens)
@@ -145,11 +133,10 @@ def attention_table(weights: np.ndarray, y) -> pd.DataFrame:
 def attention_relevance(
     tokens: Forward, weights: Forward, X: np.ndarray, *, probes: int = 8, seed: int = 0
 ) -> np.ndarray:
-    """Genes as the attention sees them, (genes,): sensitivity of tokens to a gene, weighted by the attention received.
+    """Genes as the attention sees them, (genes,): the view that "attention explains" rests on.
 
     Root mean square over cells of d(a·token)/d(gene), with a the attention received (held fixed), estimated with
-    `probes` random directions. Reads weights, not the prediction: the view that "attention explains" rests on.
-    `tokens` maps expression (n, genes) to (n, T, d), `weights` to (n, heads, T, T).
+    `probes` random directions. `tokens` maps expression (n, genes) to (n, T, d), `weights` to (n, heads, T, T).
     """
     x = torch.as_tensor(np.asarray(X), dtype=torch.float32).requires_grad_(True)
     with torch.no_grad():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,76 +12,58 @@ import torch
 from torch import Tensor
 
 from atsdp_utils.data import datasets, preprocess
-from atsdp_utils.experiments import grid, protocols
-from atsdp_utils.foundation import cache, config, paths, runtime
+from atsdp_utils.experiments import inputs, keys
+from atsdp_utils.experiments.task import ATSDP, Task, build
+from atsdp_utils.foundation import cache, config, paths, pool, runtime
 from atsdp_utils.interpretation import attribution
 from atsdp_utils.interpretation.attribution import Attribution, ensemble, rank_genes
 from atsdp_utils.interpretation.gene_lists import differential_genes
 
 
-@dataclass(frozen=True)
-class Explained:
-    """One network, trained on the cells outside fold 0, and what explains it on those cells.
-
-    ``genes`` that it reads; ``rows`` of its cells in ``protocols.cells_of`` (the held-out rest serves to test lists of
-    genes); ``X, y`` their standardised expression and the labels that were learned (shuffled ones for a randomised
-    network); both attributions; ``relevance`` (genes,) and ``attention`` as :mod:`attribution` defines them.
-    """
+class Explained(NamedTuple):
+    """One network, trained on the cells outside fold 0, and what explains it on those cells."""
 
     genes: np.ndarray
-    rows: np.ndarray
-    X: np.ndarray
-    y: np.ndarray
+    rows: np.ndarray  # of its cells in inputs.cells_of; the held-out rest serves to test lists of genes
+    X: np.ndarray  # their standardised expression
+    y: np.ndarray  # the labels that were learned, shuffled ones for a randomised network
     integrated: Attribution
     expected: Attribution
-    relevance: np.ndarray
-    attention: pd.DataFrame
-
-
-class Inputs(NamedTuple):
-    """What :func:`explain` trains on, and the file for the result."""
-
-    task: protocols.Task
-    source: preprocess.Source
-    rows: np.ndarray
-    X: np.ndarray
-    y: np.ndarray
-    path: Path
+    relevance: np.ndarray  # attribution.attention_relevance
+    attention: pd.DataFrame  # attribution.attention_table
 
 
 def training_rows(name: str, profile: str) -> np.ndarray:
-    """Rows of ``protocols.cells_of`` outside fold 0 of the saved partition that all models share."""
-    fold = protocols.splits(protocols.cells_of(name, profile), config.profile(profile).folds, 0)
+    """Rows of ``inputs.cells_of`` outside fold 0 of the saved partition that all models share."""
+    fold = inputs.splits(inputs.cells_of(name, profile), config.profile(profile).folds, 0)
     return np.flatnonzero(fold > 0)
 
 
-def inputs(name: str, profile: str, seed: int, randomised: bool = False) -> Inputs:
-    """Inputs of :func:`explain`; the file is named by the training cells, the bulk, the settings and the code."""
-    cells, source = protocols.cells_of(name, profile), protocols.source_of(name, profile, seed)
+def asked(name: str, profile: str, seed: int, randomised: bool = False) -> tuple:
+    """Task, bulk, rows, cells and labels of :func:`explain`, and its file, named by them, the settings and the code."""
+    cells, source = inputs.cells_of(name, profile), inputs.source_of(name, profile, seed)
     rows = training_rows(name, profile)
     X, y = preprocess.standardised(cells, source, rows), cells.y[rows]
     if randomised:
         y = np.random.default_rng([seed, 81]).permutation(y)
-    task = protocols.Task(name, "S", protocols.ATSDP, profile, seed=seed)
-    spec = protocols.spec_of(task)
-    sizes = protocols.architecture(spec, {}), protocols.training(spec, config.profile(profile), {}), spec.balance
-    code = cache.code("interpretation.explained._explain", "models.train.ATSDP", cut=protocols.CUT)
+    task = Task(name, "S", ATSDP, profile, seed=seed)
+    sizes = task.architecture, task.training, task.spec.balance
+    code = cache.code("interpretation.explained._explain", "models.train.ATSDP", cut=keys.CUT)
     bulk = source.X[source.train], source.y[source.train]
     key = cache.key(X, y, *bulk, seed, sizes, code, runtime.precision())
-    return Inputs(task, source, rows, X, y, paths.CACHE / "explained" / f"{key}.npz")
+    return task, source, rows, X, y, paths.CACHE / "explained" / f"{key}.npz"
 
 
 def explain(name: str, profile: str, seed: int, randomised: bool = False) -> Explained:
     """Train ATSDP-NET with labels (protocol S) on a prepared set and explain it; cached by content.
 
-    `seed` is that of the network, its bulk stage and the draws of expected gradients. A `randomised` network learns
-    shuffled labels: what the attributions then still show does not come from the labels.
+    A `randomised` network learns shuffled labels: what its attributions show does not come from the labels.
     """
-    given = inputs(name, profile, seed, randomised)
-    z = cache.kept(given.path, _read, lambda part: np.savez_compressed(part, **_explain(given)))
+    task, source, rows, X, y, path = asked(name, profile, seed, randomised)
+    z = cache.kept(path, _read, lambda part: np.savez_compressed(part, **_explain(task, source, X, y)))
     ig, eg = (Attribution(*(z[f"{kind}_{part}"] for part in Attribution._fields)) for kind in ("ig", "eg"))
     attention = pd.DataFrame({c: z[f"attention_{c}"] for c in ("head", "entropy", "class_distance", "p")})
-    return Explained(given.source.genes, given.rows, given.X, given.y, ig, eg, z["relevance"], attention)
+    return Explained(source.genes, rows, X, y, ig, eg, z["relevance"], attention)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -90,12 +71,10 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         return dict(z)
 
 
-def _explain(given: Inputs) -> dict[str, np.ndarray]:
+def _explain(task: Task, source: preprocess.Source, X: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
     torch.set_num_threads(1)
-    task, source, X, y = given.task, given.source, given.X, given.y
-    spec = protocols.spec_of(task)
-    xb, yb, weight = preprocess.balance(X, y, spec.balance, task.seed)
-    net = protocols.build(task, spec).fit(xb, yb, weight=weight, source=source).net_.cpu().eval()
+    xb, yb, weight = preprocess.balance(X, y, task.spec.balance, task.seed)
+    net = build(task).fit(xb, yb, weight=weight, source=source).net_.cpu().eval()
     block = net.predictor.attention
 
     def weights(x: Tensor) -> Tensor:
@@ -119,36 +98,27 @@ def explain_all(
     from joblib import delayed
 
     datasets.prepare(name)  # in tier geo no training has prepared the twin
-    left = [s for s in seeds if not inputs(name, profile, s, randomised).path.exists()]
-    grid.pool(max(1, min(jobs, len(left))))(delayed(explain)(name, profile, s, randomised) for s in left)
+    left = [s for s in seeds if not asked(name, profile, s, randomised)[-1].exists()]
+    pool.workers(max(1, min(jobs, len(left))))(delayed(explain)(name, profile, s, randomised) for s in left)
     return [explain(name, profile, s, randomised) for s in seeds]
 
 
 def rankings(networks: Sequence[Explained]) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-    """Key genes of several networks together, and every ranking of the genes to compare them with.
+    """Key genes of networks of several seeds on the same cells, and every ranking of genes to compare them with.
 
-    The networks are trained on the same cells with different seeds.
-
-    Returns
-    -------
-    tuple
-        :func:`rank_genes` of the mean integrated gradients; and (genes,) importance by name: both attributions by mean
-        |attribution| and by the rank-sum test, the attention's view, and what needs no network: the rank-sum test of
-        expression and the coefficients of a logistic regression, from the same cells.
+    The first is :func:`rank_genes` of the mean integrated gradients, the second (genes,) importance by name: both
+    attributions by size and by the rank-sum test, the attention's view, and what needs no network.
     """
     from sklearn.linear_model import LogisticRegression
 
-    one = networks[0]
-    tables = {
-        "IG": rank_genes(ensemble([n.integrated for n in networks]), one.X, one.y, one.genes),
-        "EG": rank_genes(ensemble([n.expected for n in networks]), one.X, one.y, one.genes),
-    }
+    genes, _, X, y, *_ = networks[0]
     scores = {}
-    for short, table in tables.items():
+    eg, ig = (rank_genes(ensemble([getattr(n, k) for n in networks]), X, y, genes) for k in ("expected", "integrated"))
+    for short, table in (("IG", ig), ("EG", eg)):
         scores[f"{short}, mean size"] = table["mean_abs"].to_numpy()
         scores[f"{short}, rank-sum test"] = table["z"].abs().to_numpy()
     scores["attention"] = np.mean([n.relevance for n in networks], axis=0)
-    scores["expression, rank-sum test"] = differential_genes(one.X, one.y, one.genes)["z"].abs().to_numpy()
-    linear = LogisticRegression(C=1e-3, class_weight="balanced", max_iter=1000).fit(one.X, one.y)
+    scores["expression, rank-sum test"] = differential_genes(X, y, genes)["z"].abs().to_numpy()
+    linear = LogisticRegression(C=1e-3, class_weight="balanced", max_iter=1000).fit(X, y)
     scores["linear coefficients"] = np.abs(linear.coef_[0])
-    return tables["IG"], scores
+    return ig, scores

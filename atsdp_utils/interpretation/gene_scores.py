@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import stats as sps
 
 from atsdp_utils.evaluation import stats
-from atsdp_utils.experiments import protocols
+from atsdp_utils.experiments import inputs
 from atsdp_utils.foundation import config
 from atsdp_utils.interpretation import predicted
 from atsdp_utils.interpretation.gene_lists import DIRECTIONS, binary, deg_lists, rank_sum, tested
@@ -90,25 +90,19 @@ def null_correlations(X: np.ndarray, target: np.ndarray, member: np.ndarray, bin
 
 
 class ScoreComparison(NamedTuple):
-    """Gene scores from true and from predicted labels.
+    """Gene scores from true and from predicted labels."""
 
-    ``true`` and ``predicted`` are lists as :func:`deg_lists` gives them; ``scores`` has a row a scored cell, with
-    columns ``true_sensitive, predicted_sensitive, true_resistant, predicted_resistant``; ``table`` a row a direction:
-    :func:`correlate`, sizes of the lists, genes on both (`n_shared`), and `r_unshared`, without those.
-    """
-
-    true: dict[str, np.ndarray]
+    true: dict[str, np.ndarray]  # as deg_lists gives them
     predicted: dict[str, np.ndarray]
-    scores: pd.DataFrame
-    table: pd.DataFrame
+    scores: pd.DataFrame  # a row a scored cell: true_sensitive, predicted_sensitive, true_resistant, ...
+    table: pd.DataFrame  # a row a direction: correlate, sizes of the lists, and r_unshared without the genes on both
 
 
 class ListScorer:
     """Derives lists from some cells and scores them on others, both kinds of labels on the same values.
 
     `derive` and `score` are booleans (n,): the cells that lists come from and the cells that are scored; all by
-    default, as in the paper; disjoint ones make the held-out version. ``alpha=1.1`` takes the `top` genes whatever
-    their p.
+    default, as in the paper; disjoint ones make the held-out version. ``alpha=1.1`` takes genes whatever their p.
     """
 
     def __init__(self, X, genes, *, derive=None, score=None, top: int = 50, alpha: float = 0.05) -> None:
@@ -171,9 +165,7 @@ class ListScorer:
         built in by scoring two overlapping lists on the same cells.
         """
         rng, y = np.random.default_rng(seed), np.column_stack([y_true, y_pred])
-        orders = [rng.permutation(len(y)) for _ in range(n_shuffles)]
-        tables = [self.compare(*y[o].T).table.assign(shuffle=i) for i, o in enumerate(orders)]
-        return pd.concat(tables, ignore_index=True)
+        return pd.concat([self.compare(*rng.permutation(y).T).table for _ in range(n_shuffles)], ignore_index=True)
 
 
 def null_table(comparison: ScoreComparison, null: pd.DataFrame) -> pd.DataFrame:
@@ -190,8 +182,8 @@ def scores_by_seed(name: str, profile: str, *, resamples: int = 200, **parallel)
     """Correlation of gene scores under S (over repeats) and U (over seeds), with the errors of seeds and of cells.
 
     Lists and scores are made anew for the predictions of every seed; cells are resampled with the scores kept. The last
-    row of a protocol is the difference of the two lists. Columns ``protocol, list, seeds, r, r_low, r_high, df``, and
-    against plain random lists for the first seed ``p, draws``. No rows of a protocol where some list is empty.
+    row of a protocol is the difference of the two lists; ``p`` is that of the first seed against plain random lists.
+    No rows of a protocol where some list is empty.
     """
 
     def correlations(pairs: Sequence[np.ndarray]) -> np.ndarray:
@@ -200,7 +192,7 @@ def scores_by_seed(name: str, profile: str, *, resamples: int = 200, **parallel)
     rows, rng, draws = [], np.random.default_rng(0), config.profile(profile).permutations
     for protocol in ("S", "U"):
         results = predicted.results(name, profile, protocol, repeats=True, **parallel)
-        cells, order = protocols.cells_of(name, profile), [np.argsort(r.row) for r in results]
+        cells, order = inputs.cells_of(name, profile), [np.argsort(r.row) for r in results]
         # Every repeat in the same order of cells.
         scorer, y = ListScorer(cells.X[np.sort(results[0].row)], cells.genes), results[0].y.astype(int)[order[0]]
         called = [(r.p[o] >= 0.5).astype(int) for r, o in zip(results, order, strict=True)]
@@ -227,17 +219,15 @@ def scores_by_seed(name: str, profile: str, *, resamples: int = 200, **parallel)
 def built_in(data: predicted.Predicted, n_shuffles: int, seed: int, *, top: int = 50) -> pd.DataFrame:
     """How much of the correlation of two gene scores comes from the construction.
 
-    Lists hold the `top` genes whatever their p-value, because shuffled labels pass no threshold. Columns ``cells``
-    (*same*: lists and scores from the same cells, as in the paper; *held out*: lists from the other folds),
-    ``labels`` (*real*, or *shuffled* as :meth:`ListScorer.shuffled` does), ``list, r, r_unshared``; one row a fold
-    and shuffle.
+    Lists hold the `top` genes whatever their p-value, because shuffled labels pass no threshold. ``cells`` are the
+    *same* for lists and scores, as in the paper, or *held out* (lists from the other folds); ``labels`` are *real*, or
+    *shuffled* as :meth:`ListScorer.shuffled` does; one row a fold and shuffle.
     """
-    tables = []
+    tables, labels = [], (data.y, data.label)
     designs = [("same", None, None)]
     designs += [("held out", data.fold != k, data.fold == k) for k in np.unique(data.fold)]
     for name, derive, score in designs:
         scorer = ListScorer(data.X, data.genes, derive=derive, score=score, top=top, alpha=1.1)
-        tables.append(scorer.compare(data.y, data.label).table.assign(cells=name, labels="real"))
-        shuffled = scorer.shuffled(data.y, data.label, n_shuffles, seed)
-        tables.append(shuffled.assign(cells=name, labels="shuffled"))
+        tables.append(scorer.compare(*labels).table.assign(cells=name, labels="real"))
+        tables.append(scorer.shuffled(*labels, n_shuffles, seed).assign(cells=name, labels="shuffled"))
     return pd.concat(tables, ignore_index=True)[["cells", "labels", "list", "r", "r_unshared"]]
