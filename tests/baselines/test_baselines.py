@@ -21,7 +21,8 @@ from atsdp_utils.data import datasets, preprocess
 from atsdp_utils.data.preprocess import Source
 from atsdp_utils.evaluation import evaluate
 from atsdp_utils.evaluation.metrics import classification_metrics
-from atsdp_utils.experiments import protocols, tables
+from atsdp_utils.experiments import inputs, protocols, tables
+from atsdp_utils.experiments.task import ATSDP, NO_TRANSFER, Task, searched
 from atsdp_utils.foundation import config
 from atsdp_utils.reporting import cost
 
@@ -78,8 +79,8 @@ def test_every_entry_has_the_interface_and_the_same_tuning_budget(name):
     assert list(inspect.signature(model.fit).parameters) == ["X", "y", "weight", "source"]
     assert inspect.getdoc(type(model))
     if entry.variant_of:
-        task = protocols.Task("DATA1-sim", "S", name, "quick")
-        assert entry.settings() == [{}] and protocols.searched(task) is REGISTRY[entry.variant_of]
+        task = Task("DATA1-sim", "S", name, "quick")
+        assert entry.settings() == [{}] and searched(task) is REGISTRY[entry.variant_of]
     elif name not in CONSTANT and entry.under_s:
         assert len(entry.settings()) == 4
         defaults = entry.settings()[0]
@@ -191,7 +192,7 @@ def test_tuning_scores_every_setting_on_rows_that_it_did_not_train_on():
 @pytest.fixture
 def prepared(run_folders):
     """One real set, in folders of this test alone."""
-    cached = (protocols.cells_of, protocols.source_of, datasets.load_prepared)
+    cached = (inputs.cells_of, inputs.source_of, datasets.load_prepared)
     for function in cached:
         function.cache_clear()
     datasets.prepare("A375-PLX4720")
@@ -200,30 +201,30 @@ def prepared(run_folders):
         function.cache_clear()
 
 
-@pytest.mark.parametrize("model", [protocols.ATSDP, protocols.NO_TRANSFER, "Logistic", "GCN", "DrugCell"])
+@pytest.mark.parametrize("model", [ATSDP, NO_TRANSFER, "Logistic", "GCN", "DrugCell"])
 def test_search_inside_a_fold_sees_no_test_row(prepared, model):
     """Planted test rows with wrong labels change neither the chosen setting nor another prediction."""
-    task = protocols.Task(prepared, "S", model, "smoke", (("tune", True),), folds=2)
-    cells, source = protocols.cells_of(prepared, "smoke"), protocols.source_of(prepared, "smoke", 0)
+    task = Task(prepared, "S", model, "smoke", (("tune", True),), folds=2)
+    cells, source = inputs.cells_of(prepared, "smoke"), inputs.source_of(prepared, "smoke", 0)
     X = preprocess.columns(cells.X, cells.genes, source.genes)
-    fold, y = protocols.splits(cells, 2, 0), cells.y.copy()
+    fold, y = inputs.splits(cells, 2, 0), cells.y.copy()
     train, test = np.flatnonzero(fold == 1), np.flatnonzero(fold == 0)
     honest, model = protocols.fit_fold(task, X, y, train, test, source)
     X, y = X.copy(), y.copy()
     X[test[0]], y[test] = 500.0, 1 - y[test]
     again, planted_model = protocols.fit_fold(task, X, y, train, test, source)
     np.testing.assert_allclose(again[1:], honest[1:], rtol=0, atol=1e-6)
-    assert planted_model.chosen_ == model.chosen_ and model.chosen_ in protocols.searched(task).settings(2)
+    assert planted_model.chosen_ == model.chosen_ and model.chosen_ in searched(task).settings(2)
 
 
 def test_a_control_takes_the_setting_that_its_model_chose(prepared, monkeypatch):
-    cells, source = protocols.cells_of(prepared, "smoke"), protocols.source_of(prepared, "smoke", 0)
+    cells, source = inputs.cells_of(prepared, "smoke"), inputs.source_of(prepared, "smoke", 0)
     X = preprocess.columns(cells.X, cells.genes, source.genes)
-    fold = protocols.splits(cells, 2, 0)
+    fold = inputs.splits(cells, 2, 0)
     train, test = np.flatnonzero(fold == 1), np.flatnonzero(fold == 0)
 
     def fit(model):
-        task = protocols.Task(prepared, "S", model, "smoke", (("steps", 5), ("tune", True)), folds=2)
+        task = Task(prepared, "S", model, "smoke", (("steps", 5), ("tune", True)), folds=2)
         return protocols.fit_fold(task, X, cells.y, train, test, source)[1]
 
     monkeypatch.setattr(baselines, "_inner_auc", lambda entry, changes, *rest: changes["dropout"])
@@ -234,10 +235,10 @@ def test_a_control_takes_the_setting_that_its_model_chose(prepared, monkeypatch)
     assert control.chosen_ == chosen and control.model.dropout == chosen["dropout"]
 
 
-@pytest.mark.parametrize("model", [protocols.ATSDP, protocols.NO_TRANSFER])
+@pytest.mark.parametrize("model", [ATSDP, NO_TRANSFER])
 def test_atsdp_is_searched_with_the_same_budget(model):
-    task = protocols.Task("DATA1-sim", "S", model, "quick", folds=5)
-    entry, cfg = protocols.searched(task), config.profile("quick").training
+    task = Task("DATA1-sim", "S", model, "quick", folds=5)
+    entry, cfg = searched(task), config.profile("quick").training
     assert len(entry.settings()) == 4
     assert all(getattr(cfg, name) == value for name, value in entry.settings()[0].items())
 
@@ -421,9 +422,7 @@ def test_first_component_stands_in_every_table_of_protocol_u_and_in_no_other(dat
         mine = [t for t in tasks if t.model == tables.PC1]
         assert {t.protocol for t in mine} == ({"U"} if name in shown else set()), name
         if name in shown:
-            rivals = {
-                (t.dataset, t.seed) for t in tasks if (t.model, t.protocol, t.setting) == (protocols.ATSDP, "U", ())
-            }
+            rivals = {(t.dataset, t.seed) for t in tasks if (t.model, t.protocol, t.setting) == (ATSDP, "U", ())}
             assert {(t.dataset, t.seed) for t in mine} == rivals, name
 
 
