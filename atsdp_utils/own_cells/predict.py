@@ -20,6 +20,7 @@ from atsdp_utils import __version__
 from atsdp_utils.data import gdsc, preprocess
 from atsdp_utils.evaluation import metrics
 from atsdp_utils.foundation import cache, config, pool, runtime
+from atsdp_utils.foundation.config import RESISTANT, SENSITIVE
 from atsdp_utils.interpretation import embedding
 from atsdp_utils.models.plus import ATSDPPlus, expit
 from atsdp_utils.own_cells import company, drugs, output, page, readers
@@ -29,8 +30,6 @@ from atsdp_utils.own_cells.checks import NOT_SCORED, SCORED, ZERO, counted, dete
 from atsdp_utils.own_cells.naming import left_out, recognise
 from atsdp_utils.own_cells.prediction import (
     ALPHA,
-    RESISTANT,
-    SENSITIVE,
     Prediction,
     calibrate,
     pooled,
