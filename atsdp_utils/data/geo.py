@@ -1,11 +1,11 @@
 """Tier ``geo``: the paper's own files from NCBI GEO, downloaded, checked and read into AnnData.
 
 DATA1 and DATA2 are patients HN120 and HN137 of GSE117872, DATA3 is GSE140440, DATA4 is GSE110894. File names, layouts
-and counts were taken from public descriptions before any file could be opened, so every loader checks what it reads
-and says precisely what differs: what would change a cell or a label is an error, the rest is in ``uns['reported']``.
-``obs`` carries ``culture``, ``condition``, ``sensitive`` (missing for drug-holiday cells, controls and empty wells),
-``sensitive_paper`` (the literal counting, in which all of these are sensitive; ambiguities 19 and 20) and the columns
-of the source; ``var`` is indexed by symbol, with ``id`` and the human ``ortholog`` ('' if none).
+and counts (``data/geo.toml``) were taken from public descriptions before any file could be opened, so every loader
+checks what it reads and says precisely what differs: what would change a cell or a label is an error, the rest is in
+``uns['reported']``. ``obs`` carries ``culture``, ``condition``, ``sensitive`` (missing for drug-holiday cells, controls
+and empty wells), ``sensitive_paper`` (the literal counting, in which all of these are sensitive; ambiguities 19 and 20)
+and the columns of the source; ``var`` is indexed by symbol, with ``id`` and the human ``ortholog`` ('' if none).
 
 Command line: ``python -m atsdp_utils.data.geo download|check [DATA1 ...]``.
 """
@@ -15,9 +15,9 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+import tomllib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,87 +50,55 @@ MANGLED_VARIABLE = "ATSDP_GEO_MANGLED"
 _MONTH = "(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"
 MANGLED = re.compile(rf"\d{{1,2}}-{_MONTH}|{_MONTH}-\d{{1,2}}|\d{{4}}-\d\d-\d\d.*|\d(?:\.\d+)?e\+\d+", re.IGNORECASE)
 
-WAY_OUT = "Delete the file and run again; if GEO holds the same one, what atsdp_utils/data/geo.py expects is wrong"
-SENSITIVE, RESISTANT, UNLABELLED = True, False, None
-#: Condition of a cell to its strict label and the paper's label.
-LABELS: dict[str, tuple[bool | None, bool | None]] = {
-    "Sensitive": (SENSITIVE, SENSITIVE),
-    "Resistant": (RESISTANT, RESISTANT),
-    "Holiday": (UNLABELLED, SENSITIVE),
-    "DMSO": (SENSITIVE, SENSITIVE),
-    "I-BET 400 nM": (SENSITIVE, SENSITIVE),
-    "I-BET resistant": (RESISTANT, RESISTANT),
-    "I-BET withdrawal": (RESISTANT, RESISTANT),
-    "101 CELL CONTROL": (UNLABELLED, SENSITIVE),
-    "EMPTY": (UNLABELLED, SENSITIVE),
-}
-#: Sample names of GSE110894 to conditions; the first pattern that is found counts.
-WELLS = {
-    r"^EMPTY$": "EMPTY",
-    r"CELL CONTROL": "101 CELL CONTROL",
-    r"WITHDR|WASH": "I-BET withdrawal",
-    r"RESISTAN": "I-BET resistant",
-    r"DMSO": "DMSO",
-    r"I-?BET": "I-BET 400 nM",
-}
-#: Sample descriptions of GSE140440 to conditions (resistant is looked for first) and to cell lines.
-RESPONSES = {
-    r"resistan|(?<![a-z])res(?![a-z])|(?<![a-z])(?:d|doc|dtx|tax|tx)-?r(?![a-z])": "Resistant",
-    r"parent|sensitiv|na[iï]ve|wild.?type|untreated|(?<![a-z])(?:par|sens?|wt)(?![a-z])": "Sensitive",
-}
-PROSTATE_LINES = {r"DU[- ]?145": "DU-145", r"PC[- ]?3(?!\d)": "PC-3"}
+WAY_OUT = "Delete the file and run again; if GEO holds the same one, what data/geo.toml expects is wrong"
+_RULES = tomllib.loads(verify(paths.DATA / "geo.toml").read_text(encoding="utf-8"))
+PATTERNS, LABELS = _RULES.pop("patterns"), _RULES.pop("labels")
+_SENSITIVE = {"sensitive": True, "resistant": False, "none": None}
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a set must look like.
+    """What a set must look like; `labels` and `listed` are embedded tables to compare its cells with."""
 
-    Attributes
-    ----------
-    cells
-        Number of cells, before any filter.
-    groups
-        Column of ``obs`` to value to number of cells.
-    strict, paper
-        Sensitive and resistant cells without and with those that only the paper's counting labels.
-    filtered
-        Cells with at least `preprocess.MIN_GENES` genes, to which all other counts refer; None: they refer to all.
-    blocks
-        Lengths of the runs of one culture in the order of accession numbers; empty: not checked.
-    genes
-        Rows of the matrix; 0: not known. Another number is reported, because no label depends on it.
-    labels
-        Embedded table (cell, sensitive) to compare with ``sensitive_paper`` cell by cell.
-    listed
-        Embedded table (Cell id) that must hold exactly the cells whose condition is not `unlisted`.
-    """
-
-    cells: int
-    groups: Mapping[str, Mapping[str, int]]
-    strict: tuple[int, int]
-    paper: tuple[int, int]
-    filtered: int | None = None
-    blocks: tuple[int, ...] = ()
-    genes: int = 0
-    labels: Path | None = None
-    listed: Path | None = None
+    cells: int  # before any filter
+    groups: Mapping[str, Mapping[str, int]]  # column of ``obs`` to value to number of cells
+    strict: tuple[int, int]  # sensitive and resistant cells
+    paper: tuple[int, int]  # the same with those that only the paper's counting labels
+    filtered: int | None = None  # cells with MIN_GENES genes, to which other counts refer; None: they refer to all
+    blocks: tuple[int, ...] = ()  # runs of one culture in the order of accession numbers; empty: not checked
+    genes: int = 0  # rows of the matrix (0: not known); another number is reported, because no label depends on it
+    labels: Path | None = None  # cell, sensitive: must be ``sensitive_paper``
+    listed: Path | None = None  # Cell id: exactly the cells whose condition is not `unlisted`
     unlisted: str = ""
+
+    @classmethod
+    def of(cls, rules: dict) -> Expected:
+        """Read the rules of one set in ``data/geo.toml``."""
+        lists = {k: tuple(v) for k, v in rules.items() if isinstance(v, list)}
+        tables = {k: paths.DATA / rules[k] for k in ("labels", "listed") if k in rules}
+        return cls(**{"groups": {}} | rules | lists | tables)
 
 
 @dataclass(frozen=True)
 class Series:
-    """One of the paper's sets: where its files are, how they are read, and what must come out."""
+    """One of the paper's sets: where its files are, and what must come out."""
 
     accession: str
     origin: str
     files: tuple[str, ...]
-    read: Callable[[Path], AnnData]
     expected: Expected = field(repr=False)
+    patient: str = ""
 
     def urls(self) -> list[str]:
         """Addresses of the files."""
         root = f"{BASE}/{self.accession[:-3]}nnn/{self.accession}"
         return [f"{root}/{'matrix' if 'series_matrix' in f else 'suppl'}/{f}" for f in self.files]
+
+
+SERIES = {
+    name: Series(**rules | {"files": tuple(rules["files"]), "expected": Expected.of(rules["expected"])})
+    for name, rules in _RULES.items()
+}
 
 
 def _columns(table: pd.DataFrame, wanted: tuple[str, ...], file: str) -> None:
@@ -140,13 +108,9 @@ def _columns(table: pd.DataFrame, wanted: tuple[str, ...], file: str) -> None:
         raise GeoError(f"{file}: column {', '.join(missing)} is missing; found {found}, expected {', '.join(wanted)}")
 
 
-def _first_match(text: str, patterns: Mapping[str, str]) -> str | None:
-    return next((value for p, value in patterns.items() if re.search(p, text, re.IGNORECASE)), None)
-
-
-def _conditions(texts: pd.Series, patterns: Mapping[str, str], file: str) -> pd.Series:
-    """Condition of each sample by the first pattern found in its text."""
-    found = texts.map(lambda text: _first_match(text, patterns))
+def _recognise(texts: pd.Series, patterns: Mapping[str, str], file: str) -> pd.Series:
+    """Meaning of each text by the first pattern that is found in it."""
+    found = texts.map(lambda text: next((v for p, v in patterns.items() if re.search(p, text, re.IGNORECASE)), None))
     if found.isna().any():
         unknown = [f"{text!r} ({n} cells)" for text, n in texts[found.isna()].value_counts().items()]
         known = ", ".join(dict.fromkeys(patterns.values()))
@@ -171,40 +135,30 @@ def _variables(genes: list[str], species: str) -> pd.DataFrame:
 def _assemble(
     X: csr_matrix, cells: list[str], genes: list[str], obs: pd.DataFrame, file: str, species: str = "human"
 ) -> AnnData:
-    """Put the cells of `obs` and all genes together; rows of one gene name are added up.
-
-    Raises
-    ------
-    GeoError
-        If cells are repeated or missing, or gene names are dates.
-    """
+    """Put the cells of `obs` and all genes together; rows of one gene name are added up."""
     import anndata
     from scipy import sparse
 
     no_repeats(cells, file)
-    position = {cell: i for i, cell in enumerate(cells)}
-    missing = [cell for cell in obs.index if cell not in position]
-    if missing:
+    position = pd.Index(cells).get_indexer(obs.index)
+    if len(missing := obs.index[position < 0].tolist()):
         turned = " Cells stand in its rows: it is transposed." * bool(set(missing) & set(genes))
         raise GeoError(
             f"{file}: {len(missing)} of {len(obs)} annotated cells are not in the matrix: {some(missing)}; found "
             f"columns {some(cells)}, expected one column a cell.{turned}"
         )
-    X = X[[position[cell] for cell in obs.index]]
-
     mangled = [gene for gene in genes if MANGLED.fullmatch(gene)]
     if mangled and os.environ.get(MANGLED_VARIABLE) != "drop":
         raise GeoError(
             f"{file}: {len(mangled)} gene names were changed by a spreadsheet: {some(mangled)}. Names such as 1-Mar "
             f"cannot be told apart any more; set {MANGLED_VARIABLE}=drop to go on without these genes."
         )
-    kept = np.array([not MANGLED.fullmatch(gene) for gene in genes])
+    kept = np.flatnonzero(~np.isin(genes, mangled))
     codes, names = pd.factorize(np.array(genes, dtype=object)[kept])
     ones = np.ones(len(codes), np.float32)
-    sums = sparse.csr_matrix((ones, (np.flatnonzero(kept), codes)), shape=(len(genes), len(names)))
-    adata = anndata.AnnData((X @ sums).tocsr(), obs=obs.copy(), var=_variables(list(names), species))
-    adata.uns.update(matrix_rows=len(genes), repeated_gene_rows=int(kept.sum()) - len(names), mangled_genes=mangled)
-    adata.uns["reported"] = _left(f"columns of {file} without annotation", set(cells) - set(obs.index))
+    sums = sparse.csr_matrix((ones, (kept, codes)), shape=(len(genes), len(names)))
+    adata = anndata.AnnData((X[position] @ sums).tocsr(), obs=obs.copy(), var=_variables(list(names), species))
+    adata.uns.update(matrix_rows=len(genes), repeated_gene_rows=len(kept) - len(names), mangled_genes=mangled)
     return adata
 
 
@@ -218,39 +172,37 @@ def _label(obs: pd.DataFrame, culture: pd.Series, condition: pd.Series) -> None:
     obs.insert(0, "culture", pd.Categorical(culture))
     obs.insert(1, "condition", pd.Categorical(condition))
     for i, column in enumerate(("sensitive", "sensitive_paper")):
-        obs.insert(2 + i, column, pd.array([LABELS[c][i] for c in condition], dtype="boolean"))
+        obs.insert(2 + i, column, pd.array([_SENSITIVE[LABELS[c][i]] for c in condition], dtype="boolean"))
 
 
-def read_head_and_neck(folder: Path, origin: str) -> AnnData:
-    """GSE117872: linear TPM of one patient (``HN120`` or ``HN137``)."""
-    file = "GSE117872_good_Data_cellinfo.txt.gz"
+def read_head_and_neck(folder: Path, series: Series) -> AnnData:
+    """GSE117872: linear TPM of one patient."""
+    matrix, file = series.files
     info = pd.read_csv(folder / file, sep="\t", dtype=str)
     _columns(info, ("groups", "cell_color", "origin", "cluster"), f"{file} (tab-separated)")
     info = info.loc[:, ~info.columns.str.startswith("Unnamed")].apply(lambda column: column.str.strip())
-    selected = info[info["origin"] == origin].reset_index(drop=True)
+    selected = info[info["origin"] == series.patient].reset_index(drop=True)
     if selected.empty:
         found = ", ".join(sorted(info["origin"].dropna().unique()))
-        raise GeoError(f"{file}: no cell has origin {origin}; found {found}, expected HN120, HN137 and HN148")
+        raise GeoError(f"{file}: no cell has origin {series.patient}; found {found}, expected HN120, HN137 and HN148")
     no_repeats(selected["groups"].tolist(), file)
-    known = {f"^{c}$": c for c in ("Sensitive", "Resistant", "Holiday")}
-    condition = _conditions(selected["cluster"].fillna(""), known, file)
-    cultures = {f"^{origin}{c}$": origin + c for c in ("P", "M", "PCR", "MCR")}
-    _conditions(selected["cell_color"].fillna("")[condition != "Holiday"], cultures, file)
+    condition = _recognise(selected["cluster"].fillna(""), PATTERNS["conditions_GSE117872"], file)
+    cultures = {f"^{c}$": c for c in series.expected.groups["culture"]}
+    _recognise(selected["cell_color"].fillna("")[condition != "Holiday"], cultures, file)
     obs = selected.set_index("groups").rename_axis("cell").fillna("")
     _label(obs, obs["cell_color"], condition)
-    file = "GSE117872_good_Data_TPM.txt.gz"
-    X, cells, genes = read_matrix(folder / file, "\t")
-    check_linear(X, file)
-    adata = _assemble(X, cells, genes, obs, file)
-    adata.uns["reported"] = _left(f"columns of {file} without annotation", set(cells) - set(info["groups"]))
+    X, cells, genes = read_matrix(folder / matrix, "\t")
+    check_linear(X, matrix)
+    adata = _assemble(X, cells, genes, obs, matrix)
+    adata.uns["reported"] = _left(f"columns of {matrix} without annotation", set(cells) - set(info["groups"]))
     return adata
 
 
-def read_prostate(folder: Path) -> AnnData:
+def read_prostate(folder: Path, series: Series) -> AnnData:
     """GSE140440: read counts of DU-145 and PC-3 cells, parental and docetaxel-resistant."""
     from scipy import sparse
 
-    tar, file = "GSE140440_RAW.tar", "GSE140440_series_matrix.txt.gz"
+    tar, file = series.files
     counts, cells, genes, ignored = read_count_files(folder / tar)
     X = sparse.csr_matrix(counts)
     no_repeats(cells, tar)
@@ -264,7 +216,7 @@ def read_prostate(folder: Path) -> AnnData:
             f"{some(list(samples.index))}, expected one for each count file"
         )
     obs = samples.loc[cells]
-    condition, line = _conditions(obs["text"], RESPONSES, file), _conditions(obs["text"], PROSTATE_LINES, file)
+    condition, line = (_recognise(obs["text"], PATTERNS[f"{w}_GSE140440"], file) for w in ("conditions", "lines"))
     _label(obs, line.where(condition == "Sensitive", line + " docetaxel-resistant"), condition)
     adata = _assemble(X, cells, genes, obs, tar)
     adata.uns["reported"] = [
@@ -282,12 +234,12 @@ def _version_reported(genes: list[str], file: str, *, versioned: bool) -> list[s
     return [f"{len(other)} ids of {file} such as {other[0]}, expected {form} version"] if other else []
 
 
-def read_leukaemia(folder: Path) -> AnnData:
+def read_leukaemia(folder: Path, series: Series) -> AnnData:
     """GSE110894: UMI counts of mouse MLL-AF9 leukaemia; conditions from the spreadsheet (header on its fourth row).
 
     Rows of the sheet without a well index (the corner wells of each plate) are left out.
     """
-    sheet, file = "GSE110894_SingleCellInfo.xlsx", "GSE110894_gene_count.csv.gz"
+    file, sheet = series.files
     info = pd.read_excel(folder / sheet, header=3, dtype=str, engine="openpyxl")
     info.columns = info.columns.astype(str).str.strip()
     merged = ["Plate#", "Sample name"]  # such cells hold one value, at the top
@@ -305,18 +257,24 @@ def read_leukaemia(folder: Path) -> AnnData:
     no_repeats(info["cell"].tolist(), sheet)
     without = info["Well index"].isna()
     obs = info[~without].set_index("cell").loc[:, lambda t: ~t.columns.str.startswith("Unnamed")].fillna("")
-    condition = _conditions(obs["Sample name"].str.split().str.join(" ").str.upper(), WELLS, sheet)
+    names = obs["Sample name"].str.split().str.join(" ").str.upper()
+    condition = _recognise(names, PATTERNS["conditions_GSE110894"], sheet)
     _label(obs, condition, condition)
     X, cells, genes = read_matrix(folder / file, ",")
     check_whole(X, file)
     here = obs.index.isin(cells)
     adata = _assemble(X, cells, genes, obs[here] if here.any() else obs, file, species="mouse")
-    adata.uns["reported"] += [
+    adata.uns["reported"] = [
+        *_left(f"columns of {file} without annotation", set(cells) - set(obs.index)),
         *_left(f"rows of {sheet} without well index", set(info["cell"][without])),
         *_left(f"wells of {sheet} that {file} lacks", set(obs.index[~here])),
         *_version_reported(genes, file, versioned=False),
     ]
     return adata
+
+
+#: Reader of the files of a series by its accession.
+READERS = {"GSE117872": read_head_and_neck, "GSE140440": read_prostate, "GSE110894": read_leukaemia}
 
 
 def differences(adata: AnnData, expected: Expected) -> list[str]:
@@ -343,63 +301,24 @@ def differences(adata: AnnData, expected: Expected) -> list[str]:
         compare("blocks of one culture in order of accession", runs, expected.blocks)
     if expected.labels is not None:
         label = obs["sensitive_paper"]
-        table = pd.read_csv(expected.labels).set_index("cell")["sensitive"].astype("boolean")
-        found += _unlike("label table", set(obs.index), set(table.index), expected.labels)
+        table = _table(expected.labels).set_index("cell")["sensitive"].astype("boolean")
+        found += _unlike("label table", obs.index, table.index, expected.labels)
         both = table.index.intersection(obs.index)
-        other = both[(table[both] != label[both]).to_numpy(bool)].tolist()
-        if other:
+        if other := both[(table[both] != label[both]).to_numpy(bool)].tolist():
             found.append(f"labels: {len(other)} cells differ from {expected.labels.name}: {some(other)}")
     if expected.listed is not None:
-        table = pd.read_csv(expected.listed)["Cell id"]
-        found += _unlike(
-            "cell list", set(obs.index[obs["condition"] != expected.unlisted]), set(table), expected.listed
-        )
+        here = obs.index[obs["condition"] != expected.unlisted]
+        found += _unlike("cell list", here, _table(expected.listed)["Cell id"], expected.listed)
     return found
 
 
-def _unlike(what: str, here: set[str], there: set[str], file: Path) -> list[str]:
-    more, less = sorted(here - there), sorted(there - here)
-    return [f"{what}: {some(more)} not in {file.name}"] * bool(more) + [
-        f"{what}: {some(less)} only in {file.name}"
-    ] * bool(less)
+def _table(path: Path) -> pd.DataFrame:
+    return pd.read_csv(verify(path) if path.is_relative_to(paths.DATA) else path)
 
 
-def _patient(patient: str, cultures: dict[str, int], holiday: int, **tables: object) -> Expected:
-    sensitive, resistant = cultures["P"] + cultures["M"], cultures["PCR"] + cultures["MCR"]
-    groups = {"culture": {patient + k: n for k, n in cultures.items()}, "condition": {"Holiday": holiday}}
-    counts = (sensitive, resistant), (sensitive + holiday, resistant)
-    return Expected(sensitive + resistant + holiday, groups, *counts, genes=22_744, **tables)
-
-
-_HEAD_AND_NECK = ("GSE117872_good_Data_TPM.txt.gz", "GSE117872_good_Data_cellinfo.txt.gz")
-SERIES: dict[str, Series] = {
-    "DATA1": Series(
-        "GSE117872", "GSE117872, patient HN120 (oral squamous-cell carcinoma, cisplatin)", _HEAD_AND_NECK,
-        partial(read_head_and_neck, origin="HN120"),
-        _patient("HN120", {"P": 90, "M": 91, "PCR": 95, "MCR": 92}, 180,
-                 labels=paths.DATA / "labels_GSE117872_HN120.csv",
-                 listed=paths.DATA / "scdeal_scores_GSE117872_HN120.csv.gz", unlisted="Holiday"),
-    ),
-    "DATA2": Series(
-        "GSE117872", "GSE117872, patient HN137 (oral squamous-cell carcinoma, cisplatin)", _HEAD_AND_NECK,
-        partial(read_head_and_neck, origin="HN137"),
-        _patient("HN137", {"P": 253, "M": 75, "PCR": 78, "MCR": 87}, 75,
-                 labels=paths.DATA / "labels_GSE117872_HN137.csv"),
-    ),
-    "DATA3": Series(
-        "GSE140440", "GSE140440 (DU-145 and PC-3 prostate cancer lines, docetaxel)",
-        ("GSE140440_RAW.tar", "GSE140440_series_matrix.txt.gz"), read_prostate,
-        Expected(324, {}, (162, 162), (162, 162), blocks=(72, 72, 90, 90), labels=paths.DATA / "labels_GSE140440.csv"),
-    ),
-    "DATA4": Series(
-        "GSE110894", "GSE110894 (mouse MLL-AF9 leukaemia, I-BET)",
-        ("GSE110894_gene_count.csv.gz", "GSE110894_SingleCellInfo.xlsx"), read_leukaemia,
-        Expected(1504, {"culture": {"I-BET resistant": 345, "I-BET withdrawal": 340, "DMSO": 372, "I-BET 400 nM": 343,
-                                    "101 CELL CONTROL": 4, "EMPTY": 15}}, (715, 685), (734, 685),
-                 filtered=1419, genes=25_921,
-                 listed=paths.DATA / "scdeal_scores_GSE110894.csv.gz", unlisted="EMPTY"),
-    ),
-}  # fmt: skip
+def _unlike(what: str, here: Iterable[str], there: Iterable[str], file: Path) -> list[str]:
+    sides = ("not in", set(here) - set(there)), ("only in", set(there) - set(here))
+    return [f"{what}: {some(sorted(names))} {where} {file.name}" for where, names in sides if names]
 
 
 def _series(name: str) -> Series:
@@ -409,15 +328,8 @@ def _series(name: str) -> Series:
 
 
 def download(name: str, folder: Path | None = None) -> list[Path]:
-    """Download the files of a set that are not there yet; hashes of first use are kept in ``geo.lock.json``.
-
-    Raises
-    ------
-    GeoError
-        With the file, the address tried and the way out. Files that did arrive are kept.
-    """
-    folder = folder or paths.DOWNLOADS
-    return [fetch(url, folder) for url in _series(name).urls()]
+    """Download the files of a set that are not there yet; those that did arrive are kept if one fails."""
+    return [fetch(url, folder or paths.DOWNLOADS) for url in _series(name).urls()]
 
 
 def recorded(name: str) -> list[str | None]:
@@ -427,30 +339,17 @@ def recorded(name: str) -> list[str | None]:
 
 
 def load(name: str, folder: Path | None = None, expected: Expected | None = None) -> AnnData:
-    """One of the paper's sets, downloaded if need be and checked.
-
-    Parameters
-    ----------
-    name
-        ``DATA1`` … ``DATA4``.
-    folder
-        Where the files are, or go; default ``paths.DOWNLOADS``.
-    expected
-        What to check against; default the counts and label tables of the real set.
+    """One of the paper's sets (``DATA1`` … ``DATA4``), downloaded to `folder` if need be and checked.
 
     Raises
     ------
     GeoError
-        If a file cannot be had or read, or the set differs from what was expected.
+        If a file cannot be had or read, or the set differs from what was expected (by default of the real one).
     """
-    series, folder = _series(name), folder or paths.DOWNLOADS
-    files = download(name, folder)
+    series, files = _series(name), download(name, folder)
     expected = expected or series.expected
-    for table in (expected.labels, expected.listed):
-        if table is not None and table.is_relative_to(paths.DATA):
-            verify(table)
     try:
-        adata = series.read(folder)
+        adata = READERS[series.accession](files[0].parent, series)
     except GeoError as error:
         raise GeoError(f"{error}. {WAY_OUT}") from None
     except Exception as error:  # damage that libraries report in words of their own
@@ -475,23 +374,22 @@ def load(name: str, folder: Path | None = None, expected: Expected | None = None
 
 def main(argv: list[str]) -> int:
     """Command line: download (and ``check``: also load) the named sets, all by default; 1 if any failed."""
-    action, names = argv[0] if argv else "", argv[1:] or list(SERIES)
-    if action not in ("download", "check"):
+    if argv[:1] not in (["download"], ["check"]):
         print(__doc__)
         return 2
     failed = 0
-    for name in names:
+    for name in argv[1:] or SERIES:
         try:
-            if action == "download":
+            if argv[0] == "download":
                 print(f"[OK] {name}: " + ", ".join(f"{p.name} ({p.stat().st_size:,} bytes)" for p in download(name)))
             else:
                 adata = load(name)
                 print(f"[OK] {name}: {adata.n_obs:,} cells x {adata.n_vars:,} genes, as expected")
                 print("".join(f"     {name}: {line}\n" for line in adata.uns["reported"]), end="")
         except (GeoError, KeyError) as error:
-            failed += 1
+            failed = 1
             print(f"[FAIL] {name}: {error}", file=sys.stderr)
-    return 1 if failed else 0
+    return failed
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from atsdp_utils.evaluation import plus_study
 from atsdp_utils.experiments import tables
 from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, NO_TRANSFER, PLUS, Task, build
 from atsdp_utils.foundation import config, paths
-from atsdp_utils.reporting import findings, plots, plots_biology, scorecard
+from atsdp_utils.reporting import findings, outputs, plots, plots_biology
 
 SPEC = config.DATASETS["A375-PLX4720"]
 
@@ -126,7 +126,7 @@ def _write(folder, sign):
 
     frame("table3", [scored(d, "", p, "t3", d, p) for d in SETS for p in "SU"])
     frame("table1", [scored(d, s, p, "t1", d, s, p) for d in SETS for s in config.BALANCING for p in "SU"])
-    heads = [str(h) for h in config.HEADS] + ["linear"]
+    heads = [str(h) for h in config.PROFILES["quick"].heads] + ["linear"]
     frame("ablation_heads", [scored(d, s, "S", "heads", d, s) for d in SETS for s in heads])
     named = ("counted as sensitive", "left out")
     frame("holiday_cells", [scored(d, s, "S", "holiday", d, s) for d in ("DATA1-sim", "DATA2-sim") for s in named])
@@ -156,7 +156,7 @@ def _write(folder, sign):
 @pytest.mark.parametrize("sign", [1, -1])
 def test_every_row_of_the_ledger_holds_the_reading_taken_and_the_alternative(tmp_path, sign):
     v = _write(tmp_path, sign)
-    found = findings.ledger_numbers(scorecard.Outputs(tmp_path), "embedded").set_index(
+    found = findings.ledger_numbers(outputs.Outputs(tmp_path), "embedded").set_index(
         ["ambiguity", "measure", "dataset"]
     )
     expected = {}
@@ -199,7 +199,7 @@ def test_every_row_of_the_ledger_holds_the_reading_taken_and_the_alternative(tmp
 
 def test_the_words_of_the_ledger_name_the_columns_that_they_stand_over(tmp_path):
     _write(tmp_path, 1)
-    found = findings.ledger_numbers(scorecard.Outputs(tmp_path), "embedded").set_index(["ambiguity", "measure"])
+    found = findings.ledger_numbers(outputs.Outputs(tmp_path), "embedded").set_index(["ambiguity", "measure"])
     words = {
         (1, "AUC"): ("U, no labels", "S, with labels"), (2, "AUC"): ("oversampling", "SMOTE"),
         (3, "cells"): ("resistant", "sensitive"), (6, "printed AUC"): ("Table 3", "Table 4"),
@@ -218,7 +218,7 @@ def test_an_answer_is_yes_or_no_only_where_the_interval_says_so(tmp_path):
     rows = [{"dataset": d, "tier": "real", "model": "ATSDP-NET", "setting": "", "protocol": "U", "metric": "auc",
              "mean": m, "ci_low": low, "ci_high": high} for d, (m, low, high) in limits.items()]  # fmt: skip
     pd.DataFrame(rows).to_csv(tmp_path / "table3.csv", index=False)
-    table = findings.real_findings(scorecard.Outputs(tmp_path))
+    table = findings.real_findings(outputs.Outputs(tmp_path))
     coin = table[table["question"].str.contains("coin")].set_index("dataset")
     assert coin["answer"].to_dict() == dict(zip(limits, ("yes", "open", "no"), strict=True))
     assert coin.loc["A375-PLX4720", ["mean", "ci_low", "ci_high"]].tolist() == pytest.approx([0.1, 0.02, 0.2])
@@ -267,7 +267,7 @@ def test_scores_and_expression_of_a_class_have_its_colour(ax):
     ax.clear()
     plots_biology.paired_strips(ax, np.array([[5.0], [1], [6], [2]]), ["g"], y)
     for x, v, k in _points(ax):
-        assert (v > 4) == (k == plots.SENSITIVE.lower()) == (x < 0)
+        assert (v > 4) == (k == plots.CLASS[1].lower()) == (x < 0)
 
 
 def test_names_of_key_genes_have_the_colour_of_their_list(ax):
@@ -282,7 +282,7 @@ def test_names_of_key_genes_have_the_colour_of_their_list(ax):
 def test_cultures_get_colours_in_order_of_their_names():
     colours = plots_biology.culture_colours(["HN120PCR", "HN120M", "HN120PCR"])
     assert colours == {"HN120M": plots.SERIES[0], "HN120PCR": plots.SERIES[1]}
-    assert not set(plots.SERIES) & {plots.SENSITIVE, plots.RESISTANT}
+    assert not set(plots.SERIES) & {plots.CLASS[1], plots.CLASS[0]}
 
 
 def _summary() -> pd.DataFrame:
