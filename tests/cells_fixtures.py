@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import io, sparse
 
-from atsdp_utils.data import datasets, genes, orthologs
+from atsdp_utils.data import gdsc, gene_names
 
 CONTAINERS = (
     "h5ad", "h5ad dense", "h5ad layer", "10x h5", "10x folder", "csv", "tsv.gz", "csv transposed", "tsv transposed",
@@ -38,9 +38,9 @@ class Case:
 
 def plain() -> pd.DataFrame:
     """Counts of two kinds of cells on 340 genes of the bulk, 40 of them under an older name; cells x genes."""
-    bulk = datasets.load_bulk()
-    mouse, ids = orthologs.human_to_mouse(), set(orthologs.symbols("human").values())
-    newer = {old: new for new, old in genes.newer_names().items() if not new.startswith("ENSG")}
+    bulk = gdsc.load_bulk()
+    mouse, ids = gene_names.human_to_mouse(), set(gene_names.ensembl_symbols("human").values())
+    newer = {old: new for new, old in gene_names.newer_names().items() if not new.startswith("ENSG")}
     ordered = bulk.genes[np.argsort(-bulk.X.var(0))]
     kept = [g for g in ordered if g in mouse and g in ids][:300] + [g for g in ordered if newer.get(g) in mouse][:40]
     rng = np.random.default_rng(0)
@@ -53,9 +53,9 @@ def plain() -> pd.DataFrame:
 
 def spelled(names: list[str], naming: str) -> list[str]:
     """Genes of the bulk as a file may call them."""
-    newer = {old: new for new, old in genes.newer_names().items() if not new.startswith("ENSG")}
+    newer = {old: new for new, old in gene_names.newer_names().items() if not new.startswith("ENSG")}
     today = [newer.get(n, n) for n in names]
-    ids, mouse = {s: i for i, s in orthologs.symbols("human").items()}, orthologs.human_to_mouse()
+    ids, mouse = {s: i for i, s in gene_names.ensembl_symbols("human").items()}, gene_names.human_to_mouse()
     spell = {
         "symbols": lambda n, t: n, "newer symbols": lambda n, t: t, "Ensembl": lambda n, t: ids[t],
         "versioned": lambda n, t: f"{ids[t]}.7", "prefixed": lambda n, t: f"GRCh38_{t}",
@@ -90,7 +90,7 @@ def make(folder: Path, container: str, naming: str, values: str, contamination: 
         drops[:, 0] += 1  # none is all zero
         X = pd.concat([X, pd.DataFrame(drops, [f"drop-{i}" for i in range(2 * N)], X.columns)])
     if contamination == "other species":
-        strange = orthologs.table().iloc[:own]
+        strange = gene_names.orthologs().iloc[:own]
         names = strange["mouse_id"] if naming == "Ensembl" else "mm10___" + strange["mouse_symbol"]
         theirs = pd.DataFrame(rng.poisson(0.05, (N, own)).astype(float), X.index, names)
         cells = [f"mouse-{i}" for i in range(20)]

@@ -63,3 +63,11 @@ def run_folders(tmp_path, monkeypatch):
         if isinstance(folder, Path) and folder.is_relative_to(cache):
             monkeypatch.setattr(paths, name, build / "cache" / folder.relative_to(cache))
     return tmp_path
+
+
+def pytest_collection_modifyitems(items):
+    """Mark as `unit` what tests a room of the package and is not slow."""
+    rooms = {path.name for path in (Path(__file__).parents[1] / "atsdp_utils").iterdir() if path.is_dir()}
+    for item in items:
+        if item.path.parent.name in rooms and "slow" not in item.keywords:
+            item.add_marker("unit")

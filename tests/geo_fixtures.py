@@ -20,7 +20,7 @@ import numpy as np
 import openpyxl
 import pandas as pd
 
-from atsdp_utils.data import datasets, orthologs
+from atsdp_utils.data import gdsc, gene_names
 from atsdp_utils.data.geo import Expected
 from atsdp_utils.foundation import paths
 
@@ -54,8 +54,8 @@ def scaled(n: int, scale: int) -> int:
 @cache
 def symbols(n: int) -> tuple[str, ...]:
     """`n` human symbols that the bulk has, with a mouse ortholog and an Ensembl id, and a few mitochondrial ones."""
-    known = set(orthologs.human_to_mouse()) & set(orthologs.symbols("human").values())
-    usable = [g for g in datasets.load_bulk().genes if g in known and g not in NAMED]
+    known = set(gene_names.human_to_mouse()) & set(gene_names.ensembl_symbols("human").values())
+    usable = [g for g in gdsc.load_bulk().genes if g in known and g not in NAMED]
     step = len(usable) // (n - len(NAMED) - len(MITO))
     return (*NAMED, *MITO, *usable[::step][: n - len(NAMED) - len(MITO)])
 
@@ -168,7 +168,7 @@ def write_prostate(folder: Path, scale: int = SCALE, genes: int = GENES) -> Expe
         (f"GSM{b['first'] + i}", f"{b['title']}_{i + 1}") for b in blocks for i in range(scaled(b["cells"], scale))
     ]
     resistant = np.array(["_Res" in title for _, title in cells])
-    ids = {symbol: identifier for identifier, symbol in orthologs.symbols("human").items()}
+    ids = {symbol: identifier for identifier, symbol in gene_names.ensembl_symbols("human").items()}
     names = [ids[symbol] + PROSTATE["version"] for symbol in symbols(genes)]
     counts = drawn(genes, resistant.astype(float), 3)
     members = {
@@ -236,8 +236,8 @@ def write_leukaemia(folder: Path, scale: int = SCALE, genes: int = GENES, rows: 
     counts = drawn(genes, measured["sample"].str.contains("RESISTANT").to_numpy(float), 4)
     low = np.flatnonzero(~measured["passes"])
     counts[: genes - 150, low] = 0
-    ids = {mouse: identifier for identifier, mouse in orthologs.symbols("mouse").items()}
-    to_mouse = orthologs.human_to_mouse() | {gene: f"mt-{gene[3:].capitalize()}" for gene in MITO}
+    ids = {mouse: identifier for identifier, mouse in gene_names.ensembl_symbols("mouse").items()}
+    to_mouse = gene_names.human_to_mouse() | {gene: f"mt-{gene[3:].capitalize()}" for gene in MITO}
     names = [ids[to_mouse[gene]] for gene in symbols(genes)]
     write_gz(folder / COUNTS, table_text(counts, names, measured.index.tolist(), layout, rows))
     listed = measured.index[measured["passes"] & (measured["sample"] != "EMPTY")]

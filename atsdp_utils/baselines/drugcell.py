@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,19 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atsdp_utils.baselines._torch import TorchBaseline, weighted_bce
-from atsdp_utils.foundation import paths
-
-
-def read_gmt(path: Path) -> dict[str, list[str]]:
-    """Gene sets of a gzipped GMT file (name, description, genes; tab-separated)."""
-    with gzip.open(path, "rt") as lines:
-        rows = [line.rstrip("\n").split("\t") for line in lines]
-    return {name: genes for name, _, *genes in rows}
-
-
-def pathway_sets() -> dict[str, list[str]]:
-    """Hallmark and Reactome gene sets of the repository's ``data/`` folder."""
-    return {k: v for path in sorted(paths.DATA.glob("*.gmt.gz")) for k, v in read_gmt(path).items()}
+from atsdp_utils.data import gene_sets
 
 
 def set_mask(genes: Sequence[str], sets: Mapping[str, Sequence[str]], min_genes: int) -> tuple[list[str], np.ndarray]:
@@ -106,7 +92,7 @@ class DrugCell(TorchBaseline):
         if source is None or len(source.genes) != X.shape[1]:
             found = "None" if source is None else f"{len(source.genes)} genes"
             raise ValueError(f"source: got {found}, but DrugCell needs the {X.shape[1]} gene names in source.genes")
-        sets = self.gene_sets or pathway_sets()
+        sets = self.gene_sets or gene_sets.pathway_sets()
         self.sets_, mask = set_mask(source.genes, sets, self.min_genes)
         self.coverage_ = float(mask.any(0).mean())
         return VisibleNetwork(torch.from_numpy(mask), self.width, self.root, self.dropout)

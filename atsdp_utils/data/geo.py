@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from atsdp_utils.data import orthologs
-from atsdp_utils.data.fetch import GeoError, Remote, fetch, read_lock
+from atsdp_utils.data import gene_names
+from atsdp_utils.data.download import GeoError, Remote, fetch, read_lock
 from atsdp_utils.data.geo_files import (
     check_linear,
     check_whole,
@@ -159,11 +159,11 @@ def _variables(genes: list[str], species: str) -> pd.DataFrame:
     ids = pd.Series(genes, dtype=str)
     bare = ids.str.replace(r"^(ENS(?:MUS)?G\d+)\.\d+$", r"\1", regex=True)
     if bare.str.match(r"ENS(?:MUS)?G\d").mean() > 0.5:
-        symbols = bare.map(orthologs.symbols(species)).fillna(bare)
+        symbols = bare.map(gene_names.ensembl_symbols(species)).fillna(bare)
         symbols = symbols.where(~symbols.duplicated(), bare)
     else:
         symbols = bare
-    to_human = orthologs.mouse_to_human() if species == "mouse" else {}
+    to_human = gene_names.mouse_to_human() if species == "mouse" else {}
     human = bare.map(to_human).fillna("") if species == "mouse" else symbols.where(~symbols.str.match(r"ENSG\d"), "")
     return pd.DataFrame({"id": ids.to_numpy(), "ortholog": human.to_numpy(str)}, index=symbols.to_numpy(str))
 

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from atsdp_utils.data.fetch import GeoError
+from atsdp_utils.data.download import GeoError
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix

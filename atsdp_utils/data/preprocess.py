@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from pathlib import Path
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from atsdp_utils.data import datasets
-from atsdp_utils.foundation import cache, config, paths
+from atsdp_utils.foundation import cache, config
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -117,6 +115,10 @@ class Standardizer:
         """Standardise X (n, genes); float32, clipped to ten standard deviations."""
         return np.clip((X - self.mean_) / self.scale_, -10, 10).astype(np.float32)
 
+    def fit_transform(self, X: np.ndarray) -> np.ndarray:
+        """X (n, genes) standardised on itself."""
+        return self.fit(X).transform(X)
+
 
 def quality_control(adata: AnnData) -> tuple[AnnData, pd.DataFrame]:
     """The paper's three filters, on raw counts, in its order; nothing is normalised here.
@@ -191,48 +193,6 @@ def to_cells(adata: AnnData, spec: config.Dataset) -> Cells:
     )  # fmt: skip
 
 
-def prepare(name: str) -> Cells:
-    """Prepared cells of a set, from the cache, else made from the loader and cached (atomically)."""
-    try:
-        return load_prepared(name)
-    except Exception:  # absent, or damaged by a full disk or a flipped bit: made again
-        cells = to_cells(datasets.load_cells(name), config.DATASETS[name])
-
-        def write(temporary: str) -> None:
-            with open(temporary, "wb") as handle:
-                np.savez_compressed(handle, **{f: getattr(cells, f) for f in Cells.__dataclass_fields__})
-
-        cache.write_atomically(_prepared_path(name), write)  # after loading, which may have downloaded the set
-    return load_prepared(name)
-
-
-def is_prepared(name: str) -> bool:
-    """Whether :func:`prepare` has been here; what it left may still be damaged."""
-    return _prepared_path(name).exists()
-
-
-def _prepared_path(name: str) -> Path:
-    key = cache.key(datasets.cells_key(name), cache.code("data.preprocess.to_cells"))
-    return paths.DATASETS / f"{name}-prepared-{key}.npz"
-
-
-@lru_cache(maxsize=4)
-def load_prepared(name: str) -> Cells:
-    """Read what :func:`prepare` wrote, without scanpy.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the set was not prepared yet.
-    """
-    path = _prepared_path(name)
-    if not path.exists():
-        raise FileNotFoundError(f"{path.name}: not prepared; run notebook 02 or preprocess.prepare({name!r})")
-    with np.load(path, allow_pickle=False) as z:
-        fields = {f: z[f] for f in Cells.__dataclass_fields__}
-    return Cells(**fields | {f: str(fields[f]) for f in ("name", "tier", "drug")})
-
-
 def subsample(cells: Cells, size: int | None, seed: int = 0) -> Cells:
     """At most `size` cells, drawn with equal shares of every culture and label; all of them if `size` is None."""
     if size is None or len(cells.y) <= size:
@@ -249,27 +209,6 @@ def subsample(cells: Cells, size: int | None, seed: int = 0) -> Cells:
     return Cells(cells.name, cells.tier, cells.drug, genes=cells.genes, **per_cell)
 
 
-def shared_genes(bulk: datasets.Bulk, genes: np.ndarray, max_genes: int) -> np.ndarray:
-    """Genes measured on both sides: the `max_genes` most variable over the bulk lines, in the bulk's order.
-
-    Only the bulk's values and the cells' gene names are looked at, so no cell can leak through gene selection.
-
-    Raises
-    ------
-    ValueError
-        If fewer than 100 genes are shared.
-    """
-    both = np.flatnonzero(np.isin(bulk.genes, genes))
-    if len(both) < 100:
-        raise ValueError(
-            f"genes: {len(both)} of {len(genes)} are in the bulk matrix, expected at least 100 (human HGNC symbols); "
-            f"first found: {', '.join(map(str, genes[:5]))}"
-        )
-    variance = bulk.X[:, both].var(0)
-    top = np.sort(both[np.argsort(-variance, kind="stable")[:max_genes]])
-    return bulk.genes[top]
-
-
 def columns(X: np.ndarray, genes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Columns of X (n, genes) in the order of `wanted`; every wanted gene must be there."""
     position = pd.Index(genes).get_indexer(wanted)
@@ -278,35 +217,9 @@ def columns(X: np.ndarray, genes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return X[:, position]
 
 
-def held_out_lines(seed: int, share: float = 0.2) -> np.ndarray:
-    """Names of the bulk test lines of a seed: a fifth of all lines, the same for every drug and gene space.
-
-    One split for all drugs lets trainings share their autoencoder, and no line is a test line for one drug and a
-    training line for another.
-    """
-    lines = datasets.load_bulk().lines
-    return np.random.default_rng(seed).permutation(np.sort(lines))[: round(share * len(lines))]
-
-
-def bulk_source(bulk: datasets.Bulk, genes: np.ndarray, seed: int) -> Source:
-    """Bulk rows on `genes`, split by :func:`held_out_lines`, standardised on the training lines."""
-    train = ~np.isin(bulk.lines, held_out_lines(seed))
-    X = columns(bulk.X, bulk.genes, genes)
-    return Source(Standardizer().fit(X[train]).transform(X), bulk.y, genes, train, datasets.all_labels(bulk.lines))
-
-
-def source_domain(cells: Cells, max_genes: int, seed: int) -> Source:
-    """Bulk side of a single-cell set: shared genes and the 80/20 split of the lines (section 2.2).
-
-    The lines on which a twin's response direction was estimated are left out (a twin must not leak into its bulk).
-    """
-    exclude: tuple[str, ...] = ()
-    if cells.tier == "simulated":
-        from atsdp_utils.data import twins
-
-        exclude = twins.direction_lines(cells.drug)
-    bulk = datasets.load_bulk(cells.drug, exclude)
-    return bulk_source(bulk, shared_genes(bulk, cells.genes, max_genes), seed)
+def standardised(cells: Cells, source: Source, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+    """Cells on the genes of `source`, (cells, genes) float32, standardised on themselves: no label is seen."""
+    return Standardizer().fit_transform(columns(cells.X, cells.genes, source.genes)[rows])
 
 
 def balance(X: np.ndarray, y: np.ndarray, how: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from atsdp_utils.data import datasets
+from atsdp_utils.data import gdsc, preprocess, real_cells
+from atsdp_utils.data.gene_names import human_to_mouse
 from atsdp_utils.foundation import config
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def direction_lines(drug: str) -> tuple[str, ...]:
     """The half of the labelled lines on which the drug's direction is estimated (stratified, fixed seed)."""
     from sklearn.model_selection import train_test_split
 
-    bulk = datasets.load_bulk(drug)
+    bulk = gdsc.load_bulk(drug)
     labelled = np.flatnonzero(bulk.y >= 0)
     half, _ = train_test_split(labelled, test_size=0.5, random_state=DIRECTION_SEED, stratify=bulk.y[labelled])
     return tuple(bulk.lines[np.sort(half)])
@@ -126,16 +127,16 @@ def direction_lines(drug: str) -> tuple[str, ...]:
 
 def direction(drug: str) -> np.ndarray:
     """Real resistant-minus-sensitive difference of means over :func:`direction_lines`, log2 units, (genes,)."""
-    bulk = datasets.load_bulk(drug)
+    bulk = gdsc.load_bulk(drug)
     half = np.isin(bulk.lines, direction_lines(drug))
     resistant, sensitive = (bulk.X[half & (bulk.y == label)].mean(0) for label in (0, 1))
-    return datasets.RMA_SCALE * (resistant - sensitive)
+    return gdsc.RMA_SCALE * (resistant - sensitive)
 
 
 @lru_cache(maxsize=1)
 def pc9_statistics() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean (per 10,000 counts, sorted), gene-wise NB dispersion by moments, and library sizes of the PC9 counts."""
-    adata = datasets.load_pc9()
+    adata = real_cells.load_pc9()
     X = adata.X.astype(np.float64)
     library = np.asarray(X.sum(1)).ravel()
     scaled = X.multiply(1e4 / library[:, None]).tocsr()
@@ -149,9 +150,9 @@ def pc9_statistics() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return mean[seen][order], phi[order], library
 
 
-def _baseline(lines: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+def baseline(lines: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Log2 mean and dispersion per gene: the lines' mean expression, mapped by rank onto the PC9 means."""
-    bulk = datasets.load_bulk()
+    bulk = gdsc.load_bulk()
     missing = set(lines) - set(bulk.lines)
     if missing:
         raise KeyError(f"lines: {', '.join(sorted(missing))} not in the bulk matrix")
@@ -193,10 +194,10 @@ def make_twin(name: str, seed: int = TWIN_SEED, **dials: float) -> AnnData:
         raise TypeError(f"dials: got {', '.join(sorted(unknown))}, expected some of {', '.join(dial)}")
     dial = {k: 0.0 for k in dial} if spec.null else dial | dials
     rng = np.random.default_rng([seed, int(spec.paper[-1])])
-    genes = datasets.load_bulk(spec.drug).genes
+    genes = gdsc.load_bulk(spec.drug).genes
     planted = _plant(genes, twin, rng)
     slope = dial["shared"] * direction(spec.drug) + dial["key"] * planted
-    base = {b: _baseline(lines) for b, lines in twin.lines.items()}
+    base = {b: baseline(lines) for b, lines in twin.lines.items()}
     if spec.null:  # cultures hold unequal shares of the classes: with bases of their own they would predict the label
         base = dict.fromkeys(base, next(iter(base.values())))
     private = {b: rng.normal(0, 1, len(genes)) * (rng.random(len(genes)) < 0.05) for b in twin.lines}
@@ -210,7 +211,7 @@ def make_twin(name: str, seed: int = TWIN_SEED, **dials: float) -> AnnData:
         log_mean = level + (progress[:, None] - 0.5) * effect
         mito = np.clip(rng.normal(group["mito"], 0.01, n), 0.005, 0.9)
         depth = twin.depth * group["depth"] * np.exp(rng.normal(0, 0.3, n))
-        blocks.append(_counts(log_mean, phi, mito, depth, rng))
+        blocks.append(draw_counts(log_mean, phi, mito, depth, rng))
         obs.append(pd.DataFrame({"culture": group["culture"], "sensitive": group["strict"],
                                  "sensitive_paper": group["sensitive"], "progress": progress,
                                  "qc_planted": group["qc"]}, index=range(n)))  # fmt: skip
@@ -242,7 +243,7 @@ def _plant(genes: np.ndarray, twin: Twin, rng: np.random.Generator) -> np.ndarra
     Drawn among genes of middling expression; the genes that the paper names are never planted, so that nothing here
     can look like a confirmation of them.
     """
-    level = _baseline(next(iter(twin.lines.values())))[0]
+    level = baseline(next(iter(twin.lines.values())))[0]
     named = {"ZBTB48", "NEK6", "FBXO25", "UCHL1", "GNGT1", "EDIL3"}
     low, high = np.quantile(level, [0.5, 0.9])
     candidates = np.flatnonzero((level > low) & (level < high) & ~np.isin(genes, list(named)))
@@ -265,7 +266,7 @@ def _with_low_quality(twin: Twin) -> list[dict]:
     return rows
 
 
-def _counts(log_mean: np.ndarray, phi: np.ndarray, mito: np.ndarray, depth: np.ndarray, rng) -> np.ndarray:
+def draw_counts(log_mean: np.ndarray, phi: np.ndarray, mito: np.ndarray, depth: np.ndarray, rng) -> np.ndarray:
     """Negative binomial counts (cells, genes + mitochondrial + rare): gamma-Poisson with dispersion `phi` per gene."""
     share = np.exp2(log_mean)
     share *= ((1 - mito) * depth / share.sum(1))[:, None]
@@ -283,8 +284,6 @@ def _genes(genes: np.ndarray, planted: np.ndarray, spec: config.Dataset) -> pd.D
     var = pd.DataFrame({"ortholog": np.where(np.isin(names, rare), "", names), "planted": 0, "keep": True}, index=names)
     var.iloc[: len(genes), var.columns.get_loc("planted")] = planted.astype(int)
     if spec.species == "mouse":
-        from atsdp_utils.data.orthologs import human_to_mouse
-
         mouse = pd.Series(names, names).map(human_to_mouse())
         mouse[mito] = [f"mt-{g.capitalize()}" for g in MITO]
         mouse[rare] = rare
@@ -298,12 +297,10 @@ def linear_reference(adata: AnnData, spec: config.Dataset, C: float = 1e-4) -> f
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
 
-    from atsdp_utils.data import preprocess
-
     cells = preprocess.to_cells(adata, spec)
-    source = preprocess.source_domain(cells, max_genes=10_000, seed=0)
-    X = preprocess.columns(cells.X, cells.genes, source.genes)
-    X = preprocess.Standardizer().fit(X).transform(X)
+    bulk = gdsc.load_bulk(spec.drug, direction_lines(spec.drug))
+    source = gdsc.bulk_source(bulk, gdsc.shared_genes(bulk, cells.genes, 10_000), seed=0)
+    X = preprocess.standardised(cells, source)
     rows = source.fit_rows
     fit = LogisticRegression(C=C, class_weight="balanced", max_iter=2000).fit(source.X[rows], source.y[rows])
     return roc_auc_score(cells.y[cells.labelled], fit.decision_function(X[cells.labelled]))

@@ -31,8 +31,7 @@ def scores(task: Task) -> Scores:
     runtime.one_thread()
     source = protocols.source_of(task.dataset, task.profile, task.seed)
     cells = protocols.cells_of(task.dataset, task.profile)
-    X = preprocess.columns(cells.X, cells.genes, source.genes)
-    X = preprocess.Standardizer().fit(X).transform(X)
+    X = preprocess.standardised(cells, source)
     model = protocols.build(task, protocols.spec_of(task)).fit_transfer(X, source)
     held, labelled = source.test_rows, cells.labelled
     z = model.line_logits(source.X[held])

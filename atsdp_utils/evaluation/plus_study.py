@@ -133,8 +133,7 @@ def joined(zero: Result, other: Result) -> Result:
     task = zero.task
     source = protocols.source_of(task.dataset, task.profile, task.seed)
     cells = protocols.cells_of(task.dataset, task.profile)
-    X = preprocess.columns(cells.X, cells.genes, source.genes)
-    X = preprocess.Standardizer().fit(X).transform(X)
+    X = preprocess.standardised(cells, source)
     X = plus.ranks(X) if config.RECIPES[config.CHOSEN].rank else X
     scored = np.isin(zero.row, other.row)
     z, few = plus.logit(zero.p), zero.row[~scored]

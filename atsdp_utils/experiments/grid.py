@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from atsdp_utils.data import preprocess
+from atsdp_utils.data import datasets
 from atsdp_utils.experiments import protocols
 from atsdp_utils.experiments.protocols import Result, Task
 from atsdp_utils.foundation import cache, config, paths, runtime
@@ -126,10 +126,10 @@ def run(tasks: Sequence[Task], *, jobs: int = 1, backend: str = "loky", label: s
         If workers keep dying (for example, memory runs out); what was finished is kept.
     """
     names = sorted({t.dataset for t in tasks if t.protocol not in "BP"})
-    unprepared = [(name,) for name in names if not preprocess.is_prepared(name)]
-    _all_done(preprocess.prepare, unprepared, jobs, backend, f"{label}: data sets")
+    unprepared = [(name,) for name in names if not datasets.is_prepared(name)]
+    _all_done(datasets.prepare, unprepared, jobs, backend, f"{label}: data sets")
     for name in names:
-        preprocess.prepare(name)  # reads it; a damaged one is made again
+        datasets.prepare(name)  # reads it; a damaged one is made again
     keys = [protocols.key(t) for t in tasks]
     missing = {k for k, t in zip(keys, tasks, strict=True) if load(t, k) is None}
     if missing:
@@ -267,7 +267,7 @@ def plan(tables: dict[str, list[Task]], benchmark: pd.DataFrame | None = None) -
     rows, counted = [], set()
     for table, tasks in tables.items():
         for name in {t.dataset for t in tasks if t.protocol not in "BP"}:
-            preprocess.prepare(name)
+            datasets.prepare(name)
         own = {k: t for k, t in ((protocols.key(t), t) for t in tasks) if k not in counted}
         counted |= own.keys()
         left = [t for k, t in own.items() if not result_path(k).exists()]

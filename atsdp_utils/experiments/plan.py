@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from atsdp_utils.data import datasets
+from atsdp_utils.data import gdsc
 from atsdp_utils.experiments import grid, protocols
 from atsdp_utils.experiments.protocols import Task
 from atsdp_utils.experiments.tables import NOTEBOOK, all_tables
@@ -48,7 +48,7 @@ def bulk_hours(tasks: list[Task], profile: str) -> tuple[int, float]:
         return len(stages), float("nan")
     cost = {stage: float(rows[f"{stage} cpu_seconds"]) for stage in ("autoencoder", "predictor")}
     seconds = len(autoencoders) * cost["autoencoder"] + len(stages) * cost["predictor"]
-    return len(stages), seconds / 3600 * config.profile(profile).max_genes / len(datasets.load_bulk().genes)
+    return len(stages), seconds / 3600 * config.profile(profile).max_genes / len(gdsc.load_bulk().genes)
 
 
 def plan(data: str, profile: str, jobs: int) -> None:

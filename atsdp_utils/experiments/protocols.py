@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from atsdp_utils.data import datasets, preprocess
+from atsdp_utils.data import datasets, gdsc, preprocess
 from atsdp_utils.foundation import cache, config, paths, runtime
 from atsdp_utils.foundation.config import Architecture, Dataset, Profile, Training
 
@@ -129,13 +129,13 @@ def training(spec: Dataset, profile: Profile, options: dict, *, bulk_balance: st
 @lru_cache(maxsize=4)
 def cells_of(dataset: str, profile: str) -> preprocess.Cells:
     """The prepared set, sub-sampled as the profile says."""
-    return preprocess.subsample(preprocess.load_prepared(dataset), config.profile(profile).max_cells)
+    return preprocess.subsample(datasets.load_prepared(dataset), config.profile(profile).max_cells)
 
 
 @lru_cache(maxsize=4)
 def source_of(dataset: str, profile: str, seed: int) -> preprocess.Source:
     """The bulk side of a set under a profile."""
-    return preprocess.source_domain(cells_of(dataset, profile), config.profile(profile).max_genes, seed)
+    return datasets.source_domain(cells_of(dataset, profile), config.profile(profile).max_genes, seed)
 
 
 def splits(cells: preprocess.Cells, folds: int, repeat: int) -> np.ndarray:
@@ -260,11 +260,11 @@ def _kind(task: Task) -> str:
 def _values(task: Task) -> str:
     """Key of all values that a task reads: expression and labels of lines and cells, split and cultures."""
     joint = task.model == PLUS and _recipe(task).joint
-    parts = [cache.key(datasets.all_labels(datasets.load_bulk().lines)) if joint else None]
+    parts = [cache.key(gdsc.all_labels(gdsc.load_bulk().lines)) if joint else None]
     if task.protocol == "P" and _kind(task) == "twin":
         return cache.key(*parts, datasets.cells_key(task.dataset))
     if task.protocol in "BP":
-        return cache.key(*parts, datasets.bulk_key(task.dataset))
+        return cache.key(*parts, gdsc.bulk_key(task.dataset))
     cells = cells_of(task.dataset, task.profile)
     if "train_cultures" in task.options:
         parts.append(cells.group)
@@ -277,7 +277,7 @@ def _values(task: Task) -> str:
 
         parts.append(twins.direction_lines(cells.drug))
     drug = cells.drug if _reads_drug(task) else None
-    return cache.key(*parts, _labels(task), cells.key, datasets.bulk_key(drug))
+    return cache.key(*parts, _labels(task), cells.key, gdsc.bulk_key(drug))
 
 
 def _reads_drug(task: Task) -> bool:
@@ -327,9 +327,9 @@ def bulk_side(task: Task) -> preprocess.Source:
     """Bulk rows of a task: on the genes shared with its cells, or (protocol B) on all genes of the bulk matrix."""
     if task.protocol != "B":
         return source_of(task.dataset, task.profile, task.seed)
-    bulk = datasets.load_bulk(task.dataset)
-    genes = preprocess.shared_genes(bulk, bulk.genes, task.options.get("max_genes", len(bulk.genes)))
-    return preprocess.bulk_source(bulk, genes, task.seed)
+    bulk = gdsc.load_bulk(task.dataset)
+    genes = gdsc.shared_genes(bulk, bulk.genes, task.options.get("max_genes", len(bulk.genes)))
+    return gdsc.bulk_source(bulk, genes, task.seed)
 
 
 def _features(task: Task, source: preprocess.Source) -> np.ndarray:
@@ -463,8 +463,7 @@ def _supervised(task: Task):
 
 def _unlabelled(task: Task, source: preprocess.Source) -> np.ndarray:
     """Standardised cells; the scaler may see all of them, because it sees no label."""
-    X = _features(task, source)
-    return preprocess.Standardizer().fit(X).transform(X)
+    return preprocess.Standardizer().fit_transform(_features(task, source))
 
 
 def _starts_few_shot(task: Task) -> bool:
@@ -499,7 +498,7 @@ def _own_genes(task: Task, n_genes: int) -> np.ndarray:
     """The set's own most variable genes, standardised: the separate gene space."""
     cells = cells_of(task.dataset, task.profile)
     top = np.sort(np.argsort(-cells.X.var(0), kind="stable")[:n_genes])
-    return preprocess.Standardizer().fit(cells.X[:, top]).transform(cells.X[:, top])
+    return preprocess.Standardizer().fit_transform(cells.X[:, top])
 
 
 def _few_shot(task: Task):

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from atsdp_utils.data import datasets, preprocess, twins
+from atsdp_utils.data import datasets, gdsc, preprocess, twins
 from atsdp_utils.foundation import config
 
 KINDS = ("lines", "pseudo-cells", "twin")
@@ -45,7 +45,7 @@ class Target:
 
 def drugs() -> list[str]:
     """Drugs of the evidence, by counts of labels alone."""
-    counts = (datasets.label_table() == 1).sum()
+    counts = (gdsc.label_table() == 1).sum()
     eligible = sorted(counts.index[(counts >= MIN_SENSITIVE) & (counts <= MAX_SENSITIVE)])
     return eligible[::EVERY]
 
@@ -56,13 +56,13 @@ def clusters() -> np.ndarray:
     from sklearn.cluster import KMeans
     from sklearn.decomposition import PCA
 
-    Z = PCA(20, random_state=CLUSTER_SEED, svd_solver="randomized").fit_transform(datasets.load_bulk().X)
+    Z = PCA(20, random_state=CLUSTER_SEED, svd_solver="randomized").fit_transform(gdsc.load_bulk().X)
     return KMeans(CLUSTERS, random_state=CLUSTER_SEED, n_init=10).fit_predict(Z)
 
 
 def eligible_clusters(drug: str) -> list[int]:
     """Clusters with enough labelled lines of both classes, by the size of the rarer class, largest first."""
-    y, cluster = datasets.load_bulk(drug).y, clusters()
+    y, cluster = gdsc.load_bulk(drug).y, clusters()
     rarer = np.array([min(((y == c) & (cluster == k)).sum() for c in (0, 1)) for k in range(CLUSTERS)])
     return [int(k) for k in np.argsort(-rarer, kind="stable") if rarer[k] >= MIN_CLASS]
 
@@ -79,38 +79,33 @@ def make(name: str, kind: str, seed: int, max_genes: int) -> Target:
     seed
         Which of the drug's eligible clusters is held out (in turn); of the counts; of the twin's held-out lines.
     max_genes
-        Genes, as in :func:`preprocess.shared_genes`.
+        Genes, as in :func:`gdsc.shared_genes`.
     """
     kind, _, share = kind.partition(":")
     if kind not in KINDS:
         raise ValueError(f"kind: got {kind!r}, expected one of {', '.join(KINDS)}")
     if kind == "twin":
         cells = twin_cells(name)
-        source = preprocess.source_domain(cells, max_genes, seed)
+        source = datasets.source_domain(cells, max_genes, seed)
         rows = mix(cells.y, int(share) / 100, seed) if share else np.arange(len(cells.y))
-        X = preprocess.columns(cells.X, cells.genes, source.genes)[rows]
-        return Target(_standard(X), cells.y[rows], source)
-    bulk = datasets.load_bulk(name)
+        return Target(preprocess.standardised(cells, source, rows), cells.y[rows], source)
+    bulk = gdsc.load_bulk(name)
     choices = eligible_clusters(name)
     if not choices:
         raise ValueError(f"name: no expression cluster has {MIN_CLASS} labelled lines of both classes of {name}")
     target = clusters() == choices[seed % len(choices)]
-    genes = preprocess.shared_genes(bulk, bulk.genes, max_genes)
+    genes = gdsc.shared_genes(bulk, bulk.genes, max_genes)
     X, train = preprocess.columns(bulk.X, bulk.genes, genes), ~target
     scaled = preprocess.Standardizer().fit(X[train]).transform(X)
     source = preprocess.Source(
-        scaled[train], bulk.y[train], genes, np.ones(train.sum(), bool), datasets.all_labels(bulk.lines[train])
+        scaled[train], bulk.y[train], genes, np.ones(train.sum(), bool), gdsc.all_labels(bulk.lines[train])
     )
     if kind == "lines":
-        return Target(_standard(X[target]), bulk.y[target], source)
+        return Target(preprocess.Standardizer().fit_transform(X[target]), bulk.y[target], source)
     labelled = np.flatnonzero(target & (bulk.y >= 0))
     cells = pseudo_cells(tuple(bulk.lines[labelled]), seed)
-    cells = preprocess.columns(cells, bulk.genes, genes)
-    return Target(_standard(cells), np.repeat(bulk.y[labelled], CELLS_PER_LINE), source)
-
-
-def _standard(X: np.ndarray) -> np.ndarray:
-    return preprocess.Standardizer().fit(X).transform(X)
+    cells = preprocess.Standardizer().fit_transform(preprocess.columns(cells, bulk.genes, genes))
+    return Target(cells, np.repeat(bulk.y[labelled], CELLS_PER_LINE), source)
 
 
 def mix(y: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -129,9 +124,9 @@ def pseudo_cells(lines: tuple[str, ...], seed: int) -> np.ndarray:
     library = twins.pc9_statistics()[2]
     blocks = []
     for line in lines:
-        level, phi = twins._baseline((line,))
+        level, phi = twins.baseline((line,))
         depth = rng.choice(library, CELLS_PER_LINE)
-        counts = twins._counts(np.tile(level, (CELLS_PER_LINE, 1)), phi, np.full(CELLS_PER_LINE, 0.04), depth, rng)
+        counts = twins.draw_counts(np.tile(level, (CELLS_PER_LINE, 1)), phi, np.full(CELLS_PER_LINE, 0.04), depth, rng)
         blocks.append(counts[:, : len(level)])
     counts = np.vstack(blocks)
     return np.log1p(preprocess.TARGET_SUM * counts / counts.sum(1, keepdims=True)).astype(np.float32)

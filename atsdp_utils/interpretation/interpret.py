@@ -8,11 +8,9 @@ Attributions of a network are in :mod:`atsdp_utils.interpretation.interpret_attr
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -501,13 +499,6 @@ def built_in(data: Predicted, n_shuffles: int, seed: int, *, top: int = 50) -> p
 
 
 # --- enrichment -------------------------------------------------------------------------------------------------------
-
-
-def read_gmt(path: Path) -> dict[str, list[str]]:
-    """Gene sets of a (gzipped) GMT file: name to symbols."""
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        rows = [line.rstrip("\n").split("\t") for line in lines if line.strip()]
-    return {name: [g for g in genes if g] for name, _, *genes in rows}
 
 
 def enrichment(

@@ -17,7 +17,7 @@ import torch
 from scipy import stats as sps
 from torch import Tensor
 
-from atsdp_utils.data import preprocess
+from atsdp_utils.data import datasets, preprocess
 from atsdp_utils.experiments import grid, protocols
 from atsdp_utils.foundation import cache, config, paths, runtime
 from atsdp_utils.interpretation.interpret import binary, differential_genes
@@ -285,8 +285,7 @@ def _load_arrays(path: Path) -> dict[str, np.ndarray]:
 def _training_cells(name: str, profile: str, seed: int, randomised: bool):
     cells, source = protocols.cells_of(name, profile), protocols.source_of(name, profile, seed)
     rows = training_rows(name, profile)
-    raw = preprocess.columns(cells.X, cells.genes, source.genes)[rows]
-    X, y = preprocess.Standardizer().fit(raw).transform(raw), cells.y[rows]
+    X, y = preprocess.standardised(cells, source, rows), cells.y[rows]
     if randomised:
         y = np.random.default_rng([seed, 81]).permutation(y)
     return protocols.Task(name, "S", protocols.ATSDP, profile, seed=seed), rows, X, y
@@ -338,7 +337,7 @@ def explain_all(
     """:func:`explain` for several seeds, in parallel processes; the same result for any `jobs`."""
     from joblib import delayed
 
-    preprocess.prepare(name)  # in tier geo no training has prepared the twin
+    datasets.prepare(name)  # in tier geo no training has prepared the twin
     left = [s for s in seeds if not _stored(name, profile, s, randomised).exists()]
     grid.pool(max(1, min(jobs, len(left))))(delayed(explain)(name, profile, s, randomised) for s in left)
     return [explain(name, profile, s, randomised) for s in seeds]

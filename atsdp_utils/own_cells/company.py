@@ -83,7 +83,7 @@ def _unlike(X: np.ndarray) -> np.ndarray:
     """Whether a cell is in the upper half by the first principal component of the standardised cells, (cells,) bool."""
     from sklearn.decomposition import PCA
 
-    Z = preprocess.Standardizer().fit(X).transform(X)
+    Z = preprocess.Standardizer().fit_transform(X)
     first = PCA(1, svd_solver="randomized", random_state=0).fit_transform(Z)[:, 0]
     return np.argsort(np.argsort(first, kind="stable"), kind="stable") < len(X) // 2
 
@@ -94,7 +94,7 @@ def _compared(score: Callable, X: np.ndarray, p: np.ndarray, codes: np.ndarray) 
     rows = [part for part in rows if len(part) >= MIN_PART]
     if len(rows) < 2:
         return None
-    alone = [score(preprocess.Standardizer().fit(X[part]).transform(X[part])) for part in rows]
+    alone = [score(preprocess.Standardizer().fit_transform(X[part])) for part in rows]
     changed = np.concatenate([(q >= 0.5) != (p[part] >= 0.5) for part, q in zip(rows, alone, strict=True)])
     order = [pd.Series(q).corr(pd.Series(p[part]), "spearman") for part, q in zip(rows, alone, strict=True)]
     return float(changed.mean()), float(np.mean(order))

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats as sps
 
-from atsdp_utils.data import datasets, preprocess
+from atsdp_utils.data import gdsc, preprocess, real_cells
 from atsdp_utils.data.preprocess import Source, Standardizer
 from atsdp_utils.evaluation import metrics
 from atsdp_utils.experiments import pseudo
@@ -36,11 +36,11 @@ Score = Callable[[np.ndarray], np.ndarray]
 
 def _lines_and_cells(drug: str, seed: int) -> tuple[Source, np.ndarray, np.ndarray]:
     """Lines outside a cluster, as published; log-normalised cells of those within it, and labels of the cells."""
-    bulk = datasets.load_bulk(drug)
+    bulk = gdsc.load_bulk(drug)
     choices = pseudo.eligible_clusters(drug)
     target = pseudo.clusters() == choices[seed % len(choices)]
-    reference = datasets.load_pc9()
-    genes = preprocess.shared_genes(bulk, reference.var_names.to_numpy(str), GENES)
+    reference = real_cells.load_pc9()
+    genes = gdsc.shared_genes(bulk, reference.var_names.to_numpy(str), GENES)
     lines = preprocess.columns(bulk.X, bulk.genes, genes)[~target]
     labelled = np.flatnonzero(target & (bulk.y >= 0))
     cells = preprocess.columns(pseudo.pseudo_cells(tuple(bulk.lines[labelled]), seed), bulk.genes, genes)
@@ -50,7 +50,7 @@ def _lines_and_cells(drug: str, seed: int) -> tuple[Source, np.ndarray, np.ndarr
 
 def _reference_cells(genes: np.ndarray) -> np.ndarray:
     """Log-normalised values of the embedded counts, the only real cells here whose genes were not centred before."""
-    adata = datasets.load_pc9()
+    adata = real_cells.load_pc9()
     counts = readers.dense(adata.X).astype(np.float64)
     X = np.log1p(preprocess.TARGET_SUM * counts / counts.sum(1, keepdims=True))
     return preprocess.columns(X, adata.var_names.to_numpy(str), genes)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sys
+import tomllib
 from collections.abc import Iterator
 from importlib import metadata
 
@@ -16,9 +16,10 @@ Line = tuple[bool, str, str]
 
 
 def pinned() -> dict[str, str]:
-    """Direct requirements and their versions, from ``requirements.in``."""
-    text = (paths.ROOT / "requirements.in").read_text()
-    return dict(re.findall(r"(?m)^([A-Za-z0-9_.-]+)==(\S+)$", text))
+    """Direct requirements and their versions, from ``pyproject.toml``."""
+    project = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].values()
+    return dict(pin.split("==") for pin in [*project["dependencies"], *(p for extra in extras for p in extra)])
 
 
 def python() -> Iterator[Line]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from atsdp_utils.data import datasets
+from atsdp_utils.data import gdsc
 from atsdp_utils.foundation import cache, config, paths, runtime
 from atsdp_utils.own_cells.readers import InputError
 
@@ -55,7 +55,7 @@ def find_drug(name: str) -> str:
     InputError
         If no drug is called so, with the names that come near.
     """
-    known = {_bare(d): d for d in datasets.drugs()}
+    known = {_bare(d): d for d in gdsc.drugs()}
     other = {_bare(s): d for d, synonyms in SYNONYMS.items() for s in synonyms.split(",")}
     if found := (other | known).get(_bare(name)):
         return found
@@ -68,8 +68,8 @@ def find_drug(name: str) -> str:
 def drug_table() -> pd.DataFrame:
     """One row a drug: sensitive and resistant lines with expression, and held-out AUC of earlier runs (NaN: none)."""
     rows = []
-    for drug in datasets.drugs():
-        y = datasets.load_bulk(drug).y
+    for drug in gdsc.drugs():
+        y = gdsc.load_bulk(drug).y
         path = held_out_file(drug)
         auc = json.loads(path.read_text())["auc"] if path.exists() else np.nan
         rows.append((drug, int((y == 1).sum()), int((y == 0).sum()), auc))
@@ -79,8 +79,8 @@ def drug_table() -> pd.DataFrame:
 def held_out_file(drug: str) -> Path:
     """File with the AUC on held-out lines of the last prediction for a drug, with these lines, labels and code."""
     code = (
-        cache.code("own_cells.predict.SideBySide", "own_cells.predict.held_out_auc", "data.preprocess.bulk_source"),
+        cache.code("own_cells.predict.SideBySide", "own_cells.predict.held_out_auc", "data.gdsc.bulk_source"),
         runtime.precision(),
     )
-    key = cache.key(datasets.bulk_key(drug), config.RECIPES[config.CHOSEN], *code)
+    key = cache.key(gdsc.bulk_key(drug), config.RECIPES[config.CHOSEN], *code)
     return paths.CACHE / "held-out" / f"{drug}-{key}.json"

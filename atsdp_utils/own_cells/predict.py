@@ -23,7 +23,7 @@ from scipy import sparse
 from tqdm import tqdm
 
 from atsdp_utils import __version__
-from atsdp_utils.data import datasets, preprocess
+from atsdp_utils.data import gdsc, preprocess
 from atsdp_utils.evaluation import metrics
 from atsdp_utils.experiments import grid
 from atsdp_utils.foundation import cache, config, paths, runtime
@@ -259,8 +259,8 @@ def prepare(
     known = readers.only(file, genes.symbol != "")
     kind, remarks = readers.detect_values(known, values)
     say(f"values: {kind} ({'detected' if values == 'auto' else 'as asked'})" + _joined(remarks))
-    bulk = datasets.load_bulk()
-    chosen = preprocess.shared_genes(bulk, genes.symbol, settings.max_genes)
+    bulk = gdsc.load_bulk()
+    chosen = gdsc.shared_genes(bulk, genes.symbol, settings.max_genes)
     ways = ", ".join(f"{n:,} {way}" for way, n in genes.ways.items())
     overlap = f"{genes.shared:,} of {len(bulk.genes):,} of the bulk ({ways}), {len(chosen)} used"
     say(f"genes: {genes.naming} in {genes.place}, {overlap}" + _joined(readers.left_out(file, genes)))
@@ -321,7 +321,7 @@ def company_of(model: ATSDPPlus, given: Ready, members: np.ndarray, seed: int, s
 
 def _scores(drug: str, given: Ready, seed: int, settings: Settings, say) -> Prediction:
     """Learn, score all cells, and gather what the report says of them."""
-    source = preprocess.bulk_source(datasets.load_bulk(drug), given.chosen, seed)
+    source = gdsc.bulk_source(gdsc.load_bulk(drug), given.chosen, seed)
     lines = training_lines(drug, source)
     say(f"{drug}: {settings.members} networks learn from {lines[1]} sensitive, {lines[0]} resistant lines, then align")
     model, members = learn(source, given, seed, settings)
@@ -526,7 +526,7 @@ def unlikeness(
     auc = cross_val_score(forest, both, domain, cv=3, scoring="roc_auc").mean()
     shift = np.nan
     if kind != "zscored":
-        bulk = datasets.load_bulk()
+        bulk = gdsc.load_bulk()
         reference = _within(preprocess.columns(bulk.X, bulk.genes, source.genes))
         level = _within(next(dense_chunks(X[some_rows(X.shape[0], size, seed)], size)))
         shift = float(np.median(np.abs(level.mean(0) - reference.mean(0)) / np.maximum(reference.std(0), 1e-6)))

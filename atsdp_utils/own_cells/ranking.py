@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import sparse
 from tqdm import tqdm
 
-from atsdp_utils.data import datasets, preprocess
+from atsdp_utils.data import gdsc, preprocess
 from atsdp_utils.evaluation import stats
 from atsdp_utils.foundation import cache, paths
 from atsdp_utils.models import plus
@@ -81,7 +81,7 @@ def find(names: Sequence[str]) -> list[str]:
         If a drug is not known.
     """
     if any(name.strip().lower() == ALL for name in names):
-        return datasets.drugs()
+        return gdsc.drugs()
     return list(dict.fromkeys(drugs.find_drug(name) for name in names))
 
 
@@ -144,7 +144,7 @@ def _content(given: predict.Ready) -> str:
 
 def _kept(drug: str, given: predict.Ready, cells: str, seed: int, settings: predict.Settings) -> dict:
     """The row of a drug, from the cache if these cells were scored for it before."""
-    source = preprocess.bulk_source(datasets.load_bulk(drug), given.chosen, seed)
+    source = gdsc.bulk_source(gdsc.load_bulk(drug), given.chosen, seed)
     model, code = predict.model_hash(source, given.seen, seed, settings), cache.code("ranking.row")
     file = paths.CACHE / "ranking" / f"{drug}-{cache.key(model, code, cells)}.json"
     if file.exists():

@@ -21,10 +21,9 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from atsdp_utils.data import datasets
-from atsdp_utils.data import genes as naming_of
+from atsdp_utils.data import gdsc, gene_names
 
-#: Fewer genes in common with the bulk than this cannot carry a drug signal (the bound of preprocess.shared_genes).
+#: Fewer genes in common with the bulk than this cannot carry a drug signal (the bound of gdsc.shared_genes).
 MIN_SHARED = 100
 #: Log-normalised values stay below this; counts and TPM do not.
 MAX_LOG = 30
@@ -348,13 +347,13 @@ def _read_table(path: Path, labels: str | None) -> CellFile:
     """
     look = _outline(path)
     header, names, sep, decimal = look.header, look.names, look.sep, look.decimal
-    in_columns, in_rows = naming_of.known_on_both_sides(header, names, MIN_SHARED)
-    in_rows = max(in_rows, naming_of.known(look.seconds, naming_of.NAMINGS[:2]))
+    in_columns, in_rows = gene_names.known_on_both_sides(header, names, MIN_SHARED)
+    in_rows = max(in_rows, gene_names.known(look.seconds, gene_names.NAMINGS[:2]))
     if not in_columns and not in_rows:
         shown = f"columns {', '.join(header[1:4])} …, rows {', '.join(names[:3])} …"
         raise InputError(f"{path}: no side holds known genes ({shown}). Expected symbols or Ensembl ids.")
     genes_in_rows, top = in_rows > in_columns, look.top
-    if genes_in_rows and naming_of.known([header[0]]) and all(_is_number(v, decimal) for v in header[1:]):
+    if genes_in_rows and gene_names.known([header[0]]) and all(_is_number(v, decimal) for v in header[1:]):
         header = ["", *(f"cell_{i}" for i in range(len(header) - 1))]  # no header: its fields are the first gene
         names, top = [look.header[0], *names], top - 1
     beside = [i for i, n in enumerate(names, top + 1) if _describes(n, labels)] if genes_in_rows else []
@@ -401,7 +400,7 @@ def _are_names(heading: str, column: list[str], decimal: str) -> bool:
     """Whether the first column of a table names its cells: words, or whole numbers of which each occurs once."""
     if not all(_is_number(v, decimal) for v in column):
         return True
-    return all(v.isdigit() for v in column) and len(set(column)) == len(column) and not naming_of.known([heading])
+    return all(v.isdigit() for v in column) and len(set(column)) == len(column) and not gene_names.known([heading])
 
 
 def _describes(name: str, labels: str | None) -> bool:
@@ -571,11 +570,9 @@ def recognise(file: CellFile, species: str | None = None) -> Genes:
     hint = ""
     if all(n.isdigit() for n in next(iter(file.names.values()))[:4]):
         hint = " Numbers name no gene; if they are Entrez ids, translate them to symbols."
-    elif naming_of.known(file.obs.index) >= MIN_SHARED:
+    elif gene_names.known(file.obs.index) >= MIN_SHARED:
         hint = " The names of the cells are genes: transpose the file."
-    expected = (
-        f"Expected at least {MIN_SHARED} of its {len(datasets.load_bulk().genes):,}, by HGNC symbol or Ensembl id."
-    )
+    expected = f"Expected at least {MIN_SHARED} of its {len(gdsc.load_bulk().genes):,}, by HGNC symbol or Ensembl id."
     raise InputError(f"{found}. {expected}{hint}")
 
 
@@ -583,8 +580,8 @@ def _best(file: CellFile, species: str) -> Genes:
     """The place and the naming of a species that reach most bulk genes; of equals the first."""
     found: list[Genes] = []
     for place, names in file.names.items():
-        for naming in (n for n in naming_of.NAMINGS if n.startswith(species)):
-            symbol, way = naming_of.translate(names, naming)
+        for naming in (n for n in gene_names.NAMINGS if n.startswith(species)):
+            symbol, way = gene_names.translate(names, naming)
             ways = pd.Series(way[way != ""]).value_counts().to_dict()
             found.append(Genes(symbol, naming, place, len(set(symbol) - {""}), ways))
     return max(found, key=lambda g: g.shared)
@@ -615,7 +612,7 @@ def of_other_species(file: CellFile, genes: Genes) -> np.ndarray:
     names, rest = file.names[genes.place], genes.symbol == ""
     if other == "mouse" and sum(n != n.upper() or "ENSMUSG" in n for n in names[rest]) < MIN_SHARED:
         return np.zeros(len(names), bool)  # spares opening the tables of mouse genes
-    best = max((naming_of.translate(names, n)[0] for n in naming_of.NAMINGS if n.startswith(other)),
+    best = max((gene_names.translate(names, n)[0] for n in gene_names.NAMINGS if n.startswith(other)),
                key=lambda symbol: (symbol[rest] != "").sum())  # fmt: skip
     foreign = rest & (best != "")
     return foreign if foreign.sum() >= MIN_SHARED else np.zeros(len(names), bool)

@@ -194,15 +194,15 @@ def source_line(tiers: dict[str, str], protocol: str, profile: str) -> str:
 @lru_cache
 def _describe(name: str, profile: str) -> dict[str, str]:
     """Name, tier, origin, shape and content hash of an input; loads it once a process."""
-    from atsdp_utils.data import datasets
+    from atsdp_utils.data import datasets, gdsc, real_cells
 
     if name == "paper":
         digest = hashlib.sha256(b"".join(f.read_bytes() for f in sorted(paths.PAPER.glob("*.csv"))))
         return {"input": name, "tier": "reported", "origin": "data/paper", "shape": "", "sha256": digest.hexdigest()}
     if name == "GDSC-bulk":
-        values, origin = datasets.load_bulk().X, "GDSC basal expression"
+        values, origin = gdsc.load_bulk().X, "GDSC basal expression"
     else:
-        cells = datasets.load_pc9() if name == "PC9-erlotinib" else datasets.load_cells(name)
+        cells = real_cells.load_pc9() if name == "PC9-erlotinib" else datasets.load_cells(name)
         values, origin = cells.X, str(cells.uns.get("origin", cells.uns.get("source", "")))
     dense = values if isinstance(values, np.ndarray) else values.toarray()
     digest = hashlib.sha256(np.ascontiguousarray(dense)).hexdigest()

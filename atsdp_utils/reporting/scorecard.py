@@ -293,9 +293,9 @@ def random_lists(out: Outputs, c, protocol: str) -> Found:
 
 def _need_genes(genes: Sequence[str]) -> None:
     """Refuse a claim about genes that the network cannot read: they are not in the bulk expression."""
-    from atsdp_utils.data import datasets
+    from atsdp_utils.data import gdsc
 
-    bulk = datasets.load_bulk().genes
+    bulk = gdsc.load_bulk().genes
     if unread := [g for g in genes if g not in set(bulk)]:
         raise Untestable(
             f"{' and '.join(unread)} not among the {len(bulk):,} genes of the bulk, so the network cannot read "
@@ -398,10 +398,10 @@ def ibet_cells(out: Outputs, c, protocol: str) -> Found:
 
 def bulk_count(out: Outputs, c, protocol: str) -> Found:
     """The public files hold as many lines, drugs or genes; where they hold fewer, the paper's file is unknown."""
-    from atsdp_utils.data import datasets
+    from atsdp_utils.data import gdsc
 
-    n = {"lines": lambda: len(datasets.label_table(both_databases=True)), "drugs": lambda: len(datasets.drugs()),
-         "genes": lambda: len(datasets.load_bulk().genes)}[c.argument]()  # fmt: skip
+    n = {"lines": lambda: len(gdsc.label_table(both_databases=True)), "drugs": lambda: len(gdsc.drugs()),
+         "genes": lambda: len(gdsc.load_bulk().genes)}[c.argument]()  # fmt: skip
     same = n == c.quoted
     return _plain(n, True if same else None)._replace(reproduced=YES if same else NOT_TESTED)
 

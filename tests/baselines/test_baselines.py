@@ -17,7 +17,7 @@ from atsdp_utils.baselines.cnn import ShuffledGenes
 from atsdp_utils.baselines.drugcell import DrugCell, set_mask
 from atsdp_utils.baselines.graph import GCN, cell_graph
 from atsdp_utils.baselines.transformer import GeneTransformer
-from atsdp_utils.data import preprocess
+from atsdp_utils.data import datasets, preprocess
 from atsdp_utils.data.preprocess import Source
 from atsdp_utils.evaluation import evaluate
 from atsdp_utils.evaluation.metrics import classification_metrics
@@ -191,10 +191,10 @@ def test_tuning_scores_every_setting_on_rows_that_it_did_not_train_on():
 @pytest.fixture
 def prepared(run_folders):
     """One real set, in folders of this test alone."""
-    cached = (protocols.cells_of, protocols.source_of, preprocess.load_prepared)
+    cached = (protocols.cells_of, protocols.source_of, datasets.load_prepared)
     for function in cached:
         function.cache_clear()
-    preprocess.prepare("A375-PLX4720")
+    datasets.prepare("A375-PLX4720")
     yield "A375-PLX4720"
     for function in cached:
         function.cache_clear()

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from atsdp_utils.data import datasets, preprocess
+from atsdp_utils.data import datasets, gdsc, preprocess
 from atsdp_utils.experiments import grid, plan, protocols
 from atsdp_utils.experiments.protocols import ATSDP, NO_TRANSFER, Task
 from atsdp_utils.foundation import cache, config, paths, runtime
@@ -141,10 +141,10 @@ def machine(size: Size) -> Iterator[Row]:
 
 def labelled_lines(genes: int, seed: int = 0) -> preprocess.Source:
     """The 803 lines with a label for cisplatin on their most variable genes, split as everywhere."""
-    bulk = datasets.load_bulk("CISPLATIN")
+    bulk = gdsc.load_bulk("CISPLATIN")
     keep = bulk.y >= 0
     bulk = replace(bulk, X=bulk.X[keep], lines=bulk.lines[keep], y=bulk.y[keep])
-    return preprocess.bulk_source(bulk, preprocess.shared_genes(bulk, bulk.genes, genes), seed)
+    return gdsc.bulk_source(bulk, gdsc.shared_genes(bulk, bulk.genes, genes), seed)
 
 
 def autoencoder_flops(genes: int, arch: config.Architecture, rows: int) -> float:
@@ -231,7 +231,7 @@ def precision(size: Size) -> Iterator[Row]:
 
 def models(size: Size) -> Iterator[Row]:
     """One training of each model on nine tenths of a set (protocol S), the bulk stage apart; and one transfer."""
-    preprocess.prepare(size.dataset)
+    datasets.prepare(size.dataset)
     for profile in size.profiles:
         yield from _models(size, profile, f"models, {profile} profile")
 
@@ -253,7 +253,7 @@ def _models(size: Size, profile: str, section: str) -> Iterator[Row]:
     task = Task(size.dataset, "U", ATSDP, profile)
     with Clock() as clock:
         fitted = protocols.build(task, protocols.spec_of(task)).fit_transfer(
-            preprocess.Standardizer().fit(X).transform(X), source
+            preprocess.Standardizer().fit_transform(X), source
         )
     yield from _training(section, f"{ATSDP} (U)", clock, fitted.history_)
 
@@ -304,7 +304,7 @@ def cells(size: Size, n: int) -> Iterator[Row]:
 
 def workers(size: Size, jobs: int, seeds: int) -> Iterator[Row]:
     """Wall time of a grid of bulk stages and transfers, one a seed; caches are empty but for the prepared cells."""
-    preprocess.prepare("SCC47-afatinib")
+    datasets.prepare("SCC47-afatinib")
     tasks = [Task("SCC47-afatinib", "U", ATSDP, size.profile, seed=s) for s in range(seeds)]
     with Clock() as clock, open(os.devnull, "w") as nowhere, _environment(ATSDP_LOG=nowhere.name):
         grid.run(tasks, jobs=jobs)
@@ -316,7 +316,7 @@ def own_file(path: Path, cells: int, genes: int, detected: int, seed: int = 0) -
     import anndata
     from scipy import sparse
 
-    rng, known = np.random.default_rng(seed), datasets.load_bulk().genes[:genes]
+    rng, known = np.random.default_rng(seed), gdsc.load_bulk().genes[:genes]
     indices = np.empty((cells, detected), np.int32)
     for i in range(cells):  # one gene from each of as many stretches: sorted, and none twice
         indices[i] = np.linspace(0, genes, detected, endpoint=False) + rng.random(detected) * (genes / detected)

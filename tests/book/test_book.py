@@ -7,24 +7,19 @@ import functools
 import http.server
 import json
 import shutil
-import subprocess
 import threading
-import time
 import urllib.parse
-import urllib.request
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from bs4 import BeautifulSoup
+from playwright.sync_api import sync_playwright
 
 from atsdp_utils.foundation import paths
 
 HTML = paths.run_dir("embedded", "smoke") / "html"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-         "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
-         "--hide-scrollbars", "--remote-allow-origins=*", "--remote-debugging-port=0")  # fmt: skip
 
 needs_book = pytest.mark.skipif(
     not (HTML / "index.html").exists(), reason="no book: run `make reproduce PROFILE=smoke`"
@@ -143,79 +138,32 @@ def test_search_index_knows_a_term():
 # --- in a browser -----------------------------------------------------------------------------------------------------
 
 
-class Browser:
-    """As much of the DevTools protocol as these tests need."""
+class Reader:
+    """A reader's browser: opens pages, and notes what a page complains of and which other hosts it asks."""
 
-    def __init__(self, profile: Path) -> None:
-        import websocket
+    def __init__(self, playwright) -> None:
+        self.browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        self.page = self.browser.new_page()
+        self.complaints: list[str] = []
+        self.page.on("pageerror", lambda error: self.complaints.append(f"exception: {error}"))
+        self.page.on("console", lambda m: self.complaints.append(f"console: {m.text}") if m.type == "error" else None)
+        self.page.on("request", self._asked)
 
-        self.process = subprocess.Popen(
-            [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "about:blank"], stderr=subprocess.DEVNULL
-        )
-        ready = profile / "DevToolsActivePort"
-        for _ in range(300):
-            if ready.exists() and ready.read_text().count("\n"):
-                break
-            time.sleep(0.1)
-        port = ready.read_text().split()[0]
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json") as answer:
-            target = next(t for t in json.load(answer) if t["type"] == "page")
-        self.socket = websocket.create_connection(target["webSocketDebuggerUrl"], timeout=60)
-        self.count, self.events = 0, []
-        for domain in ("Page", "Runtime", "Network", "Log"):
-            self.call(f"{domain}.enable")
+    def _asked(self, request) -> None:
+        url = urllib.parse.urlsplit(request.url)
+        if url.scheme in ("http", "https", "ws", "wss") and url.hostname != "127.0.0.1":
+            self.complaints.append(f"request to {url.hostname}")
 
-    def call(self, method: str, **parameters) -> dict:
-        """Send a command and wait for its answer; events that come in between are kept."""
-        self.count += 1
-        self.socket.send(json.dumps({"id": self.count, "method": method, "params": parameters}))
-        while True:
-            message = json.loads(self.socket.recv())
-            if message.get("id") == self.count:
-                assert "error" not in message, message
-                return message["result"]
-            self.events.append(message)
+    def open(self, url: str, width: int) -> None:
+        """Load a page at a width and wait until it, and its mathematics, is there."""
+        self.complaints.clear()
+        self.page.set_viewport_size({"width": width, "height": 900})
+        self.page.goto(url)
+        self.evaluate("window.MathJax && MathJax.startup ? MathJax.startup.promise.then(() => true) : true")
 
     def evaluate(self, expression: str):
         """Value of a JavaScript expression, awaited."""
-        answer = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
-        assert "exceptionDetails" not in answer, answer
-        return answer["result"].get("value")
-
-    def open(self, url: str, width: int, height: int = 900) -> None:
-        """Load a page at a width and wait until it, and its mathematics, is there."""
-        self.events.clear()
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
-        )
-        self.call("Page.navigate", url=url)
-        for _ in range(200):
-            if self.evaluate("document.readyState === 'complete' && location.href !== 'about:blank'"):
-                break
-            time.sleep(0.05)
-        self.evaluate("window.MathJax && MathJax.startup ? MathJax.startup.promise.then(() => true) : true")
-
-    def complaints(self) -> list[str]:
-        """Errors on the console, exceptions, failed requests and requests to other hosts, of the page just opened."""
-        found = []
-        for event in self.events:
-            kind, p = event.get("method"), event.get("params", {})
-            if kind == "Runtime.exceptionThrown":
-                found.append("exception: " + json.dumps(p["exceptionDetails"])[:300])
-            elif kind == "Log.entryAdded" and p["entry"]["level"] == "error":
-                found.append(f"console: {p['entry']['text']} {p['entry'].get('url', '')}")
-            elif kind == "Runtime.consoleAPICalled" and p["type"] == "error":
-                found.append("console: " + json.dumps(p["args"])[:300])
-            elif kind == "Network.requestWillBeSent":
-                url = urllib.parse.urlsplit(p["request"]["url"])
-                if url.scheme in ("http", "https", "ws", "wss") and url.hostname != "127.0.0.1":
-                    found.append(f"request to {url.hostname}")
-        return found
-
-    def close(self) -> None:
-        self.socket.close()
-        self.process.terminate()
-        self.process.wait(timeout=20)
+        return self.page.evaluate(expression)
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -236,10 +184,11 @@ def site():
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    browser = Browser(tmp_path_factory.mktemp("chromium"))
-    yield browser
-    browser.close()
+def browser():
+    with sync_playwright() as playwright:
+        reader = Reader(playwright)
+        yield reader
+        reader.browser.close()
 
 
 OVERFLOWING = """(() => {
@@ -314,7 +263,7 @@ def test_pages_in_a_browser(site, browser, width):
     found = []
     for path in pages():
         browser.open(f"{site}/{path.relative_to(HTML).as_posix()}", width)
-        found += [f"{path.name}: {c}" for c in browser.complaints()]
+        found += [f"{path.name}: {c}" for c in browser.complaints]
         for name, expression in (("too wide", OVERFLOWING), ("images", BROKEN_IMAGES)):
             value = browser.evaluate(expression)
             found += [f"{path.name}: {name} {value}"] if value else []
@@ -370,9 +319,9 @@ def test_contrast_is_measured(browser):
 @pytest.mark.slow
 def test_print_version_fits_on_paper(site, browser):
     browser.open(f"{site}/print.html", 703)  # A4 less margins of 12 mm, at 96 dots an inch
-    browser.call("Emulation.setEmulatedMedia", media="print")
+    browser.page.emulate_media(media="print")
     wide = browser.evaluate(OVERFLOWING)
-    browser.call("Emulation.setEmulatedMedia", media="")
+    browser.page.emulate_media(media="screen")
     assert not wide
 
 
@@ -380,9 +329,5 @@ def test_print_version_fits_on_paper(site, browser):
 @needs_browser
 def test_search_finds_a_term(site, browser):
     browser.open(f"{site}/search.html?q=pseudotime", 1440)
-    for _ in range(100):
-        if browser.evaluate("document.querySelectorAll('#search-results li a').length"):
-            break
-        time.sleep(0.1)
-    assert browser.evaluate("document.querySelectorAll('#search-results li a').length") > 0
-    assert browser.complaints() == []
+    browser.page.wait_for_selector("#search-results li a")
+    assert browser.complaints == []

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from atsdp_utils.baselines import REGISTRY
-from atsdp_utils.data import datasets, preprocess
+from atsdp_utils.data import datasets, gdsc, preprocess
 from atsdp_utils.evaluation import evaluate, metrics, stats
 from atsdp_utils.experiments import protocols, tables
 from atsdp_utils.experiments.protocols import Result, Task
@@ -241,8 +241,8 @@ def test_held_out_scores_and_the_database_are_named_right(grid_run):
     run = Run()
     run.table = lambda frame, name, **about: run.tables.update({name: frame}) or frame
     found = execute("03", ("confounding",), run=run)["confounding"].set_index("drug")
-    public = datasets.label_table(both_databases=True)["CISPLATIN"].dropna()
-    used, ccle = datasets.label_table()["CISPLATIN"].dropna(), public[public.index.str.startswith("ACH-")]
+    public = gdsc.label_table(both_databases=True)["CISPLATIN"].dropna()
+    used, ccle = gdsc.label_table()["CISPLATIN"].dropna(), public[public.index.str.startswith("ACH-")]
     shares = found.loc["CISPLATIN", ["sensitive in GDSC", "sensitive in CCLE"]].tolist()
     assert shares == pytest.approx([used.mean(), ccle.mean()])
 
@@ -279,7 +279,7 @@ def test_the_root_without_labels_sees_lines_only_and_points_from_sensitive_to_re
     assert metrics.classification_metrics(1 - label, 1 / (1 + np.exp(-given["signature"])))["auc"] > 0.95
     used = bulk.fit_rows
     weight = lines[used[y[used] == 0]].mean(0) - lines[used[y[used] == 1]].mean(0)
-    standard = preprocess.Standardizer().fit(expression).transform(expression)
+    standard = preprocess.Standardizer().fit_transform(expression)
     np.testing.assert_allclose(given["signature"], standard @ weight, rtol=1e-4)  # no label of a cell is in it
     np.testing.assert_array_equal(given["sensitive"], label == 1)
     assert space["roots"] == {"without labels": 3, "from labels": 8}

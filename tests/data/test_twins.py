@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from atsdp_utils.data import datasets, preprocess, twins
+from atsdp_utils.data import gdsc, preprocess, twins
 from atsdp_utils.foundation import config
 
 
@@ -71,7 +71,7 @@ def test_null_twin_holds_no_signal():
 
 def test_direction_lines_are_half_of_each_class_and_fixed():
     half = twins.direction_lines("CISPLATIN")
-    bulk = datasets.load_bulk("CISPLATIN")
+    bulk = gdsc.load_bulk("CISPLATIN")
     inside = np.isin(bulk.lines, half)
     for label in (0, 1):
         share = inside[bulk.y == label].mean()
@@ -88,7 +88,7 @@ def test_mouse_twin_carries_orthologs():
     mouse = twins.make_twin("DATA4-sim")
     genes = mouse.var_names[~mouse.var_names.str.startswith(("mt-", "SIMRARE"))]
     assert (genes != mouse.var.loc[genes, "ortholog"]).mean() > 0.95
-    assert set(mouse.var.loc[genes, "ortholog"]) <= set(datasets.load_bulk().genes)
+    assert set(mouse.var.loc[genes, "ortholog"]) <= set(gdsc.load_bulk().genes)
 
 
 def test_difficulty_is_inside_the_agreed_range_on_the_calibration_draw():

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atsdp_utils.data import preprocess
+from atsdp_utils.data import datasets
 from atsdp_utils.experiments import grid, plan, protocols, tables
 from atsdp_utils.experiments.protocols import ATSDP, Task
 from atsdp_utils.foundation import paths
@@ -35,13 +35,13 @@ def folders(run_folders, monkeypatch):
     """Temporary caches, also for worker processes."""
     monkeypatch.setenv("ATSDP_BUILD", str(paths.BUILD))
     monkeypatch.delenv("ATSDP_LOG", raising=False)
-    for cached in (protocols.cells_of, protocols.source_of, preprocess.load_prepared):
+    for cached in (protocols.cells_of, protocols.source_of, datasets.load_prepared):
         cached.cache_clear()
     yield paths.RESULTS
     from joblib.externals.loky import get_reusable_executor
 
     get_reusable_executor().shutdown(wait=True)
-    for cached in (protocols.cells_of, protocols.source_of, preprocess.load_prepared):
+    for cached in (protocols.cells_of, protocols.source_of, datasets.load_prepared):
         cached.cache_clear()
 
 
@@ -147,7 +147,7 @@ def test_unknown_backend_is_named(folders):
 
 def test_plan_counts_what_is_left_and_projects_from_what_was_measured(folders):
     tables = {"one": [TASKS[2], TASKS[4]], "two": [TASKS[2]]}
-    preprocess.prepare(NAME)
+    datasets.prepare(NAME)
     todo = grid.plan(tables).set_index("table")
     assert todo.loc["one", ["tasks", "trainings", "shared", "done", "left"]].tolist() == [2, 3, 0, 0, 2]
     assert todo.loc["two", ["shared", "done", "left"]].tolist() == [1, 0, 0]  # the same training is counted once

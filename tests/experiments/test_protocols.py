@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from atsdp_utils.data import preprocess
+from atsdp_utils.data import datasets, preprocess
 from atsdp_utils.experiments import protocols
 from atsdp_utils.experiments.protocols import ATSDP, BULK_ONLY, NO_TRANSFER, Task
 
@@ -14,11 +14,11 @@ NAME = "SCC47-afatinib"
 
 @pytest.fixture(autouse=True)
 def _folders(run_folders):
-    for cached in (protocols.cells_of, protocols.source_of, preprocess.load_prepared):
+    for cached in (protocols.cells_of, protocols.source_of, datasets.load_prepared):
         cached.cache_clear()
-    preprocess.prepare(NAME)
+    datasets.prepare(NAME)
     yield
-    for cached in (protocols.cells_of, protocols.source_of, preprocess.load_prepared):
+    for cached in (protocols.cells_of, protocols.source_of, datasets.load_prepared):
         cached.cache_clear()
 
 
@@ -50,10 +50,10 @@ def test_no_stage_of_a_fold_sees_a_test_row(model, how):
     wrong[test] = 1 - wrong[test]
     again, _ = protocols.fit_fold(task, planted, wrong, train, test, source)
     np.testing.assert_array_equal(honest[1:], again[1:])
-    leaky = preprocess.Standardizer().fit(planted).transform(planted)
+    leaky = preprocess.Standardizer().fit_transform(planted)
     seen, _ = protocols.fit_fold(task, leaky, y, train, test, source)
     rows = preprocess.Standardizer().fit(X[train]).transform(X[train])
-    assert np.abs(preprocess.Standardizer().fit(planted).transform(planted)[train] - rows).max() > 0.1
+    assert np.abs(preprocess.Standardizer().fit_transform(planted)[train] - rows).max() > 0.1
     assert seen.shape == honest.shape
 
 

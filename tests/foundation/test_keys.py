@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atsdp_utils.data import datasets, preprocess, twins  # fmt: skip
+from atsdp_utils.data import datasets, gdsc, preprocess, real_cells, twins  # fmt: skip
 from atsdp_utils.experiments import protocols  # fmt: skip
 from atsdp_utils.experiments.protocols import ATSDP, Task
-from atsdp_utils.foundation import cache, checksums, closure, config, paths  # fmt: skip
+from atsdp_utils.foundation import cache, checksums, closure, config, paths, runtime  # fmt: skip
 from atsdp_utils.interpretation import interpret_attribution  # fmt: skip
 from atsdp_utils.models import train  # fmt: skip
 from atsdp_utils.own_cells import drugs, predict  # fmt: skip
@@ -54,15 +54,15 @@ def keys(run_folders, monkeypatch):
     def keys_in(w: dict) -> dict[str, str]:
         made.clear()
         monkeypatch.setattr(checksums, "register", lambda: w["files"])
-        monkeypatch.setattr(datasets, "register", lambda: w["files"])
-        monkeypatch.setattr(datasets, "_expression", lambda: (w["X"], w["lines"], w["genes"]))
-        monkeypatch.setattr(datasets, "label_table", lambda: pd.DataFrame(w["labels"], index=w["lines"]))
+        monkeypatch.setattr(real_cells, "register", lambda: w["files"])
+        monkeypatch.setattr(gdsc, "_expression", lambda: (w["X"], w["lines"], w["genes"]))
+        monkeypatch.setattr(gdsc, "label_table", lambda: pd.DataFrame(w["labels"], index=w["lines"]))
         n, y = len(w["y"]), w["y"]
         cells = preprocess.Cells(
             NAME, "real", DRUG, w["cells"], w["genes"], y, y, np.array(["c"] * n), np.ones(n), np.arange(n).astype(str)
         )
         monkeypatch.setattr(protocols, "cells_of", lambda *a: cells)
-        for memo in (datasets.bulk_key, twins.direction_lines, protocols.source_of):
+        for memo in (gdsc.bulk_key, twins.direction_lines, protocols.source_of):
             memo.cache_clear()
         protocols.splits(cells, 2, 0)
         (split,) = paths.SPLITS.iterdir()
@@ -75,11 +75,11 @@ def keys(run_folders, monkeypatch):
         protocols._search(tuned, X, y, "none", source)
         settings = dataclasses.replace(predict.SETTINGS, jobs=w["jobs"], training=cfg)
         return {
-            "prepared": preprocess._prepared_path(NAME).name,
+            "prepared": datasets._prepared_path(NAME).name,
             "twin": datasets.cells_key("DATA1-sim"),
             "split": split.name,
-            "autoencoder": made["train.pretrained_autoencoder"],
-            "bulk stage": made["train.pretrain"],
+            "autoencoder": made["models.train.pretrained_autoencoder"],
+            "bulk stage": made["models.train.pretrain"],
             "transfer": train.ATSDP(seed=seed, arch=ARCH, cfg=cfg)._transfer_path(X, source).name,
             "result S": protocols.key(Task(NAME, "S", ATSDP, profile, seed=seed, folds=2)),
             "result U": protocols.key(Task(NAME, "U", ATSDP, profile, seed=seed)),
@@ -102,7 +102,7 @@ BEFORE: dict[str, str] = {}
 def _forgotten():
     """No test leaves keys of its own code or values behind."""
     yield
-    for memo in (*CODE, datasets.bulk_key, twins.direction_lines, protocols.source_of):
+    for memo in (*CODE, gdsc.bulk_key, twins.direction_lines, protocols.source_of):
         memo.cache_clear()
 
 
@@ -145,7 +145,7 @@ def _renamed(w, m):
 def _everywhere(m, pattern: str, new: str):
     """Every module with a new comment or another docstring."""
     read = closure.source
-    assert re.search(pattern, read("train"))
+    assert re.search(pattern, read("models.train"))
     m.setattr(closure, "source", lambda name: (text := read(name)) and re.sub(pattern, new, text))
 
 
@@ -160,15 +160,17 @@ INPUTS = {
     "file of the cells": lambda w, m: _checksum(w, "scc47_multidrug.h5ad"),
     "file of other cells": lambda w, m: _checksum(w, "a375_plx4720.h5ad"),
     "file of PC9 counts": lambda w, m: _checksum(w, "pc9_erlotinib_day11_counts.h5ad"),
-    "loader of real cells": lambda w, m: edited(m, "datasets", "np.where(sensitive,", "np.where(~sensitive,"),
-    "quality control": lambda w, m: edited(m, "preprocess", "MAX_MITO = 200, 3, 0.10", "MAX_MITO = 200, 3, 0.20"),
-    "balancing": lambda w, m: edited(m, "preprocess", "neighbours = min(5,", "neighbours = min(4,"),
-    "dropout": lambda w, m: edited(m, "masks", "import torch\n", "import torch\n\ntorch.set_flush_denormal(True)\n"),
-    "alignment loss": lambda w, m: edited(m, "losses", "def mmd2(", "def mmd2(*, _more=0, "),
-    "fold drawing": lambda w, m: edited(m, "protocols", "shuffle=True", "shuffle=bool(1)"),
+    "loader of real cells": lambda w, m: edited(m, "data.real_cells", "np.where(sensitive,", "np.where(~sensitive,"),
+    "quality control": lambda w, m: edited(m, "data.preprocess", "MAX_MITO = 200, 3, 0.10", "MAX_MITO = 200, 3, 0.20"),
+    "balancing": lambda w, m: edited(m, "data.preprocess", "neighbours = min(5,", "neighbours = min(4,"),
+    "dropout": lambda w, m: edited(m, "models.masks", "import torch\n", "import torch\n\ntorch.manual_seed(1)\n"),
+    "alignment loss": lambda w, m: edited(m, "models.losses", "def mmd2(", "def mmd2(*, _more=0, "),
+    "fold drawing": lambda w, m: edited(m, "experiments.protocols", "shuffle=True", "shuffle=bool(1)"),
     "logistic regression": lambda w, m: edited(m, "baselines.classical", "max_iter=", "tol=1e-9, max_iter="),
     "search": lambda w, m: edited(m, "baselines", "hold_out(X, y, 0.25, seed)", "hold_out(X, y, 0.2, seed)"),
-    "attribution": lambda w, m: edited(m, "interpret_attribution", "set_num_threads(1)", "set_num_threads(2)"),
+    "attribution": lambda w, m: edited(
+        m, "interpretation.interpret_attribution", "set_num_threads(1)", "set_num_threads(2)"
+    ),
     "version of a library": lambda w, m: m.setattr(cache, "version", lambda name: "0.0+cpu"),
     "seed": lambda w, m: w.update(seed=1),
     "learning rate": lambda w, m: _training(m, learning_rate=0.5),
@@ -177,8 +179,8 @@ INPUTS = {
     "jobs": lambda w, m: w.update(jobs=7),
     "comments": lambda w, m: _everywhere(m, r"(?m)^(?=def |class |@)", "# new\n"),
     "docstrings": lambda w, m: _everywhere(m, r'(?m)^( *""")(?=[A-Z])', r"\1New. "),
-    "plots": lambda w, m: edited(m, "plots", "import ", "X = 1\nimport "),
-    "device": lambda w, m: m.setattr(cache, "cuda", lambda: True),
+    "plots": lambda w, m: edited(m, "reporting.plots", "import ", "X = 1\nimport "),
+    "device": lambda w, m: m.setattr(runtime, "cuda", lambda: True),
     "precision": lambda w, m: m.setenv("ATSDP_BF16", "1"),
 }  # fmt: skip
 

@@ -13,7 +13,7 @@ import torch
 from scipy import stats as sps
 from torch import nn
 
-from atsdp_utils.data import preprocess
+from atsdp_utils.data import datasets, gene_sets
 from atsdp_utils.foundation import paths
 from atsdp_utils.interpretation import interpret, interpret_attribution, interpret_pseudotime
 
@@ -272,7 +272,7 @@ def test_attention_relevance_sees_only_genes_of_attended_tokens():
 
 
 def test_networks_are_explained_once_and_alike(run_folders):
-    preprocess.prepare("A375-PLX4720")
+    datasets.prepare("A375-PLX4720")
     first = interpret_attribution.explain("A375-PLX4720", "smoke", 0)
     (stored,) = (run_folders / "build" / "cache" / "explained").iterdir()
     stored.unlink()
@@ -293,7 +293,7 @@ def test_networks_are_explained_once_and_alike(run_folders):
 def test_enrichment_by_hand_and_background(tmp_path):
     path = tmp_path / "sets.gmt.gz"
     path.write_bytes(gzip.compress(b"HIT\tna\tA\tB\tC\tX\nMISS\tna\tD\tE\tF\n"))
-    sets = interpret.read_gmt(path)
+    sets = gene_sets.read_gmt(path)
     table = interpret.enrichment(["A", "B"], list("ABCDEFGH"), sets, min_size=3).set_index("set")
     # X is not measured, so HIT has 3 genes of 8; both hits fall in it: 3/8 * 2/7
     assert table.loc["HIT", "p"] == pytest.approx(3 / 8 * 2 / 7) and table.loc["HIT", "size"] == 3
@@ -303,7 +303,7 @@ def test_enrichment_by_hand_and_background(tmp_path):
 
 
 def test_embedded_gene_sets_are_read():
-    assert len(interpret.read_gmt(paths.DATA / "hallmark_v7.0.gmt.gz")) == 50
+    assert len(gene_sets.read_gmt(paths.DATA / "hallmark_v7.0.gmt.gz")) == 50
 
 
 # --- pseudotime -------------------------------------------------------------------------------------------------------

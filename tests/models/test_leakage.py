@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from atsdp_utils.data import datasets, preprocess
+from atsdp_utils.data import datasets, gdsc, preprocess
 from atsdp_utils.data.preprocess import Source
 from atsdp_utils.evaluation import plus_study
 from atsdp_utils.experiments import protocols
@@ -132,12 +132,12 @@ def test_lines_are_standardised_on_the_training_lines(monkeypatch):
     monkeypatch.setattr(datasets, "all_labels", lambda given: np.zeros((len(given), 1), np.int8))
     found = []
     for extreme in (0, 1e5):
-        bulk = datasets.Bulk(X.copy(), names, np.array(list("abcdef")), np.zeros(50, np.int8))
+        bulk = gdsc.Bulk(X.copy(), names, np.array(list("abcdef")), np.zeros(50, np.int8))
         monkeypatch.setattr(datasets, "load_bulk", lambda *a, b=bulk: b)
-        test = np.isin(names, preprocess.held_out_lines(3))
+        test = np.isin(names, gdsc.held_out_lines(3))
         assert test.sum() == 10
         bulk.X[test] += extreme
-        source = preprocess.bulk_source(bulk, bulk.genes, 3)
+        source = gdsc.bulk_source(bulk, bulk.genes, 3)
         assert source.train.tolist() == (~test).tolist()
         np.testing.assert_allclose(source.X[source.train].mean(0), 0, atol=1e-5)
         np.testing.assert_allclose(source.X[source.train].std(0), 1, atol=1e-4)
@@ -198,7 +198,7 @@ def test_few_labels_join_by_the_cells_that_are_not_scored(monkeypatch):
     other = dataclasses.replace(zero, row=scored, y=y[scored], p=p[scored], fold=np.zeros(56, int))
     joined = plus_study.joined(zero, dataclasses.replace(other, task=dataclasses.replace(task, protocol="F")))
     ((X_few, y_few),) = seen
-    standard = preprocess.Standardizer().fit(X).transform(X)
+    standard = preprocess.Standardizer().fit_transform(X)
     np.testing.assert_allclose(X_few, plus.ranks(standard)[few], rtol=1e-5)
     assert y_few.tolist() == y[few].tolist() and joined.row.tolist() == scored.tolist()
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from atsdp_utils.data import datasets, preprocess
+from atsdp_utils.data import datasets, preprocess, real_cells
 from atsdp_utils.data.preprocess import Source
 from atsdp_utils.evaluation import plus_study, selection
 from atsdp_utils.experiments import protocols, pseudo, tables
@@ -35,7 +35,7 @@ def rows(n, seed, effect=1.0, positive=0.3):
     y = (rng.random(n) < positive).astype(np.int8)
     X = rng.normal(size=(n, GENES)) * rng.uniform(0.5, 2, GENES)
     X[:, :10] += effect * (2 * y[:, None] - 1)
-    return preprocess.Standardizer().fit(X).transform(X), y
+    return preprocess.Standardizer().fit_transform(X), y
 
 
 def source(seed=0):
@@ -274,7 +274,7 @@ def test_the_choice_never_reads_a_real_cell_or_its_label(monkeypatch, run_folder
         return selection.evidence(tasks, [protocols.run_task(t) for t in tasks])
 
     before = run()
-    real = datasets._load_real
+    real = real_cells.load
 
     def permuted(name):
         adata = real(name)
@@ -283,7 +283,7 @@ def test_the_choice_never_reads_a_real_cell_or_its_label(monkeypatch, run_folder
         return adata
 
     monkeypatch.setattr(datasets, "_load_real", permuted)
-    preprocess.load_prepared.cache_clear()
+    datasets.load_prepared.cache_clear()
     protocols.cells_of.cache_clear()
     after = run()
     pd.testing.assert_frame_equal(before, after)

@@ -12,7 +12,7 @@ import pytest
 from scipy import sparse
 from typer.testing import CliRunner
 
-from atsdp_utils.data import datasets, preprocess
+from atsdp_utils.data import gdsc, preprocess
 from atsdp_utils.foundation import config
 from atsdp_utils.interpretation import embedding
 from atsdp_utils.models import plus
@@ -31,7 +31,7 @@ N = 40
 def counts():
     """Counts of 40 cells of two kinds on 130 bulk genes and one unknown gene; the last cell is empty."""
     rng = np.random.default_rng(0)
-    bulk = datasets.load_bulk()
+    bulk = gdsc.load_bulk()
     genes = [*bulk.genes[np.argsort(-bulk.X.var(0))[:130]], "NOVEL1"]
     kind = np.arange(N) % 2
     X = rng.poisson(1 + 2 * kind[:, None] * (np.arange(len(genes)) % 3 == 0)).astype(np.float32)
@@ -251,15 +251,15 @@ def test_drug_names():
         assert drugs.find_drug(name) == "PLX.4720"
     for name in ("5-fluorouracil", "X5.FLUOROURACIL", "5 Fluorouracil"):
         assert drugs.find_drug(name) == "X5.FLUOROURACIL"
-    assert all(drugs.find_drug(d) == d for d in datasets.drugs())
+    assert all(drugs.find_drug(d) == d for d in gdsc.drugs())
     common = {"Taxotere": "DOCETAXEL", "5-FU": "X5.FLUOROURACIL", "saha": "VORINOSTAT", "GW-572016": "LAPATINIB"}
     assert {name: drugs.find_drug(name) for name in common} == common
 
 
 def test_synonyms_are_of_drugs_and_name_one_each():
-    assert set(drugs.SYNONYMS) <= set(datasets.drugs())
+    assert set(drugs.SYNONYMS) <= set(gdsc.drugs())
     names = [name for others in drugs.SYNONYMS.values() for name in others.split(",")]
-    bare = [drugs._bare(name) for name in [*names, *datasets.drugs()]]
+    bare = [drugs._bare(name) for name in [*names, *gdsc.drugs()]]
     assert len(set(bare)) == len(bare)
 
 

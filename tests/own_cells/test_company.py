@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from test_predict import SETTINGS, Linear  # noqa: E402
 
-from atsdp_utils.data import datasets
+from atsdp_utils.data import gdsc, real_cells
 from atsdp_utils.own_cells import company, company_study, predict, ranking
 from atsdp_utils.own_cells.readers import InputError
 
@@ -77,7 +77,7 @@ def test_a_ranking_goes_on_and_says_what_each_drug_rests_on(linear, mine, tmp_pa
     assert list(written) == list(ranking.COLUMNS) and (again.ci_low.diff().dropna() <= 0).all()
     one = again.set_index("drug").loc["CISPLATIN"]
     assert one.ci_low < one.held_out_auc < one.ci_high and one.sensitive_lines > 5 and one.logistic > 0.5
-    y = datasets.load_bulk("CISPLATIN").y
+    y = gdsc.load_bulk("CISPLATIN").y
     counted = [one.sensitive_lines + one.held_out_sensitive, one.resistant_lines + one.held_out_resistant]
     assert counted == [(y == 1).sum(), (y == 0).sum()]
     page = (tmp_path / "mine.drugs.atsdp.html").read_text()
@@ -108,7 +108,7 @@ def test_drugs_with_too_few_lines_are_rows_that_say_so(linear, mine, monkeypatch
 
 
 def test_all_is_every_drug_and_a_typing_error_is_told():
-    assert ranking.find(["all"]) == datasets.drugs()
+    assert ranking.find(["all"]) == gdsc.drugs()
     with pytest.raises(InputError, match="Did you mean"):
         ranking.find(["cisplatin", "erlotinb"])
 
@@ -128,7 +128,7 @@ def test_intervals_of_the_study_are_those_of_paired_differences():
 
 def test_a_way_that_looks_at_no_company_gives_a_cell_the_same_values_in_any_file():
     rng = np.random.default_rng(0)
-    genes = datasets.load_pc9().var_names.to_numpy(str)[:50]
+    genes = real_cells.load_pc9().var_names.to_numpy(str)[:50]
     lines, cells = rng.normal(size=(30, 50)), rng.random((20, 50))
     for way in company_study.WAYS:
         same = company_study.standardised(way, lines, genes)[1]

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from atsdp_utils.data import datasets, preprocess
+from atsdp_utils.data import gdsc
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.models.calibration import Calibration
 from atsdp_utils.own_cells import company, predict, predict_report, readers
@@ -187,7 +187,7 @@ def file(tmp_path_factory):
 @pytest.mark.timeout(900)
 def test_every_drug_and_every_kind_of_column_is_written_and_read_back(linear, file, tmp_path):
     without = []
-    for drug in datasets.drugs():
+    for drug in gdsc.drugs():
         found, _ = linear(file, drug, out=tmp_path / "out.h5ad")
         obs = anndata.read_h5ad(tmp_path / "out.h5ad").obs
         (tmp_path / "out.h5ad").unlink()
@@ -209,8 +209,8 @@ def test_networks_of_drugs_with_few_held_out_lines_are_written_and_read_back(run
     )
     counts = shapes.plain()
     anndata.AnnData(counts).write_h5ad(tmp_path / "mine.h5ad")
-    held = np.isin(datasets.load_bulk().lines, preprocess.held_out_lines(0))
-    lines = {d: np.bincount(datasets.load_bulk(d).y[held] + 1, minlength=3)[1:].min() for d in datasets.drugs()}
+    held = np.isin(gdsc.load_bulk().lines, gdsc.held_out_lines(0))
+    lines = {d: np.bincount(gdsc.load_bulk(d).y[held] + 1, minlength=3)[1:].min() for d in gdsc.drugs()}
     few = [d for d, n in lines.items() if n < predict._fewest()]
     assert len(few) == 10
     for drug in few:

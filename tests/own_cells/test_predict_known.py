@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atsdp_utils.data import datasets
+from atsdp_utils.data import datasets, gdsc
 from atsdp_utils.evaluation import metrics
 from atsdp_utils.foundation import config
 from atsdp_utils.own_cells import predict
@@ -26,12 +26,12 @@ LINES, CELLS, GENES = 220, 80, 140
 def planted(monkeypatch, tmp_path):
     """Lines whose first 30 genes carry the label, and a file with other such lines as its cells."""
     rng = np.random.default_rng(0)
-    genes = datasets.load_bulk().genes[:GENES]
+    genes = gdsc.load_bulk().genes[:GENES]
     y = (np.arange(LINES + CELLS) % 3 == 0).astype(np.int8)
     X = rng.normal(size=(LINES + CELLS, GENES)).astype(np.float32)
     X[:, :30] += 1.3 * (2 * y[:, None] - 1)
     names = np.array([f"L{i}" for i in range(LINES)])
-    bulk = datasets.Bulk(X[:LINES], names, genes, y[:LINES])
+    bulk = gdsc.Bulk(X[:LINES], names, genes, y[:LINES])
     monkeypatch.setattr(datasets, "load_bulk", lambda *a: bulk)
     monkeypatch.setattr(datasets, "all_labels", lambda lines: y[:LINES, None])
     word = np.where(y[LINES:] == 1, "sensitive", "resistant")

@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 from scipy import io, sparse
 
-from atsdp_utils.data import datasets, orthologs
-from atsdp_utils.data import genes as naming_of
+from atsdp_utils.data import gdsc, gene_names
 from atsdp_utils.own_cells import readers
 from atsdp_utils.own_cells.readers import InputError
 
@@ -20,8 +19,8 @@ CELLS = [f"cell-{i}" for i in range(12)]
 @pytest.fixture(scope="module")
 def genes():
     """150 bulk genes that have an Ensembl id and a mouse ortholog."""
-    human, mouse = set(orthologs.symbols("human").values()), set(orthologs.human_to_mouse())
-    return [g for g in datasets.load_bulk().genes if g in human and g in mouse][:150]
+    human, mouse = set(gene_names.ensembl_symbols("human").values()), set(gene_names.human_to_mouse())
+    return [g for g in gdsc.load_bulk().genes if g in human and g in mouse][:150]
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +196,7 @@ def named(names, counts):
 
 
 def test_ensembl_ids_with_versions_and_prefixes_become_symbols(counts, genes):
-    by_symbol = {s: i for i, s in orthologs.symbols("human").items()}
+    by_symbol = {s: i for i, s in gene_names.ensembl_symbols("human").items()}
     ids = [by_symbol[g] for g in genes]
     for names in (ids, [i + ".12" for i in ids], ["GRCh38_" + i for i in ids]):
         found = readers.recognise(named(names, counts))
@@ -210,7 +209,7 @@ def test_ensembl_ids_with_versions_and_prefixes_become_symbols(counts, genes):
     ["hg19_{}", "GRCH38_{}", "GRCh38-2020-A_{}", "{}.1", "{}-2", " {}", "{} (7157)", "{}|7157", "{}_id", "id|{}"],
 )
 def test_spellings_of_genes(spell, counts, genes):
-    ids = {s: i for i, s in orthologs.symbols("human").items()}
+    ids = {s: i for i, s in gene_names.ensembl_symbols("human").items()}
     names = [spell.replace("id", ids[g]).format(g) for g in genes]
     assert list(readers.recognise(named(names, counts)).symbol) == genes
 
@@ -221,18 +220,18 @@ def test_genes_in_another_case(counts, genes):
         readers.recognise(lower)
     lower = readers.recognise(lower, "human")
     assert (lower.naming, list(lower.symbol)) == ("human symbols in lower case", genes)
-    mixed = next(g for g in datasets.load_bulk().genes if g != g.upper())
+    mixed = next(g for g in gdsc.load_bulk().genes if g != g.upper())
     assert readers.recognise(named([mixed.upper(), *genes[1:]], counts)).symbol[0] == mixed
 
 
 def test_hla_genes_are_found_under_their_official_spelling(counts, genes):
-    dotted = [g for g in datasets.load_bulk().genes if g.startswith("HLA.")][:1]
+    dotted = [g for g in gdsc.load_bulk().genes if g.startswith("HLA.")][:1]
     found = readers.recognise(named([dotted[0].replace(".", "-"), *genes[1:]], counts))
     assert found.symbol[0] == dotted[0]
 
 
 def test_mouse_genes_need_the_word_mouse(counts, genes):
-    mouse = named([orthologs.human_to_mouse()[g] for g in genes], counts)
+    mouse = named([gene_names.human_to_mouse()[g] for g in genes], counts)
     with pytest.raises(InputError, match="--species mouse"):
         readers.recognise(mouse)
     assert list(readers.recognise(mouse, "mouse").symbol) == genes
@@ -357,7 +356,7 @@ def test_a_table_as_feature_counts_writes_it(tmp_path, counts, genes):
 
 
 def test_a_gct_file_and_names_in_the_second_column(tmp_path, counts, genes):
-    ids = {s: i for i, s in orthologs.symbols("human").items()}
+    ids = {s: i for i, s in gene_names.ensembl_symbols("human").items()}
     lines = as_text(counts, genes).splitlines()
     for heading, first in (("Name", lambda g: f"probe_{g}_at"), ("Gene_ID", lambda g: ids[g])):
         body = [f"{heading}\tDescription" + lines[0]]
@@ -399,7 +398,7 @@ def test_dates_of_spreadsheets_and_apostrophes(counts, genes):
 
 
 def test_the_column_that_reaches_most_genes_wins(counts):
-    bulk = datasets.load_bulk().genes[:2000]
+    bulk = gdsc.load_bulk().genes[:2000]
     X = np.ones((3, 2000), np.float32)
     half = np.where(np.arange(2000) < 1200, bulk, "NOVEL")
     file = readers.CellFile("x", "h5ad", X, {"the index of var": half, "var['symbol']": bulk}, pd.DataFrame())
@@ -407,7 +406,11 @@ def test_the_column_that_reaches_most_genes_wins(counts):
 
 
 def test_no_gene_is_called_like_an_annotation():
-    names = {*orthologs.symbols("human").values(), *orthologs.symbols("mouse").values(), *datasets.load_bulk().genes}
+    names = {
+        *gene_names.ensembl_symbols("human").values(),
+        *gene_names.ensembl_symbols("mouse").values(),
+        *gdsc.load_bulk().genes,
+    }
     for pattern in (readers.ANNOTATION, readers.OF_GENES, *readers.TECHNICAL.values()):
         assert not [n for n in map(str, names) if pattern.fullmatch(n)]
 
@@ -484,7 +487,7 @@ def test_a_line_of_headings_in_features(tmp_path, counts, genes):
 
 
 def test_genes_of_a_reference_of_two_species(counts, genes):
-    mouse = orthologs.human_to_mouse()
+    mouse = gene_names.human_to_mouse()
     names = [f"GRCh38_{g}" for g in genes] + [f"mm10___{mouse[g]}" for g in genes]
     both = named(names, np.hstack([counts, counts]))
     found = readers.recognise(both)
@@ -500,8 +503,8 @@ def test_genes_of_a_reference_of_two_species(counts, genes):
 @pytest.mark.parametrize("name", ["CD4_ADT", "ADT_CD4", "AB_CD4", "adt:CD4", "CD4 Ab", "CD4_prot", "CD4_TotalSeqC"])
 def test_antibodies_are_no_genes_and_called_so(name):
     assert readers.TECHNICAL["antibodies"].fullmatch(name)
-    assert not any(naming_of.translate([name], n)[0][0] for n in naming_of.NAMINGS)
+    assert not any(gene_names.translate([name], n)[0][0] for n in gene_names.NAMINGS)
 
 
 def test_no_gene_of_the_bulk_is_taken_for_an_antibody():
-    assert not [g for g in datasets.load_bulk().genes if readers.TECHNICAL["antibodies"].fullmatch(g)]
+    assert not [g for g in gdsc.load_bulk().genes if readers.TECHNICAL["antibodies"].fullmatch(g)]

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atsdp_utils.data import datasets
+from atsdp_utils.data import gdsc
 from atsdp_utils.foundation import paths
 from book import build
 
@@ -34,8 +34,9 @@ class NearestMean:
         return 1 / (1 + np.exp(-(X @ self.direction) / len(self.direction)))
 '''
 RUN = """
-from atsdp_utils import config, preprocess, protocols, tables
-preprocess.prepare("Added-set")
+from atsdp_utils.data import datasets
+from atsdp_utils.experiments import protocols, tables
+datasets.prepare("Added-set")
 task = next(t for t in tables.table4("embedded", "smoke")
             if t.dataset == "Added-set" and t.model == "NearestMean" and t.protocol == "S")
 result = protocols.run_task(task)
@@ -85,7 +86,7 @@ def changed(copy, *folders):
 def test_a_data_set_and_a_model_are_one_file_and_one_line_each(copy):
     rng = np.random.default_rng(0)
     sensitive = np.arange(60) % 2 == 0
-    genes = datasets.load_bulk().genes[:400]
+    genes = gdsc.load_bulk().genes[:400]
     X = rng.poisson(2 + 3 * np.outer(sensitive, np.arange(400) < 80)).astype(np.float32)
     obs = pd.DataFrame(
         {"culture": np.where(sensitive, "parental", "derived"), "sensitive": sensitive},
@@ -127,7 +128,8 @@ def test_a_notebook_is_one_file_and_one_line(copy):
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     path = copy / "notebooks" / "20_new.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
-    insert(copy / "Makefile", "$(eval $(call needs,11", "$(eval $(call needs,20,05))")
+    waits = "$(RUN)/notebooks/20_new.ipynb: $(RUN)/notebooks/05_cv_evaluation.ipynb"
+    insert(copy / "Makefile", "$(RUN)/notebooks/11_scorecard.ipynb: ", waits)
     assert build.problems(path) == []
     order = subprocess.run(["make", "-n", "run-notebooks", "PROFILE=smoke"], cwd=copy, capture_output=True, text=True)
     plan = order.stdout
@@ -140,5 +142,5 @@ def test_an_added_set_without_labels_is_refused(copy):
     insert(copy / "atsdp_utils/foundation/config.py", "REAL = (", '    Dataset("Added-set", "real", "CISPLATIN"),')
     python(copy, "-m", "atsdp_utils.foundation.checksums", "write")
     load = "    datasets.load_cells('Added-set')"
-    code = f"from atsdp_utils import datasets\ntry:\n{load}\nexcept ValueError as e:\n    print(e)"
+    code = f"from atsdp_utils.data import datasets\ntry:\n{load}\nexcept ValueError as e:\n    print(e)"
     assert "obs has no ['sensitive']" in python(copy, "-c", code)

@@ -18,8 +18,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from atsdp_utils.data import datasets, geo, preprocess
-from atsdp_utils.data.fetch import GeoError
+from atsdp_utils.data import datasets, gdsc, geo, preprocess
+from atsdp_utils.data.download import GeoError
 from atsdp_utils.experiments import grid, protocols
 from atsdp_utils.experiments.protocols import Result, Task
 from atsdp_utils.foundation import config, paths
@@ -111,7 +111,7 @@ def formats(tmp_path_factory):
     import h5py
     from scipy import sparse
 
-    folder, genes = tmp_path_factory.mktemp("formats"), datasets.load_bulk().genes[:130]
+    folder, genes = tmp_path_factory.mktemp("formats"), gdsc.load_bulk().genes[:130]
     X = np.random.default_rng(0).poisson(2, (12, len(genes))).astype(np.float32)
     cells = [f"c{i}" for i in range(12)]
     anndata.AnnData(sparse.csr_matrix(X), pd.DataFrame(index=cells), pd.DataFrame(index=genes)).write_h5ad(
@@ -260,7 +260,7 @@ def test_a_task_without_what_its_protocol_needs_is_told_so(protocol, needed):
 def test_unknown_names(name, number):
     X, y = np.zeros((4, 2), np.float32), np.array([0, 1, 0, 1], np.int8)
     for lookup in (
-        config.profile, config.datasets, datasets.load_cells, datasets.load_bulk, datasets.load_response,
+        config.profile, config.datasets, datasets.load_cells, gdsc.load_bulk,
         drugs.find_drug, geo.load, lambda n: preprocess.balance(X, y, n, 0),
         lambda n: protocols.build(Task("DATA1-sim", "S", n, "smoke"), config.DATASETS["DATA1-sim"]),
         lambda n: protocols.run_task(Task("DATA1-sim", n, "Logistic", "smoke")),

@@ -1,4 +1,4 @@
-"""Run a command while holding the checkout's lock: ``python3 atsdp_utils/foundation/lock.py LOCKFILE COMMAND ...``.
+"""Run a command while holding the checkout's lock: ``python3 book/lock.py LOCKFILE COMMAND ...``.
 
 Two `make reproduce` in one checkout would write the same files; the second waits here and says so. Standard library
 only and run by its path, because it also guards the installation of everything else. The lock is the kernel's

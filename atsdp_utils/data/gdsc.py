@@ -1,0 +1,126 @@
+"""Bulk expression of the GDSC cell lines and their public labels: the source domain of every transfer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+
+from atsdp_utils.data.preprocess import Source, Standardizer, columns
+from atsdp_utils.foundation import cache, paths
+from atsdp_utils.foundation.checksums import verify
+
+BULK_FILE = paths.DATA / "gdsc_expr_975x6163.npz"
+LABEL_FILE = paths.DATA / "scdeal_labels_gdsc_804x83.csv.gz"
+LABEL_FILE_ALL = paths.DATA / "scdeal_labels_all_1280x83.csv.gz"
+#: RMA = RMA_SCALE * z + an offset undoes the z-scoring within lines (log2 units, approximately).
+RMA_SCALE = 2.126
+#: Two COSMIC ids carry the name TT; this one is kept (data/README.md says why).
+TT_COSMIC = 930299
+
+
+@dataclass(frozen=True)
+class Bulk:
+    """Bulk expression of cell lines.
+
+    Attributes
+    ----------
+    X
+        (lines, genes) float32, z-scored within each line.
+    lines, genes
+        Names, (lines,) and (genes,).
+    y
+        (lines,) int8: 1 sensitive, 0 resistant, -1 no label.
+    """
+
+    X: np.ndarray
+    lines: np.ndarray
+    genes: np.ndarray
+    y: np.ndarray
+
+
+@lru_cache(maxsize=1)
+def _expression() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    with np.load(verify(BULK_FILE), allow_pickle=False) as z:
+        return z["X"].astype(np.float32), z["cell_line"].astype(str), z["gene"].astype(str)
+
+
+@lru_cache(maxsize=2)
+def label_table(*, both_databases: bool = False) -> pd.DataFrame:
+    """The public label table: 803 GDSC lines x 83 drugs, or all 1,280 rows (GDSC and CCLE, labels only).
+
+    Values are 1 (sensitive) or 0 (resistant). The index is the line name, or the row's id in the large table.
+    """
+    if both_databases:
+        table = pd.read_csv(verify(LABEL_FILE_ALL), index_col=0)
+    else:
+        table = pd.read_csv(verify(LABEL_FILE))
+        table = table[(table.cell_line != "TT") | (table.cosmic == TT_COSMIC)]
+        table = table.set_index("cell_line").drop(columns="cosmic")
+    return (table == "sensitive").astype("int8").where(table.notna())
+
+
+def drugs() -> list[str]:
+    """The 83 drugs of the label table, in its spelling."""
+    return list(label_table().columns)
+
+
+def all_labels(lines: np.ndarray) -> np.ndarray:
+    """Labels of every drug for `lines`, (lines, drugs) int8: 1 sensitive, 0 resistant, -1 no label."""
+    return label_table().reindex(lines).fillna(-1).to_numpy(np.int8)
+
+
+def load_bulk(drug: str | None = None, exclude: tuple[str, ...] = ()) -> Bulk:
+    """Bulk expression with the labels of one drug, without the lines `exclude`; every label -1 if no drug is named."""
+    X, lines, genes = _expression()
+    y = np.full(len(lines), -1, np.int8)
+    if drug is not None:
+        labels = label_table()
+        if drug not in labels:
+            raise KeyError(f"drug: got {drug!r}, expected one of the 83 of {LABEL_FILE.name} (see gdsc.drugs())")
+        y = labels[drug].reindex(lines).fillna(-1).to_numpy(np.int8)
+    keep = ~np.isin(lines, exclude)
+    return Bulk(X[keep], lines[keep], genes, y[keep])
+
+
+@lru_cache(maxsize=128)
+def bulk_key(drug: str | None = None) -> str:
+    """Key of the bulk values, lines and genes, and of the labels of one drug (None: of no drug)."""
+    if drug is None:
+        return cache.key(*_expression())
+    return cache.key(bulk_key(), load_bulk(drug).y)
+
+
+def shared_genes(bulk: Bulk, genes: np.ndarray, max_genes: int) -> np.ndarray:
+    """Genes measured on both sides: the `max_genes` most variable over the bulk lines, in the bulk's order.
+
+    Only the bulk's values and the cells' gene names are looked at, so no cell can leak through gene selection.
+    """
+    both = np.flatnonzero(np.isin(bulk.genes, genes))
+    if len(both) < 100:
+        raise ValueError(
+            f"genes: {len(both)} of {len(genes)} are in the bulk matrix, expected at least 100 (human HGNC symbols); "
+            f"first found: {', '.join(map(str, genes[:5]))}"
+        )
+    variance = bulk.X[:, both].var(0)
+    top = np.sort(both[np.argsort(-variance, kind="stable")[:max_genes]])
+    return bulk.genes[top]
+
+
+def held_out_lines(seed: int) -> np.ndarray:
+    """Names of the bulk test lines of a seed: a fifth of all lines, the same for every drug and gene space.
+
+    One split for all drugs lets trainings share their autoencoder, and no line is a test line for one drug and a
+    training line for another.
+    """
+    lines = load_bulk().lines
+    return np.random.default_rng(seed).permutation(np.sort(lines))[: round(0.2 * len(lines))]
+
+
+def bulk_source(bulk: Bulk, genes: np.ndarray, seed: int) -> Source:
+    """Bulk rows on `genes`, split by :func:`held_out_lines`, standardised on the training lines."""
+    train = ~np.isin(bulk.lines, held_out_lines(seed))
+    X = columns(bulk.X, bulk.genes, genes)
+    return Source(Standardizer().fit(X[train]).transform(X), bulk.y, genes, train, all_labels(bulk.lines))

@@ -1,0 +1,21 @@
+"""Gene sets of the repository: the hallmark and Reactome collections."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+from atsdp_utils.foundation import paths
+from atsdp_utils.foundation.checksums import verify
+
+
+def read_gmt(path: Path) -> dict[str, list[str]]:
+    """Gene sets of a gzipped GMT file (name, description, genes; tab-separated): name to symbols."""
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        rows = [line.rstrip("\n").split("\t") for line in lines if line.strip()]
+    return {name: [g for g in genes if g] for name, _, *genes in rows}
+
+
+def pathway_sets() -> dict[str, list[str]]:
+    """All sets of the GMT files in ``data/``."""
+    return {name: s for path in sorted(paths.DATA.glob("*.gmt.gz")) for name, s in read_gmt(verify(path)).items()}

@@ -1,0 +1,55 @@
+"""Lines of the project, by room: ``python -m tests.lines``. The package is to stay thin; a test holds its limits."""
+
+import ast
+import json
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+#: All lines of ``atsdp_utils``, docstrings and templates included; and lines of code cells that are not blank.
+LIMITS = {"atsdp_utils": 9_000, "code cells of notebooks": 3_803}
+
+
+def of_python(text: str) -> Counter:
+    """Lines of a module: all, those of docstrings, blank ones, comments and code."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = [n for n in ast.walk(ast.parse(text)) if isinstance(n, documented) and ast.get_docstring(n)]
+    docstrings = sum(n.body[0].end_lineno - n.body[0].lineno + 1 for n in nodes)
+    lines = [line.strip() for line in text.splitlines()]
+    blank, comments = lines.count(""), sum(line.startswith("#") for line in lines)
+    code = len(lines) - docstrings - blank - comments
+    return Counter(all=len(lines), docstrings=docstrings, blank=blank, comments=comments, code=code)
+
+
+def of_file(path: Path) -> Counter:
+    """The same of a file; a template is code."""
+    text = path.read_text(encoding="utf-8")
+    return of_python(text) if path.suffix == ".py" else Counter(all=len(text.splitlines()), code=len(text.splitlines()))
+
+
+def of_folder(folder: str) -> Counter:
+    """The same of all modules and templates under a folder of the project."""
+    files = [p for kind in ("*.py", "*.html") for p in (ROOT / folder).rglob(kind)]
+    return sum((of_file(p) for p in files), Counter())
+
+
+def of_cells() -> int:
+    """Lines of code cells that are not blank, of all notebooks."""
+    books = (json.loads(p.read_text(encoding="utf-8")) for p in (ROOT / "notebooks").glob("*.ipynb"))
+    sources = ("".join(c["source"]) for book in books for c in book["cells"] if c["cell_type"] == "code")
+    return sum(bool(line.strip()) for source in sources for line in source.splitlines())
+
+
+def main() -> None:
+    """Print a line a room, the tools beside the package, and the notebooks."""
+    rooms = sorted(p.name for p in (ROOT / "atsdp_utils").iterdir() if p.is_dir() and p.name != "__pycache__")
+    columns = ("all", "code", "docstrings", "comments", "blank")
+    print(f"{'':<28}" + "".join(f"{c:>12}" for c in columns))
+    for name in (*(f"atsdp_utils/{room}" for room in rooms), "atsdp_utils", "book", "data", "tests"):
+        counts = of_folder(name)
+        print(f"{name:<28}" + "".join(f"{counts[c]:>12,}" for c in columns))
+    print(f"{'code cells of notebooks':<28}{of_cells():>12,}")
+
+
+if __name__ == "__main__":
+    main()
