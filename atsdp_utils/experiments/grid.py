@@ -87,7 +87,7 @@ def _prepare_bulk(task: Task) -> None:
     import torch
 
     torch.set_num_threads(1)
-    protocols.build(task, protocols.spec_of(task)).start(0, protocols.bulk_side(task))
+    protocols.build(task, protocols.spec_of(task)).fit_bulk(protocols.bulk_side(task))
 
 
 def gene_space(task: Task) -> str:

@@ -172,7 +172,7 @@ def build(task: Task, spec: Dataset):
     """The model of a task, unfitted."""
     profile, options = config.profile(task.profile), task.options
     if task.model in NETWORKS:
-        from atsdp_utils.models.train import ATSDP as Network
+        from atsdp_utils.models.atsdp import ATSDP as Network
 
         bulk_balance = options.get("balance") if task.protocol in "UB" else None
         cfg = training(spec, profile, options, bulk_balance=bulk_balance)
@@ -181,7 +181,8 @@ def build(task: Task, spec: Dataset):
 
             own = {k: options[k] for k in ("recipe", "members") if k in options}
             return ATSDPPlus(seed=task.seed, arch=architecture(spec, options), cfg=cfg, **own)
-        return Network(seed=task.seed, arch=architecture(spec, options), cfg=cfg, pretrained=task.model != NO_TRANSFER)
+        own = {"pretrained": task.model != NO_TRANSFER, "own_genes": options.get("gene_space") == "separate"}
+        return Network(seed=task.seed, arch=architecture(spec, options), cfg=cfg, **own)
     from atsdp_utils.baselines import REGISTRY
 
     if task.model not in REGISTRY:
@@ -194,7 +195,7 @@ def build(task: Task, spec: Dataset):
 #: Not followed from a protocol: what a key holds by value, and what only some tasks have and then name themselves.
 CUT = (
     "experiments.protocols.key", "experiments.protocols.cells_of", "data.twins.direction_lines",
-    "models.train.ATSDP", "models.plus.ATSDPPlus",
+    "models.atsdp.ATSDP", "models.plus.ATSDPPlus",
     "baselines.REGISTRY", "experiments.protocols._tuned",
     "experiments.pseudo.pseudo_cells", "experiments.pseudo.twin_cells",
 )  # fmt: skip
@@ -214,7 +215,7 @@ def code_of(task: Task) -> str:
 def _model_code(task: Task) -> list[str]:
     """Classes that a model is made of: its own, and those that it wraps or whose search it shares."""
     if task.model in NETWORKS:
-        return ["models.plus.ATSDPPlus" if task.model == PLUS else "models.train.ATSDP"]
+        return ["models.plus.ATSDPPlus" if task.model == PLUS else "models.atsdp.ATSDP"]
     from atsdp_utils.baselines import REGISTRY
 
     entry = REGISTRY[task.model]
@@ -478,9 +479,8 @@ def _unsupervised(task: Task):
     if task.model in (ATSDP, PLUS):
         if task.options.get("gene_space") == "separate":
             X = _own_genes(task, X.shape[1])
-            model.fit_transfer_separate(X, source)
-        elif _starts_few_shot(task):
-            model.fit_transfer_once(X, source)
+        if _starts_few_shot(task):
+            model.fit_transfer(X, source, keep=True)
         else:
             model.fit_transfer(X, source)
     elif task.model == BULK_ONLY:

@@ -126,7 +126,7 @@ def closure(roots: Iterable[str], cut: Iterable[str] = ()) -> dict[Name, str]:
     Parameters
     ----------
     roots, cut
-        Names such as ``train.pretrain``; what is cut is not followed, unless it is a root itself.
+        Names such as ``stages.pretrain``; what is cut is not followed, unless it is a root itself.
 
     Raises
     ------

@@ -297,7 +297,7 @@ def _stored(name: str, profile: str, seed: int, randomised: bool) -> Path:
     source, spec = protocols.source_of(name, profile, seed), protocols.spec_of(task)
     sizes = (protocols.architecture(spec, {}), protocols.training(spec, config.profile(profile), {}), spec.balance)
     code = (
-        cache.code("interpretation.interpret_attribution._explain", "models.train.ATSDP", cut=protocols.CUT),
+        cache.code("interpretation.interpret_attribution._explain", "models.atsdp.ATSDP", cut=protocols.CUT),
         runtime.precision(),
     )
     key = cache.key(X, y, source.X[source.train], source.y[source.train], task.seed, sizes, *code)
