@@ -13,6 +13,8 @@ import pandas as pd
 from scipy import io, sparse
 
 from atsdp_utils.data import gdsc, gene_names
+from atsdp_utils.models.calibration import Calibration
+from atsdp_utils.own_cells import predict
 
 CONTAINERS = (
     "h5ad", "h5ad dense", "h5ad layer", "10x h5", "10x folder", "csv", "tsv.gz", "csv transposed", "tsv transposed",
@@ -177,3 +179,26 @@ def _write(case: Case, container: str, V: pd.DataFrame, kinds: np.ndarray, value
             frame = pd.concat([about.set_axis(frame.index), frame], axis=1)
         index = contamination != "unknown first gene"
         frame.to_csv(case.path, sep="\t" if "tsv" in container else ",", index=index)
+
+
+# --- in the place of training -----------------------------------------------------------------------------------------
+
+#: Enough for :class:`Linear`.
+SETTINGS = predict.Settings(members=2, max_genes=340, sample=60, chunk=16, jobs=1)
+
+
+class Linear(predict.SideBySide):
+    """In the place of networks: one direction, from the lines, so that scores follow every value of the cells."""
+
+    def fit_transfer(self, X, source):
+        rows = source.fit_rows
+        sensitive, resistant = (source.X[rows][source.y[rows] == c].mean(0, dtype=np.float64) for c in (1, 0))
+        noise = np.random.default_rng(self.seed).normal(0, 0.02, (self.members, X.shape[1]))
+        self.weight_ = sensitive - resistant + noise
+        held, self._calibration = source.test_rows, None
+        if len(set(source.y[held].tolist())) == 2:
+            self._calibration = Calibration(self._logits(source.X[held], "source").mean(0), source.y[held])
+        return self
+
+    def _logits(self, X, domain):
+        return self.weight_ @ X.T.astype(np.float64)

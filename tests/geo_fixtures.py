@@ -271,15 +271,16 @@ class Server:
     """A GEO in miniature on 127.0.0.1.
 
     `files` maps a file name to its bytes; `cut` maps a name to the number of bytes after which each connection is
-    dropped; `ranges` says whether Range is honoured, `length` whether the length is told; `requests` records (name,
-    Range header).
+    dropped; `fail_once` names files whose first request fails; `length` says whether the length is told; `requests`
+    records the names.
     """
 
     def __init__(self):
         self.files: dict[str, bytes] = {}
         self.cut: dict[str, int] = {}
-        self.ranges = self.length = True
-        self.requests: list[tuple[str, str | None]] = []
+        self.fail_once: set[str] = set()
+        self.length = True
+        self.requests: list[str] = []
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -294,24 +295,18 @@ class Server:
         threading.Thread(target=self.httpd.serve_forever, daemon=True).start()
 
     def answer(self, request: http.server.BaseHTTPRequestHandler) -> None:
-        name, asked = request.path.rpartition("/")[2], request.headers.get("Range")
-        self.requests.append((name, asked))
-        if name not in self.files:
-            request.send_error(404)
+        name = request.path.rpartition("/")[2]
+        self.requests.append(name)
+        if name not in self.files or name in self.fail_once:
+            request.send_error(503 if name in self.files else 404)
+            self.fail_once.discard(name)
             return
         content = self.files[name]
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.ranges else 0
-        if start and start >= len(content):
-            request.send_response(416)
-            request.send_header("Content-Range", f"bytes */{len(content)}")
-            request.send_header("Content-Length", "0")
-            request.end_headers()
-            return
-        request.send_response(206 if start else 200)
+        request.send_response(200)
         if self.length:
-            request.send_header("Content-Length", str(len(content) - start))
+            request.send_header("Content-Length", str(len(content)))
         request.end_headers()
-        request.wfile.write(content[start : start + self.cut.get(name, len(content))])
+        request.wfile.write(content[: self.cut.get(name, len(content))])
 
     def close(self) -> None:
         self.httpd.shutdown()

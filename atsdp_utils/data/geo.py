@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from atsdp_utils.data import gene_names
-from atsdp_utils.data.download import GeoError, Remote, fetch, read_lock
+from atsdp_utils.data.download import GeoError, fetch, read_lock
 from atsdp_utils.data.geo_files import (
     check_linear,
     check_whole,
@@ -127,10 +127,10 @@ class Series:
     read: Callable[[Path], AnnData]
     expected: Expected = field(repr=False)
 
-    def remotes(self) -> list[Remote]:
-        """Files and their addresses."""
+    def urls(self) -> list[str]:
+        """Addresses of the files."""
         root = f"{BASE}/{self.accession[:-3]}nnn/{self.accession}"
-        return [Remote(f, f"{root}/{'matrix' if 'series_matrix' in f else 'suppl'}/{f}") for f in self.files]
+        return [f"{root}/{'matrix' if 'series_matrix' in f else 'suppl'}/{f}" for f in self.files]
 
 
 def _columns(table: pd.DataFrame, wanted: tuple[str, ...], file: str) -> None:
@@ -417,12 +417,12 @@ def download(name: str, folder: Path | None = None) -> list[Path]:
         With the file, the address tried and the way out. Files that did arrive are kept.
     """
     folder = folder or paths.DOWNLOADS
-    return [fetch(remote, folder, folder / "geo.lock.json") for remote in _series(name).remotes()]
+    return [fetch(url, folder) for url in _series(name).urls()]
 
 
 def recorded(name: str) -> list[str | None]:
     """What a set is read from: SHA-256 of its files at first use (None: never used), and what becomes of dates."""
-    known = read_lock(paths.DOWNLOADS / "geo.lock.json")
+    known = read_lock(paths.DOWNLOADS)
     return [*(known.get(file) for file in _series(name).files), os.environ.get(MANGLED_VARIABLE)]
 
 

@@ -7,6 +7,21 @@ import random
 import numpy as np
 
 
+def signal_components(X: np.ndarray, seed: int = 0) -> int:
+    """Principal components with more variance than the largest of shuffled data (Horn's parallel analysis); at least 2.
+
+    Shuffling every gene over the cells keeps its values and breaks what genes share. No label is used. Components of
+    noise, if kept, fill the distances between a few hundred cells.
+    """
+    rng = np.random.default_rng(seed)
+    centred = np.asarray(X, dtype=np.float64) - np.mean(X, axis=0)
+
+    def variances(matrix: np.ndarray) -> np.ndarray:
+        return np.linalg.eigvalsh(matrix @ matrix.T if len(matrix) < matrix.shape[1] else matrix.T @ matrix)
+
+    return max(2, int((variances(centred) > variances(rng.permuted(centred, axis=0))[-1]).sum()))
+
+
 def umap(X: np.ndarray, seed: int = 0, neighbours: int = 15, components: int = 30) -> np.ndarray:
     """UMAP coordinates (n, 2) of rows (n, features), from their principal components.
 

@@ -21,7 +21,7 @@ READINGS = ("tokens", "single", "batch", "linear")
 
 
 def corrupt(x: Tensor, p: float, generator: torch.Generator | None = None) -> Tensor:
-    """Noise injection G of equation 1: a value is set to zero with probability p (F_g), in [0, 1), else kept as it is."""
+    """Noise injection G of equation 1: a value is set to zero with probability p (F_g in [0, 1)), else kept."""
     if not 0 <= p < 1:
         raise ValueError(f"p: got {p}, expected a masking probability in [0, 1)")
     return x * keep_mask(x, p, generator) if p else x

@@ -21,16 +21,8 @@ app = typer.Typer(
 )
 
 
-class Values(StrEnum):
-    """What the values of a file may be."""
-
-    auto, counts, lognorm, zscored = "auto", "counts", "lognorm", "zscored"
-
-
-class Species(StrEnum):
-    """Whose genes a file may hold."""
-
-    human, mouse = "human", "mouse"
+Values = StrEnum("Values", ["auto", "counts", "lognorm", "zscored"])
+Species = StrEnum("Species", ["human", "mouse"])
 
 
 @app.callback()
@@ -48,34 +40,28 @@ def guarded(work: Callable[[], object]) -> None:
     """Run `work`; turn whatever it raises into one clear message on stderr and an exit status."""
     import warnings
 
-    from atsdp_utils.own_cells.readers import InputError
+    from atsdp_utils.own_cells.cellfile import InputError
 
     warnings.simplefilter("ignore")  # what a person must know is said in words, not by libraries
     try:
         work()
-    except InputError as error:
-        typer.echo(f"atsdp: {error}", err=True)
-        raise typer.Exit(2) from None
-    except MemoryError:
-        typer.echo(
-            "atsdp: out of memory. Store the matrix sparse, keep fewer cells, or use a larger machine.", err=True
-        )
-        raise typer.Exit(1) from None
+        return
     except BrokenPipeError:  # the reader of a pipe has read enough
         raise typer.Exit(0) from None
+    except InputError as error:
+        status, said = 2, str(error)
+    except MemoryError:
+        status, said = 1, "out of memory. Store the matrix sparse, keep fewer cells, or use a larger machine."
     except OSError as error:
-        typer.echo(f"atsdp: the system refused: {error}. Nothing was written.{_way_out(error)}", err=True)
-        raise typer.Exit(1) from None
+        status, said = 1, f"the system refused: {error}. Nothing was written."
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+            said += " The disk is full: make room, or choose another with --out or the variable ATSDP_BUILD."
     except Exception as error:
         at = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(at.filename).name}, line {at.lineno}"
-        typer.echo(f"atsdp: failed inside ({type(error).__name__}: {error}; {where}). Nothing was written.", err=True)
-        raise typer.Exit(1) from None
-
-
-def _way_out(error: OSError) -> str:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-    return " The disk is full: make room, or choose another with --out or the variable ATSDP_BUILD." if full else ""
+        status, said = 1, f"failed inside ({type(error).__name__}: {error}; {where}). Nothing was written."
+    typer.echo(f"atsdp: {said}", err=True)
+    raise typer.Exit(status)
 
 
 @app.command()
@@ -100,12 +86,11 @@ def predict(
     def work() -> None:
         from dataclasses import replace
 
-        from atsdp_utils.own_cells.drugs import find_drug
-        from atsdp_utils.own_cells.readers import InputError
+        from atsdp_utils.own_cells import drugs
+        from atsdp_utils.own_cells.cellfile import InputError
 
-        several = len(drug) > 1 or drug[0].lower() == "all"
-        for name in () if several and "all" in map(str.lower, drug) else drug:
-            find_drug(name)  # a typing error is told before the rest is imported, which takes seconds
+        drugs.find(drug)  # a typing error is told before the rest is imported, which takes seconds
+        several = len(drug) > 1 or drug[0].strip().lower() == drugs.ALL
         if several and labels:
             raise InputError(f"--labels {labels}: scores are compared with labels one drug at a time. Name one drug.")
         from atsdp_utils.own_cells import predict as pipeline

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from atsdp_utils.data import preprocess
+from atsdp_utils.data.preprocess import Standardizer
 
 #: Names of columns that say where or from whom a cell comes.
 ORIGIN = re.compile(r"(?i)(orig[._ ]ident|batch|sample|patient|donor|library|lane|plate|culture)([._ ]?id)?s?")
@@ -50,10 +50,8 @@ def measure(
     ----------
     score
         P(sensitive), (n,), of standardised cells (n, genes).
-    X
-        (cells, genes) values before standardisation.
-    p
-        (cells,) P(sensitive) in the whole file.
+    X, p
+        (cells, genes) values before standardisation, and (cells,) P(sensitive) in the whole file.
     parts
         Further divisions, as :func:`origins` gives them; parts of fewer than :data:`MIN_PART` cells are left out.
 
@@ -63,28 +61,29 @@ def measure(
         For random halves, for the halves below and above the median of the cells' first principal component, and for
         each of `parts`: ``labels_changed``, the share of labels that change (mean over divisions) and ``most``, in the
         division with the most; ``rank_correlation``, Spearman's between the scores in the part and in the whole (mean).
-        Divisions without two parts are left out.
     """
     rng, n = np.random.default_rng([seed, 97]), len(X)
-    halves = [rng.permutation(n) < n // 2 for _ in range(SPLITS)]
-    ways: dict[str, list[np.ndarray]] = {RANDOM: halves, UNLIKE: [_unlike(X)]}
-    ways |= {f"parts by {name}": [codes] for name, codes in parts.items()}
+    ways: dict[str, list[np.ndarray]] = {RANDOM: [rng.permutation(n) < n // 2 for _ in range(SPLITS)]}
+    ways |= {UNLIKE: [_unlike(X)]} | {f"parts by {name}": [codes] for name, codes in parts.items()}
     found = {}
     for way, divisions in ways.items():
         compared = [_compared(score, X, p, codes) for codes in divisions]
-        compared = [values for values in compared if values is not None]
-        if compared:
+        if compared := [values for values in compared if values is not None]:
             changed, order = np.array(compared).T
-            found[way] = {"labels_changed": changed.mean(), "most": changed.max(), "rank_correlation": order.mean()}
-    return {way: {k: float(v) for k, v in values.items()} for way, values in found.items()}
+            values = {"labels_changed": changed.mean(), "most": changed.max(), "rank_correlation": order.mean()}
+            found[way] = {k: float(v) for k, v in values.items()}
+    return found
+
+
+def _alone(X: np.ndarray) -> np.ndarray:
+    return Standardizer().fit_transform(X)
 
 
 def _unlike(X: np.ndarray) -> np.ndarray:
     """Whether a cell is in the upper half by the first principal component of the standardised cells, (cells,) bool."""
     from sklearn.decomposition import PCA
 
-    Z = preprocess.Standardizer().fit_transform(X)
-    first = PCA(1, svd_solver="randomized", random_state=0).fit_transform(Z)[:, 0]
+    first = PCA(1, svd_solver="randomized", random_state=0).fit_transform(_alone(X))[:, 0]
     return np.argsort(np.argsort(first, kind="stable"), kind="stable") < len(X) // 2
 
 
@@ -94,9 +93,9 @@ def _compared(score: Callable, X: np.ndarray, p: np.ndarray, codes: np.ndarray) 
     rows = [part for part in rows if len(part) >= MIN_PART]
     if len(rows) < 2:
         return None
-    alone = [score(preprocess.Standardizer().fit_transform(X[part])) for part in rows]
-    changed = np.concatenate([(q >= 0.5) != (p[part] >= 0.5) for part, q in zip(rows, alone, strict=True)])
-    order = [pd.Series(q).corr(pd.Series(p[part]), "spearman") for part, q in zip(rows, alone, strict=True)]
+    both = [(score(_alone(X[part])), p[part]) for part in rows]
+    changed = np.concatenate([(q >= 0.5) != (whole >= 0.5) for q, whole in both])
+    order = [pd.Series(q).corr(pd.Series(whole), "spearman") for q, whole in both]
     return float(changed.mean()), float(np.mean(order))
 
 

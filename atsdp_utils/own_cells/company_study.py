@@ -19,7 +19,8 @@ from atsdp_utils.evaluation import metrics
 from atsdp_utils.experiments import pseudo
 from atsdp_utils.foundation import config
 from atsdp_utils.models import plus
-from atsdp_utils.own_cells import readers
+from atsdp_utils.own_cells.cell_values import within
+from atsdp_utils.own_cells.cellfile import dense
 
 #: Ways of standardising, the one in use first.
 FILE, BULK, REFERENCE, RANKS = WAYS = ("the file", "the bulk", "real cells (PC9)", "ranks within the cell")
@@ -36,11 +37,9 @@ Score = Callable[[np.ndarray], np.ndarray]
 
 def _lines_and_cells(drug: str, seed: int) -> tuple[Source, np.ndarray, np.ndarray]:
     """Lines outside a cluster, as published; log-normalised cells of those within it, and labels of the cells."""
-    bulk = gdsc.load_bulk(drug)
-    choices = pseudo.eligible_clusters(drug)
+    bulk, choices = gdsc.load_bulk(drug), pseudo.eligible_clusters(drug)
     target = pseudo.clusters() == choices[seed % len(choices)]
-    reference = real_cells.load_pc9()
-    genes = gdsc.shared_genes(bulk, reference.var_names.to_numpy(str), GENES)
+    genes = gdsc.shared_genes(bulk, real_cells.load_pc9().var_names.to_numpy(str), GENES)
     lines = preprocess.columns(bulk.X, bulk.genes, genes)[~target]
     labelled = np.flatnonzero(target & (bulk.y >= 0))
     cells = preprocess.columns(pseudo.pseudo_cells(tuple(bulk.lines[labelled]), seed), bulk.genes, genes)
@@ -51,27 +50,21 @@ def _lines_and_cells(drug: str, seed: int) -> tuple[Source, np.ndarray, np.ndarr
 def _reference_cells(genes: np.ndarray) -> np.ndarray:
     """Log-normalised values of the embedded counts, the only real cells here whose genes were not centred before."""
     adata = real_cells.load_pc9()
-    counts = readers.dense(adata.X).astype(np.float64)
+    counts = dense(adata.X).astype(np.float64)
     X = np.log1p(preprocess.TARGET_SUM * counts / counts.sum(1, keepdims=True))
     return preprocess.columns(X, adata.var_names.to_numpy(str), genes)
-
-
-def _within(X: np.ndarray) -> np.ndarray:
-    """Rows standardised over their own genes, as the bulk is published."""
-    return (X - X.mean(1, keepdims=True)) / np.maximum(X.std(1, keepdims=True), 1e-6)
 
 
 def standardised(way: str, lines: np.ndarray, genes: np.ndarray) -> tuple[np.ndarray, Score]:
     """Lines as a model sees them, and the function that does the same to the cells of a file."""
     if way == RANKS:
         return plus.ranks(lines), plus.ranks
-    scaler = Standardizer().fit(lines)
     if way == BULK:
-        of_rows = Standardizer().fit(_within(lines))
-        return of_rows.transform(_within(lines)), lambda cells: of_rows.transform(_within(cells))
+        of_rows = Standardizer().fit(within(lines))
+        return of_rows.transform(within(lines)), lambda cells: of_rows.transform(within(cells))
     if way == REFERENCE:
-        return scaler.transform(lines), Standardizer().fit(_reference_cells(genes)).transform
-    return scaler.transform(lines), lambda cells: Standardizer().fit(cells).transform(cells)
+        return Standardizer().fit_transform(lines), Standardizer().fit(_reference_cells(genes)).transform
+    return Standardizer().fit_transform(lines), lambda cells: Standardizer().fit_transform(cells)
 
 
 def _model(model: str, source: Source, training: config.Training, seed: int) -> Score:
@@ -82,8 +75,8 @@ def _model(model: str, source: Source, training: config.Training, seed: int) -> 
         return lambda cells: fitted.predict_proba(cells)[:, 1]
 
     def align_and_score(cells: np.ndarray) -> np.ndarray:
-        net = plus.ATSDPPlus(seed=seed, recipe="plain", arch=TINY, cfg=training).fit_transfer(cells, source)
-        return net.predict_proba(cells)
+        net = plus.ATSDPPlus(seed=seed, recipe="plain", arch=TINY, cfg=training)
+        return net.fit_transfer(cells, source).predict_proba(cells)
 
     return align_and_score
 
@@ -111,11 +104,8 @@ def files(training: config.Training, drugs: int = DRUGS) -> Iterator[dict]:
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Means over drugs and clusters, each a mean over shares, with 95 % t intervals, and differences to the file.
 
-    Returns
-    -------
-    pandas.DataFrame
-        A row for each model and way; for ``auc``, ``balanced_accuracy`` and ``labels_changed`` the mean, ``_low``,
-        ``_high``, and of the paired difference to standardising on the file ``_gain``, ``_gain_low``, ``_gain_high``.
+    A row for each model and way; for each measure the mean, ``_low``, ``_high``, and the same of its paired difference
+    to standardising on the file, ``_gain``.
     """
     tasks = rows.groupby(["model", "standardised", "drug", "seed"])[MEASURES].mean()
     out = []
@@ -139,20 +129,20 @@ def _interval(values: pd.Series, name: str) -> dict[str, float]:
 def sentences(table: pd.DataFrame) -> list[str]:
     """What the table shows of each way, in words that follow its intervals; the first is that in use."""
     out = []
-    for model, group in table.groupby("model", sort=False):
-        base = group[group.standardised == FILE].iloc[0]
-        out.append(
-            f"{model[0].upper()}{model[1:]}, standardised on the file: AUC {base.auc:.3f}, balanced accuracy "
-            f"{base.balanced_accuracy:.3f}; {base.labels_changed:.0%} of the labels change with the company."
-        )
-        for row in group[group.standardised != FILE].itertuples():
-            words = ", ".join(
-                f"{measure.replace('_', ' ')} {getattr(row, f'{measure}_gain'):+.3f} "
-                f"[{getattr(row, f'{measure}_gain_low'):+.3f}, {getattr(row, f'{measure}_gain_high'):+.3f}]"
-                for measure in MEASURES
+    for row in table.to_dict("records"):
+        name = row["model"].capitalize()
+        if row["standardised"] == FILE:
+            out.append(
+                f"{name}, standardised on the file: AUC {row['auc']:.3f}, balanced accuracy "
+                f"{row['balanced_accuracy']:.3f}; {row['labels_changed']:.0%} of the labels change with the company."
             )
-            better = row.auc_gain_low > 0 and row.balanced_accuracy_gain_low > 0
-            worse = row.auc_gain_high < 0 or row.balanced_accuracy_gain_high < 0
-            verdict = "better in both scores" if better else "worse in one score at least" if worse else "undecided"
-            out.append(f"{model[0].upper()}{model[1:]}, standardised by {row.standardised}: {words}: {verdict}.")
+            continue
+        gains = {m: [row[f"{m}_gain{end}"] for end in ("", "_low", "_high")] for m in MEASURES}
+        words = ", ".join(
+            f"{m.replace('_', ' ')} {g:+.3f} [{low:+.3f}, {high:+.3f}]" for m, (g, low, high) in gains.items()
+        )
+        scores = gains["auc"], gains["balanced_accuracy"]
+        better, worse = all(low > 0 for _, low, _ in scores), any(high < 0 for _, _, high in scores)
+        verdict = "better in both scores" if better else "worse in one score at least" if worse else "undecided"
+        out.append(f"{name}, standardised by {row['standardised']}: {', '.join(words)}: {verdict}.")
     return out

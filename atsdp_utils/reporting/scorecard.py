@@ -665,7 +665,7 @@ def published_predictions(data: str) -> pd.DataFrame:
         ``dataset, method, quantity, list, mean, ci_low, ci_high, cells, atsdp_printed, atsdp_cells, tier, note``.
     """
     from atsdp_utils.evaluation import metrics
-    from atsdp_utils.interpretation import interpret
+    from atsdp_utils.interpretation import gene_lists, gene_scores
 
     printed = audit.reported().query(f"model == '{OURS}'").set_index(["dataset", "metric", "where"])["value"]
     rows = []
@@ -698,8 +698,8 @@ def published_predictions(data: str) -> pd.DataFrame:
         for name, k in (("sensitive", 1), ("resistant", 0)):
             add("predicted", name, (float((predicted == k).sum()), np.nan, np.nan), note="number of cells")
         figure = {"DATA1": "Figure 8b", "DATA4": "Figure 5c"}[dataset]
-        for name in interpret.DIRECTIONS:
-            found = interpret.correlate(*(table[f"{k}_{name}_DEG_score"] for k in ("Predicted", "Ground_truth")))
+        for name in gene_lists.DIRECTIONS:
+            found = gene_scores.correlate(*(table[f"{k}_{name}_DEG_score"] for k in ("Predicted", "Ground_truth")))
             add("r of gene scores", name, [found[k] for k in ("r", "r_low", "r_high")],
                 beside=printed[dataset, "pearson_r", f"{figure}_{name}"])  # fmt: skip
     columns = ["dataset", "method", "quantity", "list", "mean", "ci_low", "ci_high", "cells", "atsdp_printed",

@@ -9,7 +9,7 @@ import pytest
 
 from atsdp_utils.evaluation import evaluate, plus_study, stats
 from atsdp_utils.foundation import config, paths
-from atsdp_utils.own_cells import predict
+from atsdp_utils.own_cells import prediction
 from atsdp_utils.reporting import audit, report
 
 SPEC = importlib.util.spec_from_file_location(
@@ -128,7 +128,7 @@ def own():
         metrics={"auc": 0.9, "f1": 0.7, "cells": 6, "conformal_coverage_sensitive": 0.8,
                  "conformal_coverage_resistant": 0.4},
     )  # fmt: skip
-    return {"found": found, "y": np.array([1, 1, 1, 0, 0, 0]), "predict": predict}
+    return {"found": found, "y": np.array([1, 1, 1, 0, 0, 0]), "prediction": prediction}
 
 
 def test_a_file_of_one_culture_is_compared_with_the_same_cells(own):

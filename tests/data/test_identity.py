@@ -12,7 +12,7 @@ from scipy import sparse
 from atsdp_utils.data import datasets, gdsc, preprocess, twins
 from atsdp_utils.experiments import pseudo
 from atsdp_utils.foundation import config, paths
-from atsdp_utils.own_cells import predict
+from atsdp_utils.own_cells import predict, prediction
 from atsdp_utils.reporting import plots, plots_biology
 
 
@@ -237,4 +237,5 @@ def test_one_is_sensitive_and_blue_wherever_classes_have_names_or_colours():
     assert low[0] > low[2] and high[2] > high[0]  # P(sensitive) = 0 is red, 1 is blue
     assert predict.SPELLINGS["sensitive"] == predict.SPELLINGS["responder"] == 1
     assert predict.SPELLINGS["resistant"] == predict.SPELLINGS["nonresponder"] == 0
-    assert predict.SETS[1, 0] == "resistant" and predict.SETS[0, 1] == "sensitive" and predict.SETS[1, 1] == "both"
+    sets = prediction.SETS
+    assert sets[1, 0] == "resistant" and sets[0, 1] == "sensitive" and sets[1, 1] == "both"

@@ -13,7 +13,7 @@ from atsdp_utils.evaluation import evaluate, metrics, plus_study, selection, sta
 from atsdp_utils.experiments import protocols, tables  # fmt: skip
 from atsdp_utils.experiments.protocols import Result, Task
 from atsdp_utils.foundation import config  # fmt: skip
-from atsdp_utils.interpretation import interpret, interpret_attribution, interpret_pseudotime  # fmt: skip
+from atsdp_utils.interpretation import attribution, explained, gene_scores, predicted, pseudotime
 from atsdp_utils.reporting import plots_eval  # fmt: skip
 
 RNG = np.random.default_rng(12)
@@ -86,7 +86,7 @@ def test_whiskers_of_the_reliability_plot_are_wilsons():
 
 def test_bands_of_a_trend_hold_the_mean_19_times_of_20():
     Y = np.random.default_rng(0).normal(size=(200, 40))
-    mean, low, high = interpret_pseudotime.smooth(np.arange(200.0), Y, width=1e3, points=2, n_boot=1500)
+    mean, low, high = pseudotime.smooth(np.arange(200.0), Y, width=1e3, points=2, n_boot=1500)
     np.testing.assert_allclose(mean, np.tile(Y.mean(0), (2, 1)), atol=1e-6)
     half = (high - low)[0] / 2
     assert (half / (Y.std(0) / np.sqrt(200))).mean() == pytest.approx(1.96, abs=0.06)
@@ -123,15 +123,15 @@ def test_nulls_are_what_they_are_called(monkeypatch):
     y = np.tile([0, 1], 30)
     high = np.argsort(-X.mean(0))[:16]  # the list comes from the most expressed genes
     X[:, high] += 2.5 * y[:, None]
-    scorer = interpret.ListScorer(X, np.array([f"G{i}" for i in range(240)]), top=12)
+    scorer = gene_scores.ListScorer(X, np.array([f"G{i}" for i in range(240)]), top=12)
     comparison, seen = scorer.compare(y, y), []
-    original = interpret.null_correlations
+    original = gene_scores.null_correlations
 
     def spy(values, target, member, bins):
         seen.append(member)
         return original(values, target, member, bins)
 
-    monkeypatch.setattr(interpret, "null_correlations", spy)
+    monkeypatch.setattr(gene_scores, "null_correlations", spy)
     draws = scorer.nulls(comparison, y, 40, seed=0)
     members = dict(zip(draws[draws["list"] == "sensitive"]["null"].unique(), seen, strict=False))
     mine = comparison.predicted["sensitive"]
@@ -152,7 +152,7 @@ def test_nulls_are_what_they_are_called(monkeypatch):
 def test_a_list_dealt_to_random_cells_holds_the_genes_that_are_highest_there():
     rng = np.random.default_rng(2)
     X, y = rng.normal(size=(50, 80)).astype(np.float32), np.tile([0, 1], 25)
-    scorer = interpret.ListScorer(X, np.arange(80).astype(str), top=10, alpha=1.1)
+    scorer = gene_scores.ListScorer(X, np.arange(80).astype(str), top=10, alpha=1.1)
     comparison = scorer.compare(y, y)
     draws = scorer.nulls(comparison, y, 300, seed=1)
     mean = draws.groupby(["list", "null"])["r"].mean().unstack()
@@ -161,14 +161,14 @@ def test_a_list_dealt_to_random_cells_holds_the_genes_that_are_highest_there():
 
 def test_bins_of_expression_are_scanpys_quantiles():
     X = np.tile(np.arange(100.0), (3, 1))
-    bins = interpret.expression_bins(X, n_bins=11)
+    bins = gene_scores.expression_bins(X, n_bins=11)
     assert (np.diff(bins) >= 0).all() and np.bincount(bins)[1:10].tolist() == [10] * 9
 
 
 def test_the_table_of_nulls_names_mean_95th_percentile_largest_and_p():
     draws = pd.DataFrame({"list": "sensitive", "null": "plain", "r": np.linspace(-0.5, 0.49, 100)})
     comparison = SimpleNamespace(table=pd.DataFrame({"list": ["sensitive"], "r": [0.4]}))
-    row = interpret.null_table(comparison, draws).iloc[0]
+    row = gene_scores.null_table(comparison, draws).iloc[0]
     values = np.linspace(-0.5, 0.49, 100)
     assert row["null_95"] == pytest.approx(np.quantile(values, 0.95)) and row["null_max"] == pytest.approx(0.49)
     assert row["null_mean"] == pytest.approx(values.mean())
@@ -192,13 +192,13 @@ def test_predictions_without_labels_are_the_mean_over_seeds_and_with_labels_the_
                         folds=t.folds, repeat=t.repeat) for t in tasks]  # fmt: skip
 
     cells = preprocess_cells(6)
-    monkeypatch.setattr(interpret.grid, "run", run)
+    monkeypatch.setattr(predicted.grid, "run", run)
     monkeypatch.setattr(protocols, "cells_of", lambda *a: cells)
-    found = interpret.predictions("DATA1-sim", "smoke", protocol="U")
+    found = predicted.predictions("DATA1-sim", "smoke", protocol="U")
     assert [t.seed for t in asked[-1]] == [0, 1] and {t.setting for t in asked[-1]} == {()}
     np.testing.assert_allclose(found.p, 0.2 + 0.01 * np.arange(6))
     assert found.label.tolist() == [0] * 6 and found.cell_id.tolist() == cells.cell_id.tolist()
-    supervised = interpret.predictions("DATA1-sim", "paper", protocol="S")
+    supervised = predicted.predictions("DATA1-sim", "paper", protocol="S")
     assert [(t.protocol, t.repeat) for t in asked[-1]] == [("S", 0)]
     np.testing.assert_allclose(supervised.p, 0.1 + 0.01 * np.arange(6))
 
@@ -225,8 +225,8 @@ def test_scores_of_models_are_means_over_seeds_with_an_interval_over_cells_and_s
 
 
 def test_attributions_of_several_networks_are_their_mean():
-    parts = [interpret_attribution.Attribution(*(np.full(s, v) for s in ((2, 3), 2, 2))) for v in (1.0, 2.0, 6.0)]
-    whole = interpret_attribution.ensemble(parts)
+    parts = [attribution.Attribution(*(np.full(s, v) for s in ((2, 3), 2, 2))) for v in (1.0, 2.0, 6.0)]
+    whole = attribution.ensemble(parts)
     assert (whole.values == 3).all() and (whole.delta == 3).all() and (whole.change == 3).all()
 
 
@@ -245,7 +245,7 @@ def test_a_pair_of_models_is_first_minus_second_and_counts_the_error_of_cells():
 def test_networks_are_explained_on_cells_outside_the_first_fold(monkeypatch):
     monkeypatch.setattr(protocols, "cells_of", lambda *a: None)
     monkeypatch.setattr(protocols, "splits", lambda cells, folds, repeat: np.array([0, 1, -1, 2, 0, 1]))
-    assert interpret_attribution.training_rows("DATA1-sim", "smoke").tolist() == [1, 3, 5]
+    assert explained.training_rows("DATA1-sim", "smoke").tolist() == [1, 3, 5]
 
 
 def test_a_table_averages_repeats_seeds_and_folds_alike():

@@ -11,8 +11,8 @@ from atsdp_utils.data import datasets, gdsc, preprocess, real_cells, twins  # fm
 from atsdp_utils.experiments import protocols  # fmt: skip
 from atsdp_utils.experiments.protocols import ATSDP, Task
 from atsdp_utils.foundation import cache, checksums, closure, config, paths, runtime  # fmt: skip
-from atsdp_utils.interpretation import interpret_attribution  # fmt: skip
-from atsdp_utils.models import train  # fmt: skip
+from atsdp_utils.interpretation import explained
+from atsdp_utils.models import atsdp, stages
 from atsdp_utils.own_cells import drugs, predict  # fmt: skip
 
 TABLE = pd.read_csv(paths.ROOT / "tests" / "cache_keys.csv", index_col="input")
@@ -40,16 +40,13 @@ def keys(run_folders, monkeypatch):
     made: dict[str, str] = {}
 
     def kept(path, read, write):
-        return made.setdefault("search", path.name) if path.parent == paths.SEARCHES else real_kept(path, read, write)
+        kind = "search" if path.parent == paths.SEARCHES else path.name.partition("-")[0]
+        made[kind] = path.name
+        return None if kind == "search" else real_kept(path, read, write)
 
-    def noted(maker, *parts):
-        return made.setdefault(maker, real_key(maker, *parts))
-
-    real_kept, real_key = cache.kept, train._key
+    real_kept = cache.kept
     monkeypatch.setattr(cache, "kept", kept)
-    monkeypatch.setattr(train, "_key", noted)
-    monkeypatch.setattr(train, "fit", lambda net, stage: [])
-    monkeypatch.setattr(train, "_save", lambda path, state: None)
+    monkeypatch.setattr(stages, "fit", lambda net, stage: [])
 
     def keys_in(w: dict) -> dict[str, str]:
         made.clear()
@@ -69,24 +66,24 @@ def keys(run_folders, monkeypatch):
         split.unlink()
         seed, profile, source = w["seed"], w["profile"], protocols.source_of(NAME, w["profile"], w["seed"])
         cfg = dataclasses.replace(config.profile(profile).training, theta=0.0)
-        train.pretrain(source, ARCH, cfg, seed)
         tuned = Task(NAME, "S", "Logistic", profile, (("tune", True),), seed, folds=2)
         X = preprocess.columns(cells.X, cells.genes, source.genes)
         protocols._search(tuned, X, y, "none", source)
+        atsdp.ATSDP(seed=seed, arch=ARCH, cfg=cfg).fit_transfer(X, source, keep=True)
         settings = dataclasses.replace(predict.SETTINGS, jobs=w["jobs"], training=cfg)
         return {
             "prepared": datasets._prepared_path(NAME).name,
             "twin": datasets.cells_key("DATA1-sim"),
             "split": split.name,
-            "autoencoder": made["models.train.pretrained_autoencoder"],
-            "bulk stage": made["models.train.pretrain"],
-            "transfer": train.ATSDP(seed=seed, arch=ARCH, cfg=cfg)._transfer_path(X, source).name,
+            "autoencoder": made["dae"],
+            "bulk stage": made["bulk"],
+            "transfer": made["transfer"],
             "result S": protocols.key(Task(NAME, "S", ATSDP, profile, seed=seed, folds=2)),
             "result U": protocols.key(Task(NAME, "U", ATSDP, profile, seed=seed)),
             "result S Logistic": protocols.key(Task(NAME, "S", "Logistic", profile, seed=seed, folds=2)),
             "result B": protocols.key(Task(DRUG, "B", ATSDP, profile, seed=seed)),
             "search": made["search"],
-            "explanation": interpret_attribution._stored(NAME, profile, seed, False).name,
+            "explanation": explained.inputs(NAME, profile, seed)[-1].name,
             "held-out lines": drugs.held_out_file(DRUG).name,
             "own-cells model": predict.model_hash(source, X, seed, settings),
         }
@@ -145,7 +142,7 @@ def _renamed(w, m):
 def _everywhere(m, pattern: str, new: str):
     """Every module with a new comment or another docstring."""
     read = closure.source
-    assert re.search(pattern, read("models.train"))
+    assert re.search(pattern, read("models.stages"))
     m.setattr(closure, "source", lambda name: (text := read(name)) and re.sub(pattern, new, text))
 
 
@@ -168,9 +165,7 @@ INPUTS = {
     "fold drawing": lambda w, m: edited(m, "experiments.protocols", "shuffle=True", "shuffle=bool(1)"),
     "logistic regression": lambda w, m: edited(m, "baselines.classical", "max_iter=", "tol=1e-9, max_iter="),
     "search": lambda w, m: edited(m, "baselines", "hold_out(X, y, 0.25, seed)", "hold_out(X, y, 0.2, seed)"),
-    "attribution": lambda w, m: edited(
-        m, "interpretation.interpret_attribution", "set_num_threads(1)", "set_num_threads(2)"
-    ),
+    "attribution": lambda w, m: edited(m, "interpretation.explained", "set_num_threads(1)", "set_num_threads(2)"),
     "version of a library": lambda w, m: m.setattr(cache, "version", lambda name: "0.0+cpu"),
     "seed": lambda w, m: w.update(seed=1),
     "learning rate": lambda w, m: _training(m, learning_rate=0.5),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from atsdp_utils.data import datasets, gdsc, preprocess
+from atsdp_utils.data import gdsc, preprocess
 from atsdp_utils.data.preprocess import Source
 from atsdp_utils.evaluation import plus_study
 from atsdp_utils.experiments import protocols
@@ -130,11 +130,11 @@ def test_lines_are_standardised_on_the_training_lines(monkeypatch):
     rng = np.random.default_rng(0)
     names = np.array([f"L{i}" for i in range(50)])
     X = rng.normal(3, 2, (50, 6)).astype(np.float32)
-    monkeypatch.setattr(datasets, "all_labels", lambda given: np.zeros((len(given), 1), np.int8))
+    monkeypatch.setattr(gdsc, "all_labels", lambda given: np.zeros((len(given), 1), np.int8))
     found = []
     for extreme in (0, 1e5):
         bulk = gdsc.Bulk(X.copy(), names, np.array(list("abcdef")), np.zeros(50, np.int8))
-        monkeypatch.setattr(datasets, "load_bulk", lambda *a, b=bulk: b)
+        monkeypatch.setattr(gdsc, "load_bulk", lambda *a, b=bulk: b)
         test = np.isin(names, gdsc.held_out_lines(3))
         assert test.sum() == 10
         bulk.X[test] += extreme
@@ -316,7 +316,7 @@ def test_members_of_an_ensemble_share_the_autoencoder_and_nothing_else(monkeypat
     seeds = []
     original = stages.pretrain
     monkeypatch.setattr(
-        train,
+        stages,
         "pretrain",
         lambda *a, autoencoder_seed=None: (
             seeds.append((a[3], autoencoder_seed)) or original(*a, autoencoder_seed=autoencoder_seed)

@@ -10,7 +10,7 @@ from scipy.special import log_softmax, softmax
 
 from atsdp_utils.data import preprocess
 from atsdp_utils.foundation.config import Architecture, Training
-from atsdp_utils.models import losses, loop, network, stages
+from atsdp_utils.models import loop, losses, network, stages
 
 CFG = Training(noise=0.0, omega=0.5, theta=0.25, batch_size=64, balance="none", patience=3)
 RNG = np.random.default_rng(0)
@@ -297,7 +297,7 @@ def test_the_attention_block_by_hand(heads):
         torch.nn.init.normal_(p)
     z = draws(5, 12)
     w = {k: v.detach().numpy().astype(float) for k, v in block.named_parameters()}
-    x = z.numpy().astype(float).reshape(5, 3, 4) + w["position.weight"]
+    x = z.numpy().astype(float).reshape(5, 3, 4) + w["position"]
 
     def linear(name, v):
         return v @ w[f"mix.{name}.weight"].T + w[f"mix.{name}.bias"]

@@ -17,7 +17,7 @@ from atsdp_utils.foundation import config
 from atsdp_utils.interpretation import embedding
 from atsdp_utils.models import plus
 from atsdp_utils.models.calibration import Calibration
-from atsdp_utils.own_cells import cli, drugs, predict, predict_report, readers
+from atsdp_utils.own_cells import cell_values, checks, cli, drugs, page, predict, prediction
 
 TINY = predict.Settings(
     members=2, max_genes=110, sample=60, chunk=16, jobs=1,
@@ -98,63 +98,68 @@ def test_scores_report_and_untouched_input(atsdp, counts, tmp_path):
     held = [s in (label, "both") for s, label in zip(sets, out.obs.response, strict=True)][:-1]
     assert facts["metrics"]["conformal_coverage"] == pytest.approx(np.mean(held))
     assert facts["metrics"]["cells"] == N - 1 and set(config.METRICS) < set(facts["metrics"])
-    page = (tmp_path / "mine.PLX.4720.atsdp.html").read_text()
-    assert page.count("data:image/png;base64,") == 3
-    assert not re.search(r"(src|href)=\"(?!data:)|https?://|@import|url\(", page)
-    assert "PLX.4720" in page and "zero on every gene" in page and "Against your labels" in page
-    assert "Promised for cell lines, not for cells" in page and "In your labelled cells the sets hold" in page
+    text = words((tmp_path / "mine.PLX.4720.atsdp.html").read_text())
+    assert text.count("data:image/png;base64,") == 3
+    assert not re.search(r"(src|href)=\"(?!data:)|https?://|@import|url\(", text)
+    assert "PLX.4720" in text and "zero on every gene" in text and "Against your labels" in page
+    assert "Promised for cell lines, not for cells" in text and "In your labelled cells the sets hold" in text
 
 
-def prediction(resistant, sensitive, z):
+def words(page_text):
+    """A page without its breaks of lines."""
+    return " ".join(page_text.split())
+
+
+def predicted(resistant, sensitive, z):
     """A finished prediction of cells with mean logits z (nan: not scored) by a model with such held-out lines."""
     held, p = np.array([len(resistant), len(sensitive)]), plus.expit(np.array(z))
     lines, y = np.array([*resistant, *sensitive], float), np.repeat([0, 1], held)
     model = SimpleNamespace(calibration_=Calibration(lines, y)) if held.all() else None
-    calibrated, sets = predict.calibrate(model, held, p)
+    calibrated, sets = prediction.calibrate(model, held, p)
     facts = dict.fromkeys(("genes_in_file", "genes_shared", "genes_in_bulk", "genes_used"), 100) | {
         "drug": "D", "input": "mine", "gene_names": "", "gene_names_in": "", "gene_overlap": 1.0, "cells": len(p),
         "held_out_auc": 0.8, "held_out_resistant": held[0], "held_out_sensitive": held[1],
-        "conformal_alpha": predict.ALPHA, "cells_scored": 99, "warnings": [], "company": {},
+        "conformal_alpha": prediction.ALPHA, "cells_scored": 99, "warnings": [], "company": {},
     }  # fmt: skip
     unlike = dict.fromkeys(("mmd2", "mmd2_lines", "auc", "gene_shift"), 0.5)
     layout = np.flatnonzero(~np.isnan(p)), np.zeros(((~np.isnan(p)).sum(), 2))
-    reason = np.where(np.isnan(p), predict.ZERO, predict.SCORED)
-    given = np.array([90, 90]), facts, unlike, layout, {}, reason
-    return predict.Prediction(np.stack([p, p]), p, calibrated, sets, *given)
+    reason = np.where(np.isnan(p), checks.ZERO, checks.SCORED)
+    given = reason, np.array([90, 90]), facts, unlike, layout
+    return prediction.Prediction(np.stack([p, p]), p, calibrated, sets, *given)
 
 
 def test_calibration_and_sets_by_hand(tmp_path, monkeypatch):
-    monkeypatch.setattr(predict_report.report, "REFERENCE", tmp_path)
+    monkeypatch.setattr(page.report, "REFERENCE", tmp_path)
     # alpha 0.1: a set holds resistant if 1 + #{resistant lines >= z} > 13 / 10, sensitive if 1 + #{<= z} > 1.
-    apart = prediction(range(-12, 0), range(1, 10), [-5, -0.5, 0, 5, np.nan])
+    apart = predicted(range(-12, 0), range(1, 10), [-5, -0.5, 0, 5, np.nan])
     assert list(apart.columns.atsdp_conformal) == ["resistant", "neither", "neither", "sensitive", "not scored"]
     np.testing.assert_allclose(apart.columns.atsdp_p_calibrated, [0, 0.25, 0.5, 1, np.nan])
-    mixed = prediction(range(-8, 4), range(1, 10), [-5, 2, 3.5, np.nan])
+    mixed = predicted(range(-8, 4), range(1, 10), [-5, 2, 3.5, np.nan])
     assert list(mixed.columns.atsdp_conformal) == ["resistant", "both", "sensitive", "not scored"]
     np.testing.assert_allclose(mixed.columns.atsdp_p_calibrated, [0, 0.5, 0.75, np.nan])
-    mixed.metrics = predict.score(np.array([1, 0, 1, -1]), mixed)
+    mixed.metrics = prediction.score(np.array([1, 0, 1, -1]), mixed)
     asked = {k: v for k, v in mixed.metrics.items() if "conformal" in k}
     assert list(asked.values()) == pytest.approx([2 / 3, 1 / 2, 1])
-    page = predict_report.render(mixed, np.array([1, 0, 1, -1]))
-    assert "true label of 67% (50% of the sensitive, 100% of the resistant cells), where lines are promised 90%" in page
-    assert "33.3% both" in page and not any("held-out" in w for w in predict.warnings(mixed))
-    assert "Notebook 12 of the book measures both" in page
+    text = words(page.render(mixed, np.array([1, 0, 1, -1])))
+    assert "true label of 67% (50% of the sensitive, 100% of the resistant cells), where lines are promised 90%" in text
+    assert "33.3% both" in text and not any("held-out" in w for w in prediction.warnings(mixed))
+    assert "Notebook 12 of the book measures both" in text
     table = "dataset,asked,coverage,ece_calibrated\nA,lines,0.91,0.06\nA,cells,0.7,0.3\n"
     (tmp_path / "plus_coverage.csv").write_text(table)
     said = "A: coverage 70%, calibration error 0.30 (lines: coverage 91%, calibration error 0.06)."
-    assert said in predict_report.render(mixed, None)
+    assert said in words(page.render(mixed, None))
 
 
 @pytest.mark.parametrize(("lines", "calibrated"), [(8, True), (0, False)])
 def test_too_few_held_out_lines_give_no_sets(lines, calibrated):
-    found = prediction(range(-12, 0), range(1, lines + 1), [-5, 5, np.nan])
+    found = predicted(range(-12, 0), range(1, lines + 1), [-5, 5, np.nan])
     assert found.columns.atsdp_conformal.tolist() == ["no set", "no set", "not scored"]
     assert found.columns.atsdp_p_calibrated.notna().tolist() == [calibrated, calibrated, False]
-    said = [w for w in predict.warnings(found) if w.startswith(f"only {lines} held-out lines are sensitive")]
+    said = [w for w in prediction.warnings(found) if w.startswith(f"only {lines} held-out lines are sensitive")]
     assert len(said) == 1 and "need 9" in said[0] and "no " in said[0]
-    assert "conformal" not in "".join(predict.score(np.array([0, 1, -1]), found))
-    page = predict_report.render(found, None)
-    assert ("too few for conformal sets" if calibrated else "Not possible: there are 0 sensitive") in page
+    assert "conformal" not in "".join(prediction.score(np.array([0, 1, -1]), found))
+    text = words(page.render(found, None))
+    assert ("too few for conformal sets" if calibrated else "Not possible: there are 0 sensitive") in text
 
 
 def scores(folder, name="mine"):
@@ -229,7 +234,7 @@ def test_a_failure_inside_is_status_1_and_leaves_nothing(atsdp, counts, tmp_path
     def broken(found, y):
         raise KeyError("lost")
 
-    monkeypatch.setattr(predict_report, "render", broken)  # fails after the scores were written to their temporary file
+    monkeypatch.setattr(page, "render", broken)  # fails after the scores were written to their temporary file
     path = save(counts, tmp_path / "mine.h5ad")
     result = atsdp("predict", path, "--drug", "cisplatin")
     assert result.exit_code == 1 and "KeyError" in result.stderr and "Traceback" not in result.output
@@ -257,9 +262,9 @@ def test_drug_names():
 
 
 def test_synonyms_are_of_drugs_and_name_one_each():
-    assert set(drugs.SYNONYMS) <= set(gdsc.drugs())
-    names = [name for others in drugs.SYNONYMS.values() for name in others.split(",")]
-    bare = [drugs._bare(name) for name in [*names, *gdsc.drugs()]]
+    assert set(drugs.synonyms()) <= set(gdsc.drugs())
+    names = [name for others in drugs.synonyms().values() for name in others.split(",")]
+    bare = [drugs.bare(name) for name in [*names, *gdsc.drugs()]]
     assert len(set(bare)) == len(bare)
 
 
@@ -284,8 +289,8 @@ def test_doubled_genes_are_summed_or_chosen(make):
 
     def matrix(kind):
         file = predict.CellFile("x", "table", make(raw), {"n": symbol}, pd.DataFrame(index=list("xyz")))
-        known = readers.only(file, symbol != "")
-        Z, remarks = predict.shared_matrix(known, symbol[symbol != ""], np.array(["A", "B"]), kind, 16)
+        known = file.only(symbol != "")
+        Z, remarks = cell_values.shared_matrix(known, symbol[symbol != ""], np.array(["A", "B"]), kind, 16)
         assert "1 of the genes" in remarks[0]
         return Z.toarray() if sparse.issparse(Z) else Z
 
@@ -301,7 +306,7 @@ def test_doubled_genes_are_summed_or_chosen(make):
 def test_streamed_moments_are_those_of_the_whole():
     X = np.random.default_rng(0).normal(3, 2, (37, 5)).astype(np.float32)
     X[:, 2] = 1
-    whole, streamed = preprocess.Standardizer().fit(X), predict.streaming_standardizer(sparse.csr_matrix(X), 10)
+    whole, streamed = preprocess.Standardizer().fit(X), cell_values.streaming_standardizer(sparse.csr_matrix(X), 10)
     np.testing.assert_allclose(streamed.mean_, whole.mean_)
     np.testing.assert_allclose(streamed.scale_, whole.scale_)
 

@@ -5,11 +5,11 @@ import cells_fixtures as shapes
 import numpy as np
 import pandas as pd
 import pytest
-from test_predict import SETTINGS, Linear  # noqa: E402
+from cells_fixtures import SETTINGS, Linear
 
 from atsdp_utils.data import gdsc, real_cells
-from atsdp_utils.own_cells import company, company_study, predict, ranking
-from atsdp_utils.own_cells.readers import InputError
+from atsdp_utils.own_cells import company, company_study, drugs, predict, ranking
+from atsdp_utils.own_cells.cellfile import InputError
 
 
 def by_first_gene(Z):
@@ -89,7 +89,7 @@ def test_a_ranking_goes_on_and_says_what_each_drug_rests_on(linear, mine, tmp_pa
 def test_a_ranking_scores_as_the_command_for_one_drug_does(linear, mine, run_folders, monkeypatch):
     monkeypatch.setattr(predict, "unlikeness", lambda *_, **__: {})
     monkeypatch.setattr(predict.embedding, "umap", lambda X, seed: np.zeros((len(X), 2)))
-    monkeypatch.setattr(predict.predict_report, "render", lambda found, y: "page")
+    monkeypatch.setattr(predict.page, "render", lambda found, y: "page")
     found = predict.predict(mine, "cisplatin", settings=SETTINGS, say=lambda _: None)
     row = rank(mine, ["cisplatin"])[0].iloc[0]
     assert row.share_sensitive == (found.p >= 0.5).mean() and row.held_out_auc == pytest.approx(
@@ -108,9 +108,9 @@ def test_drugs_with_too_few_lines_are_rows_that_say_so(linear, mine, monkeypatch
 
 
 def test_all_is_every_drug_and_a_typing_error_is_told():
-    assert ranking.find(["all"]) == gdsc.drugs()
+    assert drugs.find(["all"]) == gdsc.drugs()
     with pytest.raises(InputError, match="Did you mean"):
-        ranking.find(["cisplatin", "erlotinb"])
+        drugs.find(["cisplatin", "erlotinb"])
 
 
 def test_intervals_of_the_study_are_those_of_paired_differences():

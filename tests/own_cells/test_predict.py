@@ -12,34 +12,16 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from cells_fixtures import SETTINGS, Linear
 from scipy import sparse
 
 from atsdp_utils.data import gdsc
 from atsdp_utils.foundation import config, paths
-from atsdp_utils.models.calibration import Calibration
-from atsdp_utils.own_cells import company, predict, predict_report, readers
-from atsdp_utils.own_cells.readers import InputError
+from atsdp_utils.own_cells import checks, company, output, page, predict, prediction, readers
+from atsdp_utils.own_cells.cellfile import OF_GENES, InputError, names_of_no_gene
 
 CASES = int(os.environ.get("ATSDP_FUZZ_CASES", 300))
-SETTINGS = predict.Settings(members=2, max_genes=340, sample=60, chunk=16, jobs=1)
 DRUG = "CISPLATIN"
-
-
-class Linear(predict.SideBySide):
-    """In the place of networks: one direction, from the lines, so that scores follow every value of the cells."""
-
-    def fit_transfer(self, X, source):
-        rows = source.fit_rows
-        sensitive, resistant = (source.X[rows][source.y[rows] == c].mean(0, dtype=np.float64) for c in (1, 0))
-        noise = np.random.default_rng(self.seed).normal(0, 0.02, (self.members, X.shape[1]))
-        self.weight_ = sensitive - resistant + noise
-        held, self._calibration = source.test_rows, None
-        if len(set(source.y[held].tolist())) == 2:
-            self._calibration = Calibration(self._logits(source.X[held], "source").mean(0), source.y[held])
-        return self
-
-    def _logits(self, X, domain):
-        return self.weight_ @ X.T.astype(np.float64)
 
 
 @pytest.fixture
@@ -48,7 +30,7 @@ def linear(run_folders, monkeypatch):
     monkeypatch.setattr(predict, "SideBySide", Linear)
     monkeypatch.setattr(predict, "unlikeness", lambda *_, **__: {})
     monkeypatch.setattr(predict.embedding, "umap", lambda X, seed: np.zeros((len(X), 2)))
-    monkeypatch.setattr(predict_report, "render", lambda found, y: "page")
+    monkeypatch.setattr(page, "render", lambda found, y: "page")
 
     def run(path, drug=DRUG, **options):
         said = []
@@ -131,7 +113,7 @@ TINY = replace(
 def test_networks_answer_alike_whatever_the_file_looks_like(run_folders, tmp_path, monkeypatch):
     monkeypatch.setattr(predict, "unlikeness", lambda *_, **__: {})
     monkeypatch.setattr(predict.embedding, "umap", lambda X, seed: np.zeros((len(X), 2)))
-    monkeypatch.setattr(predict_report, "render", lambda found, y: "page")
+    monkeypatch.setattr(page, "render", lambda found, y: "page")
     counts = shapes.plain()
     logs = np.log1p(counts / counts.sum(axis=1).to_numpy()[:, None] * 1e4)
     order = np.random.default_rng(3).permutation(len(counts))
@@ -211,7 +193,7 @@ def test_networks_of_drugs_with_few_held_out_lines_are_written_and_read_back(run
     anndata.AnnData(counts).write_h5ad(tmp_path / "mine.h5ad")
     held = np.isin(gdsc.load_bulk().lines, gdsc.held_out_lines(0))
     lines = {d: np.bincount(gdsc.load_bulk(d).y[held] + 1, minlength=3)[1:].min() for d in gdsc.drugs()}
-    few = [d for d, n in lines.items() if n < predict._fewest()]
+    few = [d for d, n in lines.items() if n < prediction.FEWEST]
     assert len(few) == 10
     for drug in few:
         predict.predict(tmp_path / "mine.h5ad", drug, settings=TINY, say=lambda _: None)
@@ -223,12 +205,12 @@ def test_networks_of_drugs_with_few_held_out_lines_are_written_and_read_back(run
 def test_columns_that_no_h5ad_can_hold_are_written_as_text():
     frame = pd.DataFrame(COLUMNS | OTHERS)
     frame = pd.concat([frame, frame[["whole"]], frame[["flag"]].set_axis(["_index"], axis=1)], axis=1)
-    obs, notes = predict.writable(frame.rename_axis("whole"))
+    obs, notes = output.writable(frame.rename_axis("whole"))
     assert list(obs.columns)[-2:] == ["whole_1", "index_"] and obs.index.name is None
     assert {n.split()[1] for n in notes if "as text" in n} <= set(OTHERS) and "column whole is called whole_1" in notes[
         0
     ]
-    with h5py.File("x", "w", driver="core", backing_store=False) as f, predict._any_strings():
+    with h5py.File("x", "w", driver="core", backing_store=False) as f, output.any_strings():
         anndata.io.write_elem(f, "obs", obs)
         back = anndata.io.read_elem(f["obs"])
     assert list(back.columns) == list(obs.columns) and back.mixed[1] == "a" and back.days[0].startswith("2024-01-01")
@@ -253,12 +235,12 @@ def test_a_folder_that_is_full_or_closed_is_told_before_training(linear, file, t
     blocked = tmp_path / "blocked"
     blocked.write_text("a file in the place of a folder")
     if which == "cache":
-        monkeypatch.setattr(predict.paths, "CACHE", blocked / "cache")
+        monkeypatch.setattr(paths, "CACHE", blocked / "cache")
         with pytest.raises(InputError, match="blocked.*cannot be written to.*ATSDP_BUILD"):
             linear(file, out=tmp_path / "out.h5ad")
-    usage = predict.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(predict.paths, "CACHE", tmp_path / "cache")
-    monkeypatch.setattr(predict.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    usage = output.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(output.shutil, "disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(InputError, match="0 MB free, .* needed; make room or choose another with --out"):
         linear(file, out=tmp_path / "out.h5ad")
     assert not list(tmp_path.glob(".part*")) and not (tmp_path / "out.h5ad").exists()
@@ -323,9 +305,9 @@ def test_cells_of_unlike_depth_are_cells_and_reasons_are_written(linear, tmp_pat
 
 
 def test_the_page_on_own_cells_names_what_the_code_knows():
-    page = " ".join((paths.BOOK / "own-cells.md").read_text().split())
-    reasons = [getattr(predict, name) for name in ("SCORED", "ZERO", "SHALLOW", "FOREIGN")]
-    for said in (*reasons, *readers.TECHNICAL, "columns on cells", "`--values`", "`--layer`", "`--species mouse`"):
-        assert said in page, said
+    text = " ".join((paths.BOOK / "own-cells.md").read_text().split())
+    kinds = set(names_of_no_gene()) - {OF_GENES}
+    for said in (*checks.REASONS, *kinds, "`--values`", "`--layer`", "`--species mouse`"):
+        assert said in text, said
     for suffix in re.findall(r"\.\w+", readers.FORMATS):
-        assert suffix in page, suffix
+        assert suffix in text, suffix

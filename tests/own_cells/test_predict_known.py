@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atsdp_utils.data import datasets, gdsc
+from atsdp_utils.data import gdsc
 from atsdp_utils.evaluation import metrics
 from atsdp_utils.foundation import config
 from atsdp_utils.own_cells import predict
+from atsdp_utils.own_cells.checks import SCORED
+from atsdp_utils.own_cells.prediction import Prediction
 
 SETTINGS = predict.Settings(
     members=2, max_genes=120, sample=200, chunk=64, jobs=1,
@@ -32,8 +34,8 @@ def planted(monkeypatch, tmp_path):
     X[:, :30] += 1.3 * (2 * y[:, None] - 1)
     names = np.array([f"L{i}" for i in range(LINES)])
     bulk = gdsc.Bulk(X[:LINES], names, genes, y[:LINES])
-    monkeypatch.setattr(datasets, "load_bulk", lambda *a: bulk)
-    monkeypatch.setattr(datasets, "all_labels", lambda lines: y[:LINES, None])
+    monkeypatch.setattr(gdsc, "load_bulk", lambda *a: bulk)
+    monkeypatch.setattr(gdsc, "all_labels", lambda lines: y[:LINES, None])
     word = np.where(y[LINES:] == 1, "sensitive", "resistant")
     obs = pd.DataFrame({"truth": word}, [f"cell{i}" for i in range(CELLS)])
     order = rng.permutation(GENES)  # genes of the file stand in another order
@@ -89,18 +91,8 @@ def test_labels_of_the_person_change_no_score(planted, run_folders):
 
 def test_spread_and_mean_of_the_members_are_those_of_the_logits():
     members = np.array([[0.2, 0.9], [0.6, 0.7]])
-    found = predict.Prediction(
-        members,
-        np.array([0.5, 0.4]),
-        np.array([0.3, 0.8]),
-        None,
-        np.array([5, 9]),
-        {},
-        {},
-        (None, None),
-        {},
-        np.array([predict.SCORED] * 2),
-    )
+    p, calibrated = np.array([0.5, 0.4]), np.array([0.3, 0.8])
+    found = Prediction(members, p, calibrated, None, np.array([SCORED] * 2), np.array([5, 9]))
     columns = found.columns
     assert columns["atsdp_label"].tolist() == ["sensitive", "resistant"]
     np.testing.assert_allclose(columns["atsdp_p_sd"], members.std(0, ddof=1))

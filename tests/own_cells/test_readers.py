@@ -10,8 +10,9 @@ import pytest
 from scipy import io, sparse
 
 from atsdp_utils.data import gdsc, gene_names
-from atsdp_utils.own_cells import readers
-from atsdp_utils.own_cells.readers import InputError
+from atsdp_utils.own_cells import checks, readers
+from atsdp_utils.own_cells.cellfile import CellFile, InputError, dense, names_of_no_gene
+from atsdp_utils.own_cells.naming import of_other_species, recognise
 
 CELLS = [f"cell-{i}" for i in range(12)]
 
@@ -61,9 +62,9 @@ def test_every_format_gives_the_same_cells(tmp_path, name, counts, genes):
     X = file.X.toarray() if sparse.issparse(file.X) else file.X
     np.testing.assert_array_equal(X, counts)
     assert list(file.obs.index) == CELLS
-    found = readers.recognise(file)
+    found = recognise(file)
     assert (found.naming, found.shared, list(found.symbol)) == ("human symbols", 150, genes)
-    assert readers.detect_values(file)[0] == "counts"
+    assert checks.detect_values(file)[0] == "counts"
 
 
 def test_orientation_is_said(tmp_path, counts, genes):
@@ -135,14 +136,14 @@ def test_genes_missing_in_every_cell_are_left_out(tmp_path, counts, genes):
         adata = anndata.AnnData(make(scaled), pd.DataFrame(index=CELLS), pd.DataFrame(index=genes))
         adata.write_h5ad(tmp_path / "a.h5ad")
         file = readers.read(tmp_path / "a.h5ad")
-        assert file.X.shape == (12, 148) and list(readers.recognise(file).symbol) == np.delete(genes, [3, 5]).tolist()
+        assert file.X.shape == (12, 148) and list(recognise(file).symbol) == np.delete(genes, [3, 5]).tolist()
         assert any("2 genes missing (NaN) in every cell" in note for note in file.notes)
-        assert readers.detect_values(file)[0] == "zscored"
+        assert checks.detect_values(file)[0] == "zscored"
         scaled[0, 7] = np.nan  # missing in one cell: nobody but the person knows what it means
         adata.X = make(scaled)
         adata.write_h5ad(tmp_path / "a.h5ad")
         with pytest.raises(InputError, match="1 values are missing"):
-            readers.detect_values(readers.read(tmp_path / "a.h5ad"))
+            checks.detect_values(readers.read(tmp_path / "a.h5ad"))
 
 
 @pytest.mark.filterwarnings("ignore:Element")
@@ -168,7 +169,7 @@ def test_files_of_old_anndata_versions(tmp_path, counts, genes):
         file = readers.read(tmp_path / name)
         np.testing.assert_array_equal(file.X.toarray(), counts)
         assert list(file.obs.response) == LABELS and list(file.obs.index) == CELLS
-        assert list(readers.recognise(file).symbol) == genes
+        assert list(recognise(file).symbol) == genes
 
 
 def test_ten_x_of_cell_ranger_2(tmp_path, counts, genes):
@@ -186,20 +187,18 @@ def test_ten_x_of_cell_ranger_2(tmp_path, counts, genes):
     for path in (folder, tmp_path / "2.h5"):
         file = readers.read(path)
         np.testing.assert_array_equal(file.X.toarray(), counts)
-        assert list(file.obs.index) == CELLS and list(readers.recognise(file).symbol) == genes
+        assert list(file.obs.index) == CELLS and list(recognise(file).symbol) == genes
 
 
 def named(names, counts):
-    return readers.CellFile(
-        "x", "table", sparse.csr_matrix(counts), {"names": np.array(names)}, pd.DataFrame(index=CELLS)
-    )
+    return CellFile("x", "table", sparse.csr_matrix(counts), {"names": np.array(names)}, pd.DataFrame(index=CELLS))
 
 
 def test_ensembl_ids_with_versions_and_prefixes_become_symbols(counts, genes):
     by_symbol = {s: i for i, s in gene_names.ensembl_symbols("human").items()}
     ids = [by_symbol[g] for g in genes]
     for names in (ids, [i + ".12" for i in ids], ["GRCh38_" + i for i in ids]):
-        found = readers.recognise(named(names, counts))
+        found = recognise(named(names, counts))
         assert found.naming == "human Ensembl ids"
         assert list(found.symbol) == genes
 
@@ -211,39 +210,39 @@ def test_ensembl_ids_with_versions_and_prefixes_become_symbols(counts, genes):
 def test_spellings_of_genes(spell, counts, genes):
     ids = {s: i for i, s in gene_names.ensembl_symbols("human").items()}
     names = [spell.replace("id", ids[g]).format(g) for g in genes]
-    assert list(readers.recognise(named(names, counts)).symbol) == genes
+    assert list(recognise(named(names, counts)).symbol) == genes
 
 
 def test_genes_in_another_case(counts, genes):
     lower = named([g.lower() for g in genes], counts)
     with pytest.raises(InputError, match="lower case.*--species human"):  # mouse genes are written so too
-        readers.recognise(lower)
-    lower = readers.recognise(lower, "human")
+        recognise(lower)
+    lower = recognise(lower, "human")
     assert (lower.naming, list(lower.symbol)) == ("human symbols in lower case", genes)
     mixed = next(g for g in gdsc.load_bulk().genes if g != g.upper())
-    assert readers.recognise(named([mixed.upper(), *genes[1:]], counts)).symbol[0] == mixed
+    assert recognise(named([mixed.upper(), *genes[1:]], counts)).symbol[0] == mixed
 
 
 def test_hla_genes_are_found_under_their_official_spelling(counts, genes):
     dotted = [g for g in gdsc.load_bulk().genes if g.startswith("HLA.")][:1]
-    found = readers.recognise(named([dotted[0].replace(".", "-"), *genes[1:]], counts))
+    found = recognise(named([dotted[0].replace(".", "-"), *genes[1:]], counts))
     assert found.symbol[0] == dotted[0]
 
 
 def test_mouse_genes_need_the_word_mouse(counts, genes):
     mouse = named([gene_names.human_to_mouse()[g] for g in genes], counts)
     with pytest.raises(InputError, match="--species mouse"):
-        readers.recognise(mouse)
-    assert list(readers.recognise(mouse, "mouse").symbol) == genes
+        recognise(mouse)
+    assert list(recognise(mouse, "mouse").symbol) == genes
     with pytest.raises(InputError, match="--species human"):
-        readers.recognise(named(genes, counts), "mouse")
+        recognise(named(genes, counts), "mouse")
 
 
 def test_too_few_genes(counts, genes):
     with pytest.raises(InputError, match=r"99 of 150 genes are in the bulk .*at least 100"):
-        readers.recognise(named(genes[:99] + [f"NOVEL{i}" for i in range(51)], counts))
+        recognise(named(genes[:99] + [f"NOVEL{i}" for i in range(51)], counts))
     with pytest.raises(InputError, match="Entrez"):
-        readers.recognise(named([str(i) for i in range(150)], counts))
+        recognise(named([str(i) for i in range(150)], counts))
 
 
 @pytest.mark.parametrize(
@@ -252,8 +251,8 @@ def test_too_few_genes(counts, genes):
 )
 def test_values_are_detected(values, expected):
     values = [values, np.negative(values)] if expected == "zscored" else [values]
-    file = readers.CellFile("x", "table", np.array(values), {"names": np.array(list("abc"))}, pd.DataFrame())
-    assert readers.detect_values(file)[0] == expected
+    file = CellFile("x", "table", np.array(values), {"names": np.array(list("abc"))}, pd.DataFrame())
+    assert checks.detect_values(file)[0] == expected
 
 
 @pytest.mark.parametrize(
@@ -269,9 +268,9 @@ def test_values_are_detected(values, expected):
 @pytest.mark.parametrize("make", [np.array, sparse.csr_matrix])
 def test_impossible_values(values, asked, message, make):
     X = make(np.array([values], dtype=float))
-    file = readers.CellFile("x", "table", X, {"names": np.array(list("abc"))}, pd.DataFrame(index=["c"]))
+    file = CellFile("x", "table", X, {"names": np.array(list("abc"))}, pd.DataFrame(index=["c"]))
     with pytest.raises(InputError, match=message):
-        readers.detect_values(file, asked)
+        checks.detect_values(file, asked)
 
 
 def bad_files(tmp_path, counts, genes):
@@ -339,10 +338,10 @@ def as_text(counts, genes, sep="\t"):
 
 def holds(file, counts, genes, cells=CELLS):
     """The counts, under their genes, whatever else the file has."""
-    found = readers.recognise(file)
-    known = readers.only(file, found.symbol != "")
+    found = recognise(file)
+    known = file.only(found.symbol != "")
     assert list(found.symbol[found.symbol != ""]) == list(genes)
-    np.testing.assert_array_equal(readers.dense(known.X), counts)
+    np.testing.assert_array_equal(dense(known.X), counts)
     assert list(file.obs.index) == list(cells)
 
 
@@ -391,7 +390,7 @@ def test_commas_in_numbers(tmp_path, counts, genes):
 
 def test_dates_of_spreadsheets_and_apostrophes(counts, genes):
     names = [*genes[:-4], "3-Mar", "Sep-06", "2024-09-09", "'TP53'"]
-    found = readers.recognise(named(names, counts))
+    found = recognise(named(names, counts))
     assert (
         list(found.symbol[-4:]) == ["MARCH3", "SEPT6", "SEPT9", "TP53"] and found.ways["as a spreadsheet's date"] == 3
     )
@@ -401,8 +400,8 @@ def test_the_column_that_reaches_most_genes_wins(counts):
     bulk = gdsc.load_bulk().genes[:2000]
     X = np.ones((3, 2000), np.float32)
     half = np.where(np.arange(2000) < 1200, bulk, "NOVEL")
-    file = readers.CellFile("x", "h5ad", X, {"the index of var": half, "var['symbol']": bulk}, pd.DataFrame())
-    assert readers.recognise(file).place == "var['symbol']"
+    file = CellFile("x", "h5ad", X, {"the index of var": half, "var['symbol']": bulk}, pd.DataFrame())
+    assert recognise(file).place == "var['symbol']"
 
 
 def test_no_gene_is_called_like_an_annotation():
@@ -411,7 +410,7 @@ def test_no_gene_is_called_like_an_annotation():
         *gene_names.ensembl_symbols("mouse").values(),
         *gdsc.load_bulk().genes,
     }
-    for pattern in (readers.ANNOTATION, readers.OF_GENES, *readers.TECHNICAL.values()):
+    for pattern in names_of_no_gene().values():
         assert not [n for n in map(str, names) if pattern.fullmatch(n)]
 
 
@@ -432,13 +431,13 @@ def test_negative_values_need_centred_genes_or_a_word(counts, genes):
     logs = np.log1p(counts)
     logs[0, 3] = -0.2
     with pytest.raises(InputError, match="1 of 1,800 values are negative .*--values lognorm"):
-        readers.detect_values(named(genes, logs))
-    kind, notes = readers.detect_values(named(genes, logs), "lognorm")
+        checks.detect_values(named(genes, logs))
+    kind, notes = checks.detect_values(named(genes, logs), "lognorm")
     assert kind == "lognorm" and "taken as lognorm, as asked" in notes[0]
-    kind, notes = readers.detect_values(named(genes, counts / 7), "counts")
+    kind, notes = checks.detect_values(named(genes, counts / 7), "counts")
     assert kind == "counts" and len(notes) == 2 and "like counts" in notes[1]
     with pytest.raises(InputError, match="no negative counts"):
-        readers.detect_values(named(genes, logs), "counts")
+        checks.detect_values(named(genes, logs), "counts")
 
 
 def test_formats_that_are_not_read_name_the_way_out(tmp_path, counts, genes):
@@ -490,21 +489,19 @@ def test_genes_of_a_reference_of_two_species(counts, genes):
     mouse = gene_names.human_to_mouse()
     names = [f"GRCh38_{g}" for g in genes] + [f"mm10___{mouse[g]}" for g in genes]
     both = named(names, np.hstack([counts, counts]))
-    found = readers.recognise(both)
-    assert (found.symbol != "").sum() == 150 and readers.of_other_species(both, found).tolist() == [False] * 150 + [
-        True
-    ] * 150
-    found = readers.recognise(both, "mouse")
-    assert (found.symbol[:150] == "").all() and readers.of_other_species(both, found)[:150].all()
+    found = recognise(both)
+    assert (found.symbol != "").sum() == 150 and of_other_species(both, found).tolist() == [False] * 150 + [True] * 150
+    found = recognise(both, "mouse")
+    assert (found.symbol[:150] == "").all() and of_other_species(both, found)[:150].all()
     alone = named(genes, counts)
-    assert not readers.of_other_species(alone, readers.recognise(alone)).any()
+    assert not of_other_species(alone, recognise(alone)).any()
 
 
 @pytest.mark.parametrize("name", ["CD4_ADT", "ADT_CD4", "AB_CD4", "adt:CD4", "CD4 Ab", "CD4_prot", "CD4_TotalSeqC"])
 def test_antibodies_are_no_genes_and_called_so(name):
-    assert readers.TECHNICAL["antibodies"].fullmatch(name)
+    assert names_of_no_gene()["antibodies"].fullmatch(name)
     assert not any(gene_names.translate([name], n)[0][0] for n in gene_names.NAMINGS)
 
 
 def test_no_gene_of_the_bulk_is_taken_for_an_antibody():
-    assert not [g for g in gdsc.load_bulk().genes if readers.TECHNICAL["antibodies"].fullmatch(g)]
+    assert not [g for g in gdsc.load_bulk().genes if names_of_no_gene()["antibodies"].fullmatch(g)]

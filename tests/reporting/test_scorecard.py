@@ -11,12 +11,14 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats as sps
 
 from atsdp_utils.data import datasets
 from atsdp_utils.evaluation import evaluate, metrics, stats
+from atsdp_utils.experiments import protocols
 from atsdp_utils.experiments.protocols import BULK_ONLY, NO_TRANSFER, Result, Task
 from atsdp_utils.foundation import config, paths
-from atsdp_utils.interpretation import interpret
+from atsdp_utils.interpretation import gene_lists, gene_scores, predicted
 from atsdp_utils.reporting import audit, findings, scorecard, widgets
 from atsdp_utils.reporting.scorecard import (
     FAILS,
@@ -86,7 +88,7 @@ def by_rule(out, name, reading):
 # --- a generator: tables in which the effect is known -----------------------------------------------------------------
 # Each maker draws the tables of one rule: `truth` in the units of the rule, `noise` the standard error of an estimate.
 DF = 9
-T_LIMIT = interpret.sps.t.isf(0.025, DF)
+T_LIMIT = sps.t.isf(0.025, DF)
 
 
 def drawn(rng, truth, noise):
@@ -194,7 +196,7 @@ def make_key_genes(rng, truth, noise):
 @cache
 def at_least(genes, size, hits):
     """P of so many key genes or more in a set, by number."""
-    return interpret.sps.hypergeom.sf(np.arange(size + 1) - 1, genes, size, hits)
+    return sps.hypergeom.sf(np.arange(size + 1) - 1, genes, size, hits)
 
 
 def make_enriched(rng, truth, noise):
@@ -208,7 +210,7 @@ def make_enriched(rng, truth, noise):
             rows.append((of, name, rng.binomial(size, min(ratio * share, 1)), size * share, size))
     table = pd.DataFrame(rows, columns=["list", "set", "overlap", "expected", "size"])
     p = at_least(genes, size, hits)[table["overlap"]]
-    return {"key_gene_enrichment": table.assign(padj=interpret.sps.false_discovery_control(p), tier="geo")}
+    return {"key_gene_enrichment": table.assign(padj=sps.false_discovery_control(p), tier="geo")}
 
 
 def make_pseudotime(rng, truth, noise):
@@ -222,7 +224,7 @@ def make_along(rng, truth, noise):
     rows = []
     for gene in ("ZBTB48", "NEK6", "UCHL1", "GNGT1"):
         rho = np.tanh(rng.normal(np.arctanh(truth), np.sqrt((1 + truth**2 / 2) / (cells - 3))))
-        of = interpret.PAPER_GENES[gene]
+        of = gene_lists.PAPER_GENES[gene]
         rows.append((of, gene, "paper", rho if of == "resistant" else -rho, "geo"))
     columns = ["list", "gene", "named_by", "rho_with_pseudotime", "tier"]
     return {"genes_along_pseudotime": pd.DataFrame(rows, columns=columns)}
@@ -321,7 +323,7 @@ def test_no_room_no_refutation():
 def test_limits_for_many_tests_at_once():
     one = Effect(0.0, -0.2, 0.2, 9)
     assert one.widened(1) == one
-    expected = 0.2 * interpret.sps.t.isf(0.025 / 40, 9) / interpret.sps.t.isf(0.025, 9)
+    expected = 0.2 * sps.t.isf(0.025 / 40, 9) / sps.t.isf(0.025, 9)
     assert one.widened(40).high == pytest.approx(expected) == pytest.approx(-one.widened(40).low)
 
 
@@ -362,7 +364,7 @@ def test_readings_that_disagree_decide_nothing():
 
 
 def test_too_few_random_lists_are_not_computed():
-    rows = [{"protocol": p, "list": d, "draws": 999, "p": 0.001} for p in "SU" for d in interpret.DIRECTIONS]
+    rows = [{"protocol": p, "list": d, "draws": 999, "p": 0.001} for p in "SU" for d in gene_lists.DIRECTIONS]
     enough = [{**r, "draws": 1000, "p": 1 / 1001} for r in rows]
     for given, verdict in ((rows, MISSING), (enough, SUPPORTED)):
         out = Given(None, tables={"gene_scores_by_seed": pd.DataFrame(given)})
@@ -483,16 +485,16 @@ def test_gene_scores_by_seed(monkeypatch):
             order = rng.permutation(cells)  # repeats need not score the cells in one order
             task = Task("A375-PLX4720", protocol, "ATSDP-NET", "quick", seed=seed)
             made[protocol].append(Result(task, order, y[order], p[order], np.zeros(cells, int), 0.0, 0))
-    monkeypatch.setattr(interpret, "_results", lambda name, profile, protocol, repeats, **k: made[protocol])
-    monkeypatch.setattr(interpret.protocols, "cells_of", lambda *a: SimpleNamespace(X=X, genes=genes))
-    table = interpret.scores_by_seed("A375-PLX4720", "quick", resamples=50)
-    assert table["list"].tolist() == [*interpret.DIRECTIONS, "sensitive - resistant"] * 2
-    scorer, by_hand = interpret.ListScorer(X, genes), []
+    monkeypatch.setattr(predicted, "results", lambda name, profile, protocol, **k: made[protocol])
+    monkeypatch.setattr(protocols, "cells_of", lambda *a: SimpleNamespace(X=X, genes=genes))
+    table = gene_scores.scores_by_seed("A375-PLX4720", "quick", resamples=50)
+    assert table["list"].tolist() == [*gene_lists.DIRECTIONS, "sensitive - resistant"] * 2
+    scorer, by_hand = gene_scores.ListScorer(X, genes), []
     for r in made["U"]:
         called = (r.p[np.argsort(r.row)] >= 0.5).astype(int)
         by_hand.append(scorer.compare(y, called).table.set_index("list")["r"])
     u = table[table["protocol"] == "U"].set_index("list")
-    for direction in interpret.DIRECTIONS:
+    for direction in gene_lists.DIRECTIONS:
         r = np.array([t[direction] for t in by_hand])
         assert u.loc[direction, "r"] == pytest.approx(r.mean())
         assert u.loc[direction, "r_low"] < r.mean() < u.loc[direction, "r_high"]
@@ -501,7 +503,7 @@ def test_gene_scores_by_seed(monkeypatch):
     assert u.loc["sensitive - resistant", "r"] == pytest.approx(gap)
     flat = Result(made["U"][0].task, np.arange(cells), y, np.full(cells, 0.9), np.zeros(cells, int), 0.0, 0)
     made["U"].append(flat)  # a seed that calls one class has no lists: no mean of the others instead
-    assert set(interpret.scores_by_seed("A375-PLX4720", "quick", resamples=5)["protocol"]) == {"S"}
+    assert set(gene_scores.scores_by_seed("A375-PLX4720", "quick", resamples=5)["protocol"]) == {"S"}
 
 
 # --- the list of claims -----------------------------------------------------------------------------------------------

@@ -1,31 +1,18 @@
-"""Embeddings and diffusion pseudotime (section 3.7), with scanpy imported inside functions.
+"""Diffusion pseudotime by scanpy (section 3.7).
 
 An AnnData made by :func:`neighbourhood` carries ``obsm['X_pca', 'X_diffmap']`` and the neighbour graph; the other
-functions read them there.
+functions read them there. scanpy is imported inside functions.
 """
 
 from __future__ import annotations
+
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 from scipy import stats as sps
 
 DIFFUSION_COMPONENTS = 10
-
-
-def signal_components(X: np.ndarray, seed: int = 0) -> int:
-    """Principal components with more variance than the largest of shuffled data (Horn's parallel analysis); at least 2.
-
-    Shuffling every gene over the cells keeps its values and breaks what genes share. No label is used. Components of
-    noise, if kept, fill the diffusion distances of a few hundred cells.
-    """
-    rng = np.random.default_rng(seed)
-    centred = np.asarray(X, dtype=np.float64) - np.mean(X, axis=0)
-
-    def variances(matrix: np.ndarray) -> np.ndarray:
-        return np.linalg.eigvalsh(matrix @ matrix.T if len(matrix) < matrix.shape[1] else matrix.T @ matrix)
-
-    return max(2, int((variances(centred) > variances(rng.permuted(centred, axis=0))[-1]).sum()))
 
 
 def centre_groups(X: np.ndarray, group: np.ndarray) -> np.ndarray:
@@ -37,22 +24,7 @@ def centre_groups(X: np.ndarray, group: np.ndarray) -> np.ndarray:
 
 
 def neighbourhood(X: np.ndarray, obs: pd.DataFrame, *, n_pcs: int, n_neighbors: int = 15, seed: int = 0):
-    """PCA, k-nearest-neighbour graph and diffusion map of cells.
-
-    Parameters
-    ----------
-    X
-        (n, genes) log-normalised or standardised expression.
-    obs
-        One row a cell.
-    n_pcs
-        Principal components kept, for example :func:`signal_components`.
-
-    Returns
-    -------
-    AnnData
-        `obs` with the embeddings of the module's docstring.
-    """
+    """AnnData with PCA, neighbour graph and diffusion map of cells `X` (n, genes); `obs` has one row a cell."""
     import anndata
     import scanpy as sc
 
@@ -63,19 +35,14 @@ def neighbourhood(X: np.ndarray, obs: pd.DataFrame, *, n_pcs: int, n_neighbors: 
     return adata
 
 
-def first_component(adata) -> np.ndarray:
-    """First diffusion component that is not stationary, (n,)."""
-    return np.asarray(adata.obsm["X_diffmap"][:, 1], dtype=np.float64)
-
-
 def root_without_labels(adata, signature: np.ndarray) -> int:
-    """Root chosen without any label of a cell: an extreme of the first diffusion component.
+    """Root chosen without any label of a cell: an extreme of the first diffusion component that is not stationary.
 
     Diffusion gives two ends and no direction. `signature` (n,) decides which end is early: the one where it is lower.
     Here it is a resistance score that bulk lines define (resistant minus sensitive lines), which never sees a cell's
     label; without such outside knowledge the sign of a pseudotime is a coin toss.
     """
-    component = first_component(adata)
+    component = np.asarray(adata.obsm["X_diffmap"][:, 1], dtype=np.float64)
     rises = sps.spearmanr(component, signature).statistic >= 0
     return int(np.argmin(component) if rises else np.argmax(component))
 
@@ -128,8 +95,9 @@ def paga(adata, groups: str) -> pd.DataFrame:
 
     adata.obs[groups] = adata.obs[groups].astype("category")
     sc.tl.paga(adata, groups=groups)
-    names, matrix = adata.obs[groups].cat.categories, adata.uns["paga"]["connectivities"].toarray()
-    rows = [(a, b, matrix[i, j]) for i, a in enumerate(names) for j, b in enumerate(names) if i < j]
+    matrix = adata.uns["paga"]["connectivities"].toarray()
+    pairs = combinations(enumerate(adata.obs[groups].cat.categories), 2)
+    rows = [(a, b, matrix[i, j]) for (i, a), (j, b) in pairs]
     return pd.DataFrame(rows, columns=["a", "b", "connectivity"])
 
 
@@ -138,19 +106,9 @@ def smooth(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Expression along pseudotime: Gaussian kernel mean over the rank of pseudotime, with bootstrap bands over cells.
 
-    Parameters
-    ----------
-    time
-        (n,) pseudotime; only its order is used, so that crowded stretches do not hide.
-    Y
-        (n, genes) expression.
-    width
-        Standard deviation of the kernel, as a share of the cells.
-
-    Returns
-    -------
-    tuple of ndarray
-        Mean, lower and upper pointwise 95 % band, each (points, genes); the grid is evenly spaced over [0, 1].
+    Only the order of `time` (n,) is used, so that crowded stretches do not hide; `width` is the standard deviation of
+    the kernel, as a share of the cells. Returns the mean and the lower and upper pointwise 95 % band of `Y` (n, genes),
+    each (points, genes), on an even grid over [0, 1].
     """
     position = (sps.rankdata(time) - 0.5) / len(time)
     kernel = np.exp(-0.5 * ((np.linspace(0, 1, points)[:, None] - position) / width) ** 2)

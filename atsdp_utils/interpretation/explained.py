@@ -1,0 +1,125 @@
+"""Trained networks, explained: attributions of several seeds, cached, and the rankings of genes that they give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from atsdp_utils.data import datasets, preprocess
+from atsdp_utils.experiments import grid, protocols
+from atsdp_utils.foundation import cache, config, paths, runtime
+from atsdp_utils.interpretation import attribution
+from atsdp_utils.interpretation.attribution import Attribution, ensemble, rank_genes
+from atsdp_utils.interpretation.gene_lists import differential_genes
+
+
+class Explained(NamedTuple):
+    """One network, trained on the cells outside fold 0, and what explains it on those cells."""
+
+    genes: np.ndarray
+    rows: np.ndarray  # of its cells in protocols.cells_of; the held-out rest serves to test lists of genes
+    X: np.ndarray  # their standardised expression
+    y: np.ndarray  # the labels that were learned, shuffled ones for a randomised network
+    integrated: Attribution
+    expected: Attribution
+    relevance: np.ndarray  # attribution.attention_relevance
+    attention: pd.DataFrame  # attribution.attention_table
+
+
+def training_rows(name: str, profile: str) -> np.ndarray:
+    """Rows of ``protocols.cells_of`` outside fold 0 of the saved partition that all models share."""
+    fold = protocols.splits(protocols.cells_of(name, profile), config.profile(profile).folds, 0)
+    return np.flatnonzero(fold > 0)
+
+
+def inputs(name: str, profile: str, seed: int, randomised: bool = False) -> tuple:
+    """Task, bulk, rows, cells and labels of :func:`explain`, and its file, named by them, the settings and the code."""
+    cells, source = protocols.cells_of(name, profile), protocols.source_of(name, profile, seed)
+    rows = training_rows(name, profile)
+    X, y = preprocess.standardised(cells, source, rows), cells.y[rows]
+    if randomised:
+        y = np.random.default_rng([seed, 81]).permutation(y)
+    task = protocols.Task(name, "S", protocols.ATSDP, profile, seed=seed)
+    spec = protocols.spec_of(task)
+    sizes = protocols.architecture(spec, {}), protocols.training(spec, config.profile(profile), {}), spec.balance
+    code = cache.code("interpretation.explained._explain", "models.atsdp.ATSDP", cut=protocols.CUT)
+    bulk = source.X[source.train], source.y[source.train]
+    key = cache.key(X, y, *bulk, seed, sizes, code, runtime.precision())
+    return task, source, rows, X, y, paths.CACHE / "explained" / f"{key}.npz"
+
+
+def explain(name: str, profile: str, seed: int, randomised: bool = False) -> Explained:
+    """Train ATSDP-NET with labels (protocol S) on a prepared set and explain it; cached by content.
+
+    A `randomised` network learns shuffled labels: what its attributions show does not come from the labels.
+    """
+    task, source, rows, X, y, path = inputs(name, profile, seed, randomised)
+    z = cache.kept(path, _read, lambda part: np.savez_compressed(part, **_explain(task, source, X, y)))
+    ig, eg = (Attribution(*(z[f"{kind}_{part}"] for part in Attribution._fields)) for kind in ("ig", "eg"))
+    attention = pd.DataFrame({c: z[f"attention_{c}"] for c in ("head", "entropy", "class_distance", "p")})
+    return Explained(source.genes, rows, X, y, ig, eg, z["relevance"], attention)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as z:
+        return dict(z)
+
+
+def _explain(task: protocols.Task, source: preprocess.Source, X: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+    torch.set_num_threads(1)
+    spec = protocols.spec_of(task)
+    xb, yb, weight = preprocess.balance(X, y, spec.balance, task.seed)
+    net = protocols.build(task, spec).fit(xb, yb, weight=weight, source=source).net_.cpu().eval()
+    block = net.predictor.attention
+
+    def weights(x: Tensor) -> Tensor:
+        return block.weights(net.embed(x))
+
+    with torch.no_grad():
+        table = attribution.attention_table(weights(torch.as_tensor(X)).numpy(), y)
+    found = {f"attention_{c}": table[c].to_numpy() for c in table}
+    found["relevance"] = attribution.attention_relevance(
+        lambda x: block.tokens(net.embed(x)), weights, X, seed=task.seed
+    )
+    ig = attribution.integrated_gradients(net, X, X.mean(axis=0))
+    eg = attribution.expected_gradients(net, X, X, seed=task.seed)
+    return found | {f"{kind}_{part}": v for kind, a in (("ig", ig), ("eg", eg)) for part, v in a._asdict().items()}
+
+
+def explain_all(
+    name: str, profile: str, seeds: Sequence[int], *, jobs: int = 1, randomised: bool = False
+) -> list[Explained]:
+    """:func:`explain` for several seeds, in parallel processes; the same result for any `jobs`."""
+    from joblib import delayed
+
+    datasets.prepare(name)  # in tier geo no training has prepared the twin
+    left = [s for s in seeds if not inputs(name, profile, s, randomised)[-1].exists()]
+    grid.pool(max(1, min(jobs, len(left))))(delayed(explain)(name, profile, s, randomised) for s in left)
+    return [explain(name, profile, s, randomised) for s in seeds]
+
+
+def rankings(networks: Sequence[Explained]) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """Key genes of networks of several seeds on the same cells, and every ranking of genes to compare them with.
+
+    The first is :func:`rank_genes` of the mean integrated gradients, the second (genes,) importance by name: both
+    attributions by size and by the rank-sum test, the attention's view, and what needs no network.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    genes, _, X, y, *_ = networks[0]
+    scores = {}
+    eg, ig = (rank_genes(ensemble([getattr(n, k) for n in networks]), X, y, genes) for k in ("expected", "integrated"))
+    for short, table in (("IG", ig), ("EG", eg)):
+        scores[f"{short}, mean size"] = table["mean_abs"].to_numpy()
+        scores[f"{short}, rank-sum test"] = table["z"].abs().to_numpy()
+    scores["attention"] = np.mean([n.relevance for n in networks], axis=0)
+    scores["expression, rank-sum test"] = differential_genes(X, y, genes)["z"].abs().to_numpy()
+    linear = LogisticRegression(C=1e-3, class_weight="balanced", max_iter=1000).fit(X, y)
+    scores["linear coefficients"] = np.abs(linear.coef_[0])
+    return ig, scores

@@ -1,0 +1,131 @@
+"""Lists and rankings of genes, and what they hold (sections 3.5 and 3.6).
+
+Everything works on arrays: expression ``X`` (cells, genes) and labels ``y`` (1 sensitive, 0 resistant).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from scipy import stats as sps
+
+from atsdp_utils.evaluation import stats
+
+DIRECTIONS = SENSITIVE, RESISTANT = "sensitive", "resistant"
+#: The six genes that section 3.6 names (ambiguity 29). None of them is planted in a twin.
+PAPER_GENES = dict.fromkeys(("ZBTB48", "NEK6", "FBXO25"), RESISTANT) | dict.fromkeys(
+    ("UCHL1", "GNGT1", "EDIL3"), SENSITIVE
+)
+
+
+def binary(y) -> np.ndarray:
+    """Labels (n,) as booleans, True where sensitive."""
+    y = np.asarray(y)
+    if y.ndim != 1 or set(np.unique(y).tolist()) != {0, 1}:
+        found = sorted(set(np.ravel(y).tolist()))[:5]
+        raise ValueError(f"y: found values {found}, expected 0 and 1, both present; drop unlabelled cells first")
+    return y.astype(bool)
+
+
+def rank_sum(ranks: np.ndarray, sensitive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Wilcoxon rank-sum of every column of `ranks` (n, genes), sensitive against resistant cells.
+
+    `sensitive` is (n,), or (labellings, n) with equally many sensitive cells in each. Returns (genes,) or (labellings,
+    genes): z without tie correction, as scanpy's ``rank_genes_groups`` computes it, and Cliff's delta in [-1, 1],
+    P(a sensitive cell is higher) - P(it is lower).
+    """
+    n, n1 = sensitive.shape[-1], int(sensitive.sum(axis=-1).flat[0])
+    n0 = n - n1
+    total = sensitive.astype(float) @ ranks
+    z = (total - n1 * (n + 1) / 2) / np.sqrt(n1 * n0 * (n + 1) / 12)
+    return z, 2 * (total - n1 * (n1 + 1) / 2) / (n1 * n0) - 1
+
+
+def differential_genes(X: np.ndarray, y, genes: Sequence[str]) -> pd.DataFrame:
+    """Wilcoxon test of every gene between sensitive and resistant cells, in the order of `genes`.
+
+    Columns ``gene, z, p, padj`` (Benjamini-Hochberg), ``delta`` (Cliff's); positive is higher in sensitive cells.
+    """
+    return tested(sps.rankdata(X, axis=0), y, genes)
+
+
+def tested(ranks: np.ndarray, y, genes: Sequence[str]) -> pd.DataFrame:
+    """:func:`differential_genes` of values that are ranked already, for many labellings of the same cells."""
+    z, delta = rank_sum(ranks, binary(y))
+    p = 2 * sps.norm.sf(np.abs(z))
+    padj = sps.false_discovery_control(p)
+    return pd.DataFrame({"gene": np.asarray(genes), "z": z, "p": p, "padj": padj, "delta": delta})
+
+
+def deg_lists(table: pd.DataFrame, *, top: int = 50, alpha: float = 0.05) -> dict[str, np.ndarray]:
+    """The paper's lists: positions of the `top` genes of each direction with adjusted p below `alpha`, best first."""
+    z, passed = table["z"].to_numpy(), table["padj"].to_numpy() < alpha
+    lists = {}
+    for name, sign in zip(DIRECTIONS, (1, -1), strict=True):
+        order = np.argsort(-sign * z, kind="stable")
+        lists[name] = order[(passed & (sign * z > 0))[order]][:top]
+    return lists
+
+
+def recovery(scores: Mapping[str, np.ndarray], planted: np.ndarray, ks: Sequence[int] = (10, 20, 50)) -> pd.DataFrame:
+    """How well rankings, name to (genes,) values with larger more important, find `planted` genes, (genes,) booleans.
+
+    Columns ``ranking, auroc, low, high`` (95 % interval), ``ap, precision@k`` for each k; the areas are NaN where no
+    gene, or every gene, is planted.
+    """
+    from sklearn.metrics import average_precision_score
+
+    planted, rows = np.asarray(planted, dtype=bool), []
+    for name, value in scores.items():
+        areas = (np.nan,) * 4
+        if planted.any() and not planted.all():
+            areas = *stats.auc_interval(planted.astype(int), value), average_precision_score(planted, value)
+        best = planted[np.argsort(-np.asarray(value), kind="stable")]
+        row = dict(zip(("ranking", "auroc", "low", "high", "ap"), (name, *areas), strict=True))
+        rows.append(row | {f"precision@{k}": best[:k].mean() for k in ks})
+    return pd.DataFrame(rows)
+
+
+def stability(scores: np.ndarray, k: int = 50) -> pd.DataFrame:
+    """Agreement of every pair of `scores` (rankings, genes): Spearman over all genes and Jaccard of the `k` best."""
+    best = [set(np.argsort(-s, kind="stable")[:k].tolist()) for s in scores]
+    rows = [
+        (i, j, sps.spearmanr(scores[i], scores[j]).statistic, len(best[i] & best[j]) / len(best[i] | best[j]))
+        for i, j in combinations(range(len(scores)), 2)
+    ]
+    return pd.DataFrame(rows, columns=["a", "b", "spearman", f"jaccard@{k}"])
+
+
+def ranks_of(named: Sequence[str], genes: Sequence[str], scores: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """Rank (1 is best) of named genes under each ranking; missing where a gene is not among `genes`."""
+    ranks = pd.DataFrame(scores).set_axis(np.asarray(genes)).rank(ascending=False, method="min")
+    table = ranks.reindex(list(named)).astype("Int64").rename_axis("gene").reset_index()
+    table.insert(1, "measured", table["gene"].isin(genes))
+    return table.assign(of=len(genes))
+
+
+def enrichment(
+    hits: Sequence[str], background: Sequence[str], sets: Mapping[str, Sequence[str]], *, min_size: int = 5
+) -> pd.DataFrame:
+    """Hypergeometric over-representation of gene sets among `hits`, Benjamini-Hochberg over the sets tested.
+
+    The background is what could have been a hit, that is the measured genes: against the whole genome every list of
+    measured genes looks enriched for whatever the platform measures well. Columns ``set, size`` (measured genes in
+    it), ``overlap, expected, p, padj``, smallest p first.
+    """
+    background, hits = set(background), set(hits)
+    if not hits <= background:
+        raise ValueError(f"hits: {sorted(hits - background)[:5]} not in the background, expected measured genes only")
+    rows, n = [], len(background)
+    for name, members in sets.items():
+        measured = background.intersection(members)
+        if len(measured) >= min_size:
+            overlap = len(hits & measured)
+            p = sps.hypergeom.sf(overlap - 1, n, len(measured), len(hits))
+            rows.append((name, len(measured), overlap, len(measured) * len(hits) / n, p))
+    table = pd.DataFrame(rows, columns=["set", "size", "overlap", "expected", "p"])
+    table["padj"] = sps.false_discovery_control(table["p"]) if len(table) else []
+    return table.sort_values(["p", "set"], ignore_index=True)

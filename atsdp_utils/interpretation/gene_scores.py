@@ -1,0 +1,233 @@
+"""Scores of gene lists in cells, their correlation, and what of it is built in (sections 3.5 and 3.7).
+
+Gene sets are columns of a boolean membership matrix (genes, sets), so that a thousand random sets cost one product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats as sps
+
+from atsdp_utils.evaluation import stats
+from atsdp_utils.experiments import protocols
+from atsdp_utils.foundation import config
+from atsdp_utils.interpretation import predicted
+from atsdp_utils.interpretation.gene_lists import DIRECTIONS, binary, deg_lists, rank_sum, tested
+
+
+def expression_bins(X: np.ndarray, n_bins: int = 25) -> np.ndarray:
+    """Bin of mean expression of every gene, (genes,) int, cut as ``scanpy.tl.score_genes`` cuts it."""
+    rank = sps.rankdata(np.asarray(X, dtype=np.float64).mean(axis=0), method="min")
+    return (rank // max(1, round(X.shape[1] / (n_bins - 1)))).astype(int)
+
+
+def membership(sets: Sequence[np.ndarray], n_genes: int) -> np.ndarray:
+    """Boolean matrix (genes, sets) of sets given as positions of genes."""
+    member = np.zeros((n_genes, len(sets)), dtype=bool)
+    for j, positions in enumerate(sets):
+        member[positions, j] = True
+    return member
+
+
+def score_sets(X: np.ndarray, member: np.ndarray, bins: np.ndarray) -> np.ndarray:
+    """Score (n, sets) of every set in every cell: mean of its genes minus that of control genes of like expression.
+
+    ``scanpy.tl.score_genes`` samples 50 control genes from each bin that the set touches; here all other genes of a
+    bin are the controls of its genes, so the score needs no random numbers. NaN for an empty set.
+    """
+    one_hot = (bins[:, None] == np.unique(bins)[None, :]).astype(np.float64)
+    size = member.sum(axis=0)
+    in_bin = one_hot.T @ member  # genes of the set in each bin
+    others = one_hot.sum(axis=0)[:, None] - in_bin
+    with np.errstate(invalid="ignore", divide="ignore"):
+        control = np.where(others > 0, in_bin / others, 0.0) / size
+        weight = np.where(member, 1.0 / size, -(one_hot @ control))
+    return np.asarray(X, dtype=np.float64) @ weight
+
+
+def draw_sets(strata: np.ndarray, reference: np.ndarray, n_sets: int, seed: int) -> np.ndarray:
+    """Random gene sets, (genes, n_sets) membership, with as many genes in every stratum as `reference` has.
+
+    With one stratum for all genes these are plain random sets of equal size; with :func:`expression_bins` they are
+    matched for expression.
+    """
+    rng = np.random.default_rng(seed)
+    member = np.zeros((len(strata), n_sets), dtype=bool)
+    for stratum, count in zip(*np.unique(strata[reference], return_counts=True), strict=True):
+        pool = np.flatnonzero(strata == stratum)
+        picked = np.argsort(rng.random((n_sets, len(pool))), axis=1)[:, :count]
+        member[pool[picked], np.arange(n_sets)[:, None]] = True
+    return member
+
+
+def correlate(a, b) -> dict[str, float]:
+    """Pearson r and r² of two scores with 95 % intervals (Fisher z), and the regression line b = slope·a + intercept.
+
+    The paper prints one number as R and as R² (ambiguity 7), so both are given. All NaN where a score is constant
+    or missing, which is what an empty list of genes gives.
+    """
+    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    values = (np.nan,) * 8
+    if np.isfinite(a).all() and np.isfinite(b).all() and np.ptp(a) > 0 and np.ptp(b) > 0:
+        r, low, high = stats.pearson_interval(a, b)
+        squares = r**2, 0.0 if low < 0 < high else min(low**2, high**2), max(low**2, high**2)
+        values = r, low, high, *squares, *np.polyfit(a, b, 1)
+    keys = ("r", "r_low", "r_high", "r2", "r2_low", "r2_high", "slope", "intercept")
+    return dict(zip(keys, values, strict=True)) | {"n": len(a)}
+
+
+def null_correlations(X: np.ndarray, target: np.ndarray, member: np.ndarray, bins: np.ndarray) -> np.ndarray:
+    """Pearson r between the score of every set of `member` and `target` (n,); (sets,)."""
+    scores = score_sets(X, member, bins)
+    scores -= scores.mean(axis=0)
+    target = target - target.mean()
+    norm = np.sqrt((scores**2).sum(axis=0) * (target**2).sum())
+    return np.divide(target @ scores, norm, out=np.full(len(norm), np.nan), where=norm > 0)
+
+
+class ScoreComparison(NamedTuple):
+    """Gene scores from true and from predicted labels."""
+
+    true: dict[str, np.ndarray]  # as deg_lists gives them
+    predicted: dict[str, np.ndarray]
+    scores: pd.DataFrame  # a row a scored cell: true_sensitive, predicted_sensitive, true_resistant, ...
+    table: pd.DataFrame  # a row a direction: correlate, sizes of the lists, and r_unshared without the genes on both
+
+
+class ListScorer:
+    """Derives lists from some cells and scores them on others, both kinds of labels on the same values.
+
+    `derive` and `score` are booleans (n,): the cells that lists come from and the cells that are scored; all by
+    default, as in the paper; disjoint ones make the held-out version. ``alpha=1.1`` takes genes whatever their p.
+    """
+
+    def __init__(self, X, genes, *, derive=None, score=None, top: int = 50, alpha: float = 0.05) -> None:
+        X, everything = np.asarray(X), np.ones(len(X), dtype=bool)
+        self.derive, score = (everything if part is None else np.asarray(part, dtype=bool) for part in (derive, score))
+        self.genes, self.top, self.alpha, self.X = np.asarray(genes), top, alpha, X[score]
+        self.bins = expression_bins(X[self.derive])
+        self._ranks = sps.rankdata(X[self.derive], axis=0)
+
+    def lists(self, y) -> dict[str, np.ndarray]:
+        """Lists derived from labels (n,) of all cells."""
+        table = tested(self._ranks, np.asarray(y)[self.derive], self.genes)
+        return deg_lists(table, top=self.top, alpha=self.alpha)
+
+    def compare(self, y_true, y_pred) -> ScoreComparison:
+        """Lists and scores from true and from predicted labels, both (n,) of 0 and 1 over all cells."""
+        true, called = self.lists(y_true), self.lists(y_pred)
+        scores, rows = {}, []
+        for name in DIRECTIONS:
+            shared = np.intersect1d(true[name], called[name])
+            pair = [true[name], called[name], *(np.setdiff1d(s[name], shared) for s in (true, called))]
+            values = score_sets(self.X, membership(pair, self.X.shape[1]), self.bins)
+            scores |= {f"true_{name}": values[:, 0], f"predicted_{name}": values[:, 1]}
+            sizes = {"n_true": len(true[name]), "n_predicted": len(called[name]), "n_shared": len(shared)}
+            fit = correlate(values[:, 1], values[:, 0])
+            rows.append({"list": name} | fit | sizes | {"r_unshared": correlate(values[:, 3], values[:, 2])["r"]})
+        return ScoreComparison(true, called, pd.DataFrame(scores), pd.DataFrame(rows))
+
+    def nulls(self, comparison: ScoreComparison, y_pred, n_draws: int, seed: int) -> pd.DataFrame:
+        """Correlations with the score of the true list that arise without a good prediction: ``list, null, r``.
+
+        *plain*: random genes, as many as the predicted list has (the paper's test); *matched*: random genes of the
+        same expression bins; *permuted*: the list that predictions dealt out to random cells give. Only the last keeps
+        what any list of differing genes shares, and only its p-values are uniform when predictions know nothing. No
+        rows for a direction where a list is empty.
+        """
+        rng = np.random.default_rng(seed)
+        sensitive = binary(np.asarray(y_pred)[self.derive])
+        z, _ = rank_sum(self._ranks, rng.permuted(np.tile(sensitive, (n_draws, 1)), axis=1))
+        tables = []
+        for name, sign in zip(DIRECTIONS, (1, -1), strict=True):
+            target, called = comparison.scores[f"true_{name}"].to_numpy(), comparison.predicted[name]
+            if not (len(called) and np.isfinite(target).all()):
+                continue
+            best = np.argpartition(-sign * z, len(called) - 1, axis=1)[:, : len(called)]
+            members = {
+                "plain": draw_sets(np.zeros_like(self.bins), called, n_draws, seed),
+                "matched": draw_sets(self.bins, called, n_draws, seed),
+                "permuted": membership(best, len(self.genes)),
+            }
+            for kind, member in members.items():
+                r = null_correlations(self.X, target, member, self.bins)
+                tables.append(pd.DataFrame({"list": name, "null": kind, "r": r}))
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["list", "null", "r"])
+
+    def shuffled(self, y_true, y_pred, n_shuffles: int, seed: int) -> pd.DataFrame:
+        """Table of :meth:`compare` after true and predicted labels move **together** to random cells.
+
+        The predictions stay as right as they were, but the labels mean nothing any more: what correlation is left is
+        built in by scoring two overlapping lists on the same cells.
+        """
+        rng, y = np.random.default_rng(seed), np.column_stack([y_true, y_pred])
+        return pd.concat([self.compare(*rng.permutation(y).T).table for _ in range(n_shuffles)], ignore_index=True)
+
+
+def null_table(comparison: ScoreComparison, null: pd.DataFrame) -> pd.DataFrame:
+    """Observed r against :meth:`ListScorer.nulls`: ``list, null, r, null_mean, null_95, null_max, p``."""
+    observed = comparison.table.set_index("list")["r"]
+    rows = []
+    for (name, kind), draws in null.groupby(["list", "null"], sort=False)["r"]:
+        p = stats.permutation_p(observed[name], draws)
+        rows.append((name, kind, observed[name], draws.mean(), draws.quantile(0.95), draws.max(), p))
+    return pd.DataFrame(rows, columns=["list", "null", "r", "null_mean", "null_95", "null_max", "p"])
+
+
+def scores_by_seed(name: str, profile: str, *, resamples: int = 200, **parallel) -> pd.DataFrame:
+    """Correlation of gene scores under S (over repeats) and U (over seeds), with the errors of seeds and of cells.
+
+    Lists and scores are made anew for the predictions of every seed; cells are resampled with the scores kept. The last
+    row of a protocol is the difference of the two lists; ``p`` is that of the first seed against plain random lists.
+    No rows of a protocol where some list is empty.
+    """
+
+    def correlations(pairs: Sequence[np.ndarray]) -> np.ndarray:
+        return np.array([np.corrcoef(pair)[0, 1] for pair in pairs])
+
+    rows, rng, draws = [], np.random.default_rng(0), config.profile(profile).permutations
+    for protocol in ("S", "U"):
+        results = predicted.results(name, profile, protocol, repeats=True, **parallel)
+        cells, order = protocols.cells_of(name, profile), [np.argsort(r.row) for r in results]
+        # Every repeat in the same order of cells.
+        scorer, y = ListScorer(cells.X[np.sort(results[0].row)], cells.genes), results[0].y.astype(int)[order[0]]
+        called = [(r.p[o] >= 0.5).astype(int) for r, o in zip(results, order, strict=True)]
+        found = [scorer.compare(y, c) for c in called if np.unique(c).size == 2]
+        if len(found) < len(called) or not all(np.isfinite(f.table["r"]).all() for f in found):
+            continue
+        tested = null_table(found[0], scorer.nulls(found[0], called[0], draws, seed=0))
+        p = tested[tested["null"] == "plain"].set_index("list")["p"]
+        index = [
+            np.concatenate([rng.choice(np.flatnonzero(y == k), (y == k).sum()) for k in (0, 1)])
+            for _ in range(resamples)
+        ]
+        r = []
+        for direction in DIRECTIONS:
+            pairs = [f.scores[[f"true_{direction}", f"predicted_{direction}"]].to_numpy().T for f in found]
+            resampled = [correlations([pair[:, i] for pair in pairs]).mean() for i in index]
+            r.append((correlations(pairs), np.array(resampled)))
+            rows.append((protocol, direction, len(found), *stats.seeds_and_cells(*r[-1]), p[direction], draws))
+        gap = [sensitive - resistant for sensitive, resistant in zip(*r, strict=True)]
+        rows.append((protocol, "sensitive - resistant", len(found), *stats.seeds_and_cells(*gap), np.nan, draws))
+    return pd.DataFrame(rows, columns=["protocol", "list", "seeds", "r", "r_low", "r_high", "df", "p", "draws"])
+
+
+def built_in(data: predicted.Predicted, n_shuffles: int, seed: int, *, top: int = 50) -> pd.DataFrame:
+    """How much of the correlation of two gene scores comes from the construction.
+
+    Lists hold the `top` genes whatever their p-value, because shuffled labels pass no threshold. ``cells`` are the
+    *same* for lists and scores, as in the paper, or *held out* (lists from the other folds); ``labels`` are *real*, or
+    *shuffled* as :meth:`ListScorer.shuffled` does; one row a fold and shuffle.
+    """
+    tables, labels = [], (data.y, data.label)
+    designs = [("same", None, None)]
+    designs += [("held out", data.fold != k, data.fold == k) for k in np.unique(data.fold)]
+    for name, derive, score in designs:
+        scorer = ListScorer(data.X, data.genes, derive=derive, score=score, top=top, alpha=1.1)
+        tables.append(scorer.compare(*labels).table.assign(cells=name, labels="real"))
+        tables.append(scorer.shuffled(*labels, n_shuffles, seed).assign(cells=name, labels="shuffled"))
+    return pd.concat(tables, ignore_index=True)[["cells", "labels", "list", "r", "r_unshared"]]

@@ -1,0 +1,56 @@
+"""Cells of a set with ATSDP-NET's predictions as Table 3 scores them, from the grid's cache where they are there."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from atsdp_utils.evaluation import metrics
+from atsdp_utils.experiments import grid, protocols, tables
+from atsdp_utils.foundation import config
+
+
+class Predicted(NamedTuple):
+    """Labelled cells, and predictions of a model that was not trained on them."""
+
+    X: np.ndarray  # (n, genes) expression as prepared, all measured genes
+    genes: np.ndarray
+    y: np.ndarray
+    p: np.ndarray  # P(sensitive)
+    fold: np.ndarray  # that predicted the cell
+    group: np.ndarray  # culture
+    cell_id: np.ndarray
+
+    @property
+    def label(self) -> np.ndarray:
+        """Predicted label: sensitive at P >= 0.5 (ambiguity 24)."""
+        return (self.p >= 0.5).astype(int)
+
+
+def results(name: str, profile: str, protocol: str, *, repeats: bool, **parallel) -> list[protocols.Result]:
+    """Results of a set: the first repeat of S, or all `repeats`; all seeds of U."""
+    data = "geo" if config.DATASETS[name].tier == "geo" else "embedded"
+    wanted = (name, protocol, protocols.ATSDP, ())
+    tasks = [
+        t
+        for t in tables.table3(data, profile)
+        if (t.dataset, t.protocol, t.model, t.setting) == wanted and (repeats or t.repeat == 0)
+    ]
+    return grid.run(tasks, label=f"{name} {protocol}", **parallel)
+
+
+def predictions(name: str, profile: str, *, protocol: str = "S", **parallel) -> Predicted:
+    """Under S the first repeat of the cross-validation; under U the mean of P over all seeds of the profile."""
+    found = results(name, profile, protocol, repeats=False, **parallel)
+    cells, first, row = protocols.cells_of(name, profile), found[0], found[0].row
+    p = np.mean([r.p for r in found], axis=0)
+    return Predicted(
+        cells.X[row], cells.genes, first.y.astype(int), p, first.fold, cells.group[row], cells.cell_id[row]
+    )
+
+
+def auc_by_seed(name: str, profile: str, **parallel) -> np.ndarray:
+    """AUC under protocol U, one value a seed."""
+    found = results(name, profile, "U", repeats=True, **parallel)
+    return np.array([metrics.classification_metrics(r.y, r.p)["auc"] for r in found])

@@ -1,0 +1,152 @@
+"""What the values of a file are, and which of its rows are no cells: empty droplets, debris, cells of other species."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from atsdp_utils.data.preprocess import MIN_GENES
+from atsdp_utils.own_cells.cellfile import CellFile, InputError, Matrix, dense, dense_chunks
+from atsdp_utils.own_cells.naming import Genes, of_other_species
+
+#: Log-normalised values stay below this; counts and TPM do not.
+MAX_LOG = 30
+#: Below this share of its standard deviation the mean of a z-scored gene lies (median over genes, a file may hold some
+#: of the cells that were scaled together).
+CENTRED = 0.3
+NOT_SCORED = "not scored"
+#: Why a row has no score; ``scored`` where it has one.
+SCORED, ZERO, SHALLOW, FOREIGN = REASONS = (
+    "scored", "zero on every gene used", "far less depth than the other cells", "mostly genes of the other species",
+)  # fmt: skip
+#: A row this many times less deep than the cells that hold most of the file is no cell among them: ten times (the rule
+#: of Cell Ranger 2 for droplets) with a smaller share of :data:`GENOME_SIZE` genes than quality control asks for, or
+#: thirty times with less than half of the genes that those have, or in a group whose centre lies thirty times lower.
+FAR, FARTHER = 10, 30
+#: Genes that a whole file measures, about.
+GENOME_SIZE = 20_000
+
+
+def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
+    """Whether the values are ``counts``, ``lognorm`` or ``zscored``, with remarks; what was asked has the last word.
+
+    Unlogged but scaled values (TPM, CPM) count as counts: dividing by the total and taking logs treats both the same.
+
+    Raises
+    ------
+    InputError
+        If values are missing or infinite, all zero, or cannot be what was asked for.
+    """
+    v = file.X.data if sparse.issparse(file.X) else file.X.ravel()
+    _check_finite(file, v)
+    low, high = (float(v.min()), float(v.max())) if v.size else (0.0, 0.0)
+    if sparse.issparse(file.X):
+        low, high = min(low, 0.0), max(high, 0.0)
+    if low == high:
+        raise InputError(f"{file.path}: every value is {low:g}. Expected expression; is it in another --layer?")
+    some = v[:: max(1, v.size // 2_000_000)]
+    whole = bool(np.all(some == np.rint(some)))
+    seen = f"values from {low:.3g} to {high:.3g}, {'integers' if whole else 'not integers'}"
+    guess = "counts" if whole or high > MAX_LOG else "lognorm"
+    if low < 0:
+        negative = f"{file.path}: {(v < 0).sum():,} of {np.prod(file.X.shape):,} values are negative ({seen})"
+        if asked == "counts":
+            raise InputError(f"{negative}. Expected no negative counts; take raw counts or another --values.")
+        guess = "zscored" if not whole and _centred(file.X) else "neither counts, lognorm nor zscored"
+        if asked == "auto" and guess != "zscored":
+            raise InputError(
+                f"{negative}, and the genes are not centred at zero. Expected no negative counts or logarithms, or "
+                "z-scores; take raw counts, or say what they are: --values lognorm (corrected for batches), zscored."
+            )
+    kind, notes = guess if asked == "auto" else asked, []
+    if kind != guess:
+        notes.append(f"values look like {guess} ({seen}) but are taken as {asked}, as asked")
+    if kind == "counts" and not whole:
+        notes.append("neither integers nor logarithms (TPM, CPM?): values are scaled and logged like counts")
+    return kind, notes
+
+
+def _centred(X: Matrix) -> bool:
+    """Whether the means of genes are near zero, as z-scoring makes them; asked of the first thousands of cells."""
+    part = dense(X[:5000]).astype(np.float64)
+    return bool(np.median(np.abs(part.mean(0)) / np.maximum(part.std(0), 1e-9)) < CENTRED)
+
+
+def _check_finite(file: CellFile, v: np.ndarray) -> None:
+    bad = np.flatnonzero(~np.isfinite(v))
+    if not len(bad):
+        return
+    if sparse.issparse(file.X):
+        row, column = np.searchsorted(file.X.indptr, bad[0], side="right") - 1, file.X.indices[bad[0]]
+    else:
+        row, column = divmod(int(bad[0]), file.X.shape[1])
+    where = f"cell {file.obs.index[row]}, gene {next(iter(file.names.values()))[column]}"
+    raise InputError(
+        f"{file.path}: {len(bad):,} values are missing (NaN) or infinite, first {v[bad[0]]} at {where}. "
+        "Expected finite numbers; drop those cells or genes, or fill in zeros where nothing was detected."
+    )
+
+
+def not_cells(file: CellFile, known: CellFile, genes: Genes, kind: str, chunk: int) -> np.ndarray:
+    """Why each row is no cell to score, (rows,) str; `known` is the file with the genes of the bulk only."""
+    reason, detected = np.full(file.X.shape[0], SCORED, dtype=object), _detected(known.X)
+    foreign = of_other_species(file, genes)
+    if foreign.any():
+        share = _detected(file.X[:, np.flatnonzero(foreign)]) / foreign.sum()
+        reason[share > detected / known.X.shape[1]] = FOREIGN
+    own = np.flatnonzero((reason == SCORED) & (detected > 0))
+    if kind == "zscored" or not len(own):
+        return reason
+    depth = _depth(known.X, kind, chunk)
+    order = own[np.argsort(-depth[own])]
+    typical = order[np.searchsorted(np.cumsum(depth[order]), depth[order].sum() / 2)]  # half of the file is deeper
+    far = (depth < depth[typical] / FAR) & (detected < MIN_GENES * known.X.shape[1] / GENOME_SIZE)
+    farther = (depth < depth[typical] / FARTHER) & (detected < detected[typical] / 2)
+    shallow = far | farther | (depth < _lower_mode(depth[own]))
+    reason[own[shallow[own]]] = SHALLOW
+    return reason
+
+
+def _detected(X: Matrix) -> np.ndarray:
+    return np.asarray((X != 0).sum(1)).ravel()
+
+
+def _depth(X: Matrix, kind: str, chunk: int) -> np.ndarray:
+    """Depth of rows up to a factor, (rows,).
+
+    Whole counts have their total. Values that were scaled have lost it, but not its trace: the smallest of a row is
+    that of one count, so it is the smaller the deeper the row was.
+    """
+    total, least, whole = [], [], kind == "counts"
+    for block in dense_chunks(X, chunk):
+        value = np.where(block > 0, block, np.inf).min(1)
+        total.append(block.sum(1, dtype=np.float64))
+        least.append(value if kind == "counts" else np.expm1(np.minimum(value, MAX_LOG)))
+        whole = whole and bool(np.all(block == np.rint(block)))
+    return np.concatenate(total) if whole else 1 / np.concatenate(least)
+
+
+def _lower_mode(depth: np.ndarray) -> float:
+    """Upper end of the shallower of two groups whose centres are :data:`FARTHER` apart; 0 if there are no two such.
+
+    The groups are those of Otsu: the split with the most variance between them, of logarithms of depth.
+    """
+    logs = np.sort(np.log(depth))
+    n, below = np.arange(1, len(logs)), np.cumsum(logs)[:-1]
+    apart = (logs.sum() - below) / n[::-1] - below / n
+    split = np.argmax(n * n[::-1] * apart**2) if len(n) else 0
+    return float(np.exp(logs[split + 1])) if len(n) and apart[split] > np.log(FARTHER) else 0.0
+
+
+def counted(path: Path, reason: np.ndarray, least: int) -> list[str]:
+    """What is said of rows without a score; an :class:`InputError` if fewer than `least` cells remain."""
+    why = pd.Series(reason[reason != SCORED]).value_counts()
+    n = int((reason == SCORED).sum())
+    if n < least:
+        others = "".join(f"; {count:,} more are {said}" for said, count in why.items())
+        expected = f"at least {least}, better hundreds: genes are standardised over the cells of the file"
+        raise InputError(f"{path}: {n} cells with values{others}. Expected {expected}.")
+    return [f"{count:,} cells are {said}: marked '{NOT_SCORED}' in atsdp_reason" for said, count in why.items()]

@@ -1,0 +1,148 @@
+"""The files that a prediction leaves: where they go, what they can hold, and that they appear complete or not."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+from anndata.io import write_elem
+
+from atsdp_utils.foundation import paths
+from atsdp_utils.own_cells.cellfile import CellFile, InputError
+from atsdp_utils.own_cells.checks import SCORED
+from atsdp_utils.own_cells.prediction import Prediction
+
+#: Bytes beyond those of the input that scores, report and a first use of the cache take.
+ROOM = 5e7
+
+
+def destinations(
+    path: Path, drug: str, out: Path | None, report: Path | None, ending: str = ".h5ad"
+) -> tuple[Path, Path]:
+    """Where scores and report go, checked before any work is done; by default beside the input, a link's own folder."""
+    here = Path(os.path.abspath(path))
+    stem = here.name if path.is_dir() else re.sub(r"(\.atsdp)?(\.(h5ad|h5|csv|tsv|txt|tab))?(\.gz)?$", "", here.name)
+    out = out or here.parent / f"{stem}.{drug}.atsdp{ending}"
+    report = report or out.with_suffix(".html")
+    for option, target, suffix in (("--out", out, ending), ("--report", report, ".html")):
+        folder = target.resolve().parent
+        if target.suffix != suffix:
+            raise InputError(f"{option} {target}: expected a name that ends in {suffix}.")
+        if target.exists() and path.exists() and target.samefile(path):
+            raise InputError(f"{option} {target}: this is the input, which is never changed. Choose another.")
+        if target.is_dir() or not folder.is_dir():
+            raise InputError(
+                f"{option} {target}: no such folder to write in, or a folder itself. Make the folder first."
+            )
+        if not os.access(folder, os.W_OK):
+            raise InputError(f"{option} {target}: the folder may not be written to. Choose another with {option}.")
+    if out.exists() and (other := _drug_of(out)) not in (None, drug):
+        raise InputError(f"--out {out}: holds the scores of {other}, which are kept. Choose another name with --out.")
+    return out, report
+
+
+def _drug_of(out: Path) -> str | None:
+    """The drug whose scores a file holds; None if it is no file of this command."""
+    try:
+        with h5py.File(out, "r") as f:
+            return f["uns/atsdp/drug"].asstr()[()]
+    except (OSError, KeyError, TypeError, ValueError):
+        return None
+
+
+def publish(writers: dict[Path, Callable[[Path], object]]) -> None:
+    """Write every file under a temporary name beside it; rename them only when all are complete."""
+    parts = {target: target.with_name(f".part-{os.getpid()}-{target.name}") for target in writers}
+    try:
+        for target, write in writers.items():
+            write(parts[target])
+        for target, part in parts.items():
+            part.replace(target)
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+
+
+def writable(obs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Columns that anndata can write, and what was changed: doubled or reserved names, kinds that it does not know."""
+    plain = ["index_" if str(c) == "_index" else str(c).replace("/", "_") for c in obs.columns]
+    names = list(anndata.utils.make_index_unique(pd.Index(plain, dtype=object), join="_"))
+    notes = [
+        f"column {old} is called {new} in the output" for old, new in zip(obs.columns, names, strict=True) if old != new
+    ]
+    index = obs.index.astype(str)
+    obs = obs.set_axis(names, axis=1).set_axis(index.rename(None) if index.name in names else index)
+    with h5py.File("obs", "w", driver="core", backing_store=False) as f, any_strings():
+        for i, name in enumerate(names):
+            try:
+                write_elem(f, str(i), obs[[name]])
+            except Exception:  # anndata has a type of error for each kind that it cannot write
+                obs[name] = obs[name].astype("string").fillna("").astype(object)
+                notes.append(f"column {name} is written as text, its kind cannot be stored")
+    return obs, notes
+
+
+def any_strings():
+    """Let anndata write strings with missing values."""
+    return anndata.settings.override(allow_write_nullable_strings=True)
+
+
+def check_output(file: CellFile, out: Path, members: int) -> None:
+    """Write what the output will hold to a file beside it and remove it; see that the cache may be filled.
+
+    Raises
+    ------
+    InputError
+        If a folder may not be written to or is full.
+    """
+    n = len(file.obs)
+    missing, none = np.full((members + 2, n), np.nan), np.zeros(0)
+    blank = Prediction(missing[2:], missing[0], missing[1], None, np.full(n, SCORED), none)
+    size = sum(p.stat().st_size for p in (file.path.rglob("*") if file.path.is_dir() else [file.path]))
+    for folder, needed in ((out.resolve().parent, size + ROOM), (paths.CACHE, ROOM)):
+        way = "choose another with --out" if folder != paths.CACHE else "name another in the variable ATSDP_BUILD"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as trial:
+                write_obs(Path(trial) / "obs.h5", file.obs, blank)
+            free = shutil.disk_usage(folder).free
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be written to ({error.strerror or error}); {way}.") from error
+        if free < needed:
+            raise InputError(f"{folder}: {free / 1e6:,.0f} MB free, {needed / 1e6:,.0f} MB needed; make room or {way}.")
+
+
+def write_obs(part: Path, obs: pd.DataFrame, found: Prediction) -> None:
+    """Write columns on cells with the scores, and what they rest on, into an HDF5 file.
+
+    Columns of an earlier run for another drug stay, with the name of their drug.
+    """
+    columns, before = found.columns.set_axis(obs.index), _drug_of(part)
+    facts = {k: np.array(v, dtype=object) if isinstance(v, list) else v for k, v in found.facts.items()}
+    with h5py.File(part, "a") as f, any_strings():
+        uns = f.require_group("uns")
+        if before not in (None, facts.get("drug")):
+            obs = obs.rename(columns={c: f"{c}_{before}" for c in columns})
+            uns.pop(f"atsdp_{before}", None)
+            uns.move("atsdp", f"atsdp_{before}")
+        kept = obs.drop(columns=[c for c in columns if c in obs])
+        write_elem(f, "obs", pd.concat([kept, columns], axis=1))
+        write_elem(uns, "atsdp", facts)
+
+
+def write_h5ad(file: CellFile, found: Prediction, part: Path) -> None:
+    """The input with the scores: an h5ad is copied as it is and completed, another format becomes one with names."""
+    if file.kind == "h5ad":
+        shutil.copyfile(file.path, part)
+    else:
+        var, _ = writable(pd.DataFrame(file.names, index=pd.Index(next(iter(file.names.values())))))
+        anndata.AnnData(file.X, file.obs[[]], var).write_h5ad(part)
+    write_obs(part, file.obs, found)

@@ -1,0 +1,115 @@
+"""The page beside a person's scores: one HTML file with its pictures inside, nothing to fetch."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import jinja2
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+from atsdp_utils.foundation import config
+from atsdp_utils.own_cells import company
+from atsdp_utils.own_cells.prediction import Prediction, agreement
+from atsdp_utils.reporting import plots, report
+
+SCORE = LinearSegmentedColormap.from_list("score", [plots.RESISTANT, "#E8E8E8", plots.SENSITIVE])
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+)
+TEMPLATES.globals["percent"] = "{:.0%}".format
+
+
+def render(found: Prediction, y: np.ndarray | None) -> str:
+    """The page as text; `y` are the person's labels, drawn beside the scores, or None."""
+    facts, auc = found.facts, found.facts["held_out_auc"]
+    labels, count = np.unique(found.label, return_counts=True)
+    plain = {k: v for k, v in facts.items() if k not in ("warnings", "metrics", "company")}
+    calibrated = found.calibrated[~np.isnan(found.calibrated)]
+    sets = found.columns.atsdp_conformal[~np.isnan(found.p)].value_counts(normalize=True)
+    with mpl.rc_context(plots.STYLE):
+        pictures = {"umap": _umap(found), "histogram": _histogram(found, y), "overlap": _bars(facts)}
+        pictures = {name: _picture(figure) for name, figure in pictures.items()}
+    return TEMPLATES.get_template("page.html").render(
+        found=found, facts=facts, labelled=y is not None, agree=agreement(found.members), evidence=_evidence(),
+        counts=", ".join(f"{n:,} {label}" for label, n in zip(labels, count, strict=True)),
+        company=company.sentence(facts["company"]), drawn=len(found.layout[0]), unlike=_unlike(found.unlike),
+        held_out="unknown, for they are of one class" if np.isnan(auc) else f"{auc:.2f}",
+        calibrated=[f"{q:.2f}" for q in np.quantile(calibrated, (0.05, 0.5, 0.95))] if len(calibrated) else [],
+        shares=", ".join(f"{n:.1%} {word}" for word, n in sets.items() if n),
+        against={k: f"{v:.3f}" for k, v in found.metrics.items() if k in config.METRICS},
+        made={k.replace("_", " "): f"{v:.3f}" if isinstance(v, float) else v for k, v in plain.items()}, **pictures,
+    )  # fmt: skip
+
+
+def _evidence() -> str:
+    """Coverage that the committed reference run measured on cells."""
+    measured = report.REFERENCE / "plus_coverage.csv"
+    if not measured.exists():
+        return "Notebook 12 of the book measures both on real labelled sets."
+    said = {}
+    for row in pd.read_csv(measured).itertuples():
+        each = f"coverage {row.coverage:.0%}, calibration error {row.ece_calibrated:.2f}"
+        said.setdefault(row.dataset, {})[row.asked] = each
+    sets = "; ".join(f"{name}: {each['cells']} (lines: {each['lines']})" for name, each in said.items())
+    return f"Notebook 12 of the book measured both on real labelled sets. {sets}."
+
+
+def _unlike(u: dict[str, float]) -> dict[str, str]:
+    shift = f"{u['gene_shift']:.2f} standard deviations over lines (median over genes)"
+    return {
+        "MMD² between lines and cells": f"{u['mmd2']:.4f} (two halves of the lines: {u['mmd2_lines']:.4f})",
+        "A random forest told to separate them": f"AUC {u['auc']:.3f} (0.5: cannot, 1: always)",
+        "Shift of the level of a gene, before standardisation":
+            "hidden: the values were centred per gene before" if np.isnan(u["gene_shift"]) else shift,
+    }  # fmt: skip
+
+
+def _picture(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _umap(found: Prediction) -> Figure:
+    rows, xy = found.layout
+    figure = Figure((7, 4.6))
+    ax = figure.subplots()
+    size = max(3, min(30, 6000 / len(rows)))
+    colours = {"c": found.p[rows], "cmap": SCORE, "vmin": 0, "vmax": 1, "edgecolor": "#777777"}
+    drawn = ax.scatter(*xy.T, s=size, linewidth=0.2, **colours)
+    ax.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2")
+    figure.colorbar(drawn, label="P(sensitive)")
+    return figure
+
+
+def _histogram(found: Prediction, y: np.ndarray | None) -> Figure:
+    figure = Figure((7, 2.8))
+    left, right = figure.subplots(1, 2)
+    groups = {-1: found.p} if y is None else {label: found.p[y == label] for label in (1, 0)}
+    for label, p in groups.items():
+        name = "all cells" if y is None else f"labelled {plots.CLASS_NAME[label]}"
+        left.hist(p[~np.isnan(p)], bins=np.linspace(0, 1, 31), color=plots.CLASS[label], alpha=0.65, label=name)
+    left.axvline(0.5, color="#222222", linewidth=1, linestyle=":")
+    left.set(xlabel="P(sensitive)", ylabel="cells", xlim=(0, 1))
+    left.legend()
+    look = {"s": 4, "color": plots.SERIES[0], "linewidth": 0, "alpha": 0.5, "rasterized": True}
+    right.scatter(found.p, found.columns["atsdp_p_sd"], **look)
+    right.set(xlabel="P(sensitive)", ylabel="sd over networks", xlim=(0, 1))
+    return figure
+
+
+def _bars(facts: dict) -> Figure:
+    figure = Figure((7, 1.6))
+    ax = figure.subplots()
+    names = {"in the bulk": "genes_in_bulk", "and in the file": "genes_shared", "and used": "genes_used"}
+    bars = ax.barh(list(names), [facts[k] for k in names.values()], color=plots.SERIES[3])
+    ax.bar_label(bars, fmt="{:,.0f}", padding=3)
+    ax.invert_yaxis()
+    ax.set(xlabel="genes", xlim=(0, facts["genes_in_bulk"] * 1.12))
+    return figure

@@ -1,0 +1,202 @@
+"""Delimited text as cells x genes: separators, decimal marks, orientation, and what stands beside the numbers.
+
+Columns beside genes, and rows among genes, that hold words or are called like an annotation describe the cells; columns
+beside genes in rows that are called like one describe the genes. Nothing of these is a value.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import itertools
+import re
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from atsdp_utils.data import gene_names
+from atsdp_utils.own_cells.cellfile import (
+    MIN_SHARED,
+    OF_CELLS,
+    OF_GENES,
+    CellFile,
+    InputError,
+    checked,
+    listed,
+    names_of_no_gene,
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a table is written: heading, first and second field of every row, line of the heading, dialect."""
+
+    header: list[str]
+    names: list[str]
+    seconds: list[str]
+    top: int
+    sep: str
+    decimal: str
+
+    def is_number(self, value: str) -> bool:
+        """Whether a field holds a number, or says that there is none."""
+        try:
+            float(value.replace(self.decimal, ".") or "nan")
+        except ValueError:
+            return value in ("NA", "N/A", "null")
+        return True
+
+
+def read(path: Path, labels: str | None) -> CellFile:
+    """Cells x genes or genes x cells; the side whose names are known genes is the genes' side."""
+    look = _layout(path)
+    in_columns, in_rows = _known_genes(path, look)
+    genes_in_rows = in_rows > in_columns
+    if genes_in_rows and gene_names.known([look.header[0]]) and all(map(look.is_number, look.header[1:])):
+        header = ["", *(f"cell_{i}" for i in range(len(look.header) - 1))]  # no heading: its fields are the first gene
+        look = replace(look, header=header, names=[look.header[0], *look.names], top=look.top - 1)
+    header, first, beside, skipped = _heading(path, look, genes_in_rows, labels)
+    text = _columns_of_words(look, header, first, genes_in_rows, labels)
+    X, words = _numbers_and_words(path, look, header, text, skipped)
+    columns = np.array([name for i, name in enumerate(header) if i not in text], dtype=str)
+    named = 0 in text and (labels is None or header[0] != labels)
+    rows = words.pop(0).to_numpy(str) if named else np.array([f"cell_{i}" for i in range(X.shape[0])])
+    words = words.rename(columns=dict(enumerate(header)))
+    if genes_in_rows:
+        notes = [f"genes in rows, cells in columns ({in_rows} of {len(look.names)} row names are known genes)"]
+        obs = pd.DataFrame([[v for i, v in enumerate(line) if i not in text] for line in beside]).T
+        obs = obs.set_axis([line[0] for line in beside], axis=1).set_axis(columns)
+        names = {"the first column": rows} | {f"column {c}": words[[c]].iloc[:, 0].to_numpy(str) for c in words}
+        X, aside = X.T, [*obs.columns, *words.columns]
+    else:
+        notes = [f"cells in rows, genes in columns ({in_columns} of {len(columns)} column names are known genes)"]
+        obs, names, aside = words.set_axis(rows), {"the header": columns}, words.columns
+    notes += [f"not genes: {listed(aside, 6)}"] if len(aside) else []
+    return CellFile(path, "table", checked(X), names, obs, notes)
+
+
+def is_gzip(path: Path) -> bool:
+    """Judged by its first bytes."""
+    with open(path, "rb") as handle:
+        return handle.read(2) == b"\x1f\x8b"
+
+
+def _open(path: Path):
+    return (gzip.open if is_gzip(path) else open)(path, "rt", encoding="utf-8-sig", newline="")
+
+
+def _layout(path: Path) -> Layout:
+    """The layout of a table; a comma between semicolons or tabs is a decimal mark."""
+    names, seconds, marks, empty, top = [], [], set(), True, 0
+    with _open(path) as handle:
+        header, below = handle.readline(), handle.readline()
+        while _is_remark(header, below):
+            header, below, top = below, handle.readline(), top + 1
+        sep = max("\t,;", key=header.count)
+        sep = sep if sep in header else " "
+        for line in itertools.chain([below] if below else [], handle):
+            empty = empty and not line.strip()
+            start = [v.strip().strip("\"'") for v in line.split(sep, 2)]
+            names.append(start[0])
+            seconds.append(start[1] if len(start) > 2 else "")
+            if sep in ";\t" and "," in line:
+                behind = re.findall(rf"{sep}-?\d+,(\d+)(?=[{sep}\s])", line)
+                marks |= {"either" if len(digits) == 3 else "decimal" for digits in behind}
+    if empty:
+        raise InputError(f"{path}: no row below the header. Expected names and numbers, one row a cell or a gene.")
+    if marks == {"either"}:
+        raise InputError(f"{path}: numbers such as 1,234: thousands or decimals? Write them without the comma.")
+    return Layout(_fields(header, sep), names, seconds, top, sep, "," if marks else ".")
+
+
+def _is_remark(line: str, below: str) -> bool:
+    """Whether a line above the heading says something else: a remark, or the sizes of a .gct file."""
+    remark = line.startswith("#") and line.count("\t") != below.count("\t")
+    return remark or re.fullmatch(r"\d+\t\d+\s*", line) is not None
+
+
+def _fields(line: str, sep: str) -> list[str]:
+    return [v.strip() for v in next(csv.reader([line.rstrip("\r\n")], delimiter=sep))]
+
+
+def _known_genes(path: Path, look: Layout) -> tuple[int, int]:
+    """How many names of columns and of rows, which may stand in the second column, are known genes."""
+    in_columns, in_rows = gene_names.known_on_both_sides(look.header, look.names, MIN_SHARED)
+    in_rows = max(in_rows, gene_names.known(look.seconds, gene_names.NAMINGS[:2]))
+    if not in_columns and not in_rows:
+        shown = f"columns {', '.join(look.header[1:4])} …, rows {', '.join(look.names[:3])} …"
+        raise InputError(f"{path}: no side holds known genes ({shown}). Expected symbols or Ensembl ids.")
+    return in_columns, in_rows
+
+
+def _heading(
+    path: Path, look: Layout, genes_in_rows: bool, labels: str | None
+) -> tuple[list[str], list[str], list[list[str]], list[int]]:
+    """Fields of the heading and of the first row, rows that describe the cells, and lines that hold no numbers."""
+    below = range(look.top + 1, look.top + 1 + len(look.names))
+    beside = [i for i, name in zip(below, look.names, strict=True) if genes_in_rows and _describes(name, labels)]
+    rest = list(itertools.islice((i for i in below if i not in beside), 2))
+    wanted = {*rest, *beside}
+    with _open(path) as handle:
+        lines = {i: _fields(line, look.sep) for i, line in enumerate(handle) if i in wanted}
+    header, first, skipped = look.header, lines[rest[0]], [*range(look.top + 1), *beside]
+    rows = [lines[i] for i in beside]
+    if genes_in_rows and _describes(header[0], labels) and not any(map(look.is_number, first[1:])):
+        rows, skipped = [header, *rows], [*skipped, rest[0]]  # labels stand above the names of the cells
+        header, first = first, lines[rest[1]]
+    if len(header) == len(first) - 1:  # as R writes tables: no name above the row names
+        header = ["", *header]
+    if len(header) < 2 or any(len(line) != len(header) for line in (first, *rows)):
+        found = f"{len(header)} fields in the header, {len(first)} below it"
+        raise InputError(f"{path}: {found}. Expected as many, two or more.")
+    return header, first, rows, skipped
+
+
+def _describes(name: str, labels: str | None) -> bool:
+    """Whether a column or row called so describes cells."""
+    return name == labels or names_of_no_gene()[OF_CELLS].fullmatch(name) is not None
+
+
+def _columns_of_words(look: Layout, header: list[str], first: list[str], genes_in_rows: bool, labels) -> set[int]:
+    """Columns that hold no values of genes: names, words, and numbers that describe cells or genes."""
+    text = {0} | {i for i, value in enumerate(first) if not look.is_number(value)}
+    if not genes_in_rows and header[0] and not _are_names(header[0], look):
+        text.discard(0)  # no column of names: the first field of the header is a gene
+    text |= {i for i, name in enumerate(header) if _describes(name, labels)}
+    of_genes = names_of_no_gene()[OF_GENES]
+    return text | {i for i, name in enumerate(header) if genes_in_rows and of_genes.fullmatch(name)}
+
+
+def _are_names(heading: str, look: Layout) -> bool:
+    """Whether the first column of a table names its cells: words, or whole numbers of which each occurs once."""
+    column = look.names
+    if not all(map(look.is_number, column)):
+        return True
+    return all(v.isdigit() for v in column) and len(set(column)) == len(column) and not gene_names.known([heading])
+
+
+def _numbers_and_words(
+    path: Path, look: Layout, header: list[str], text: set[int], skipped: list[int]
+) -> tuple[sparse.csr_matrix, pd.DataFrame]:
+    """Numbers, sparse, and the columns of words; read in pieces of some million values."""
+    names = list(range(len(header)))
+    numbers = [i for i in names if i not in text]
+    dtypes = {i: str if i in text else np.float32 for i in names}
+    blocks, words = [], []
+    try:
+        with _open(path) as handle:
+            pieces = pd.read_csv(
+                handle, sep=look.sep, header=None, skiprows=skipped, names=names, index_col=False, dtype=dtypes,
+                decimal=look.decimal, chunksize=max(1, 10_000_000 // len(names)), low_memory=False,
+            )  # fmt: skip
+            for piece in pieces:
+                blocks.append(sparse.csr_matrix(piece[numbers].to_numpy(np.float32)))
+                words.append(piece[sorted(text)].fillna(""))
+    except (OSError, EOFError, zlib.error, ValueError, UnicodeDecodeError) as error:
+        short = " ".join(str(error).split())[:160]
+        raise InputError(f"{path}: expected numbers below and beside the names ({short})") from error
+    return sparse.csr_matrix(sparse.vstack(blocks)), pd.concat(words, ignore_index=True)
