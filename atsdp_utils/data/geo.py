@@ -1,11 +1,11 @@
 """Tier ``geo``: the paper's own files from NCBI GEO, downloaded, checked and read into AnnData.
 
 DATA1 and DATA2 are patients HN120 and HN137 of GSE117872, DATA3 is GSE140440, DATA4 is GSE110894. File names, layouts
-and counts were taken from public descriptions before any file could be opened, so every loader checks what it reads
-and says precisely what differs: what would change a cell or a label is an error, the rest is in ``uns['reported']``.
-``obs`` carries ``culture``, ``condition``, ``sensitive`` (missing for drug-holiday cells, controls and empty wells),
-``sensitive_paper`` (the literal counting, in which all of these are sensitive; ambiguities 19 and 20) and the columns
-of the source; ``var`` is indexed by symbol, with ``id`` and the human ``ortholog`` ('' if none).
+and counts (``data/geo.toml``) were taken from public descriptions before any file could be opened, so every loader
+checks what it reads and says precisely what differs: what would change a cell or a label is an error, the rest is in
+``uns['reported']``. ``obs`` carries ``culture``, ``condition``, ``sensitive`` (missing for drug-holiday cells, controls
+and empty wells), ``sensitive_paper`` (the literal counting, in which all of these are sensitive; ambiguities 19 and 20)
+and the columns of the source; ``var`` is indexed by symbol, with ``id`` and the human ``ortholog`` ('' if none).
 
 Command line: ``python -m atsdp_utils.data.geo download|check [DATA1 ...]``.
 """
@@ -15,9 +15,9 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,35 +50,10 @@ MANGLED_VARIABLE = "ATSDP_GEO_MANGLED"
 _MONTH = "(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"
 MANGLED = re.compile(rf"\d{{1,2}}-{_MONTH}|{_MONTH}-\d{{1,2}}|\d{{4}}-\d\d-\d\d.*|\d(?:\.\d+)?e\+\d+", re.IGNORECASE)
 
-WAY_OUT = "Delete the file and run again; if GEO holds the same one, what atsdp_utils/data/geo.py expects is wrong"
-SENSITIVE, RESISTANT, UNLABELLED = True, False, None
-#: Condition of a cell to its strict label and the paper's label.
-LABELS: dict[str, tuple[bool | None, bool | None]] = {
-    "Sensitive": (SENSITIVE, SENSITIVE),
-    "Resistant": (RESISTANT, RESISTANT),
-    "Holiday": (UNLABELLED, SENSITIVE),
-    "DMSO": (SENSITIVE, SENSITIVE),
-    "I-BET 400 nM": (SENSITIVE, SENSITIVE),
-    "I-BET resistant": (RESISTANT, RESISTANT),
-    "I-BET withdrawal": (RESISTANT, RESISTANT),
-    "101 CELL CONTROL": (UNLABELLED, SENSITIVE),
-    "EMPTY": (UNLABELLED, SENSITIVE),
-}
-#: Sample names of GSE110894 to conditions; the first pattern that is found counts.
-WELLS = {
-    r"^EMPTY$": "EMPTY",
-    r"CELL CONTROL": "101 CELL CONTROL",
-    r"WITHDR|WASH": "I-BET withdrawal",
-    r"RESISTAN": "I-BET resistant",
-    r"DMSO": "DMSO",
-    r"I-?BET": "I-BET 400 nM",
-}
-#: Sample descriptions of GSE140440 to conditions (resistant is looked for first) and to cell lines.
-RESPONSES = {
-    r"resistan|(?<![a-z])res(?![a-z])|(?<![a-z])(?:d|doc|dtx|tax|tx)-?r(?![a-z])": "Resistant",
-    r"parent|sensitiv|na[iï]ve|wild.?type|untreated|(?<![a-z])(?:par|sens?|wt)(?![a-z])": "Sensitive",
-}
-PROSTATE_LINES = {r"DU[- ]?145": "DU-145", r"PC[- ]?3(?!\d)": "PC-3"}
+WAY_OUT = "Delete the file and run again; if GEO holds the same one, what data/geo.toml expects is wrong"
+_RULES = tomllib.loads(verify(paths.DATA / "geo.toml").read_text(encoding="utf-8"))
+PATTERNS, LABELS = _RULES.pop("patterns"), _RULES.pop("labels")
+_SENSITIVE = {"sensitive": True, "resistant": False, "none": None}
 
 
 @dataclass(frozen=True)
@@ -116,21 +91,34 @@ class Expected:
     listed: Path | None = None
     unlisted: str = ""
 
+    @classmethod
+    def of(cls, rules: dict) -> Expected:
+        """Read the rules of one set in ``data/geo.toml``."""
+        lists = {k: tuple(v) for k, v in rules.items() if isinstance(v, list)}
+        tables = {k: paths.DATA / rules[k] for k in ("labels", "listed") if k in rules}
+        return cls(**{"groups": {}} | rules | lists | tables)
+
 
 @dataclass(frozen=True)
 class Series:
-    """One of the paper's sets: where its files are, how they are read, and what must come out."""
+    """One of the paper's sets: where its files are, and what must come out."""
 
     accession: str
     origin: str
     files: tuple[str, ...]
-    read: Callable[[Path], AnnData]
     expected: Expected = field(repr=False)
+    patient: str = ""
 
     def urls(self) -> list[str]:
         """Addresses of the files."""
         root = f"{BASE}/{self.accession[:-3]}nnn/{self.accession}"
         return [f"{root}/{'matrix' if 'series_matrix' in f else 'suppl'}/{f}" for f in self.files]
+
+
+SERIES = {
+    name: Series(**rules | {"files": tuple(rules["files"]), "expected": Expected.of(rules["expected"])})
+    for name, rules in _RULES.items()
+}
 
 
 def _columns(table: pd.DataFrame, wanted: tuple[str, ...], file: str) -> None:
@@ -140,13 +128,9 @@ def _columns(table: pd.DataFrame, wanted: tuple[str, ...], file: str) -> None:
         raise GeoError(f"{file}: column {', '.join(missing)} is missing; found {found}, expected {', '.join(wanted)}")
 
 
-def _first_match(text: str, patterns: Mapping[str, str]) -> str | None:
-    return next((value for p, value in patterns.items() if re.search(p, text, re.IGNORECASE)), None)
-
-
-def _conditions(texts: pd.Series, patterns: Mapping[str, str], file: str) -> pd.Series:
-    """Condition of each sample by the first pattern found in its text."""
-    found = texts.map(lambda text: _first_match(text, patterns))
+def _recognise(texts: pd.Series, patterns: Mapping[str, str], file: str) -> pd.Series:
+    """Meaning of each text by the first pattern that is found in it."""
+    found = texts.map(lambda text: next((v for p, v in patterns.items() if re.search(p, text, re.IGNORECASE)), None))
     if found.isna().any():
         unknown = [f"{text!r} ({n} cells)" for text, n in texts[found.isna()].value_counts().items()]
         known = ", ".join(dict.fromkeys(patterns.values()))
@@ -218,39 +202,37 @@ def _label(obs: pd.DataFrame, culture: pd.Series, condition: pd.Series) -> None:
     obs.insert(0, "culture", pd.Categorical(culture))
     obs.insert(1, "condition", pd.Categorical(condition))
     for i, column in enumerate(("sensitive", "sensitive_paper")):
-        obs.insert(2 + i, column, pd.array([LABELS[c][i] for c in condition], dtype="boolean"))
+        obs.insert(2 + i, column, pd.array([_SENSITIVE[LABELS[c][i]] for c in condition], dtype="boolean"))
 
 
-def read_head_and_neck(folder: Path, origin: str) -> AnnData:
-    """GSE117872: linear TPM of one patient (``HN120`` or ``HN137``)."""
-    file = "GSE117872_good_Data_cellinfo.txt.gz"
+def read_head_and_neck(folder: Path, series: Series) -> AnnData:
+    """GSE117872: linear TPM of one patient."""
+    matrix, file = series.files
     info = pd.read_csv(folder / file, sep="\t", dtype=str)
     _columns(info, ("groups", "cell_color", "origin", "cluster"), f"{file} (tab-separated)")
     info = info.loc[:, ~info.columns.str.startswith("Unnamed")].apply(lambda column: column.str.strip())
-    selected = info[info["origin"] == origin].reset_index(drop=True)
+    selected = info[info["origin"] == series.patient].reset_index(drop=True)
     if selected.empty:
         found = ", ".join(sorted(info["origin"].dropna().unique()))
-        raise GeoError(f"{file}: no cell has origin {origin}; found {found}, expected HN120, HN137 and HN148")
+        raise GeoError(f"{file}: no cell has origin {series.patient}; found {found}, expected HN120, HN137 and HN148")
     no_repeats(selected["groups"].tolist(), file)
-    known = {f"^{c}$": c for c in ("Sensitive", "Resistant", "Holiday")}
-    condition = _conditions(selected["cluster"].fillna(""), known, file)
-    cultures = {f"^{origin}{c}$": origin + c for c in ("P", "M", "PCR", "MCR")}
-    _conditions(selected["cell_color"].fillna("")[condition != "Holiday"], cultures, file)
+    condition = _recognise(selected["cluster"].fillna(""), PATTERNS["conditions_GSE117872"], file)
+    cultures = {f"^{c}$": c for c in series.expected.groups["culture"]}
+    _recognise(selected["cell_color"].fillna("")[condition != "Holiday"], cultures, file)
     obs = selected.set_index("groups").rename_axis("cell").fillna("")
     _label(obs, obs["cell_color"], condition)
-    file = "GSE117872_good_Data_TPM.txt.gz"
-    X, cells, genes = read_matrix(folder / file, "\t")
-    check_linear(X, file)
-    adata = _assemble(X, cells, genes, obs, file)
-    adata.uns["reported"] = _left(f"columns of {file} without annotation", set(cells) - set(info["groups"]))
+    X, cells, genes = read_matrix(folder / matrix, "\t")
+    check_linear(X, matrix)
+    adata = _assemble(X, cells, genes, obs, matrix)
+    adata.uns["reported"] = _left(f"columns of {matrix} without annotation", set(cells) - set(info["groups"]))
     return adata
 
 
-def read_prostate(folder: Path) -> AnnData:
+def read_prostate(folder: Path, series: Series) -> AnnData:
     """GSE140440: read counts of DU-145 and PC-3 cells, parental and docetaxel-resistant."""
     from scipy import sparse
 
-    tar, file = "GSE140440_RAW.tar", "GSE140440_series_matrix.txt.gz"
+    tar, file = series.files
     counts, cells, genes, ignored = read_count_files(folder / tar)
     X = sparse.csr_matrix(counts)
     no_repeats(cells, tar)
@@ -264,7 +246,7 @@ def read_prostate(folder: Path) -> AnnData:
             f"{some(list(samples.index))}, expected one for each count file"
         )
     obs = samples.loc[cells]
-    condition, line = _conditions(obs["text"], RESPONSES, file), _conditions(obs["text"], PROSTATE_LINES, file)
+    condition, line = (_recognise(obs["text"], PATTERNS[f"{w}_GSE140440"], file) for w in ("conditions", "lines"))
     _label(obs, line.where(condition == "Sensitive", line + " docetaxel-resistant"), condition)
     adata = _assemble(X, cells, genes, obs, tar)
     adata.uns["reported"] = [
@@ -282,12 +264,12 @@ def _version_reported(genes: list[str], file: str, *, versioned: bool) -> list[s
     return [f"{len(other)} ids of {file} such as {other[0]}, expected {form} version"] if other else []
 
 
-def read_leukaemia(folder: Path) -> AnnData:
+def read_leukaemia(folder: Path, series: Series) -> AnnData:
     """GSE110894: UMI counts of mouse MLL-AF9 leukaemia; conditions from the spreadsheet (header on its fourth row).
 
     Rows of the sheet without a well index (the corner wells of each plate) are left out.
     """
-    sheet, file = "GSE110894_SingleCellInfo.xlsx", "GSE110894_gene_count.csv.gz"
+    file, sheet = series.files
     info = pd.read_excel(folder / sheet, header=3, dtype=str, engine="openpyxl")
     info.columns = info.columns.astype(str).str.strip()
     merged = ["Plate#", "Sample name"]  # such cells hold one value, at the top
@@ -305,7 +287,8 @@ def read_leukaemia(folder: Path) -> AnnData:
     no_repeats(info["cell"].tolist(), sheet)
     without = info["Well index"].isna()
     obs = info[~without].set_index("cell").loc[:, lambda t: ~t.columns.str.startswith("Unnamed")].fillna("")
-    condition = _conditions(obs["Sample name"].str.split().str.join(" ").str.upper(), WELLS, sheet)
+    names = obs["Sample name"].str.split().str.join(" ").str.upper()
+    condition = _recognise(names, PATTERNS["conditions_GSE110894"], sheet)
     _label(obs, condition, condition)
     X, cells, genes = read_matrix(folder / file, ",")
     check_whole(X, file)
@@ -317,6 +300,10 @@ def read_leukaemia(folder: Path) -> AnnData:
         *_version_reported(genes, file, versioned=False),
     ]
     return adata
+
+
+#: Reader of the files of a series by its accession.
+READERS = {"GSE117872": read_head_and_neck, "GSE140440": read_prostate, "GSE110894": read_leukaemia}
 
 
 def differences(adata: AnnData, expected: Expected) -> list[str]:
@@ -362,44 +349,6 @@ def _unlike(what: str, here: set[str], there: set[str], file: Path) -> list[str]
     return [f"{what}: {some(more)} not in {file.name}"] * bool(more) + [
         f"{what}: {some(less)} only in {file.name}"
     ] * bool(less)
-
-
-def _patient(patient: str, cultures: dict[str, int], holiday: int, **tables: object) -> Expected:
-    sensitive, resistant = cultures["P"] + cultures["M"], cultures["PCR"] + cultures["MCR"]
-    groups = {"culture": {patient + k: n for k, n in cultures.items()}, "condition": {"Holiday": holiday}}
-    counts = (sensitive, resistant), (sensitive + holiday, resistant)
-    return Expected(sensitive + resistant + holiday, groups, *counts, genes=22_744, **tables)
-
-
-_HEAD_AND_NECK = ("GSE117872_good_Data_TPM.txt.gz", "GSE117872_good_Data_cellinfo.txt.gz")
-SERIES: dict[str, Series] = {
-    "DATA1": Series(
-        "GSE117872", "GSE117872, patient HN120 (oral squamous-cell carcinoma, cisplatin)", _HEAD_AND_NECK,
-        partial(read_head_and_neck, origin="HN120"),
-        _patient("HN120", {"P": 90, "M": 91, "PCR": 95, "MCR": 92}, 180,
-                 labels=paths.DATA / "labels_GSE117872_HN120.csv",
-                 listed=paths.DATA / "scdeal_scores_GSE117872_HN120.csv.gz", unlisted="Holiday"),
-    ),
-    "DATA2": Series(
-        "GSE117872", "GSE117872, patient HN137 (oral squamous-cell carcinoma, cisplatin)", _HEAD_AND_NECK,
-        partial(read_head_and_neck, origin="HN137"),
-        _patient("HN137", {"P": 253, "M": 75, "PCR": 78, "MCR": 87}, 75,
-                 labels=paths.DATA / "labels_GSE117872_HN137.csv"),
-    ),
-    "DATA3": Series(
-        "GSE140440", "GSE140440 (DU-145 and PC-3 prostate cancer lines, docetaxel)",
-        ("GSE140440_RAW.tar", "GSE140440_series_matrix.txt.gz"), read_prostate,
-        Expected(324, {}, (162, 162), (162, 162), blocks=(72, 72, 90, 90), labels=paths.DATA / "labels_GSE140440.csv"),
-    ),
-    "DATA4": Series(
-        "GSE110894", "GSE110894 (mouse MLL-AF9 leukaemia, I-BET)",
-        ("GSE110894_gene_count.csv.gz", "GSE110894_SingleCellInfo.xlsx"), read_leukaemia,
-        Expected(1504, {"culture": {"I-BET resistant": 345, "I-BET withdrawal": 340, "DMSO": 372, "I-BET 400 nM": 343,
-                                    "101 CELL CONTROL": 4, "EMPTY": 15}}, (715, 685), (734, 685),
-                 filtered=1419, genes=25_921,
-                 listed=paths.DATA / "scdeal_scores_GSE110894.csv.gz", unlisted="EMPTY"),
-    ),
-}  # fmt: skip
 
 
 def _series(name: str) -> Series:
@@ -450,7 +399,7 @@ def load(name: str, folder: Path | None = None, expected: Expected | None = None
         if table is not None and table.is_relative_to(paths.DATA):
             verify(table)
     try:
-        adata = series.read(folder)
+        adata = READERS[series.accession](folder, series)
     except GeoError as error:
         raise GeoError(f"{error}. {WAY_OUT}") from None
     except Exception as error:  # damage that libraries report in words of their own

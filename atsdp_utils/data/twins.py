@@ -16,7 +16,8 @@ scored; see notebook 01.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import tomllib
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,8 @@ import pandas as pd
 
 from atsdp_utils.data import gdsc, preprocess, real_cells
 from atsdp_utils.data.gene_names import human_to_mouse
-from atsdp_utils.foundation import config
+from atsdp_utils.foundation import config, paths
+from atsdp_utils.foundation.checksums import verify
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -38,25 +40,23 @@ RARE_GENES = 150
 
 @dataclass(frozen=True)
 class Group:
-    """Cells of one condition: how many, on which base, and where between sensitive (0) and resistant (1).
-
-    `sensitive` is the paper's label; `strict` is None where the strict reading leaves the cell unlabelled.
-    `progress` holds the two parameters of a beta distribution.
-    """
+    """Cells of one condition as in ``data/twins.toml``; `depth` is relative to the twin's, `qc` what removes them."""
 
     culture: str
     cells: int
     base: str
-    sensitive: bool | None
-    strict: bool | None
     progress: tuple[float, float]
+    sensitive: bool | None = None
+    strict: bool | None = None
+    depth: float = 1.0
+    mito: float = 0.04
+    qc: str = ""
 
 
 @dataclass(frozen=True)
 class Twin:
     """Recipe of one twin. `lines` maps a base to GDSC lines; `depth` is the median total count of a cell."""
 
-    paper: str
     lines: dict[str, tuple[str, ...]]
     groups: tuple[Group, ...]
     depth: float
@@ -68,50 +68,15 @@ class Twin:
     low_quality: int = 12
 
 
-_SENSITIVE, _RESISTANT, _HOLIDAY, _WITHDRAWAL = (1.5, 6.0), (6.0, 1.5), (2.0, 3.0), (4.0, 2.0)
+def _designs() -> dict[str, Twin]:
+    table = tomllib.loads(verify(paths.DATA / "twins.toml").read_text())
+    states = table.pop("states")
+    for twin in table.values():
+        twin["groups"] = tuple(Group(**states[group.pop("state")], **group) for group in twin["groups"])
+    return {name: Twin(**twin) for name, twin in table.items()}
 
 
-def _pair(sensitive: str, resistant: str, base: str, cells: tuple[int, int]) -> tuple[Group, Group]:
-    return (
-        Group(sensitive, cells[0], base, True, True, _SENSITIVE),
-        Group(resistant, cells[1], base, False, False, _RESISTANT),
-    )
-
-
-def _head_and_neck(patient: str, p: tuple[int, int], m: tuple[int, int], holiday: int) -> tuple[Group, ...]:
-    return (
-        *_pair(f"{patient}P", f"{patient}PCR", "P", p),
-        *_pair(f"{patient}M", f"{patient}MCR", "M", m),
-        Group(f"{patient}PCRDH", holiday, "P", True, None, _HOLIDAY),
-    )
-
-
-TWINS: dict[str, Twin] = {
-    "DATA1": Twin(
-        "DATA1", {"P": ("HSC2", "HSC3", "CAL27", "CAL33"), "M": ("HSC2", "HSC3", "CAL27", "BICR22")},
-        _head_and_neck("HN120", (90, 95), (91, 92), 180), depth=40_000, values="TPM-like", shared=0.45,
-    ),
-    "DATA2": Twin(
-        "DATA2", {"P": ("SCC4", "SCC9", "SCC15", "SCC25"), "M": ("SCC4", "SCC9", "SCC15", "BICR31")},
-        _head_and_neck("HN137", (253, 78), (75, 87), 75), depth=40_000, values="TPM-like", shared=0.35,
-    ),
-    "DATA3": Twin(
-        "DATA3", {"DU-145": ("DU145",), "PC-3": ("PC3",)},
-        (*_pair("DU-145", "DU-145 docetaxel-resistant", "DU-145", (81, 81)),
-         *_pair("PC-3", "PC-3 docetaxel-resistant", "PC-3", (81, 81))),
-        depth=60_000, values="read counts", shared=1.0,
-    ),
-    "DATA4": Twin(
-        "DATA4", {"AML": ("THP1", "MOLM13", "NOMO1", "MONOMAC6")},
-        (Group("I-BET resistant", 345, "AML", False, False, _RESISTANT),
-         Group("I-BET withdrawal", 340, "AML", False, False, _WITHDRAWAL),
-         Group("DMSO", 372, "AML", True, True, _SENSITIVE),
-         Group("I-BET 400 nM", 343, "AML", True, True, (2.0, 6.0)),
-         Group("101 CELL CONTROL", 4, "AML", None, None, (1.0, 1.0)),
-         Group("EMPTY", 15, "AML", None, None, (1.0, 1.0))),
-        depth=6_000, values="UMI counts", shared=0.8,
-    ),
-}  # fmt: skip
+DESIGNS: dict[str, Twin] = _designs()
 
 
 @lru_cache(maxsize=8)
@@ -187,7 +152,7 @@ def make_twin(name: str, seed: int = TWIN_SEED, **dials: float) -> AnnData:
     from scipy import sparse
 
     spec = config.DATASETS[name]
-    twin = TWINS[spec.paper]
+    twin = DESIGNS[spec.paper]
     dial = {"shared": twin.shared, "private": twin.private, "key": twin.key}
     unknown = set(dials) - set(dial)
     if unknown:
@@ -204,17 +169,17 @@ def make_twin(name: str, seed: int = TWIN_SEED, **dials: float) -> AnnData:
 
     obs, blocks = [], []
     for group in _with_low_quality(twin):
-        n = group["cells"]
-        progress = rng.beta(*group["progress"], n)
-        level, phi = base[group["base"]]
-        effect = slope + dial["private"] * private[group["base"]]
+        n = group.cells
+        progress = rng.beta(*group.progress, n)
+        level, phi = base[group.base]
+        effect = slope + dial["private"] * private[group.base]
         log_mean = level + (progress[:, None] - 0.5) * effect
-        mito = np.clip(rng.normal(group["mito"], 0.01, n), 0.005, 0.9)
-        depth = twin.depth * group["depth"] * np.exp(rng.normal(0, 0.3, n))
+        mito = np.clip(rng.normal(group.mito, 0.01, n), 0.005, 0.9)
+        depth = twin.depth * group.depth * np.exp(rng.normal(0, 0.3, n))
         blocks.append(draw_counts(log_mean, phi, mito, depth, rng))
-        obs.append(pd.DataFrame({"culture": group["culture"], "sensitive": group["strict"],
-                                 "sensitive_paper": group["sensitive"], "progress": progress,
-                                 "qc_planted": group["qc"]}, index=range(n)))  # fmt: skip
+        obs.append(pd.DataFrame({"culture": group.culture, "sensitive": group.strict,
+                                 "sensitive_paper": group.sensitive, "progress": progress,
+                                 "qc_planted": group.qc}, index=range(n)))  # fmt: skip
     counts = np.vstack(blocks)
     if twin.values == "TPM-like":
         counts = np.round(counts / counts.sum(1, keepdims=True) * 1e5)
@@ -254,16 +219,10 @@ def _plant(genes: np.ndarray, twin: Twin, rng: np.random.Generator) -> np.ndarra
     return planted
 
 
-def _with_low_quality(twin: Twin) -> list[dict]:
+def _with_low_quality(twin: Twin) -> list[Group]:
     """The groups, and beside them cells that quality control must remove: nearly empty ones and mitochondrial ones."""
-    rows = []
-    for group in twin.groups:
-        depth = {"EMPTY": 80 / twin.depth, "101 CELL CONTROL": 8.0}.get(group.culture, 1.0)
-        rows.append(asdict(group) | {"mito": 0.04, "depth": depth, "qc": "low_genes" if depth < 0.1 else ""})
-    first = asdict(twin.groups[0])
-    rows.append(first | {"cells": twin.low_quality, "mito": 0.04, "depth": 100 / twin.depth, "qc": "low_genes"})
-    rows.append(first | {"cells": twin.low_quality, "mito": 0.25, "depth": 1.0, "qc": "high_mito"})
-    return rows
+    low = replace(twin.groups[0], cells=twin.low_quality, depth=100 / twin.depth, qc="low_genes")
+    return [*twin.groups, low, replace(low, depth=1.0, mito=0.25, qc="high_mito")]
 
 
 def draw_counts(log_mean: np.ndarray, phi: np.ndarray, mito: np.ndarray, depth: np.ndarray, rng) -> np.ndarray:

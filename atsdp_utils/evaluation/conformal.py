@@ -8,8 +8,8 @@ import numpy as np
 
 from atsdp_utils.data import preprocess
 from atsdp_utils.evaluation import metrics
-from atsdp_utils.experiments import protocols
-from atsdp_utils.experiments.protocols import Task
+from atsdp_utils.experiments import inputs
+from atsdp_utils.experiments.task import Task, build
 from atsdp_utils.foundation import runtime
 from atsdp_utils.models.calibration import Calibration
 
@@ -29,10 +29,10 @@ class Scores:
 def scores(task: Task) -> Scores:
     """Train ATSDP-NET+ as protocol U does and score the held-out lines beside the cells."""
     runtime.one_thread()
-    source = protocols.source_of(task.dataset, task.profile, task.seed)
-    cells = protocols.cells_of(task.dataset, task.profile)
+    source = inputs.source_of(task.dataset, task.profile, task.seed)
+    cells = inputs.cells_of(task.dataset, task.profile)
     X = preprocess.standardised(cells, source)
-    model = protocols.build(task, protocols.spec_of(task)).fit_transfer(X, source)
+    model = build(task).fit_transfer(X, source)
     held, labelled = source.test_rows, cells.labelled
     z = model.line_logits(source.X[held])
     return Scores(task.dataset, task.seed, z, source.y[held], model.logits(X[labelled]), cells.y[labelled])

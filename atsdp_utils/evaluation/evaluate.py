@@ -12,7 +12,7 @@ from atsdp_utils.evaluation import metrics, stats
 from atsdp_utils.foundation import config, paths
 
 if TYPE_CHECKING:
-    from atsdp_utils.experiments.protocols import Result
+    from atsdp_utils.experiments.task import Result
 
 KEY = ("dataset", "model", "setting", "protocol")
 #: A model that predicts one value: to differ from it is no finding, so it is in no family of tests.

@@ -10,15 +10,15 @@ import pandas as pd
 
 from atsdp_utils.data import preprocess
 from atsdp_utils.evaluation import conformal, evaluate, metrics, stats
-from atsdp_utils.experiments import protocols, tables
-from atsdp_utils.experiments.protocols import Result, Task
+from atsdp_utils.experiments import inputs, tables
+from atsdp_utils.experiments.task import ATSDP, PLUS, Result, Task
 from atsdp_utils.foundation import config
 from atsdp_utils.models import plus
 
 #: Models of the score, and their names in tables and figures.
 LABEL = {
-    protocols.PLUS: "ATSDP-NET+",
-    protocols.ATSDP: "ATSDP-NET",
+    PLUS: "ATSDP-NET+",
+    ATSDP: "ATSDP-NET",
     "Logistic": "logistic regression",
     "RandomForest": "random forest",
     tables.PC1: "PC1, bulk sign",
@@ -131,14 +131,14 @@ def targets(table: pd.DataFrame, auc: float, sd: float) -> pd.DataFrame:
 def joined(zero: Result, other: Result) -> Result:
     """ATSDP-NET+ under protocol F from its result `zero` under U, on the labelled cells of another model's result."""
     task = zero.task
-    source = protocols.source_of(task.dataset, task.profile, task.seed)
-    cells = protocols.cells_of(task.dataset, task.profile)
+    source = inputs.source_of(task.dataset, task.profile, task.seed)
+    cells = inputs.cells_of(task.dataset, task.profile)
     X = preprocess.standardised(cells, source)
     X = plus.ranks(X) if config.RECIPES[config.CHOSEN].rank else X
     scored = np.isin(zero.row, other.row)
     z, few = plus.logit(zero.p), zero.row[~scored]
     p = plus.expit(plus.FewLabels(z, X[zero.row], X[few], zero.y[~scored]).join(z[scored], X[zero.row[scored]]))
-    return replace(other, task=replace(other.task, model=protocols.PLUS), p=p, seconds=0.0)
+    return replace(other, task=replace(other.task, model=PLUS), p=p, seconds=0.0)
 
 
 def few_shot(zero: Sequence[Result], results: Sequence[Result]) -> pd.DataFrame:
@@ -146,7 +146,7 @@ def few_shot(zero: Sequence[Result], results: Sequence[Result]) -> pd.DataFrame:
 
     Simple models at zero learn from lines and then anew from the few cells only (``learned_from``).
     """
-    ours = {(r.task.dataset, r.task.seed): r for r in zero if r.task.model == protocols.PLUS}
+    ours = {(r.task.dataset, r.task.seed): r for r in zero if r.task.model == PLUS}
     simple = [r for r in results if r.task.model == tables.REFERENCES[0] and (r.task.dataset, r.task.seed) in ours]
     few = evaluate.scores([*(joined(ours[r.task.dataset, r.task.seed], r) for r in simple), *results])
     both = pd.concat([evaluate.scores(zero).assign(k=0), few], ignore_index=True).astype({"k": int})
@@ -171,5 +171,5 @@ def calibration_tasks(data: str, profile: str, seeds: int) -> list[Task]:
     return [
         t
         for t in tables.plus_score(data, profile)
-        if t.model == protocols.PLUS and t.seed < seeds and config.DATASETS[t.dataset].tier == "real"
+        if t.model == PLUS and t.seed < seeds and config.DATASETS[t.dataset].tier == "real"
     ]

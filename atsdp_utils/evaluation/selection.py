@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from atsdp_utils.evaluation import metrics
-from atsdp_utils.experiments.protocols import Result, Task
+from atsdp_utils.experiments.task import Result, Task
 from atsdp_utils.foundation import config, paths
 
 #: Evidence of the run that chose the shipped recipe.

@@ -5,17 +5,20 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from atsdp_utils.data import gdsc
-from atsdp_utils.experiments import grid, protocols
-from atsdp_utils.experiments.protocols import Task
+from atsdp_utils.experiments import grid, keys
 from atsdp_utils.experiments.tables import NOTEBOOK, all_tables
+from atsdp_utils.experiments.task import Task
 from atsdp_utils.foundation import config, paths
 
 #: Columns of ``figures/bench.csv``, and the data set whose trainings it times.
 COLUMNS = ["section", "case", "measure", "value", "unit"]
 TIMED = "DATA1-sim"
+#: What a training's time depends on most.
+TIMED_BY = ["protocol", "model", "dataset", "profile"]
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -25,22 +28,84 @@ def read(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype={"case": str, "value": str}, keep_default_na=False)
 
 
-def trainings(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """Seconds of a training by protocol, model and profile, from the rows of :func:`models`; what a plan scales by."""
+def benchmark_timings(table: pd.DataFrame, dataset: str = TIMED) -> pd.DataFrame:
+    """Seconds of a training, ``TIMED_BY``, from the rows of a benchmark; what a projection scales by."""
     rows = table[table.section.str.startswith("models, ") & (table.measure == "cpu_seconds")]
     found = rows.case.str.extract(r"^(?P<model>.*) \((?P<protocol>\w)\)$")
     profile = rows.section.str.extract(r"^models, (\w+) profile$")[0]
     return found.assign(profile=profile, dataset=dataset, seconds=rows.value.astype(float))
 
 
-def bulk_hours(tasks: list[Task], profile: str) -> tuple[int, float]:
-    """Bulk stages that trainings start from, and the hours of one worker for all of them, from ``figures/bench.csv``.
+def finished_timings() -> pd.DataFrame:
+    """Seconds of a training, ``TIMED_BY``, of every finished result."""
+    rows = [{k: t[k] for k in TIMED_BY} | {"seconds": s / max(1, t["folds"])} for t, s in grid.finished()]
+    return pd.DataFrame(rows, columns=[*TIMED_BY, "seconds"])
+
+
+def medians(timings: pd.DataFrame) -> pd.DataFrame:
+    """Median seconds of a training: rows are protocol, model and data set, columns profiles."""
+    return timings.groupby(TIMED_BY).seconds.median().unstack("profile")
+
+
+def projected(task: Task, measured: pd.DataFrame, pairs: pd.DataFrame) -> tuple[float, bool]:
+    """Projected seconds of a task, and whether its kind was measured on its own data set under its own profile.
+
+    Both tables are :func:`medians`: `measured` of what was measured here, `pairs` of what tells how much longer one
+    profile takes than another.
+    """
+    trainings, profile = max(1, task.folds), task.profile
+    same = _of(measured, task.protocol, task.model)
+    if profile in same and len(here := same[profile].dropna().droplevel(["protocol", "model"])):
+        return float(here.get(task.dataset, here.median())) * trainings, task.dataset in here
+    if profile not in pairs:
+        return float("nan"), False
+    ratios = pairs.rdiv(pairs[profile], axis=0)  # times longer than under each of the other profiles
+    alike = _of(ratios, task.protocol, task.model).median(), _of(ratios, task.protocol).median(), ratios.median()
+    guesses = same.mul(alike[0].fillna(alike[1]).fillna(alike[2])).stack()
+    return float(guesses.median()) * trainings, False
+
+
+def _of(table: pd.DataFrame, protocol: str, model: str | None = None) -> pd.DataFrame:
+    """Rows of a protocol, and of a model."""
+    level = table.index.get_level_values
+    return table[(level("protocol") == protocol) & ((level("model") == model) | (model is None))]
+
+
+def projection(tables: dict[str, list[Task]], benchmark: pd.DataFrame | None = None) -> pd.DataFrame:
+    """What a run would do: per table its trainings, how many are done and left, and the projected hours on one worker.
+
+    A training that an earlier table needs too is counted there, and is `shared` here.
+
+    The projection takes the median seconds of finished results of the same protocol, model and profile, on the same
+    data set where there are any. A kind that was only measured under another profile is scaled by how much longer this
+    profile took where both were measured, in finished results or in `benchmark` (:func:`benchmark_timings`); without
+    any such pair it is NaN. `measured` is the share of the tasks left whose kind was measured on its own data set.
+    """
+    finished = finished_timings()
+    measured, pairs = medians(finished), medians(pd.concat([finished, benchmark]))
+    rows, counted = [], set()
+    for table, tasks in tables.items():
+        grid.prepare(tasks)
+        own = {k: t for k, t in ((keys.key(t), t) for t in tasks) if k not in counted}
+        counted |= own.keys()
+        left = [projected(t, measured, pairs) for k, t in own.items() if not grid.result_path(k).exists()]
+        rows.append({
+            "table": table, "tasks": len(tasks), "trainings": sum(max(1, t.folds) for t in tasks),
+            "shared": len(tasks) - len(own), "done": len(own) - len(left), "left": len(left),
+            "hours_one_worker": sum(seconds for seconds, _ in left) / 3600,
+            "measured": np.mean([exact for _, exact in left]) if left else 1.0,
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def bulk_hours(tasks: list[Task]) -> tuple[int, float]:
+    """Bulk stages that trainings of a profile start from, and the hours of one worker, from ``figures/bench.csv``.
 
     An autoencoder costs in proportion to its genes and is shared by predictors with the same genes, seed and sizes.
     Hours are NaN for a profile that the benchmark does not time.
     """
-    stages = grid.bulk_stages(tasks)
-    sizes = {t: protocols.architecture(protocols.spec_of(t), t.options) for t in stages}
+    stages, profile = grid.bulk_stages(tasks), tasks[0].profile
+    sizes = {t: t.architecture for t in stages}
     autoencoders = {(grid.gene_space(t), t.seed, a.encoder, a.bottleneck) for t, a in sizes.items()}
     rows = read(paths.FIGURES / "bench.csv")
     rows = rows[rows.case == f"{profile} profile"].set_index("measure").value
@@ -51,16 +116,16 @@ def bulk_hours(tasks: list[Task], profile: str) -> tuple[int, float]:
     return len(stages), seconds / 3600 * config.profile(profile).max_genes / len(gdsc.load_bulk().genes)
 
 
-def plan(data: str, profile: str, jobs: int) -> None:
+def show(data: str, profile: str, jobs: int) -> None:
     """Print what a run would do, and how long on this machine."""
     tables = all_tables(data, profile)
-    plan = grid.plan(tables, trainings(read(paths.FIGURES / "bench.csv"), TIMED))
+    plan = projection(tables, benchmark_timings(read(paths.FIGURES / "bench.csv")))
     plan["hours"] = plan.pop("hours_one_worker") / jobs
     print(plan.to_string(index=False, float_format=lambda v: f"{v:.2f}"))
     total, known = plan["hours"].sum(min_count=1), plan["hours"].notna().all()
     note = "" if known else "; what was never measured is not counted: run PROFILE=quick or make bench once"
     print(f"\n{plan.tasks.sum()} tasks, {plan.left.sum()} left, about {total:.2f} h with JOBS={jobs}{note}")
-    stages, hours = bulk_hours([t for tasks in tables.values() for t in tasks], profile)
+    stages, hours = bulk_hours([t for tasks in tables.values() for t in tasks])
     print(f"Before them, at first: {stages} bulk stages, about {hours / jobs:.2f} h by figures/bench.csv")
     if total > 0:
         longest = plan.loc[plan["hours"].idxmax()]
@@ -82,7 +147,7 @@ def main() -> None:
     """``python -m atsdp_utils.experiments.plan {plan,train} DATA PROFILE JOBS [BACKEND NOTEBOOK...]``."""
     command, data, profile, jobs, *rest = sys.argv[1:]
     if command == "plan":
-        plan(data, profile, int(jobs))
+        show(data, profile, int(jobs))
     else:
         train(data, profile, int(jobs), rest[0], rest[1:])
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 
-from atsdp_utils.experiments.protocols import ATSDP, BULK_ONLY, NO_TRANSFER, PLUS, Task
+from atsdp_utils.baselines import REGISTRY
+from atsdp_utils.experiments import pseudo
+from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, NO_TRANSFER, PLUS, Task
 from atsdp_utils.foundation import config
 from atsdp_utils.foundation.config import Dataset
 
@@ -32,8 +34,6 @@ def _unsupervised(spec: Dataset, profile: str, model: str = ATSDP, setting: Pair
 
 def _short(model: str, profile: str) -> Pairs:
     """Under ``smoke`` a baseline's trainings are as short as those of its search; nothing is changed elsewhere."""
-    from atsdp_utils.baselines import REGISTRY
-
     if profile != "smoke" or model not in REGISTRY:
         return ()
     return tuple(REGISTRY[REGISTRY[model].variant_of or model].trial.items())
@@ -137,8 +137,6 @@ def table4(data: str, profile: str) -> list[Task]:
     Under S settings of each model are compared on inner rows of each fold (`Profile.searched`). Profile
     ``smoke`` searches on the first set only. Sets without counts have no library size.
     """
-    from atsdp_utils.baselines import REGISTRY
-
     sizes = config.profile(profile)
     tasks = []
     for i, spec in enumerate(config.datasets(data, nulls=False)):
@@ -194,8 +192,6 @@ def plus_selection(profile: str) -> list[Task]:
 
     Under ``paper`` it is the run whose result is shipped: all drugs and twins, trained as in ``quick``.
     """
-    from atsdp_utils.experiments import pseudo
-
     drugs, twins, members = {"smoke": (1, 0, 1), "quick": (1, 0, 2), "paper": (None, None, 2)}[profile]
     profile = "quick" if profile == "paper" else profile
     places = list(itertools.product(pseudo.drugs()[:drugs], ("lines", "pseudo-cells")))

@@ -97,7 +97,7 @@ def code(*roots: str, cut: tuple[str, ...] = ()) -> str:
 
 def _data_files(texts: Iterable[str]) -> list[str]:
     """Embedded files that code names, also by a pattern such as ``*.gmt.gz``."""
-    quoted = {name for text in texts for name in re.findall(r"['\"]([^'\"\s]+\.(?:gz|npz|h5ad|csv))['\"]", text)}
+    quoted = {name for text in texts for name in re.findall(r"['\"]([^'\"\s]+\.(?:gz|npz|h5ad|csv|toml))['\"]", text)}
     return sorted(f for f in checksums.register() if any(fnmatch(f, name) for name in quoted))
 
 

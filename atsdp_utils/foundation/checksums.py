@@ -16,7 +16,7 @@ from atsdp_utils.foundation import paths
 
 REGISTER = paths.DATA / "checksums.json"
 #: What belongs to the embedded data; scripts and prose do not.
-SUFFIXES = {".csv", ".gz", ".h5ad", ".npz"}
+SUFFIXES = {".csv", ".gz", ".h5ad", ".npz", ".toml"}
 
 
 def sha256(path: Path) -> str:

@@ -19,7 +19,7 @@ FIGURES = Path(os.environ.get("ATSDP_FIGURES", ROOT / "figures"))
 
 CACHE = BUILD / "cache"
 DOWNLOADS = CACHE / "downloads"
-DATASETS = CACHE / "datasets"
+PREPARED = CACHE / "datasets"
 SPLITS = CACHE / "splits"
 SEARCHES = CACHE / "searches"
 PRETRAINED = CACHE / "pretrained"

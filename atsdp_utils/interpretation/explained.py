@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from atsdp_utils.data import datasets, preprocess
-from atsdp_utils.experiments import grid, protocols
-from atsdp_utils.foundation import cache, config, paths, runtime
+from atsdp_utils.experiments import inputs, keys
+from atsdp_utils.experiments.task import ATSDP, Task, build
+from atsdp_utils.foundation import cache, config, paths, pool, runtime
 from atsdp_utils.interpretation import attribution
 from atsdp_utils.interpretation.attribution import Attribution, ensemble, rank_genes
 from atsdp_utils.interpretation.gene_lists import differential_genes
@@ -23,7 +24,7 @@ class Explained(NamedTuple):
     """One network, trained on the cells outside fold 0, and what explains it on those cells."""
 
     genes: np.ndarray
-    rows: np.ndarray  # of its cells in protocols.cells_of; the held-out rest serves to test lists of genes
+    rows: np.ndarray  # of its cells in inputs.cells_of; the held-out rest serves to test lists of genes
     X: np.ndarray  # their standardised expression
     y: np.ndarray  # the labels that were learned, shuffled ones for a randomised network
     integrated: Attribution
@@ -33,22 +34,21 @@ class Explained(NamedTuple):
 
 
 def training_rows(name: str, profile: str) -> np.ndarray:
-    """Rows of ``protocols.cells_of`` outside fold 0 of the saved partition that all models share."""
-    fold = protocols.splits(protocols.cells_of(name, profile), config.profile(profile).folds, 0)
+    """Rows of ``inputs.cells_of`` outside fold 0 of the saved partition that all models share."""
+    fold = inputs.splits(inputs.cells_of(name, profile), config.profile(profile).folds, 0)
     return np.flatnonzero(fold > 0)
 
 
-def inputs(name: str, profile: str, seed: int, randomised: bool = False) -> tuple:
+def asked(name: str, profile: str, seed: int, randomised: bool = False) -> tuple:
     """Task, bulk, rows, cells and labels of :func:`explain`, and its file, named by them, the settings and the code."""
-    cells, source = protocols.cells_of(name, profile), protocols.source_of(name, profile, seed)
+    cells, source = inputs.cells_of(name, profile), inputs.source_of(name, profile, seed)
     rows = training_rows(name, profile)
     X, y = preprocess.standardised(cells, source, rows), cells.y[rows]
     if randomised:
         y = np.random.default_rng([seed, 81]).permutation(y)
-    task = protocols.Task(name, "S", protocols.ATSDP, profile, seed=seed)
-    spec = protocols.spec_of(task)
-    sizes = protocols.architecture(spec, {}), protocols.training(spec, config.profile(profile), {}), spec.balance
-    code = cache.code("interpretation.explained._explain", "models.atsdp.ATSDP", cut=protocols.CUT)
+    task = Task(name, "S", ATSDP, profile, seed=seed)
+    sizes = task.architecture, task.training, task.spec.balance
+    code = cache.code("interpretation.explained._explain", "models.atsdp.ATSDP", cut=keys.CUT)
     bulk = source.X[source.train], source.y[source.train]
     key = cache.key(X, y, *bulk, seed, sizes, code, runtime.precision())
     return task, source, rows, X, y, paths.CACHE / "explained" / f"{key}.npz"
@@ -59,7 +59,7 @@ def explain(name: str, profile: str, seed: int, randomised: bool = False) -> Exp
 
     A `randomised` network learns shuffled labels: what its attributions show does not come from the labels.
     """
-    task, source, rows, X, y, path = inputs(name, profile, seed, randomised)
+    task, source, rows, X, y, path = asked(name, profile, seed, randomised)
     z = cache.kept(path, _read, lambda part: np.savez_compressed(part, **_explain(task, source, X, y)))
     ig, eg = (Attribution(*(z[f"{kind}_{part}"] for part in Attribution._fields)) for kind in ("ig", "eg"))
     attention = pd.DataFrame({c: z[f"attention_{c}"] for c in ("head", "entropy", "class_distance", "p")})
@@ -71,11 +71,10 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         return dict(z)
 
 
-def _explain(task: protocols.Task, source: preprocess.Source, X: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+def _explain(task: Task, source: preprocess.Source, X: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
     torch.set_num_threads(1)
-    spec = protocols.spec_of(task)
-    xb, yb, weight = preprocess.balance(X, y, spec.balance, task.seed)
-    net = protocols.build(task, spec).fit(xb, yb, weight=weight, source=source).net_.cpu().eval()
+    xb, yb, weight = preprocess.balance(X, y, task.spec.balance, task.seed)
+    net = build(task).fit(xb, yb, weight=weight, source=source).net_.cpu().eval()
     block = net.predictor.attention
 
     def weights(x: Tensor) -> Tensor:
@@ -99,8 +98,8 @@ def explain_all(
     from joblib import delayed
 
     datasets.prepare(name)  # in tier geo no training has prepared the twin
-    left = [s for s in seeds if not inputs(name, profile, s, randomised)[-1].exists()]
-    grid.pool(max(1, min(jobs, len(left))))(delayed(explain)(name, profile, s, randomised) for s in left)
+    left = [s for s in seeds if not asked(name, profile, s, randomised)[-1].exists()]
+    pool.workers(max(1, min(jobs, len(left))))(delayed(explain)(name, profile, s, randomised) for s in left)
     return [explain(name, profile, s, randomised) for s in seeds]
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import stats as sps
 
 from atsdp_utils.evaluation import stats
-from atsdp_utils.experiments import protocols
+from atsdp_utils.experiments import inputs
 from atsdp_utils.foundation import config
 from atsdp_utils.interpretation import predicted
 from atsdp_utils.interpretation.gene_lists import DIRECTIONS, binary, deg_lists, rank_sum, tested
@@ -192,7 +192,7 @@ def scores_by_seed(name: str, profile: str, *, resamples: int = 200, **parallel)
     rows, rng, draws = [], np.random.default_rng(0), config.profile(profile).permutations
     for protocol in ("S", "U"):
         results = predicted.results(name, profile, protocol, repeats=True, **parallel)
-        cells, order = protocols.cells_of(name, profile), [np.argsort(r.row) for r in results]
+        cells, order = inputs.cells_of(name, profile), [np.argsort(r.row) for r in results]
         # Every repeat in the same order of cells.
         scorer, y = ListScorer(cells.X[np.sort(results[0].row)], cells.genes), results[0].y.astype(int)[order[0]]
         called = [(r.p[o] >= 0.5).astype(int) for r, o in zip(results, order, strict=True)]

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from atsdp_utils.evaluation import metrics
-from atsdp_utils.experiments import grid, protocols, tables
+from atsdp_utils.experiments import grid, inputs, tables
+from atsdp_utils.experiments.task import ATSDP, Result
 from atsdp_utils.foundation import config
 
 
@@ -28,10 +29,10 @@ class Predicted(NamedTuple):
         return (self.p >= 0.5).astype(int)
 
 
-def results(name: str, profile: str, protocol: str, *, repeats: bool, **parallel) -> list[protocols.Result]:
+def results(name: str, profile: str, protocol: str, *, repeats: bool, **parallel) -> list[Result]:
     """Results of a set: the first repeat of S, or all `repeats`; all seeds of U."""
     data = "geo" if config.DATASETS[name].tier == "geo" else "embedded"
-    wanted = (name, protocol, protocols.ATSDP, ())
+    wanted = (name, protocol, ATSDP, ())
     tasks = [
         t
         for t in tables.table3(data, profile)
@@ -43,7 +44,7 @@ def results(name: str, profile: str, protocol: str, *, repeats: bool, **parallel
 def predictions(name: str, profile: str, *, protocol: str = "S", **parallel) -> Predicted:
     """Under S the first repeat of the cross-validation; under U the mean of P over all seeds of the profile."""
     found = results(name, profile, protocol, repeats=False, **parallel)
-    cells, first, row = protocols.cells_of(name, profile), found[0], found[0].row
+    cells, first, row = inputs.cells_of(name, profile), found[0], found[0].row
     p = np.mean([r.p for r in found], axis=0)
     return Predicted(
         cells.X[row], cells.genes, first.y.astype(int), p, first.fold, cells.group[row], cells.cell_id[row]

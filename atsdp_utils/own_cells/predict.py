@@ -19,8 +19,8 @@ from tqdm import tqdm
 from atsdp_utils import __version__
 from atsdp_utils.data import gdsc, preprocess
 from atsdp_utils.evaluation import metrics
-from atsdp_utils.experiments import grid
-from atsdp_utils.foundation import cache, config, runtime
+from atsdp_utils.foundation import cache, config, pool, runtime
+from atsdp_utils.foundation.config import RESISTANT, SENSITIVE
 from atsdp_utils.interpretation import embedding
 from atsdp_utils.models.plus import ATSDPPlus, expit
 from atsdp_utils.own_cells import company, drugs, output, page, readers
@@ -30,8 +30,6 @@ from atsdp_utils.own_cells.checks import NOT_SCORED, SCORED, ZERO, counted, dete
 from atsdp_utils.own_cells.naming import left_out, recognise
 from atsdp_utils.own_cells.prediction import (
     ALPHA,
-    RESISTANT,
-    SENSITIVE,
     Prediction,
     calibrate,
     pooled,
@@ -241,7 +239,7 @@ class SideBySide(ATSDPPlus):
     def networks(self, X: np.ndarray, source: preprocess.Source) -> list:
         """Every member, trained side by side."""
         work = (delayed(_alone)(self.network, i, X, source) for i in range(self.members))
-        done = grid.pool(self.jobs, max_nbytes=None, return_as="generator")(work)
+        done = pool.workers(self.jobs, max_nbytes=None, return_as="generator")(work)
         return list(progress(done, self.members, "networks"))
 
 

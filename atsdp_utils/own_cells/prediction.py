@@ -10,10 +10,10 @@ import pandas as pd
 
 from atsdp_utils.evaluation import metrics
 from atsdp_utils.foundation import config
+from atsdp_utils.foundation.config import RESISTANT, SENSITIVE
 from atsdp_utils.models.plus import ATSDPPlus, expit, logit
 from atsdp_utils.own_cells.checks import NOT_SCORED, REASONS
 
-SENSITIVE, RESISTANT = "sensitive", "resistant"
 #: Share of lines of each class that a conformal set may miss.
 ALPHA = 0.1
 #: Held-out lines of a class from which on a conformal set can leave that class out: 1 / (n + 1) <= ALPHA.

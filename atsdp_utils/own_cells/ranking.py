@@ -14,8 +14,7 @@ import pandas as pd
 from scipy import sparse
 from tqdm import tqdm
 
-from atsdp_utils.baselines.classical import Logistic
-from atsdp_utils.baselines.pc1 import PC1Sign
+from atsdp_utils.baselines.classical import Logistic, PC1Sign
 from atsdp_utils.data import gdsc, preprocess
 from atsdp_utils.evaluation import stats
 from atsdp_utils.foundation import cache, paths

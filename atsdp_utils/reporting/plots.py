@@ -1,28 +1,42 @@
-"""One look for every figure, the mark of simulated data, and the few plot forms that several notebooks share.
+"""One look for every figure, the mark of simulated data, and the forms that several notebooks share.
 
 Colours are Okabe and Ito's, told apart with any common colour vision. Sensitive is always blue and resistant always
-vermillion; neither colour means anything else in this book.
+vermillion; neither colour means anything else in this book. A form draws into axes it is given.
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
 from atsdp_utils.foundation.cache import write_atomically
 
-SENSITIVE, RESISTANT, UNLABELLED = "#0072B2", "#D55E00", "#999999"
 #: Colours of models, settings and series: what is left of Okabe-Ito once the classes have theirs.
 SERIES = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F6A00", "#5D3A9B", "#8C8C8C")
-CLASS = {1: SENSITIVE, 0: RESISTANT, -1: UNLABELLED}
+CLASS = {1: "#0072B2", 0: "#D55E00", -1: "#999999"}
 CLASS_NAME = {1: "sensitive", 0: "resistant", -1: "unlabelled"}
-PAPER = "#444444"  # a value reported by the paper, always an open diamond
+INK, PAPER = "#222222", "#444444"
+#: A value reported by the paper is always an open diamond.
+PRINTED = {"marker": "D", "facecolor": "white", "edgecolor": PAPER}
+CHANCE = {"color": "#AAAAAA", "linewidth": 1, "linestyle": ":", "zorder": 0}
+METRIC_LABEL = {
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "auc": "AUC",
+    "ap": "AP",
+    "balanced_accuracy": "balanced accuracy",
+    "mcc": "MCC",
+    "brier": "Brier",
+    "ece": "ECE",
+}
 
 STYLE = {
     "figure.dpi": 100,
@@ -55,12 +69,10 @@ def style() -> None:
 
 def figure(width: float = 7.0, height: float = 3.2, rows: int = 1, columns: int = 1, **options):
     """Figure and axes of the book's width (7 inches); `options` go to ``plt.subplots``."""
-    import matplotlib.pyplot as plt
-
     return plt.subplots(rows, columns, figsize=(width, height), **options)
 
 
-def mark_tier(fig, simulated: bool, source: str = "") -> None:
+def mark_tier(fig, simulated: bool, source: str) -> None:
     """Mark a figure: ``SIMULATED`` above its upper right corner where it applies, its source line below.
 
     Both lie outside the canvas, so they cover no data; :func:`save_figure` keeps them through its tight box.
@@ -69,66 +81,113 @@ def mark_tier(fig, simulated: bool, source: str = "") -> None:
         box = {"boxstyle": "round,pad=0.3", "facecolor": "#FFF3C4", "edgecolor": "#8A5A00", "linewidth": 1.0}
         text = {"fontsize": 8, "fontweight": "bold", "color": "#6B4500", "ha": "right", "va": "bottom"}
         fig.text(1.0, 1.02, "SIMULATED", bbox=box, **text)
-    if source:
-        lines = textwrap.fill(source, width=int(fig.get_figwidth() * 15))
-        fig.text(0.0, -0.02, lines, fontsize=8, color="#555555", ha="left", va="top")
+    lines = textwrap.fill(source, width=int(fig.get_figwidth() * 15))
+    fig.text(0.0, -0.02, lines, fontsize=8, color="#555555", ha="left", va="top")
 
 
 def save_figure(fig, stem: Path) -> list[Path]:
-    """Write ``<stem>.png`` and ``<stem>.svg``, byte-identical for the same figure, and close it.
-
-    Returns
-    -------
-    list of Path
-        The PNG, then the SVG.
-    """
-    import matplotlib.pyplot as plt
-
+    """Write ``<stem>.png``, then ``<stem>.svg``, byte-identical for the same figure, and close it."""
     # Names beside a chart take no part in the layout, yet belong to the picture.
     kept = [*fig.get_default_bbox_extra_artists(), *fig.findobj(mpl.text.Annotation)]
+    look = {"dpi": STYLE["savefig.dpi"], "bbox_inches": "tight", "pad_inches": 0.06, "bbox_extra_artists": kept}
     written = []
     for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None, "Creator": None})):
-        look = {"dpi": STYLE["savefig.dpi"], "bbox_inches": "tight", "pad_inches": 0.06, "metadata": metadata}
-        look["bbox_extra_artists"] = kept
         with mpl.rc_context({k: STYLE[k] for k in ("svg.hashsalt", "svg.fonttype")}):
-            written.append(write_atomically(stem.with_name(stem.name + suffix), partial(fig.savefig, **look)))
+            save = partial(fig.savefig, metadata=metadata, **look)
+            written.append(write_atomically(stem.with_name(stem.name + suffix), save))
     plt.close(fig)
     return written
 
 
-def panel(ax, letter: str, title: str = "") -> None:
+def panel(ax, letter: str, title: str) -> None:
     """Head a panel with its letter in bold and a title."""
     ax.set_title(rf"$\bf{{{letter}}}$  {title}", loc="left")
 
 
-def intervals(ax, df: pd.DataFrame, *, label: str, chance: float | None = None, colours: Mapping | None = None) -> None:
-    """Rows of means with confidence intervals, and the paper's value as an open diamond where there is one.
+def key(fig, ax) -> None:
+    """Legend of the series in `ax` above the whole figure, outside every axes, with the paper's mark last."""
+    named = sorted(zip(*ax.get_legend_handles_labels(), strict=True), key=lambda pair: pair[1] == "paper")
+    handles, labels = zip(*named, strict=True)
+    fig.legend(handles, labels, loc="outside upper left", ncols=len(labels), columnspacing=1.2, handletextpad=0.4)
 
-    Parameters
-    ----------
-    ax
-        Axes; row 0 of `df` is drawn on top.
-    df
-        Columns ``mean, ci_low, ci_high``, `label`, and optionally ``paper``.
-    label
-        Column that names the rows.
-    chance
-        Where to draw the line of a coin toss.
-    colours
-        Colour by value of `label`; default: the first of :data:`SERIES`.
-    """
-    y = np.arange(len(df))[::-1]
-    colour = [(colours or {}).get(v, SERIES[0]) for v in df[label]]
-    ax.hlines(y, df["ci_low"], df["ci_high"], color=colour, linewidth=2)
-    ax.scatter(df["mean"], y, color=colour, s=26, zorder=3)
-    if "paper" in df and df["paper"].notna().any():
-        ax.scatter(df["paper"], y, marker="D", s=26, facecolor="none", edgecolor=PAPER, zorder=3, label="paper")
-        ax.legend(loc="best")
-    if chance is not None:
-        ax.axvline(chance, color="#AAAAAA", linewidth=1, linestyle=":")
-    ax.set_yticks(y, df[label].astype(str))
+
+def shades(names: Iterable[str], colours: Mapping[str, str] | None = None) -> list[str]:
+    """Colour of each name: its own in `colours`, else the next of :data:`SERIES`."""
+    return [(colours or {}).get(name, SERIES[i % len(SERIES)]) for i, name in enumerate(names)]
+
+
+def _rows(ax, names: Sequence[str]) -> np.ndarray:
+    """Prepare axes for one row a name, the first on top; their heights."""
+    at = np.arange(len(names))[::-1]
+    ax.set_yticks(at, names)
+    ax.set_ylim(-0.6, len(names) - 0.4)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x")
+    return at
+
+
+def dots(
+    ax,
+    summary: pd.DataFrame,
+    *,
+    row: str,
+    series: str | None = None,
+    chance: float | None = None,
+    colours: Mapping | None = None,
+) -> None:
+    """Means with intervals (``mean, ci_low, ci_high``) as rows, the first on top, and the paper's value where it is.
+
+    `row` and `series` name columns; several series share a row side by side, and `colours` are theirs, or those of the
+    rows where there is one series alone. `chance` is where a coin toss lands.
+    """
+    rows, names = list(dict.fromkeys(summary[row])), list(dict.fromkeys(summary[series])) if series else [None]
+    inks = shades(names, colours) if series else [[(colours or {}).get(name, SERIES[0]) for name in rows]]
+    step, at = 0.66 / len(names), _rows(ax, rows)
+    for i, (name, colour) in enumerate(zip(names, inks, strict=True)):
+        part = summary[summary[series] == name] if series else summary
+        part = part.set_index(row).reindex(rows)
+        y = at - (i - (len(names) - 1) / 2) * step
+        ax.hlines(y, part["ci_low"], part["ci_high"], color=colour, linewidth=1.6)
+        ax.scatter(part["mean"], y, color=colour, s=18, zorder=3, label=name)
+        if "paper" in part and part["paper"].notna().any():
+            ax.scatter(part["paper"], y, s=22, zorder=4, **PRINTED)
+    if chance is not None:
+        ax.axvline(chance, **CHANCE)
+
+
+def bars(ax, summary: pd.DataFrame, *, group: str, series: str, colours: Mapping[str, str] | None = None) -> None:
+    """Grouped bars from zero with interval whiskers and the paper's value: the table of :func:`dots`, upright."""
+    groups, names = list(dict.fromkeys(summary[group])), list(dict.fromkeys(summary[series]))
+    width = 0.8 / len(names)
+    for i, (name, colour) in enumerate(zip(names, shades(names, colours), strict=True)):
+        rows = summary[summary[series] == name].set_index(group).reindex(groups)
+        x = np.arange(len(groups)) + (i - (len(names) - 1) / 2) * width
+        ax.bar(x, rows["mean"], width * 0.92, color=colour, label=METRIC_LABEL.get(name, name))
+        ax.vlines(x, rows["ci_low"], rows["ci_high"], color=INK, linewidth=1)
+        if "paper" in rows and rows["paper"].notna().any():
+            ax.scatter(x, rows["paper"], s=14, zorder=3, label="paper" if name == names[-1] else None, **PRINTED)
+    # Long names are broken after their first hyphen.
+    ax.set_xticks(range(len(groups)), [n.replace("-", "-\n", 1) if len(n) > 10 else n for n in groups])
+    ax.tick_params(axis="x", length=0)
+    ax.set_ylim(min(0.0, summary["ci_low"].min()), 1.0)
+    ax.grid(axis="y")
+
+
+def boxes(
+    ax, values: Mapping[str, Sequence[float]], *, colours: Mapping | None = None, paper: Mapping | None = None
+) -> None:
+    """Horizontal box plots with every score as a dot; whiskers reach the extremes, the first group is on top."""
+    names, at = list(values), _rows(ax, list(values))
+    scores = [np.asarray(v, dtype=float)[np.isfinite(v)] for v in values.values()]
+    line = {"color": INK, "linewidth": 1}
+    look = {"boxprops": line, "whiskerprops": line, "capprops": line, "medianprops": line | {"linewidth": 2}}
+    ax.boxplot(scores, positions=at, orientation="horizontal", widths=0.55, whis=(0, 100), manage_ticks=False, **look)
+    for y, v, colour in zip(at, scores, shades(names, colours), strict=True):
+        spread = 0.2 * np.sin(2.4 * np.arange(len(v)))  # a fixed pattern that neighbours in rank do not share
+        ax.scatter(v, y + spread, s=10, color=colour, alpha=0.6, linewidth=0, zorder=3)
+    if paper:
+        rows = [(paper[n], y) for n, y in zip(names, at, strict=True) if n in paper]
+        ax.scatter(*zip(*rows, strict=True), s=30, zorder=4, **PRINTED)
 
 
 def points(ax, values: Mapping[str, Sequence[float]], *, chance: float | None = None) -> None:
@@ -136,46 +195,11 @@ def points(ax, values: Mapping[str, Sequence[float]], *, chance: float | None = 
 
     Shows a distribution over seeds or folds as it is: no density is estimated from a handful of values.
     """
-    for i, v in enumerate(values.values()):
-        v = np.asarray(v, dtype=float)
+    for i, (v, colour) in enumerate(zip(values.values(), shades(values), strict=True)):
         spread = np.linspace(-0.18, 0.18, len(v)) if len(v) > 1 else np.zeros(1)
-        ax.scatter(i + spread, v, s=16, color=SERIES[i % len(SERIES)], alpha=0.8, linewidth=0)
-        ax.hlines(np.median(v), i - 0.28, i + 0.28, color="#222222", linewidth=1.5, label=None if i else "median")
+        ax.scatter(i + spread, v, s=16, color=colour, alpha=0.8, linewidth=0)
+        ax.hlines(np.median(v), i - 0.28, i + 0.28, color=INK, linewidth=1.5)
     if chance is not None:
-        ax.axhline(chance, color="#AAAAAA", linewidth=1, linestyle=":")
+        ax.axhline(chance, **CHANCE | {"zorder": 2})
     ax.set_xticks(range(len(values)), list(values))
     ax.grid(axis="y")
-
-
-def embedding(ax, xy: np.ndarray, y: np.ndarray, *, legend: bool = True) -> None:
-    """Scatter of cells in two dimensions, coloured by class.
-
-    Parameters
-    ----------
-    xy
-        (cells, 2) coordinates.
-    y
-        (cells,) 1 sensitive, 0 resistant, -1 unlabelled.
-    """
-    for value in (-1, 0, 1):
-        rows = np.asarray(y) == value
-        if rows.any():
-            name = f"{CLASS_NAME[value]} ({rows.sum()})"
-            ax.scatter(*xy[rows].T, s=7, color=CLASS[value], linewidth=0, alpha=0.8, label=name, rasterized=True)
-    ax.set(xticks=[], yticks=[])
-    if legend:
-        ax.legend(loc="best", markerscale=2, handletextpad=0.1)
-
-
-def heat(ax, table: pd.DataFrame, *, fmt: str = ".2f", low: float | None = None, high: float | None = None) -> None:
-    """Table of numbers as a heat map with the numbers written in it."""
-    values = table.to_numpy(dtype=float)
-    image = ax.imshow(values, aspect="auto", vmin=low, vmax=high, cmap="cividis")
-    for (i, j), v in np.ndenumerate(values):
-        if np.isfinite(v):
-            dark = image.norm(v) < 0.55
-            ax.text(j, i, format(v, fmt), ha="center", va="center", fontsize=7.5, color="white" if dark else "black")
-    ax.set_xticks(range(table.shape[1]), [str(c) for c in table.columns])
-    ax.set_yticks(range(table.shape[0]), [str(r) for r in table.index])
-    ax.spines[:].set_visible(False)
-    ax.tick_params(length=0)

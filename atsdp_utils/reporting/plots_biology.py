@@ -11,12 +11,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
+from sklearn.metrics import roc_curve
 
-from atsdp_utils.reporting.plots import CLASS, CLASS_NAME, RESISTANT, SENSITIVE, SERIES
+from atsdp_utils.reporting.plots import CHANCE, CLASS, CLASS_NAME, INK, SERIES, shades
 
-RESPONSE = LinearSegmentedColormap.from_list("response", [RESISTANT, "#EEEEEE", SENSITIVE])
-#: Style of each null distribution: colour, and whether it is filled.
-NULLS = {"plain": ("#999999", True), "matched": (SERIES[0], False), "permuted": (SERIES[1], False)}
+RESPONSE = LinearSegmentedColormap.from_list("response", [CLASS[0], "#EEEEEE", CLASS[1]])
+#: Style of each null distribution.
+NULLS = {
+    "plain": {"color": "#999999", "histtype": "stepfilled", "alpha": 0.45},
+    "matched": {"color": SERIES[0], "histtype": "step", "linewidth": 1.4},
+    "permuted": {"color": SERIES[1], "histtype": "step", "linewidth": 1.4},
+}
 CLASSES = {CLASS_NAME[v]: CLASS[v] for v in (1, 0)}
 
 
@@ -25,49 +30,39 @@ def culture_colours(groups: Sequence[str]) -> dict[str, str]:
     return dict(zip(sorted(set(groups)), SERIES, strict=False))
 
 
-def _size(n: int) -> float:
-    """Area of a dot: fewer cells, larger dots."""
-    return float(np.clip(4000 / n, 3, 14))
-
-
-def _bare(ax, title: str) -> None:
+def _cells(ax, xy: np.ndarray, colour: np.ndarray, title: str, **look):
+    """Cells as dots, larger where they are few, drawn in a fixed random order, so that none hides all."""
+    order = np.random.default_rng(0).permutation(len(xy))
+    size = float(np.clip(4000 / len(xy), 3, 14))
+    drawn = ax.scatter(*xy[order].T, s=size, c=colour[order], linewidth=0, rasterized=True, **look)
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     ax.set_title(title)
+    return drawn
 
 
 def cells_by(ax, xy: np.ndarray, names: np.ndarray, colours: Mapping[str, str], title: str) -> None:
-    """Cells coloured by a category, with the key below the axes; drawn in a fixed random order, so none hides all."""
-    order = np.random.default_rng(0).permutation(len(xy))
-    ax.scatter(*xy[order].T, s=_size(len(xy)), c=[colours[n] for n in names[order]], linewidth=0, rasterized=True)
+    """Cells coloured by a category, with the key below the axes."""
+    _cells(ax, xy, np.array([colours[n] for n in names]), title)
     for name in colours:
         ax.scatter([], [], s=18, color=colours[name], label=name)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), fontsize=7, handletextpad=0.1, borderpad=0.1)
-    _bare(ax, title)
 
 
 def cells_value(
     ax, xy: np.ndarray, value: np.ndarray, title: str, *, cmap="cividis", limits=(None, None), ends=()
 ) -> None:
-    """Cells coloured by a number, with a colour bar below the axes.
+    """Cells coloured by a number, with a colour bar below the axes, whose ends may be words.
 
-    Parameters
-    ----------
-    limits
-        Ends of the colour scale; the 1st and 99th percentiles where None.
-    ends
-        Words for the low and the high end of the bar.
+    The scale ends at `limits`, or at the 1st and 99th percentile where one is None.
     """
-    order = np.random.default_rng(0).permutation(len(xy))
     low, high = (np.nanpercentile(value, q) if v is None else v for v, q in zip(limits, (1, 99), strict=True))
-    options = {"cmap": cmap, "vmin": low, "vmax": high, "linewidth": 0, "rasterized": True}
-    points = ax.scatter(*xy[order].T, s=_size(len(xy)), c=value[order], **options)
-    bar = ax.figure.colorbar(points, ax=ax, orientation="horizontal", shrink=0.8, aspect=18, pad=0.02)
+    drawn = _cells(ax, xy, value, title, cmap=cmap, vmin=low, vmax=high)
+    bar = ax.figure.colorbar(drawn, ax=ax, orientation="horizontal", shrink=0.8, aspect=18, pad=0.02)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=7, length=2)
     if ends:
         bar.set_ticks([low, high], labels=list(ends))
-    _bare(ax, title)
 
 
 def lollipops(ax, names: Sequence[str], values: np.ndarray, colours: Sequence[str]) -> None:
@@ -88,33 +83,25 @@ def score_scatter(ax, predicted: np.ndarray, true: np.ndarray, y: np.ndarray, ro
     """
     order = np.random.default_rng(0).permutation(len(y))
     ax.scatter(predicted[order], true[order], s=6, c=[CLASS[v] for v in y[order]], alpha=0.6, linewidth=0)
+    said = "no gene passes: nothing to correlate"
     if np.isfinite(row["r"]):
         ends = np.array([predicted.min(), predicted.max()])
         ax.plot(ends, row["slope"] * ends + row["intercept"], color="black", linewidth=1.2)
         r, r2 = (f"{row[k]:.3f} [{row[k + '_low']:.3f}, {row[k + '_high']:.3f}]" for k in ("r", "r2"))
-        ax.set_title(f"{row['list']} list\nr = {r}\nr² = {r2}", fontsize=9)
-    else:
-        ax.set_title(f"{row['list']} list\nno gene passes: nothing to correlate", fontsize=9)
+        said = f"r = {r}\nr² = {r2}"
+    ax.set_title(f"{row['list']} list\n{said}", fontsize=9)
     ax.set(xlabel="score of the list from predictions", ylabel="score of the list from truth")
 
 
 def null_histogram(ax, draws: pd.DataFrame, table: pd.DataFrame, title: str) -> None:
-    """Null distributions of r with the observed r as a dashed line.
+    """Null distributions of r with the observed r as a dashed line, for one direction.
 
-    Parameters
-    ----------
-    draws
-        Rows of one direction of ``ListScorer.nulls``.
-    table
-        Rows of that direction of ``null_table``.
+    `draws` are rows of ``ListScorer.nulls``, `table` those of ``null_table``.
     """
-    bins = np.linspace(-1, 1, 61)
     for kind, r in draws.groupby("null", sort=False)["r"]:
-        colour, filled = NULLS[kind]
-        shape = {"histtype": "stepfilled", "alpha": 0.45} if filled else {"histtype": "step", "linewidth": 1.4}
-        ax.hist(r, bins=bins, color=colour, label=kind, **shape)
+        ax.hist(r, bins=np.linspace(-1, 1, 61), label=kind, **NULLS[kind])
     if len(table):
-        ax.axvline(table["r"].iloc[0], color="#222222", linestyle="--", linewidth=1.3, label="observed")
+        ax.axvline(table["r"].iloc[0], color=INK, linestyle="--", linewidth=1.3, label="observed")
         title += "".join(f"\np ({kind}) = {value:.4f}" for kind, value in zip(table["null"], table["p"], strict=True))
     ax.set(xlabel="r with the score of the true list", ylabel="draws", xlim=(-1, 1.02))
     ax.set_title(title, fontsize=9)
@@ -123,7 +110,7 @@ def null_histogram(ax, draws: pd.DataFrame, table: pd.DataFrame, title: str) -> 
 def expression_heatmap(
     ax, values: np.ndarray, genes: Sequence[str], directions: Sequence[str], group: np.ndarray
 ) -> None:
-    """Genes by cells, each gene z-scored over the cells, cells sorted by culture with its name above.
+    """Genes by cells, each gene z-scored over the cells, with the name of each culture above its cells.
 
     Parameters
     ----------
@@ -161,13 +148,20 @@ def trend(ax, mean: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str, 
     ax.set_title(title, fontsize=9)
 
 
+def blank(ax, title: str, text: str) -> None:
+    """Panel without data, saying why."""
+    ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, fontsize=8, color="#555555")
+    ax.set(xticks=[], yticks=[])
+    ax.set_title(title, fontsize=9)
+
+
 def strips(ax, values: np.ndarray, names: np.ndarray, order: Sequence[str], colours: Mapping[str, str]) -> None:
     """Every cell as a dot on the row of its group, spread by a fixed jitter, with the median as a bar."""
     rng = np.random.default_rng(0)
     for row, name in enumerate(order):
         v = values[names == name]
         ax.scatter(v, row + rng.uniform(-0.3, 0.3, len(v)), s=3, color=colours[name], alpha=0.5, linewidth=0)
-        ax.vlines(np.median(v), row - 0.4, row + 0.4, color="#222222", linewidth=1.8)
+        ax.vlines(np.median(v), row - 0.4, row + 0.4, color=INK, linewidth=1.8)
     ax.set_yticks(range(len(order)), order)
     ax.set_ylim(len(order) - 0.5, -0.5)
     ax.grid(axis="x")
@@ -177,11 +171,11 @@ def paired_strips(ax, X: np.ndarray, genes: Sequence[str], y: np.ndarray) -> Non
     """Expression of a few genes, sensitive cells left and resistant cells right of each gene, medians as bars."""
     rng = np.random.default_rng(0)
     for column in range(len(genes)):
-        for value, side in ((1, -0.2), (0, 0.2)):
+        for value, side in ((1, column - 0.2), (0, column + 0.2)):
             v = X[y == value, column]
-            x = column + side + rng.uniform(-0.13, 0.13, len(v))
+            x = side + rng.uniform(-0.13, 0.13, len(v))
             ax.scatter(x, v, s=3, color=CLASS[value], alpha=0.4, linewidth=0, rasterized=True)
-            ax.hlines(np.median(v), column + side - 0.17, column + side + 0.17, color="#222222", linewidth=1.5)
+            ax.hlines(np.median(v), side - 0.17, side + 0.17, color=INK, linewidth=1.5)
     ax.set_xticks(range(len(genes)), genes, rotation=30, ha="right", fontsize=8)
     ax.grid(axis="y")
 
@@ -194,19 +188,10 @@ def class_key(fig) -> None:
 
 def roc_staircases(ax, scores: Mapping[str, np.ndarray], planted: np.ndarray, auroc: Mapping[str, float]) -> None:
     """ROC of planted genes for several rankings, named beside the axes with their areas; empty if none is planted."""
-    from sklearn.metrics import roc_curve
-
-    for i, (name, value) in enumerate(scores.items() if planted.any() else ()):
-        fpr, tpr, _ = roc_curve(planted, value)
-        ax.plot(fpr, tpr, color=SERIES[i % len(SERIES)], label=f"{name} ({auroc[name]:.2f})", drawstyle="steps-post")
-    ax.plot([0, 1], [0, 1], color="#AAAAAA", linewidth=1, linestyle=":")
-    ax.set(xlabel="share of other genes ranked above", ylabel="share of planted genes found", aspect="equal")
     if planted.any():
+        for (name, value), colour in zip(scores.items(), shades(scores), strict=True):
+            fpr, tpr, _ = roc_curve(planted, value)
+            ax.plot(fpr, tpr, color=colour, label=f"{name} ({auroc[name]:.2f})", drawstyle="steps-post")
         ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
-
-
-def blank(ax, title: str, text: str) -> None:
-    """Panel without data, saying why."""
-    ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, fontsize=8, color="#555555")
-    ax.set(xticks=[], yticks=[])
-    ax.set_title(title, fontsize=9)
+    ax.plot([0, 1], [0, 1], **CHANCE | {"zorder": 2})
+    ax.set(xlabel="share of other genes ranked above", ylabel="share of planted genes found", aspect="equal")

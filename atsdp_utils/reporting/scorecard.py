@@ -203,8 +203,8 @@ def highest(out: Outputs, c, protocol: str) -> Found:
 def _models(name: str, protocol: str) -> list[str]:
     """Names of models that a claim means: the eight, those beyond them, or ATSDP-NET without transfer."""
     from atsdp_utils.baselines import REGISTRY
-    from atsdp_utils.experiments.protocols import BULK_ONLY, NO_TRANSFER
     from atsdp_utils.experiments.tables import NAIVE
+    from atsdp_utils.experiments.task import BULK_ONLY, NO_TRANSFER
 
     if name == "no transfer":
         return [BULK_ONLY if protocol == "U" else NO_TRANSFER]

@@ -11,17 +11,19 @@ import pytest
 import torch
 
 from atsdp_utils import baselines
-from atsdp_utils.baselines import REGISTRY, Baseline, Lazy, _rows, graph
-from atsdp_utils.baselines._torch import reproducible
-from atsdp_utils.baselines.cnn import ShuffledGenes
+from atsdp_utils.baselines import REGISTRY, Baseline, graph
+from atsdp_utils.baselines.classical import Logistic
 from atsdp_utils.baselines.drugcell import DrugCell, set_mask
-from atsdp_utils.baselines.graph import GCN, cell_graph
-from atsdp_utils.baselines.transformer import GeneTransformer
+from atsdp_utils.baselines.graph import cell_graph
+from atsdp_utils.baselines.networks import GeneTransformer, ShuffledCNN, ShuffledGenes
+from atsdp_utils.baselines.rows import hold_out
+from atsdp_utils.baselines.wrapper import reproducible
 from atsdp_utils.data import datasets, preprocess
 from atsdp_utils.data.preprocess import Source
 from atsdp_utils.evaluation import evaluate
 from atsdp_utils.evaluation.metrics import classification_metrics
-from atsdp_utils.experiments import protocols, tables
+from atsdp_utils.experiments import inputs, protocols, tables
+from atsdp_utils.experiments.task import ATSDP, NO_TRANSFER, Task, searched
 from atsdp_utils.foundation import config
 from atsdp_utils.reporting import cost
 
@@ -78,8 +80,8 @@ def test_every_entry_has_the_interface_and_the_same_tuning_budget(name):
     assert list(inspect.signature(model.fit).parameters) == ["X", "y", "weight", "source"]
     assert inspect.getdoc(type(model))
     if entry.variant_of:
-        task = protocols.Task("DATA1-sim", "S", name, "quick")
-        assert entry.settings() == [{}] and protocols.searched(task) is REGISTRY[entry.variant_of]
+        task = Task("DATA1-sim", "S", name, "quick")
+        assert entry.settings() == [{}] and searched(task) is REGISTRY[entry.variant_of]
     elif name not in CONSTANT and entry.under_s:
         assert len(entry.settings()) == 4
         defaults = entry.settings()[0]
@@ -153,9 +155,9 @@ def test_bad_rows_are_named():
 def test_copies_made_by_oversampling_stay_on_one_side():
     X, y = planted()
     X, y = np.concatenate([X, X[:100]]), np.concatenate([y, y[:100]])
-    rows, held = _rows.hold_out(X, y, 0.25, seed=0)
-    assert not {r.tobytes() for r in X[rows]} & {r.tobytes() for r in X[held]}
-    assert set(y[held]) == {0, 1} and len(rows) + len(held) == len(y)
+    kept, held = hold_out(X, y, 0.25, seed=0)
+    assert not {r.tobytes() for r in X[kept]} & {r.tobytes() for r in X[held]}
+    assert set(y[held]) == {0, 1} and len(kept) + len(held) == len(y)
 
 
 def test_tuning_scores_every_setting_on_rows_that_it_did_not_train_on():
@@ -178,20 +180,18 @@ def test_tuning_scores_every_setting_on_rows_that_it_did_not_train_on():
     X[:, 0] = y
     entry = Baseline("spy", Spy, {}, {"a": (0, 1), "b": (0, -1)})
     balanced = []
-    found = baselines.tune(entry, X, y, folds=3, balance=lambda a, b: balanced.append(len(b)) or (a, b, None))
-    assert seen == [(a, b) for a in (0, 1) for b in (0, -1) for _ in range(3)]
-    assert found.best == {"a": 1, "b": 0} and [np.mean(s) for _, s in found.scores] == [0.5, 0, 1, 0.5]
-    assert balanced == [2 * len(y) // 3] * 12
-    assert [setting for setting, _ in baselines.tune(entry, X, y, most=2).scores] == [
-        {"a": 0, "b": 0},
-        {"a": 1, "b": -1},
-    ]
+    found = baselines.tune(entry, X, y, balance=lambda a, b: balanced.append(len(b)) or (a, b, None))
+    assert seen == [(0, 0), (0, -1), (1, 0), (1, -1)] and found == {"a": 1, "b": 0}
+    assert balanced == [3 * len(y) // 4]
+    del seen[:]
+    assert baselines.tune(entry, X, y, most=2) == {"a": 0, "b": 0}, "a tie goes to the earlier setting"
+    assert seen == [(0, 0), (1, -1)]
 
 
 @pytest.fixture
 def prepared(run_folders):
     """One real set, in folders of this test alone."""
-    cached = (protocols.cells_of, protocols.source_of, datasets.load_prepared)
+    cached = (inputs.cells_of, inputs.source_of, datasets.load_prepared)
     for function in cached:
         function.cache_clear()
     datasets.prepare("A375-PLX4720")
@@ -200,30 +200,30 @@ def prepared(run_folders):
         function.cache_clear()
 
 
-@pytest.mark.parametrize("model", [protocols.ATSDP, protocols.NO_TRANSFER, "Logistic", "GCN", "DrugCell"])
+@pytest.mark.parametrize("model", [ATSDP, NO_TRANSFER, "Logistic", "GCN", "DrugCell"])
 def test_search_inside_a_fold_sees_no_test_row(prepared, model):
     """Planted test rows with wrong labels change neither the chosen setting nor another prediction."""
-    task = protocols.Task(prepared, "S", model, "smoke", (("tune", True),), folds=2)
-    cells, source = protocols.cells_of(prepared, "smoke"), protocols.source_of(prepared, "smoke", 0)
+    task = Task(prepared, "S", model, "smoke", (("tune", True),), folds=2)
+    cells, source = inputs.cells_of(prepared, "smoke"), inputs.source_of(prepared, "smoke", 0)
     X = preprocess.columns(cells.X, cells.genes, source.genes)
-    fold, y = protocols.splits(cells, 2, 0), cells.y.copy()
+    fold, y = inputs.splits(cells, 2, 0), cells.y.copy()
     train, test = np.flatnonzero(fold == 1), np.flatnonzero(fold == 0)
     honest, model = protocols.fit_fold(task, X, y, train, test, source)
     X, y = X.copy(), y.copy()
     X[test[0]], y[test] = 500.0, 1 - y[test]
     again, planted_model = protocols.fit_fold(task, X, y, train, test, source)
     np.testing.assert_allclose(again[1:], honest[1:], rtol=0, atol=1e-6)
-    assert planted_model.chosen_ == model.chosen_ and model.chosen_ in protocols.searched(task).settings(2)
+    assert planted_model.chosen_ == model.chosen_ and model.chosen_ in searched(task).settings(2)
 
 
 def test_a_control_takes_the_setting_that_its_model_chose(prepared, monkeypatch):
-    cells, source = protocols.cells_of(prepared, "smoke"), protocols.source_of(prepared, "smoke", 0)
+    cells, source = inputs.cells_of(prepared, "smoke"), inputs.source_of(prepared, "smoke", 0)
     X = preprocess.columns(cells.X, cells.genes, source.genes)
-    fold = protocols.splits(cells, 2, 0)
+    fold = inputs.splits(cells, 2, 0)
     train, test = np.flatnonzero(fold == 1), np.flatnonzero(fold == 0)
 
     def fit(model):
-        task = protocols.Task(prepared, "S", model, "smoke", (("steps", 5), ("tune", True)), folds=2)
+        task = Task(prepared, "S", model, "smoke", (("steps", 5), ("tune", True)), folds=2)
         return protocols.fit_fold(task, X, cells.y, train, test, source)[1]
 
     monkeypatch.setattr(baselines, "_inner_auc", lambda entry, changes, *rest: changes["dropout"])
@@ -231,13 +231,13 @@ def test_a_control_takes_the_setting_that_its_model_chose(prepared, monkeypatch)
     assert chosen["dropout"] == max(REGISTRY["CNN"].grid["dropout"])
     monkeypatch.setattr(baselines, "_inner_auc", None)  # found on disk: nothing is searched again
     control = fit("CNN-shuffled")
-    assert control.chosen_ == chosen and control.model.dropout == chosen["dropout"]
+    assert control.chosen_ == chosen and control.dropout == chosen["dropout"]
 
 
-@pytest.mark.parametrize("model", [protocols.ATSDP, protocols.NO_TRANSFER])
+@pytest.mark.parametrize("model", [ATSDP, NO_TRANSFER])
 def test_atsdp_is_searched_with_the_same_budget(model):
-    task = protocols.Task("DATA1-sim", "S", model, "quick", folds=5)
-    entry, cfg = protocols.searched(task), config.profile("quick").training
+    task = Task("DATA1-sim", "S", model, "quick", folds=5)
+    entry, cfg = searched(task), config.profile("quick").training
     assert len(entry.settings()) == 4
     assert all(getattr(cfg, name) == value for name, value in entry.settings()[0].items())
 
@@ -357,12 +357,16 @@ def test_transformer_without_gene_identity_sees_only_the_multiset_of_values():
 
 def test_shuffled_genes_are_one_fixed_order_for_training_and_test():
     X, y = planted()
-    model = ShuffledGenes(of="Logistic").fit(X[:N], y[:N])
+
+    class ShuffledLogistic(ShuffledGenes, Logistic):
+        """Blind to the order of genes."""
+
+    model = ShuffledLogistic(**REGISTRY["Logistic"].hyperparameters).fit(X[:N], y[:N])
     plain = REGISTRY["Logistic"].make().fit(X[:N], y[:N])
     np.testing.assert_allclose(model.predict_proba(X[N:]), plain.predict_proba(X[N:]), atol=1e-5)
     order = model.shuffle(np.arange(GENES)[None])[0]
     assert sorted(order) == list(range(GENES)) and (order != np.arange(GENES)).any()
-    np.testing.assert_array_equal(ShuffledGenes(of="CNN", seed=9).shuffle(np.arange(GENES)[None])[0], order)
+    np.testing.assert_array_equal(ShuffledCNN(seed=9).shuffle(np.arange(GENES)[None])[0], order)
 
 
 def test_mask_of_gene_sets():
@@ -421,9 +425,7 @@ def test_first_component_stands_in_every_table_of_protocol_u_and_in_no_other(dat
         mine = [t for t in tasks if t.model == tables.PC1]
         assert {t.protocol for t in mine} == ({"U"} if name in shown else set()), name
         if name in shown:
-            rivals = {
-                (t.dataset, t.seed) for t in tasks if (t.model, t.protocol, t.setting) == (protocols.ATSDP, "U", ())
-            }
+            rivals = {(t.dataset, t.seed) for t in tasks if (t.model, t.protocol, t.setting) == (ATSDP, "U", ())}
             assert {(t.dataset, t.seed) for t in mine} == rivals, name
 
 
@@ -476,5 +478,14 @@ def test_importing_the_registry_imports_neither_torch_nor_sklearn():
     assert done.stdout.strip() == "[]"
 
 
-def test_lazy_names_a_class_of_this_package():
-    assert isinstance(Lazy(".graph:GCN")(seed=4), GCN)
+def test_every_entry_names_a_class_of_this_package():
+    for entry in REGISTRY.values():
+        model = entry.make(seed=4)
+        assert model.seed == 4 and type(model).__module__.startswith("atsdp_utils.baselines.")
+        assert entry.factory.endswith(f":{type(model).__name__}")
+
+
+@pytest.mark.parametrize("name", ["CNN", "ResNet18"])
+def test_a_control_has_the_defaults_of_its_model(name):
+    control, own = vars(REGISTRY[f"{name}-shuffled"].make()), vars(REGISTRY[name].make())
+    assert control == own and REGISTRY[name].hyperparameters.items() <= own.items()

@@ -26,8 +26,8 @@ import numpy as np
 import pandas as pd
 
 from atsdp_utils.data import datasets, gdsc, preprocess
-from atsdp_utils.experiments import grid, plan, protocols
-from atsdp_utils.experiments.protocols import ATSDP, NO_TRANSFER, Task
+from atsdp_utils.experiments import grid, inputs, plan, protocols
+from atsdp_utils.experiments.task import ATSDP, NO_TRANSFER, Task, build
 from atsdp_utils.foundation import cache, config, paths, runtime
 from atsdp_utils.foundation.config import Training
 
@@ -241,8 +241,8 @@ def models(size: Size) -> Iterator[Row]:
 
 
 def _models(size: Size, profile: str, section: str) -> Iterator[Row]:
-    cells = protocols.cells_of(size.dataset, profile)
-    source = protocols.source_of(size.dataset, profile, 0)
+    cells = inputs.cells_of(size.dataset, profile)
+    source = inputs.source_of(size.dataset, profile, 0)
     X = preprocess.columns(cells.X, cells.genes, source.genes)
     rows, test = cells.labelled, cells.labelled[::10]
     yield section, "data", "cells", len(X), ""
@@ -250,15 +250,13 @@ def _models(size: Size, profile: str, section: str) -> Iterator[Row]:
     for model in size.models:
         task = Task(size.dataset, "S", model, profile)
         if model == ATSDP:
-            protocols.build(task, protocols.spec_of(task)).fit_bulk(source)
+            build(task).fit_bulk(source)
         with Clock() as clock:
             _, fitted = protocols.fit_fold(task, X, cells.y, np.setdiff1d(rows, test), test, source)
         yield from _training(section, f"{model} (S)", clock, getattr(fitted, "history_", None))
     task = Task(size.dataset, "U", ATSDP, profile)
     with Clock() as clock:
-        fitted = protocols.build(task, protocols.spec_of(task)).fit_transfer(
-            preprocess.Standardizer().fit_transform(X), source
-        )
+        fitted = build(task).fit_transfer(preprocess.Standardizer().fit_transform(X), source)
     yield from _training(section, f"{ATSDP} (U)", clock, fitted.history_)
 
 
@@ -385,7 +383,7 @@ def gpu(size: Size) -> Iterator[Row]:
 
 def quick_stages() -> Iterator[Row]:
     """What the cached results of an earlier ``make reproduce`` took, by protocol and model, if there are any."""
-    found = grid._timings()
+    found = plan.finished_timings()
     for (profile, protocol, model), group in found.groupby(["profile", "protocol", "model"]):
         case = f"{model} ({protocol}, {profile})"
         yield "cached results", case, "tasks", len(group), ""

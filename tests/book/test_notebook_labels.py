@@ -12,8 +12,8 @@ import pytest
 from atsdp_utils.baselines import REGISTRY
 from atsdp_utils.data import datasets, gdsc, preprocess
 from atsdp_utils.evaluation import evaluate, metrics, stats
-from atsdp_utils.experiments import protocols, tables
-from atsdp_utils.experiments.protocols import Result, Task
+from atsdp_utils.experiments import inputs, protocols, tables
+from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, Result, Task
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.reporting import report
 
@@ -49,7 +49,8 @@ def execute(number: str, ids: Sequence[str], /, **given) -> dict:
     profile = config.profile("smoke")
     space = {
         "np": np, "pd": pd, "config": config, "datasets": datasets, "evaluate": evaluate, "metrics": metrics,
-        "preprocess": preprocess, "protocols": protocols, "report": report, "stats": stats, "tables": tables,
+        "preprocess": preprocess, "protocols": protocols, "inputs": inputs, "ATSDP": ATSDP, "BULK_ONLY": BULK_ONLY,
+        "report": report, "stats": stats, "tables": tables,
         "DATA": "embedded", "PROFILE": "smoke", "JOBS": 1, "BACKEND": "loky", "profile": profile, "run": Run(),
         "REGISTRY": REGISTRY,
         "display": lambda shown: None, "seeds": range(profile.seeds), "specs": config.datasets("embedded"), **given,
@@ -91,8 +92,8 @@ def grid_run():
 # --- chapter 4: before and after transfer -----------------------------------------------------------------------------
 
 TRANSFER = {
-    "before transfer": lambda t: t.model == protocols.BULK_ONLY,
-    "after transfer": lambda t: t.model == protocols.ATSDP and not t.setting,
+    "before transfer": lambda t: t.model == BULK_ONLY,
+    "after transfer": lambda t: t.model == ATSDP and not t.setting,
     "after transfer, no MMD": lambda t: t.options.get("omega") == 0.0,
     "after transfer, separate start": lambda t: t.options.get("gene_space") == "separate",
     "logistic regression": lambda t: t.model == "Logistic",
@@ -136,7 +137,7 @@ def test_rows_of_tables_1_and_3_are_named_by_what_was_trained(grid_run, monkeypa
     frames = {}
     for make in (tables.table1, tables.table3, tables.strict, tables.wells):
         frames[make.__name__] = evaluate.scores(grid_run.run(make("embedded", "smoke")))
-    monkeypatch.setattr(protocols, "cells_of", lambda *a: SimpleNamespace(library_size=np.ones(3)))
+    monkeypatch.setattr(inputs, "cells_of", lambda *a: SimpleNamespace(library_size=np.ones(3)))
     space = execute("05", ("table1", "table3", "holiday", "wells"), frames=frames, names=names, nulls=nulls)
     made, found = grid_run.made, space["run"].tables
 
@@ -155,7 +156,7 @@ def test_rows_of_tables_1_and_3_are_named_by_what_was_trained(grid_run, monkeypa
     d = "DATA1-sim"
     three = [r for r in made if r.task.dataset == d and "balance" not in r.task.options]
     for model, wanted in (
-        (protocols.ATSDP, lambda t: t.protocol == "S" and not t.setting and t.model == protocols.ATSDP),
+        (ATSDP, lambda t: t.protocol == "S" and not t.setting and t.model == ATSDP),
         ("label permutation", lambda t: t.options.get("permute")),
         ("majority class", lambda t: t.model == "Majority"),
         ("library size only", lambda t: t.model == "LibrarySize"),
@@ -270,7 +271,7 @@ def test_the_root_without_labels_sees_lines_only_and_points_from_sensitive_to_re
         pseudotime=lambda cells, root: np.full(30, root),
         all_roots=lambda cells, values: given.update(values=values),
     )
-    monkeypatch.setattr(protocols, "source_of", lambda *a: bulk)
+    monkeypatch.setattr(inputs, "source_of", lambda *a: bulk)
     cisplatin = SimpleNamespace(genes=genes, y=label)
     space = execute(
         "10", ("root",), trajectory=trajectory, centred=expression, cisplatin=cisplatin, cells=None,

@@ -10,9 +10,10 @@ from matplotlib.colors import to_hex
 
 from atsdp_utils.baselines import REGISTRY
 from atsdp_utils.evaluation import plus_study
-from atsdp_utils.experiments import protocols, tables
+from atsdp_utils.experiments import tables
+from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, NO_TRANSFER, PLUS, Task, build
 from atsdp_utils.foundation import config, paths
-from atsdp_utils.reporting import findings, plots, plots_biology, plots_eval, scorecard
+from atsdp_utils.reporting import findings, plots, plots_biology, scorecard
 
 SPEC = config.DATASETS["A375-PLX4720"]
 
@@ -21,7 +22,7 @@ SPEC = config.DATASETS["A375-PLX4720"]
 
 
 def _built(model, setting):
-    return protocols.build(protocols.Task(SPEC.name, "U", model, "smoke", setting), SPEC)
+    return build(Task(SPEC.name, "U", model, "smoke", setting))
 
 
 PLAIN = dataclasses.replace(config.PROFILES["smoke"].training, balance=SPEC.balance)
@@ -38,16 +39,14 @@ def test_an_ablation_changes_what_its_name_says_and_nothing_else(name):
     model, setting = tables.ABLATIONS[name]
     made = _built(model, setting)
     assert made.cfg == dataclasses.replace(PLAIN, **CHANGED[name]) and made.arch == SPEC.architecture
-    assert model == {"before transfer": protocols.BULK_ONLY, "batch norm of the cells only": protocols.PLUS}.get(
-        name, protocols.ATSDP
-    )
+    assert model == {"before transfer": BULK_ONLY, "batch norm of the cells only": PLUS}.get(name, ATSDP)
     assert (dict(setting).get("gene_space") == "separate") == (name == "separate start")
-    if model == protocols.PLUS:
+    if model == PLUS:
         assert made.recipe.align == "adabn" and made.members == 1 and not made.recipe.linear and not made.recipe.rank
 
 
 def test_the_alignments_of_the_class_mixes_are_what_they_are_called():
-    made = {name: _built(protocols.PLUS, setting) for name, setting in tables.ALIGNED.items()}
+    made = {name: _built(PLUS, setting) for name, setting in tables.ALIGNED.items()}
     assert {n: (m.recipe.align, m.cfg.omega > 0, m.members) for n, m in made.items()} == {
         "MMD": ("mmd", True, 1), "no MMD": ("mmd", False, 1), "MMD, balanced by prediction": ("balanced", True, 1),
     }  # fmt: skip
@@ -73,16 +72,14 @@ def test_lists_of_trainings_ask_for_the_settings_that_their_tables_show():
             assert [t.seed for t in mine if t.protocol == "U"] == list(range(quick.seeds_ablation))
             assert [(t.folds, t.repeat) for t in mine if t.protocol == "S"] == [(quick.folds, 0)]
     three = [t for t in tables.table3("embedded", "quick") if t.dataset == "DATA2-sim"]
-    assert [t.seed for t in three if (t.protocol, t.model) == ("U", protocols.ATSDP)] == list(range(quick.seeds))
-    assert {t.folds for t in three if t.protocol == "S" and not t.setting and t.model == protocols.ATSDP} == {
-        quick.folds_table3
-    }
+    assert [t.seed for t in three if (t.protocol, t.model) == ("U", ATSDP)] == list(range(quick.seeds))
+    assert {t.folds for t in three if t.protocol == "S" and not t.setting and t.model == ATSDP} == {quick.folds_table3}
     assert {t.options["k"] for t in three if t.protocol == "F"} == set(quick.few)
     assert any(t.options.get("permute") for t in three)
     four = [t for t in tables.table4("embedded", "quick") if t.dataset == "DATA2-sim" and t.protocol == "S"]
     assert {t.model for t in four} == {
-        protocols.ATSDP,
-        protocols.NO_TRANSFER,
+        ATSDP,
+        NO_TRANSFER,
         *(m for m, b in REGISTRY.items() if b.under_s),
     }
     assert {t.folds for t in four} == {quick.folds} and all(t.options["tune"] for t in four)
@@ -129,7 +126,7 @@ def _write(folder, sign):
 
     frame("table3", [scored(d, "", p, "t3", d, p) for d in SETS for p in "SU"])
     frame("table1", [scored(d, s, p, "t1", d, s, p) for d in SETS for s in config.BALANCING for p in "SU"])
-    heads = [str(h) for h in config.HEADS] + ["linear"]
+    heads = [str(h) for h in config.PROFILES["quick"].heads] + ["linear"]
     frame("ablation_heads", [scored(d, s, "S", "heads", d, s) for d in SETS for s in heads])
     named = ("counted as sensitive", "left out")
     frame("holiday_cells", [scored(d, s, "S", "holiday", d, s) for d in ("DATA1-sim", "DATA2-sim") for s in named])
@@ -269,7 +266,7 @@ def test_scores_and_expression_of_a_class_have_its_colour(ax):
     ax.clear()
     plots_biology.paired_strips(ax, np.array([[5.0], [1], [6], [2]]), ["g"], y)
     for x, v, k in _points(ax):
-        assert (v > 4) == (k == plots.SENSITIVE.lower()) == (x < 0)
+        assert (v > 4) == (k == plots.CLASS[1].lower()) == (x < 0)
 
 
 def test_names_of_key_genes_have_the_colour_of_their_list(ax):
@@ -284,14 +281,7 @@ def test_names_of_key_genes_have_the_colour_of_their_list(ax):
 def test_cultures_get_colours_in_order_of_their_names():
     colours = plots_biology.culture_colours(["HN120PCR", "HN120M", "HN120PCR"])
     assert colours == {"HN120M": plots.SERIES[0], "HN120PCR": plots.SERIES[1]}
-    assert not set(plots.SERIES) & {plots.SENSITIVE, plots.RESISTANT}
-
-
-def test_an_embedding_names_and_colours_each_class(ax):
-    plots.embedding(ax, np.arange(12.0).reshape(6, 2), np.array([1, 0, 0, -1, -1, -1]))
-    handles, labels = ax.get_legend_handles_labels()
-    shown = {n: (to_hex(h.get_facecolor()[0]), len(h.get_offsets())) for h, n in zip(handles, labels, strict=True)}
-    assert shown == {"sensitive (1)": ("#0072b2", 1), "resistant (2)": ("#d55e00", 2), "unlabelled (3)": ("#999999", 3)}
+    assert not set(plots.SERIES) & {plots.CLASS[1], plots.CLASS[0]}
 
 
 def _summary() -> pd.DataFrame:
@@ -301,7 +291,7 @@ def _summary() -> pd.DataFrame:
 
 
 def test_bars_carry_the_name_colour_and_height_of_their_series(ax):
-    plots_eval.bars(ax, _summary(), group="dataset", series="setting", colours={"two": "#123456"})
+    plots.bars(ax, _summary(), group="dataset", series="setting", colours={"two": "#123456"})
     shown = {c.get_label(): (to_hex(c[0].get_facecolor()), [b.get_height() for b in c]) for c in ax.containers}
     expected = (plots.SERIES[0], "#123456", plots.SERIES[2])
     for j, (name, colour) in enumerate(zip(("one", "two", "three"), expected, strict=True)):
@@ -312,7 +302,7 @@ def test_bars_carry_the_name_colour_and_height_of_their_series(ax):
 
 
 def test_dots_carry_the_name_colour_and_place_of_their_series(ax):
-    plots_eval.dots(ax, _summary(), row="dataset", series="setting")
+    plots.dots(ax, _summary(), row="dataset", series="setting")
     handles, labels = ax.get_legend_handles_labels()
     for j, (h, name) in enumerate(zip(handles, labels, strict=True)):
         assert name == ("one", "two", "three")[j] and to_hex(h.get_facecolor()[0]) == plots.SERIES[j].lower()
@@ -326,7 +316,7 @@ def test_the_key_puts_each_handle_at_its_name_and_the_paper_last():
     ax.scatter([], [], color="#444444", label="paper")
     for name, colour in (("x", "#009e73"), ("y", "#cc79a7")):
         ax.scatter([], [], color=colour, label=name)
-    plots_eval.key(fig, ax)
+    plots.key(fig, ax)
     (legend,) = fig.legends
     shown = [
         (t.get_text(), to_hex(h.get_facecolor()[0])) for t, h in zip(legend.texts, legend.legend_handles, strict=True)
@@ -345,7 +335,7 @@ def test_boxes_strips_and_points_stand_at_their_names(ax):
         (i, plots.SERIES[i].lower()): list(v) for i, v in enumerate(values.values())
     }
     ax.clear()
-    plots_eval.boxes(ax, values, paper={"b": 0.5})
+    plots.boxes(ax, values, paper={"b": 0.5})
     top = {round(y): k for x, y, k in _points(ax) if x < 0.4}
     assert top == {1: plots.SERIES[0].lower()} and [t.get_text() for t in ax.get_yticklabels()] == ["a", "b"]
     assert [(x, round(y)) for x, y, k in _points(ax) if k == "#ffffff"] == [(0.5, 0)]
@@ -361,6 +351,6 @@ def test_boxes_strips_and_points_stand_at_their_names(ax):
 
 
 def test_models_of_chapter_12_keep_their_names():
-    assert plus_study.LABEL[protocols.PLUS] == "ATSDP-NET+" and plus_study.LABEL[protocols.ATSDP] == "ATSDP-NET"
+    assert plus_study.LABEL[PLUS] == "ATSDP-NET+" and plus_study.LABEL[ATSDP] == "ATSDP-NET"
     assert plus_study.LABEL["Logistic"] == "logistic regression"
     assert plus_study.LABEL["RandomForest"] == "random forest"

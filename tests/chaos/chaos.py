@@ -30,7 +30,7 @@ CODE = """
 import hashlib
 import pandas as pd
 from atsdp_utils import cache, grid, paths
-from atsdp_utils.experiments.protocols import ATSDP, NO_TRANSFER, Task
+from atsdp_utils.experiments.task import ATSDP, NO_TRANSFER, Task
 NAME = "SCC47-afatinib"
 tasks = [Task(NAME, "U", ATSDP, "smoke", seed=s) for s in range(3)]
 tasks += [Task(NAME, "S", m, "smoke", folds=2, repeat=r)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from atsdp_utils.evaluation import evaluate, metrics, stats
-from atsdp_utils.experiments.protocols import Result, Task
+from atsdp_utils.experiments.task import Result, Task
 from atsdp_utils.reporting import report
 
 

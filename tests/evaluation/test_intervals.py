@@ -3,15 +3,15 @@
 import dataclasses
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats as sps
-from statsmodels.stats.proportion import proportion_confint
 
 from atsdp_utils.evaluation import evaluate, metrics, plus_study, selection, stats  # fmt: skip
-from atsdp_utils.experiments import protocols, tables  # fmt: skip
-from atsdp_utils.experiments.protocols import Result, Task
+from atsdp_utils.experiments import inputs, tables  # fmt: skip
+from atsdp_utils.experiments.task import PLUS, Result, Task
 from atsdp_utils.foundation import config  # fmt: skip
 from atsdp_utils.interpretation import attribution, explained, gene_scores, predicted, pseudotime
 from atsdp_utils.reporting import plots_eval  # fmt: skip
@@ -78,10 +78,14 @@ def test_the_bootstrap_over_cells_takes_the_middle_95_per_cent():
 
 
 def test_whiskers_of_the_reliability_plot_are_wilsons():
-    share, n = np.array([0.0, 0.2, 0.9]), np.array([5, 40, 11])
-    low, high = plots_eval._wilson(share, n)
-    expected = proportion_confint(share * n, n, alpha=0.05, method="wilson")
-    np.testing.assert_allclose((low, high), expected, atol=1e-12)
+    hits, n, z = np.array([0, 8, 10]), np.array([5, 40, 11]), sps.norm.ppf(0.975)
+    y = np.concatenate([np.arange(m) < k for k, m in zip(hits, n, strict=True)])
+    _, ax = plt.subplots()
+    plots_eval.reliability(ax, y, np.repeat([0.15, 0.45, 0.85], n))
+    drawn = np.array(ax.collections[0].get_segments())[:, :, 1].T
+    plt.close()
+    centre, half = (hits + z**2 / 2) / (n + z**2), z / (n + z**2) * np.sqrt(hits * (n - hits) / n + z**2 / 4)
+    np.testing.assert_allclose(drawn, (centre - half, centre + half), atol=1e-12)
 
 
 def test_bands_of_a_trend_hold_the_mean_19_times_of_20():
@@ -193,7 +197,7 @@ def test_predictions_without_labels_are_the_mean_over_seeds_and_with_labels_the_
 
     cells = preprocess_cells(6)
     monkeypatch.setattr(predicted.grid, "run", run)
-    monkeypatch.setattr(protocols, "cells_of", lambda *a: cells)
+    monkeypatch.setattr(inputs, "cells_of", lambda *a: cells)
     found = predicted.predictions("DATA1-sim", "smoke", protocol="U")
     assert [t.seed for t in asked[-1]] == [0, 1] and {t.setting for t in asked[-1]} == {()}
     np.testing.assert_allclose(found.p, 0.2 + 0.01 * np.arange(6))
@@ -212,7 +216,7 @@ def test_scores_of_models_are_means_over_seeds_with_an_interval_over_cells_and_s
     rng = np.random.default_rng(0)
     y = np.tile([0, 1], 20)
     results = [_result("A375-PLX4720", m, s, np.clip(0.5 + strength * (y - 0.5) + 0.2 * rng.normal(size=40), 0, 1))
-               for m, strength in ((protocols.PLUS, 0.6), ("Logistic", 0.1)) for s in range(3)]  # fmt: skip
+               for m, strength in ((PLUS, 0.6), ("Logistic", 0.1)) for s in range(3)]  # fmt: skip
     _, table = plus_study.score(results)
     aucs = [metrics.classification_metrics(r.y, r.p)["auc"] for r in results]
     row = table.set_index("model")
@@ -243,8 +247,8 @@ def test_a_pair_of_models_is_first_minus_second_and_counts_the_error_of_cells():
 
 
 def test_networks_are_explained_on_cells_outside_the_first_fold(monkeypatch):
-    monkeypatch.setattr(protocols, "cells_of", lambda *a: None)
-    monkeypatch.setattr(protocols, "splits", lambda cells, folds, repeat: np.array([0, 1, -1, 2, 0, 1]))
+    monkeypatch.setattr(inputs, "cells_of", lambda *a: None)
+    monkeypatch.setattr(inputs, "splits", lambda cells, folds, repeat: np.array([0, 1, -1, 2, 0, 1]))
     assert explained.training_rows("DATA1-sim", "smoke").tolist() == [1, 3, 5]
 
 
@@ -309,7 +313,7 @@ def test_class_mixes_name_their_training_share_and_calls():
     p = np.linspace(0, 1, 10)
     results = [dataclasses.replace(r, task=dataclasses.replace(
         r.task, setting=(("kind", "twin:10"), *setting))) for r, setting in (
-        (_result("DATA3-sim", protocols.PLUS, 1, p, protocol="P"), s) for s in tables.ALIGNED.values())]  # fmt: skip
+        (_result("DATA3-sim", PLUS, 1, p, protocol="P"), s) for s in tables.ALIGNED.values())]  # fmt: skip
     table = plus_study.class_mix(results)
     assert table.setting.tolist() == list(tables.ALIGNED) and set(table.percent) == {10} and set(table.seed) == {1}
     assert set(table.called) == {0.5} and set(table.tier) == {"simulated"}

@@ -1,5 +1,6 @@
 """The grid: the same results for any number of workers and either backend; resume after kills and damage."""
 
+import dataclasses
 import os
 import re
 import signal
@@ -13,9 +14,9 @@ import pandas as pd
 import pytest
 
 from atsdp_utils.data import datasets
-from atsdp_utils.experiments import grid, plan, protocols, tables
-from atsdp_utils.experiments.protocols import ATSDP, Task
-from atsdp_utils.foundation import paths
+from atsdp_utils.experiments import grid, inputs, keys, plan, tables
+from atsdp_utils.experiments.task import ATSDP, Task
+from atsdp_utils.foundation import paths, pool
 
 # Workers cannot import this file by name.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -35,13 +36,13 @@ def folders(run_folders, monkeypatch):
     """Temporary caches, also for worker processes."""
     monkeypatch.setenv("ATSDP_BUILD", str(paths.BUILD))
     monkeypatch.delenv("ATSDP_LOG", raising=False)
-    for cached in (protocols.cells_of, protocols.source_of, datasets.load_prepared):
+    for cached in (inputs.cells_of, inputs.source_of, datasets.load_prepared):
         cached.cache_clear()
     yield paths.RESULTS
     from joblib.externals.loky import get_reusable_executor
 
     get_reusable_executor().shutdown(wait=True)
-    for cached in (protocols.cells_of, protocols.source_of, datasets.load_prepared):
+    for cached in (inputs.cells_of, inputs.source_of, datasets.load_prepared):
         cached.cache_clear()
 
 
@@ -84,7 +85,7 @@ def test_a_second_run_computes_nothing_and_a_changed_list_only_what_is_new(folde
     tasks = [t for t in TASKS if t.model == "Logistic"]
     grid.run(tasks)
     ran = []
-    monkeypatch.setattr(grid, "_work", lambda group: ran.extend(group.values()))
+    monkeypatch.setattr(grid, "_work", lambda task, key: ran.append(task))
     grid.run(tasks)
     assert ran == []
     new = Task(NAME, "S", "Logistic", "smoke", (("C", 0.1),), folds=2)
@@ -96,7 +97,7 @@ def test_a_second_run_computes_nothing_and_a_changed_list_only_what_is_new(folde
 def test_a_damaged_result_is_computed_again(folders):
     task = TASKS[2]
     (first,) = grid.run([task])
-    path = grid.result_path(protocols.key(task))
+    path = grid.result_path(keys.key(task))
     path.write_bytes(path.read_bytes()[:50])
     with pytest.warns(UserWarning, match="unreadable"):
         (again,) = grid.run([task])
@@ -122,7 +123,7 @@ def _count_and_maybe_die(folder: str, index: int) -> None:
 def test_a_killed_worker_costs_only_what_was_running(tmp_path, folders):
     counts = tmp_path / "counts"
     counts.mkdir()
-    finished = list(grid._loky(_count_and_maybe_die, [(str(counts), i) for i in range(12)], jobs=2))
+    finished = list(pool.by_loky(_count_and_maybe_die, [(str(counts), i) for i in range(12)], jobs=2))
     assert sorted(finished) == list(range(12))
     starts = [sum(p.name.startswith(f"{i}-") for p in counts.iterdir()) for i in range(12)]
     assert starts[3] == 2
@@ -135,9 +136,9 @@ def _always_die() -> None:
 
 
 def test_a_pool_that_keeps_dying_ends_with_a_way_out(folders, monkeypatch):
-    monkeypatch.setattr(grid, "MAX_RESTARTS", 1)
+    monkeypatch.setattr(pool, "MAX_RESTARTS", 1)
     with pytest.raises(RuntimeError, match="workers died 2 times in a row with 2 tasks left .*smaller JOBS"):
-        list(grid._loky(_always_die, [(), ()], jobs=2))
+        list(pool.by_loky(_always_die, [(), ()], jobs=2))
 
 
 def test_unknown_backend_is_named(folders):
@@ -148,14 +149,14 @@ def test_unknown_backend_is_named(folders):
 def test_plan_counts_what_is_left_and_projects_from_what_was_measured(folders):
     tables = {"one": [TASKS[2], TASKS[4]], "two": [TASKS[2]]}
     datasets.prepare(NAME)
-    todo = grid.plan(tables).set_index("table")
+    todo = plan.projection(tables).set_index("table")
     assert todo.loc["one", ["tasks", "trainings", "shared", "done", "left"]].tolist() == [2, 3, 0, 0, 2]
     assert todo.loc["two", ["shared", "done", "left"]].tolist() == [1, 0, 0]  # the same training is counted once
     grid.run([TASKS[2]])
-    todo = grid.plan(tables).set_index("table")
+    todo = plan.projection(tables).set_index("table")
     assert todo.loc["one", ["done", "left"]].tolist() == [1, 1]
     more = Task(NAME, "S", "Logistic", "smoke", folds=2, repeat=1)
-    assert grid.plan({"more": [more]}).hours_one_worker.item() > 0
+    assert plan.projection({"more": [more]}).hours_one_worker.item() > 0
 
 
 def test_a_profile_is_projected_from_another_by_what_was_measured_under_both():
@@ -163,13 +164,13 @@ def test_a_profile_is_projected_from_another_by_what_was_measured_under_both():
         ("S", "Logistic", "A", "quick"): 2.0, ("S", "Logistic", "A", "paper"): 6.0,
         ("S", "kNN", "A", "quick"): 1.0, ("U", "kNN", "A", "quick"): 1.0,
     }  # fmt: skip
-    medians = pd.Series(measured).rename_axis(list(grid.KIND)).unstack("profile")
-    assert grid._guess(Task("A", "S", "Logistic", "paper", folds=10), medians, medians) == (60.0, True)
-    assert grid._guess(Task("B", "S", "Logistic", "paper", folds=10), medians, medians) == (60.0, False)
-    assert grid._guess(Task("A", "S", "kNN", "paper", folds=10), medians, medians) == (30.0, False)  # 3 times longer
-    assert grid._guess(Task("A", "U", "kNN", "paper"), medians, medians) == (3.0, False)
-    assert np.isnan(grid._guess(Task("A", "S", "kNN", "smoke", folds=2), medians, medians)[0])
-    assert np.isnan(grid._guess(Task("A", "S", "SA", "paper", folds=2), medians, medians)[0])
+    medians = pd.Series(measured).rename_axis(plan.TIMED_BY).unstack("profile")
+    assert plan.projected(Task("A", "S", "Logistic", "paper", folds=10), medians, medians) == (60.0, True)
+    assert plan.projected(Task("B", "S", "Logistic", "paper", folds=10), medians, medians) == (60.0, False)
+    assert plan.projected(Task("A", "S", "kNN", "paper", folds=10), medians, medians) == (30.0, False)  # 3 times longer
+    assert plan.projected(Task("A", "U", "kNN", "paper"), medians, medians) == (3.0, False)
+    assert np.isnan(plan.projected(Task("A", "S", "kNN", "smoke", folds=2), medians, medians)[0])
+    assert np.isnan(plan.projected(Task("A", "S", "SA", "paper", folds=2), medians, medians)[0])
 
 
 def test_a_benchmark_tells_how_much_longer_a_profile_takes_that_was_never_run():
@@ -180,12 +181,12 @@ def test_a_benchmark_tells_how_much_longer_a_profile_takes_that_was_never_run():
          "case": ["kNN (S)", "PCA+SVM (S)", "data"] * 2, "value": ["2", "1", "5", "10", "3", "9"]},
     )  # fmt: skip
     timed["unit"] = "s"
-    both = pd.concat([finished, plan.trainings(timed, "DATA1-sim").dropna()])
-    medians, pairs = grid._medians(finished), grid._medians(both)
-    assert np.isnan(grid._guess(Task("A", "S", "kNN", "paper", folds=2), medians, medians)[0])
-    assert grid._guess(Task("A", "S", "kNN", "paper", folds=2), medians, pairs) == (10.0, False)  # its own ratio
-    assert grid._guess(Task("A", "S", "SA", "paper"), medians, pairs) == (4.0, False)  # the median of 5 and 3
-    assert grid._guess(Task("A", "U", "kNN", "paper"), medians, pairs) == (8.0, False)
+    both = pd.concat([finished, plan.benchmark_timings(timed).dropna()])
+    medians, pairs = plan.medians(finished), plan.medians(both)
+    assert np.isnan(plan.projected(Task("A", "S", "kNN", "paper", folds=2), medians, medians)[0])
+    assert plan.projected(Task("A", "S", "kNN", "paper", folds=2), medians, pairs) == (10.0, False)  # its own ratio
+    assert plan.projected(Task("A", "S", "SA", "paper"), medians, pairs) == (4.0, False)  # the median of 5 and 3
+    assert plan.projected(Task("A", "U", "kNN", "paper"), medians, pairs) == (8.0, False)
 
 
 def test_bulk_stages_share_autoencoders_in_the_projection(monkeypatch):
@@ -195,6 +196,6 @@ def test_bulk_stages_share_autoencoders_in_the_projection(monkeypatch):
     setting = (("heads", 4),)
     tasks = [Task("DATA1-sim", "U", ATSDP, "paper", s, seed=i) for i in (0, 1) for s in ((), setting)]
     tasks += [Task("DATA1-null-sim", "U", ATSDP, "paper"), Task("DATA1-sim", "U", "Logistic", "paper")]
-    stages, hours = plan.bulk_hours(tasks, "paper")
+    stages, hours = plan.bulk_hours(tasks)
     assert (stages, round(3600 * hours)) == (4, 2 * 60 + 4 * 6)
-    assert np.isnan(plan.bulk_hours(tasks, "quick")[1])
+    assert np.isnan(plan.bulk_hours([dataclasses.replace(t, profile="quick") for t in tasks])[1])

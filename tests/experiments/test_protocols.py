@@ -6,27 +6,28 @@ import numpy as np
 import pytest
 
 from atsdp_utils.data import datasets, preprocess
-from atsdp_utils.experiments import protocols
-from atsdp_utils.experiments.protocols import ATSDP, BULK_ONLY, NO_TRANSFER, Task
+from atsdp_utils.experiments import inputs, keys, protocols
+from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, NO_TRANSFER, Task, build
+from atsdp_utils.foundation import cache
 
 NAME = "SCC47-afatinib"
 
 
 @pytest.fixture(autouse=True)
 def _folders(run_folders):
-    for cached in (protocols.cells_of, protocols.source_of, datasets.load_prepared):
+    for cached in (inputs.cells_of, inputs.source_of, datasets.load_prepared):
         cached.cache_clear()
     datasets.prepare(NAME)
     yield
-    for cached in (protocols.cells_of, protocols.source_of, datasets.load_prepared):
+    for cached in (inputs.cells_of, inputs.source_of, datasets.load_prepared):
         cached.cache_clear()
 
 
 def fold_inputs(model, how):
     task = Task(NAME, "S", model, "smoke", (("balance", how),), folds=2)
-    cells, source = protocols.cells_of(NAME, "smoke"), protocols.source_of(NAME, "smoke", 0)
+    cells, source = inputs.cells_of(NAME, "smoke"), inputs.source_of(NAME, "smoke", 0)
     X = preprocess.columns(cells.X, cells.genes, source.genes)
-    fold = protocols.splits(cells, 2, 0)
+    fold = inputs.splits(cells, 2, 0)
     y = cells.y.copy()
     drop = np.flatnonzero((fold == 1) & (y == 1))[:15]  # unequal classes, so that samplers have something to do
     train = np.setdiff1d(np.flatnonzero(fold == 1), drop)
@@ -60,54 +61,54 @@ def test_no_stage_of_a_fold_sees_a_test_row(model, how):
 def test_labels_of_cells_never_reach_protocol_u():
     task = Task(NAME, "U", ATSDP, "smoke")
     honest = protocols.run_task(task)
-    cells = protocols.cells_of(NAME, "smoke")
+    cells = inputs.cells_of(NAME, "smoke")
     flipped = dataclasses.replace(cells, y=(1 - cells.y).astype(np.int8))
-    original = protocols.cells_of
+    original = inputs.cells_of
     try:
-        protocols.cells_of = lambda *a: flipped
+        inputs.cells_of = lambda *a: flipped
         again = protocols.run_task(task)
     finally:
-        protocols.cells_of = original
+        inputs.cells_of = original
     np.testing.assert_array_equal(honest.p, again.p)
     np.testing.assert_array_equal(honest.y, 1 - again.y)
 
 
 def test_splits_are_stratified_saved_and_shared():
-    cells = protocols.cells_of(NAME, "smoke")
-    fold = protocols.splits(cells, 3, 0)
+    cells = inputs.cells_of(NAME, "smoke")
+    fold = inputs.splits(cells, 3, 0)
     for i in range(3):
         assert abs(cells.y[fold == i].mean() - cells.y.mean()) < 0.05
-    np.testing.assert_array_equal(fold, protocols.splits(cells, 3, 0))
-    assert (fold != protocols.splits(cells, 3, 1)).any()
+    np.testing.assert_array_equal(fold, inputs.splits(cells, 3, 0))
+    assert (fold != inputs.splits(cells, 3, 1)).any()
     with pytest.raises(ValueError, match="folds: got 99 for SCC47-afatinib, expected at most 45"):
-        protocols.splits(cells, 99, 0)
+        inputs.splits(cells, 99, 0)
 
 
 def test_every_labelled_cell_is_predicted_once_under_s():
     r = protocols.run_task(Task(NAME, "S", NO_TRANSFER, "smoke", folds=3))
-    cells = protocols.cells_of(NAME, "smoke")
+    cells = inputs.cells_of(NAME, "smoke")
     assert sorted(r.row.tolist()) == cells.labelled.tolist()
     assert set(r.fold) == {0, 1, 2} and np.isfinite(r.p).all() and ((r.p >= 0) & (r.p <= 1)).all()
 
 
 def test_few_shot_scores_the_cells_that_it_was_not_given():
     r = protocols.run_task(Task(NAME, "F", ATSDP, "smoke", (("k", 5),)))
-    cells = protocols.cells_of(NAME, "smoke")
+    cells = inputs.cells_of(NAME, "smoke")
     assert len(r.row) == len(cells.labelled) - 10
     assert (cells.y[r.row] == r.y).all()
 
 
 def test_stress_split_tests_on_the_other_culture():
-    cultures = np.unique(protocols.cells_of(NAME, "smoke").group)
-    group = np.where(np.arange(len(protocols.cells_of(NAME, "smoke").y)) % 2, "A", "B")
-    cells = dataclasses.replace(protocols.cells_of(NAME, "smoke"), group=group)
-    original = protocols.cells_of
+    cultures = np.unique(inputs.cells_of(NAME, "smoke").group)
+    group = np.where(np.arange(len(inputs.cells_of(NAME, "smoke").y)) % 2, "A", "B")
+    cells = dataclasses.replace(inputs.cells_of(NAME, "smoke"), group=group)
+    original = inputs.cells_of
     try:
-        protocols.cells_of = lambda *a: cells
+        inputs.cells_of = lambda *a: cells
         setting = (("train_cultures", ("A",)), ("test_cultures", ("B",)))
         r = protocols.run_task(Task(NAME, "S", "Logistic", "smoke", setting))
     finally:
-        protocols.cells_of = original
+        inputs.cells_of = original
     assert len(cultures) == 2 and set(group[r.row]) == {"B"} and len(r.row) == (group == "B").sum()
 
 
@@ -118,15 +119,15 @@ def test_bulk_protocol_scores_held_out_lines():
 
 def test_permuted_labels_keep_the_class_sizes():
     task = Task(NAME, "S", "Logistic", "smoke", (("permute", True),), folds=2)
-    cells = protocols.cells_of(NAME, "smoke")
-    y = protocols._labels(task)
+    cells = inputs.cells_of(NAME, "smoke")
+    y = inputs.labels(task)
     assert (y != cells.y).any() and np.bincount(y).tolist() == np.bincount(cells.y).tolist()
 
 
 def test_a_key_changes_with_setting_code_and_data_only(monkeypatch):
     task = Task(NAME, "S", ATSDP, "smoke", folds=2)
-    key = protocols.key(task)
-    assert key == protocols.key(Task(NAME, "S", ATSDP, "smoke", folds=2))
+    key = keys.key(task)
+    assert key == keys.key(Task(NAME, "S", ATSDP, "smoke", folds=2))
     others = [
         dataclasses.replace(task, seed=1),
         dataclasses.replace(task, setting=(("heads", 2),)),
@@ -134,33 +135,33 @@ def test_a_key_changes_with_setting_code_and_data_only(monkeypatch):
         dataclasses.replace(task, model=NO_TRANSFER),
         dataclasses.replace(task, profile="quick"),
     ]
-    assert len({key, *(protocols.key(t) for t in others)}) == 6
-    monkeypatch.setattr(protocols.cache, "code", lambda *roots, cut=(): "other")
-    assert protocols.key(task) != key
+    assert len({key, *(keys.key(t) for t in others)}) == 6
+    monkeypatch.setattr(cache, "code", lambda *roots, cut=(): "other")
+    assert keys.key(task) != key
 
 
 def test_the_code_of_the_search_counts_where_there_is_a_search(monkeypatch):
-    monkeypatch.setattr(protocols.cache, "code", lambda *roots, cut=(): roots)
+    monkeypatch.setattr(cache, "code", lambda *roots, cut=(): roots)
     plain = Task(NAME, "S", "Logistic", "smoke", folds=2)
     tuned = dataclasses.replace(plain, setting=(("tune", True),))
-    assert "protocols._tuned" in protocols.code_of(tuned)
-    assert "protocols._tuned" not in protocols.code_of(plain)
+    assert "experiments.protocols.tuned" in keys.code_of(tuned)
+    assert "experiments.protocols.tuned" not in keys.code_of(plain)
 
 
 def test_unknown_names_are_listed():
     with pytest.raises(KeyError, match="model: got 'Oracle', expected ATSDP-NET"):
-        protocols.build(Task(NAME, "S", "Oracle", "smoke"), protocols.spec_of(Task(NAME, "S", ATSDP, "smoke")))
+        build(Task(NAME, "S", "Oracle", "smoke"))
     with pytest.raises(ValueError, match="protocol: got 'X', expected one of"):
         protocols.run_task(Task(NAME, "X", ATSDP, "smoke"))
 
 
 def test_all_wells_gives_a_label_to_every_well_and_leaves_the_folds_of_the_others(monkeypatch):
     """The literal count of ambiguity 19: wells without a label are sensitive, trained on and scored."""
-    cells = protocols.cells_of(NAME, "smoke")
+    cells = inputs.cells_of(NAME, "smoke")
     y = cells.y.copy()
     y[[1, 3, 5]] = -1
     with monkeypatch.context() as patch:
-        patch.setattr(protocols, "cells_of", lambda *_: dataclasses.replace(cells, y=y))
+        patch.setattr(inputs, "cells_of", lambda *_: dataclasses.replace(cells, y=y))
         plain = protocols.run_task(Task(NAME, "S", "Majority", "smoke", folds=2))
         literal = protocols.run_task(Task(NAME, "S", "Majority", "smoke", (("all_wells", True),), folds=2))
         shared = protocols.run_task(Task(NAME, "U", "Logistic", "smoke", (("all_wells", True),)))

@@ -8,8 +8,8 @@ import pytest
 
 from atsdp_utils.baselines import REGISTRY
 from atsdp_utils.data import preprocess
-from atsdp_utils.experiments import protocols
-from atsdp_utils.experiments.protocols import ATSDP, BULK_ONLY, NO_TRANSFER, PLUS, Task
+from atsdp_utils.experiments import inputs, protocols
+from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, NO_TRANSFER, PLUS, Task, build
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.foundation.config import TABLE2, Architecture, Training
 
@@ -79,7 +79,7 @@ def spies(monkeypatch, tmp_path):
     """Run tasks on spies; returns the spies made, in order, with the seeds asked of the bulk side."""
     made, seeds, cells = [], [], _cells()
 
-    def make(task, spec):
+    def make(task):
         made.append(Spy(task))
         return made[-1]
 
@@ -88,8 +88,8 @@ def spies(monkeypatch, tmp_path):
         return _source(seed)
 
     monkeypatch.setattr(protocols, "build", make)
-    monkeypatch.setattr(protocols, "cells_of", lambda *a: cells)
-    monkeypatch.setattr(protocols, "source_of", source_of)
+    monkeypatch.setattr(inputs, "cells_of", lambda *a: cells)
+    monkeypatch.setattr(inputs, "source_of", source_of)
     monkeypatch.setattr(paths, "SPLITS", tmp_path / "splits")
     return SimpleNamespace(made=made, seeds=seeds, cells=cells)
 
@@ -186,9 +186,7 @@ def test_library_size_is_the_only_column_of_its_model(spies, monkeypatch):
     monkeypatch.setattr(Spy, "predict_proba", lambda self, X: np.full(len(X), 0.5))
     _, (model, *_), _ = run(spies, "S", "LibrarySize", folds=2)
     task = Task(NAME, "S", "LibrarySize", "smoke", folds=2)
-    np.testing.assert_allclose(
-        protocols._features(task, _source(0))[:, 0], np.log1p(1000 + np.arange(CELLS)), rtol=1e-6
-    )
+    np.testing.assert_allclose(inputs.features(task, _source(0))[:, 0], np.log1p(1000 + np.arange(CELLS)), rtol=1e-6)
     assert model.fits[0].X.shape[1] == 1
 
 
@@ -242,7 +240,7 @@ def test_transfer_sees_all_cells_without_labels_and_scores_the_labelled(spies):
 def test_a_separate_gene_space_holds_the_cells_own_most_variable_genes(spies, monkeypatch):
     wide = np.hstack([spies.cells.X, 30 * np.random.default_rng(0).normal(size=(CELLS, 1))]).astype(np.float32)
     cells = dataclasses.replace(spies.cells, X=wide, genes=np.append(GENE_NAMES, "OWN"))
-    monkeypatch.setattr(protocols, "cells_of", lambda *a: cells)
+    monkeypatch.setattr(inputs, "cells_of", lambda *a: cells)
     monkeypatch.setattr(Spy, "predict_proba", lambda self, X: np.full(len(X), 0.5))
     _, (m,), _ = run(spies, "U", ATSDP, [("gene_space", "separate")])
     assert m.fits[0].how == "transfer" and m.fits[0].X.shape == (CELLS, GENES)
@@ -253,7 +251,7 @@ def test_a_separate_gene_space_holds_the_cells_own_most_variable_genes(spies, mo
 def test_only_a_separate_gene_space_has_an_encoder_of_its_own():
     for setting, separate in (((), False), ((("gene_space", "separate"),), True)):
         task = Task(NAME, "U", ATSDP, "smoke", setting)
-        assert protocols.build(task, protocols.spec_of(task)).own_genes is separate
+        assert build(task).own_genes is separate
 
 
 @pytest.mark.parametrize("how", ["none", "undersampling"])
@@ -287,7 +285,7 @@ def test_few_shot_learns_k_cells_of_each_class_with_their_labels_and_scores_the_
 @pytest.mark.parametrize("how", [None, "oversampling", "undersampling"])
 def test_held_out_lines_are_scored_and_never_fitted(spies, monkeypatch, how):
     source = _source(6)
-    monkeypatch.setattr(protocols, "bulk_side", lambda task: source)
+    monkeypatch.setattr(inputs, "bulk_side", lambda task: source)
     monkeypatch.setattr(Spy, "predict_proba", lambda self, X: rows_of(X, LINE_CODE) / 1000)
     setting = [("balance", how)] if how else []
     for model in (ATSDP, BULK_ONLY, "Logistic"):
@@ -306,7 +304,7 @@ def test_held_out_lines_are_scored_and_never_fitted(spies, monkeypatch, how):
 
 def test_the_bulk_side_of_a_held_out_task_is_split_by_its_seed():
     task = Task("CISPLATIN", "B", ATSDP, "smoke", (("max_genes", 120),))
-    zero, one = (protocols.bulk_side(dataclasses.replace(task, seed=s)) for s in (0, 1))
+    zero, one = (inputs.bulk_side(dataclasses.replace(task, seed=s)) for s in (0, 1))
     assert len(zero.genes) == 120 and (zero.train != one.train).any()
     assert set(zero.train[~one.train]) == {True, False}
 
@@ -317,7 +315,7 @@ def test_the_bulk_side_of_a_held_out_task_is_split_by_its_seed():
 @pytest.mark.parametrize("model", [ATSDP, NO_TRANSFER, BULK_ONLY, PLUS, *REGISTRY])
 def test_the_seed_of_a_task_is_the_seed_of_its_model(model):
     for seed in (0, 13):
-        made = protocols.build(Task(NAME, "U", model, "smoke", seed=seed), config.DATASETS[NAME])
+        made = build(Task(NAME, "U", model, "smoke", seed=seed))
         assert getattr(made, "model", made).seed == seed
 
 
@@ -326,7 +324,7 @@ def test_the_seed_of_a_task_is_the_seed_of_its_model(model):
 def test_networks_have_the_sizes_of_their_set_and_the_settings_of_the_profile(paper, protocol):
     spec = config.DATASETS[f"{paper}-sim"]
     for model in (ATSDP, NO_TRANSFER, BULK_ONLY, PLUS):
-        made = protocols.build(Task(spec.name, protocol, model, "quick"), spec)
+        made = build(Task(spec.name, protocol, model, "quick"))
         assert made.arch == TABLE2[paper]
         assert made.cfg == dataclasses.replace(config.PROFILES["quick"].training, balance=spec.balance)
         if model != PLUS:
@@ -343,10 +341,9 @@ OTHER = {
 
 @pytest.mark.parametrize("option", OTHER)
 def test_every_size_and_training_setting_of_a_task_reaches_its_network(option):
-    spec = config.DATASETS[NAME]
     for model in (ATSDP, NO_TRANSFER, PLUS):
-        plain = protocols.build(Task(NAME, "U", model, "smoke"), spec)
-        made = protocols.build(Task(NAME, "U", model, "smoke", ((option, OTHER[option]),)), spec)
+        plain = build(Task(NAME, "U", model, "smoke"))
+        made = build(Task(NAME, "U", model, "smoke", ((option, OTHER[option]),)))
         part = "arch" if hasattr(made.arch, option) else "cfg"
         assert getattr(made, part) == dataclasses.replace(getattr(plain, part), **{option: OTHER[option]})
         other = {"arch": "cfg", "cfg": "arch"}[part]
@@ -363,7 +360,7 @@ def test_lines_are_balanced_by_the_option_under_u_and_b_and_by_the_papers_choice
         spec = config.DATASETS[name]
         for protocol, expected in (("U", "undersampling"), ("B", "undersampling"), ("S", spec.balance)):
             task = Task(name, protocol, ATSDP, "smoke", (("balance", "undersampling"),))
-            assert protocols.build(task, spec).cfg.balance == expected
+            assert build(task).cfg.balance == expected
 
 
 @pytest.mark.parametrize("model", REGISTRY)
@@ -375,13 +372,14 @@ def test_hyperparameters_of_a_baseline_are_the_registrys_with_the_tasks_changes(
     original = dict(REGISTRY)
     try:
         REGISTRY[model] = spy
-        protocols.build(task, config.DATASETS[NAME])
+        build(task)
     finally:
         REGISTRY.update(original)
-    assert seen == [{"seed": 5} | entry.hyperparameters | own]
+    defaults = REGISTRY[entry.hyperparameters.get("of", model)].hyperparameters
+    assert seen == [{"seed": 5} | defaults | own]
 
 
 def test_recipe_and_members_reach_the_ensemble():
     task = Task(NAME, "U", PLUS, "smoke", (("recipe", "joint-linear"), ("members", 3)))
-    made = protocols.build(task, config.DATASETS[NAME])
+    made = build(task)
     assert made.recipe == config.RECIPES["joint-linear"] and made.members == 3

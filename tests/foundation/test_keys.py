@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from atsdp_utils.data import datasets, gdsc, preprocess, real_cells, twins  # fmt: skip
-from atsdp_utils.experiments import protocols  # fmt: skip
-from atsdp_utils.experiments.protocols import ATSDP, Task
+from atsdp_utils.experiments import inputs, protocols  # fmt: skip
+from atsdp_utils.experiments.keys import key
+from atsdp_utils.experiments.task import ATSDP, Task
 from atsdp_utils.foundation import cache, checksums, closure, config, paths, runtime  # fmt: skip
 from atsdp_utils.interpretation import explained
 from atsdp_utils.models import atsdp, stages
@@ -42,7 +43,7 @@ def keys(run_folders, monkeypatch):
     def kept(path, read, write):
         kind = "search" if path.parent == paths.SEARCHES else path.name.partition("-")[0]
         made[kind] = path.name
-        return None if kind == "search" else real_kept(path, read, write)
+        return {} if kind == "search" else real_kept(path, read, write)
 
     real_kept = cache.kept
     monkeypatch.setattr(cache, "kept", kept)
@@ -58,17 +59,17 @@ def keys(run_folders, monkeypatch):
         cells = preprocess.Cells(
             NAME, "real", DRUG, w["cells"], w["genes"], y, y, np.array(["c"] * n), np.ones(n), np.arange(n).astype(str)
         )
-        monkeypatch.setattr(protocols, "cells_of", lambda *a: cells)
-        for memo in (gdsc.bulk_key, twins.direction_lines, protocols.source_of):
+        monkeypatch.setattr(inputs, "cells_of", lambda *a: cells)
+        for memo in (gdsc.bulk_key, twins.direction_lines, inputs.source_of):
             memo.cache_clear()
-        protocols.splits(cells, 2, 0)
+        inputs.splits(cells, 2, 0)
         (split,) = paths.SPLITS.iterdir()
         split.unlink()
-        seed, profile, source = w["seed"], w["profile"], protocols.source_of(NAME, w["profile"], w["seed"])
+        seed, profile, source = w["seed"], w["profile"], inputs.source_of(NAME, w["profile"], w["seed"])
         cfg = dataclasses.replace(config.profile(profile).training, theta=0.0)
         tuned = Task(NAME, "S", "Logistic", profile, (("tune", True),), seed, folds=2)
         X = preprocess.columns(cells.X, cells.genes, source.genes)
-        protocols._search(tuned, X, y, "none", source)
+        protocols.tuned(tuned, X, y, source)
         atsdp.ATSDP(seed=seed, arch=ARCH, cfg=cfg).fit_transfer(X, source, keep=True)
         settings = dataclasses.replace(predict.SETTINGS, jobs=w["jobs"], training=cfg)
         return {
@@ -78,12 +79,12 @@ def keys(run_folders, monkeypatch):
             "autoencoder": made["dae"],
             "bulk stage": made["bulk"],
             "transfer": made["transfer"],
-            "result S": protocols.key(Task(NAME, "S", ATSDP, profile, seed=seed, folds=2)),
-            "result U": protocols.key(Task(NAME, "U", ATSDP, profile, seed=seed)),
-            "result S Logistic": protocols.key(Task(NAME, "S", "Logistic", profile, seed=seed, folds=2)),
-            "result B": protocols.key(Task(DRUG, "B", ATSDP, profile, seed=seed)),
+            "result S": key(Task(NAME, "S", ATSDP, profile, seed=seed, folds=2)),
+            "result U": key(Task(NAME, "U", ATSDP, profile, seed=seed)),
+            "result S Logistic": key(Task(NAME, "S", "Logistic", profile, seed=seed, folds=2)),
+            "result B": key(Task(DRUG, "B", ATSDP, profile, seed=seed)),
             "search": made["search"],
-            "explanation": explained.inputs(NAME, profile, seed)[-1].name,
+            "explanation": explained.asked(NAME, profile, seed)[-1].name,
             "held-out lines": drugs.held_out_file(DRUG).name,
             "own-cells model": predict.model_hash(source, X, seed, settings),
         }
@@ -99,7 +100,7 @@ BEFORE: dict[str, str] = {}
 def _forgotten():
     """No test leaves keys of its own code or values behind."""
     yield
-    for memo in (*CODE, gdsc.bulk_key, twins.direction_lines, protocols.source_of):
+    for memo in (*CODE, gdsc.bulk_key, twins.direction_lines, inputs.source_of):
         memo.cache_clear()
 
 
@@ -162,7 +163,7 @@ INPUTS = {
     "balancing": lambda w, m: edited(m, "data.preprocess", "neighbours = min(5,", "neighbours = min(4,"),
     "dropout": lambda w, m: edited(m, "models.masks", "import torch\n", "import torch\n\ntorch.manual_seed(1)\n"),
     "alignment loss": lambda w, m: edited(m, "models.losses", "def mmd2(", "def mmd2(*, _more=0, "),
-    "fold drawing": lambda w, m: edited(m, "experiments.protocols", "shuffle=True", "shuffle=bool(1)"),
+    "fold drawing": lambda w, m: edited(m, "experiments.inputs", "shuffle=True", "shuffle=bool(1)"),
     "logistic regression": lambda w, m: edited(m, "baselines.classical", "max_iter=", "tol=1e-9, max_iter="),
     "search": lambda w, m: edited(m, "baselines", "hold_out(X, y, 0.25, seed)", "hold_out(X, y, 0.2, seed)"),
     "attribution": lambda w, m: edited(m, "interpretation.explained", "set_num_threads(1)", "set_num_threads(2)"),

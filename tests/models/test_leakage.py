@@ -13,11 +13,11 @@ import torch
 from atsdp_utils.data import gdsc, preprocess
 from atsdp_utils.data.preprocess import Source
 from atsdp_utils.evaluation import plus_study
-from atsdp_utils.experiments import protocols
+from atsdp_utils.experiments import inputs, protocols
+from atsdp_utils.experiments.task import ATSDP, PLUS, Result, Task
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.foundation.config import Architecture, Training
-from atsdp_utils.models import calibration, joint, plus, stages
-from atsdp_utils.models.atsdp import ATSDP
+from atsdp_utils.models import atsdp, calibration, joint, plus, stages
 from atsdp_utils.models.plus import ATSDPPlus
 
 ARCH = Architecture(bottleneck=16, encoder=(16,), predictor=(8,), dropout=0.1, heads=2, tokens=4, token_dim=4)
@@ -65,21 +65,21 @@ def _autoencoder(source):
 
 
 def _transfer(source):
-    return ATSDP(arch=ARCH, cfg=CFG).fit_transfer(cells()[0], source).net_
+    return atsdp.ATSDP(arch=ARCH, cfg=CFG).fit_transfer(cells()[0], source).net_
 
 
 def _separate(source):
-    return ATSDP(arch=ARCH, cfg=CFG, own_genes=True).fit_transfer(cells()[0], source).net_
+    return atsdp.ATSDP(arch=ARCH, cfg=CFG, own_genes=True).fit_transfer(cells()[0], source).net_
 
 
 def _few(source):
     X, y = cells()
     few = [0, 1, 3, 4]
-    return ATSDP(arch=ARCH, cfg=CFG).fit_few(X, X[few], y[few], source=source).net_
+    return atsdp.ATSDP(arch=ARCH, cfg=CFG).fit_few(X, X[few], y[few], source=source).net_
 
 
 def _supervised(source):
-    return ATSDP(arch=ARCH, cfg=CFG).fit(*cells(), source=source).net_
+    return atsdp.ATSDP(arch=ARCH, cfg=CFG).fit(*cells(), source=source).net_
 
 
 def _joint(source):
@@ -155,8 +155,8 @@ def test_cells_of_a_test_fold_change_no_bit_of_its_network(tmp_path, monkeypatch
         X_now, y_now = X.copy(), y.copy()
         if spoiled:
             X_now[test_rows], y_now[test_rows] = 1e4, 1 - y[test_rows]
-        monkeypatch.setattr(protocols, "build", lambda task, spec: ATSDP(arch=ARCH, cfg=CFG))
-        task = protocols.Task("SCC47-afatinib", "S", protocols.ATSDP, "smoke", (("balance", "smote"),), folds=2)
+        monkeypatch.setattr(protocols, "build", lambda task: atsdp.ATSDP(arch=ARCH, cfg=CFG))
+        task = Task("SCC47-afatinib", "S", ATSDP, "smoke", (("balance", "smote"),), folds=2)
         _, model = protocols.fit_fold(task, X_now, y_now, train_rows, test_rows, lines(spoiled=False))
         found.append(bits(model.net_))
     assert found[0] == found[1]
@@ -183,8 +183,8 @@ def test_few_labels_join_by_the_cells_that_are_not_scored(monkeypatch):
     X, y = cells()
     prepared = preprocess.Cells("A375-PLX4720", "real", "PLX.4720", X, np.array([f"G{i}" for i in range(GENES)]), y, y,
                                 y.astype(str), np.zeros(60), np.arange(60).astype(str))  # fmt: skip
-    monkeypatch.setattr(protocols, "cells_of", lambda *a: prepared)
-    monkeypatch.setattr(protocols, "source_of", lambda *a: lines(spoiled=False))
+    monkeypatch.setattr(inputs, "cells_of", lambda *a: prepared)
+    monkeypatch.setattr(inputs, "source_of", lambda *a: lines(spoiled=False))
     seen, original = [], plus.FewLabels.__init__
 
     def spy(self, zero, X_all, X_few, y_few):
@@ -193,9 +193,9 @@ def test_few_labels_join_by_the_cells_that_are_not_scored(monkeypatch):
 
     monkeypatch.setattr(plus.FewLabels, "__init__", spy)
     few, scored = np.array([0, 1, 3, 4]), np.setdiff1d(np.arange(60), [0, 1, 3, 4])
-    task = protocols.Task("A375-PLX4720", "U", protocols.PLUS, "smoke")
+    task = Task("A375-PLX4720", "U", PLUS, "smoke")
     p = np.linspace(0.1, 0.9, 60)
-    zero = protocols.Result(task, np.arange(60), y, p, np.zeros(60, int), 1.0, 1)
+    zero = Result(task, np.arange(60), y, p, np.zeros(60, int), 1.0, 1)
     other = dataclasses.replace(zero, row=scored, y=y[scored], p=p[scored], fold=np.zeros(56, int))
     joined = plus_study.joined(zero, dataclasses.replace(other, task=dataclasses.replace(task, protocol="F")))
     ((X_few, y_few),) = seen
@@ -257,7 +257,7 @@ def test_a_stored_joint_stage_is_not_taken_for_another(what, tmp_path, monkeypat
 @pytest.mark.parametrize("what", ["cells", "omega", "theta", "epochs_transfer", "labels", "rows", "seed", "sizes"])
 def test_a_stored_transfer_is_not_taken_for_another(what, tmp_path, monkeypatch):
     def fit(source, arch, cfg, seed, X):
-        return bits(ATSDP(seed=seed, arch=arch, cfg=cfg).fit_transfer(X, source, keep=True).net_)
+        return bits(atsdp.ATSDP(seed=seed, arch=arch, cfg=cfg).fit_transfer(X, source, keep=True).net_)
 
     X = cells()[0]
     settings = {"omega": 0.9, "theta": 0.7, "epochs_transfer": 1}
@@ -292,7 +292,7 @@ def test_an_autoencoder_of_other_rows_seed_or_noise_is_trained_anew():
 
 def test_the_bulk_stage_of_a_network_has_its_seed_and_both_encoders_start_alike():
     source = lines(spoiled=False)
-    started = [ATSDP(seed=seed, arch=ARCH, cfg=CFG).fit_bulk(source).net_ for seed in (0, 3)]
+    started = [atsdp.ATSDP(seed=seed, arch=ARCH, cfg=CFG).fit_bulk(source).net_ for seed in (0, 3)]
     assert bits(started[1]) == bits(stages.pretrain(source, ARCH, CFG, 3).net) != bits(started[0])
     before = bits(stages.pretrain_autoencoder(source.X[source.train], ARCH, CFG, 0)[0].encoder)
     for net in (started[0], joint.joint_stage(source, ARCH, CFG, 0, 0)):
@@ -331,23 +331,24 @@ def test_members_of_an_ensemble_share_the_autoencoder_and_nothing_else(monkeypat
 def test_results_of_other_seeds_cells_and_settings_are_computed_and_not_read(run_folders, monkeypatch):
     """What a user sees of the grid: every task that differs in anything is run, and gets its own result back."""
     from atsdp_utils.experiments import grid
+    from atsdp_utils.experiments.task import Result, Task
 
     ran = []
 
     def fake(task):
         ran.append(task)
         p = np.full(4, np.random.default_rng(len(ran)).random())
-        return protocols.Result(task, np.arange(4), np.array([0, 1, 0, 1]), p, np.zeros(4, int), 1.0, 1)
+        return Result(task, np.arange(4), np.array([0, 1, 0, 1]), p, np.zeros(4, int), 1.0, 1)
 
     y = np.tile([0, 1], 10).astype(np.int8)
     ready = SimpleNamespace(y=y, labelled=np.arange(20), name="SCC47-afatinib", tier="real", drug="AFATINIB",
                             group=np.zeros(20), strict=1 - y, key="a" * 64)  # fmt: skip
     monkeypatch.setattr(preprocess, "is_prepared", lambda name: True)
     monkeypatch.setattr(preprocess, "prepare", lambda name: None)
-    monkeypatch.setattr(protocols, "cells_of", lambda *a: ready)
+    monkeypatch.setattr(inputs, "cells_of", lambda *a: ready)
     monkeypatch.setattr(protocols, "run_task", fake)
     monkeypatch.setattr(grid, "_prepare_bulk", lambda task: None)
-    base = protocols.Task("SCC47-afatinib", "S", "Logistic", "smoke", folds=2)
+    base = Task("SCC47-afatinib", "S", "Logistic", "smoke", folds=2)
     options = [("balance", "smote"), ("permute", True), ("strict", True), ("C", 0.1), ("tune", True)]
     tasks = [base, *(dataclasses.replace(base, setting=(o,)) for o in options)]
     tasks += [dataclasses.replace(base, **c) for c in ({"seed": 1}, {"repeat": 1}, {"folds": 3}, {"model": "kNN"},

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from atsdp_utils.data import datasets, preprocess, real_cells
 from atsdp_utils.data.preprocess import Source
 from atsdp_utils.evaluation import plus_study, selection
-from atsdp_utils.experiments import protocols, pseudo, tables
+from atsdp_utils.experiments import inputs, protocols, pseudo, tables
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.foundation.config import Architecture, Training
 from atsdp_utils.models import joint, plus, stages
@@ -284,7 +284,7 @@ def test_the_choice_never_reads_a_real_cell_or_its_label(monkeypatch, run_folder
 
     monkeypatch.setattr(datasets, "_load_real", permuted)
     datasets.load_prepared.cache_clear()
-    protocols.cells_of.cache_clear()
+    inputs.cells_of.cache_clear()
     after = run()
     pd.testing.assert_frame_equal(before, after)
     assert selection.choose(before)[0] == selection.choose(after)[0]

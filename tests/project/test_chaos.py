@@ -18,8 +18,8 @@ SPEC.loader.exec_module(chaos)
 #: A pool of two workers that wait, without the weight of the package's trainings.
 WAITING = """
 import time
-from atsdp_utils import grid
-list(grid._loky(time.sleep, [(120,), (120,)], jobs=2))
+from atsdp_utils.foundation import pool
+list(pool.by_loky(time.sleep, [(120,), (120,)], jobs=2))
 """
 #: Put on PYTHONPATH: every process notes connections and look-ups that leave the machine, and refuses them.
 GUARD = """

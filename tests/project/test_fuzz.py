@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from atsdp_utils.data import datasets, gdsc, geo, preprocess
 from atsdp_utils.data.download import GeoError
-from atsdp_utils.experiments import grid, protocols
-from atsdp_utils.experiments.protocols import Result, Task
+from atsdp_utils.experiments import grid, inputs, protocols
+from atsdp_utils.experiments.task import Result, Task, build
 from atsdp_utils.foundation import cache, config, paths
 from atsdp_utils.own_cells import cell_values, checks, company, drugs, naming, readers
 
@@ -237,11 +237,11 @@ def test_damaged_splits_are_drawn_again(run_folders, changes):
     y = np.repeat(np.array([0, 1, -1], np.int8), 12)
     fields = {f: "" for f in preprocess.Cells.__dataclass_fields__} | {"name": "tiny", "y": y}
     cells = preprocess.Cells(**fields)
-    drawn = protocols.splits(cells, 3, 0)
+    drawn = inputs.splits(cells, 3, 0)
     (path,) = paths.SPLITS.glob("tiny-*")
     path.write_bytes(damage(path.read_bytes(), changes))
-    np.testing.assert_array_equal(protocols.splits(cells, 3, 0), drawn)
-    np.testing.assert_array_equal(protocols.splits(cells, 3, 0), drawn)
+    np.testing.assert_array_equal(inputs.splits(cells, 3, 0), drawn)
+    np.testing.assert_array_equal(inputs.splits(cells, 3, 0), drawn)
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
@@ -260,7 +260,7 @@ def test_unknown_names(name, number):
     for lookup in (
         config.profile, config.datasets, datasets.load_cells, gdsc.load_bulk,
         drugs.find_drug, geo.load, lambda n: preprocess.balance(X, y, n, 0),
-        lambda n: protocols.build(Task("DATA1-sim", "S", n, "smoke"), config.DATASETS["DATA1-sim"]),
+        lambda n: build(Task("DATA1-sim", "S", n, "smoke")),
         lambda n: protocols.run_task(Task("DATA1-sim", n, "Logistic", "smoke")),
     ):  # fmt: skip
         try:
@@ -309,9 +309,7 @@ def messages(folder: Path, formats: dict[str, bytes], miniatures: dict) -> list[
     found.append(("a drug with a typing error", _said(lambda: drugs.find_drug("cisplatinn"))))
     found.append(("an unknown profile", _said(lambda: config.profile("fast"))))
     found.append(("an unknown data set", _said(lambda: datasets.load_cells("DATA9"))))
-    found.append(
-        ("an unknown backend", _said(lambda: grid.run([], backend="x") or grid._all_done(None, [1], 1, "x", "")))
-    )
+    found.append(("an unknown backend", _said(lambda: grid.run([], backend="x"))))
     files, expected = miniatures["DATA1"]
     target = next(f for f in files if "TPM" in f)
     for what, content in (

@@ -48,13 +48,13 @@ def test_spread_keeps_order_gap_and_free_places():
 @pytest.mark.parametrize("decimals", [1, 8])
 def test_curves_have_scikit_learns_areas(decimals):
     y, p, fold = _predictions(decimals)
-    fpr, tpr = plots_eval._roc(y, p)
-    assert np.trapezoid(tpr, fpr) == pytest.approx(sk.roc_auc_score(y, p))
-    recall, precision = plots_eval._pr(y, p)
-    assert np.sum(np.diff(recall) * precision[1:]) == pytest.approx(sk.average_precision_score(y, p))
     _, axes = plt.subplots(1, 2)
     plots_eval.roc(axes[0], y, p, fold)
     plots_eval.pr(axes[1], y, p, fold)
+    fpr, tpr = axes[0].lines[3].get_data()  # after three folds
+    assert np.trapezoid(tpr, fpr) == pytest.approx(sk.roc_auc_score(y, p))
+    recall, precision = axes[1].lines[3].get_data()
+    assert np.sum(np.diff(recall) * precision[1:]) == pytest.approx(sk.average_precision_score(y, p))
     areas = [sk.roc_auc_score(y[fold == f], p[fold == f]) for f in range(3)]
     note = f"AUC {sk.roc_auc_score(y, p):.3f} · folds {np.mean(areas):.3f} ± {np.std(areas, ddof=1):.3f}"
     assert note in axes[0].get_xlabel()
@@ -75,19 +75,21 @@ def test_reliability_by_hand():
     line = ax.lines[-1]
     assert line.get_xdata().tolist() == pytest.approx([0.13, 1.0])
     assert line.get_ydata().tolist() == pytest.approx([2 / 3, 1.0])
-    low, high = plots_eval._wilson(np.array([0.5]), np.array([10]))  # 5 of 10: .2366 to .7634
-    assert (low[0], high[0]) == pytest.approx((0.2366, 0.7634), abs=1e-4)
+    _, ax = plt.subplots()
+    plots_eval.reliability(ax, np.repeat([0, 1], 5), np.full(10, 0.55))
+    ((_, low), (_, high)) = ax.collections[0].get_segments()[0]  # 5 of 10: .2366 to .7634
+    assert (low, high) == pytest.approx((0.2366, 0.7634), abs=1e-4)
 
 
 def test_bars_start_at_zero_and_show_the_papers_values():
     summary = _summary(dataset=["DATA1", "DATA2-sim"], metric=METRICS)
     summary["paper"] = [0.85] * 5 + [np.nan] * 5
     fig, ax = plt.subplots()
-    plots_eval.bars(ax, summary, group="dataset", series="metric")
+    plots.bars(ax, summary, group="dataset", series="metric")
     assert ax.get_ylim() == (0, 1)
     heights = {round(bar.get_height(), 6) for bar in ax.patches}
     assert heights == {round(v, 6) for v in summary["mean"]}
-    plots_eval.key(fig, ax)
+    plots.key(fig, ax)
     assert [t.get_text() for t in fig.legends[0].get_texts()] == ["precision", "recall", "F1", "AUC", "AP", "paper"]
     assert ax.get_legend() is None
 
@@ -104,18 +106,19 @@ def test_heads_are_ordered_by_number_and_lines_are_named():
 
 
 def test_critical_difference_joins_and_says_that_it_is_underpowered():
-    assert plots_eval._joined(np.array([1.0, 1.5, 2.4, 4.0]), 1.0) == [(1.0, 1.5), (1.5, 2.4)]
     _, ax = plt.subplots()
-    plots_eval.critical_difference(ax, pd.Series({"b": 2.0, "a": 1.0, "c": 3.0}), 1.2, 7)
+    plots_eval.critical_difference(ax, pd.Series({"b": 1.5, "a": 1.0, "c": 2.4, "d": 4.0}), 1.0, 7)
     texts = " ".join(t.get_text() for t in ax.texts)
-    assert "underpowered: 7 data sets" in texts and "a  1.0" in texts and "3.0  c" in texts
+    assert "underpowered: 7 data sets" in texts and "a  1.0" in texts and "4.0  d" in texts
+    joined = [c.get_segments()[0][:, 0] for c in ax.collections if c.get_linewidth()[0] == 3]
+    assert np.allclose(joined, [(0.96, 1.54), (1.46, 2.44)])  # a with b, b with c, d alone
 
 
 def test_boxes_and_dots_put_the_first_row_on_top():
     summary = _summary(dataset=["first", "second"], model=["m", "n"])
     _, axes = plt.subplots(1, 2)
-    plots_eval.boxes(axes[0], {"first": [0.1, np.nan, 0.2], "second": [0.3]}, paper={"second": 0.4})
-    plots_eval.dots(axes[1], summary, row="dataset", series="model", chance=0.5)
+    plots.boxes(axes[0], {"first": [0.1, np.nan, 0.2], "second": [0.3]}, paper={"second": 0.4})
+    plots.dots(axes[1], summary, row="dataset", series="model", chance=0.5)
     for ax in axes:
         assert dict(zip([t.get_text() for t in ax.get_yticklabels()], ax.get_yticks(), strict=True))["first"] == 1
     first = axes[1].collections[1].get_offsets()  # dots of model m
@@ -153,11 +156,12 @@ def test_text_is_readable():
     table = summary.pivot(index="dataset", columns="metric", values="mean")
     plots_eval.radar(fig.add_subplot(grid[0, 0], projection="polar"), table)
     bars = fig.add_subplot(grid[0, 1])
-    plots_eval.bars(bars, summary, group="dataset", series="metric")
-    plots_eval.key(fig, bars)
+    plots.bars(bars, summary, group="dataset", series="metric")
+    plots.key(fig, bars)
     plots_eval.roc(fig.add_subplot(grid[1, 0]), y, p, fold)
     plots_eval.reliability(fig.add_subplot(grid[1, 1]), y, p)
-    plots_eval.heads(fig.add_subplot(grid[2, 0]), _summary(setting=["0", "8"], metric=METRICS))
+    heads = _summary(setting=["linear", "0", "8"], metric=METRICS)
+    plots_eval.heads(fig.add_subplot(grid[2, 0]), heads, chosen=8, control="linear")
     plots_eval.critical_difference(fig.add_subplot(grid[2, 1]), pd.Series({"a": 1.0, "b": 2.0, "c": 3.0}), 1, 4)
     sizes = [t.get_fontsize() for t in fig.findobj(mpl.text.Text) if t.get_text().strip()]
     assert min(sizes) >= 8

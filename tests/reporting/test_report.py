@@ -89,7 +89,7 @@ def test_an_unknown_profile_fails_at_once():
 
 def _figure():
     fig, ax = plots.figure()
-    plots.intervals(ax, _tidy(), label="model", chance=0.5)
+    plots.dots(ax, _tidy(), row="model", chance=0.5)
     return fig
 
 

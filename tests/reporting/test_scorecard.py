@@ -13,13 +13,13 @@ import pandas as pd
 import pytest
 from scipy import stats as sps
 
-from atsdp_utils.data import datasets
+from atsdp_utils.data import datasets, gdsc
 from atsdp_utils.evaluation import evaluate, metrics, stats
-from atsdp_utils.experiments import protocols
-from atsdp_utils.experiments.protocols import BULK_ONLY, NO_TRANSFER, Result, Task
+from atsdp_utils.experiments import inputs
+from atsdp_utils.experiments.task import BULK_ONLY, NO_TRANSFER, Result, Task
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.interpretation import gene_lists, gene_scores, predicted
-from atsdp_utils.reporting import audit, findings, scorecard, widgets
+from atsdp_utils.reporting import audit, findings, plots_eval, scorecard
 from atsdp_utils.reporting.scorecard import (
     FAILS,
     ILL_POSED,
@@ -261,7 +261,7 @@ ALIKE = ("sampling-data1", "heads-data1", "transfer-data1")
 @pytest.fixture
 def full_gene_bulk(monkeypatch):
     """A bulk in which the network can read every gene that the paper names."""
-    monkeypatch.setattr(datasets, "load_bulk", lambda *a, **k: SimpleNamespace(genes=np.array(GENES)))
+    monkeypatch.setattr(gdsc, "load_bulk", lambda *a, **k: SimpleNamespace(genes=np.array(GENES)))
 
 
 @cache
@@ -486,7 +486,7 @@ def test_gene_scores_by_seed(monkeypatch):
             task = Task("A375-PLX4720", protocol, "ATSDP-NET", "quick", seed=seed)
             made[protocol].append(Result(task, order, y[order], p[order], np.zeros(cells, int), 0.0, 0))
     monkeypatch.setattr(predicted, "results", lambda name, profile, protocol, **k: made[protocol])
-    monkeypatch.setattr(protocols, "cells_of", lambda *a: SimpleNamespace(X=X, genes=genes))
+    monkeypatch.setattr(inputs, "cells_of", lambda *a: SimpleNamespace(X=X, genes=genes))
     table = gene_scores.scores_by_seed("A375-PLX4720", "quick", resamples=50)
     assert table["list"].tolist() == [*gene_lists.DIRECTIONS, "sensitive - resistant"] * 2
     scorer, by_hand = gene_scores.ListScorer(X, genes), []
@@ -782,16 +782,22 @@ def test_readme_block_says_what_counts_once_and_has_pc1_beside_the_network(tmp_p
 # --- slider -----------------------------------------------------------------------------------------------------------
 def test_threshold_slider():
     y, p = np.array([1, 1, 1, 0, 0]), np.array([0.9, 0.6, 0.2, 0.5, 0.1])
-    table = widgets.threshold_table(y, p)
-    assert table[0][:2] == [3, 0] and table[50][:2] == [2, 1] and table[51][:2] == [2, 2] and table[100][:2] == [0, 2]
-    assert table[50][2] == round(metrics.classification_metrics(y, p)["precision"], 4)
-    page = widgets.threshold_slider(y, p, "five <cells>")
+    table = plots_eval.threshold_table(y, p)
+    right = table[["sensitive", "resistant"]].iloc[[0, 50, 51, 100]]
+    assert right.to_numpy().tolist() == [[3, 0], [2, 1], [2, 2], [0, 2]] and table.index[[50, 51]].tolist() == [
+        0.5,
+        0.51,
+    ]
+    assert table["precision"].iloc[50] == round(metrics.classification_metrics(y, p)["precision"], 4)
+    page = plots_eval.threshold_slider(y, p, "five <cells>")
     assert "&lt;cells&gt;" in page and "five <cells>" not in page
     assert not re.search(r"https?:|src=|import ", page)  # nothing from elsewhere
     label = re.search(r'<label for="([^"]+)"', page)[1]
     assert f'id="{label}" type="range"' in page and "aria-live" in page  # a native control: keys work
-    assert json.loads(re.search(r"const values = (\[\[.*?\]\]),", page)[1]) == table
-    assert page == widgets.threshold_slider(y, p, "five <cells>")
+    said = json.loads(re.search(r"const said = (\[.*?\]),", page)[1])
+    assert len(said) == 101 and said[50].startswith("2 of 3 sensitive and 1 of 2 resistant cells are called right; pre")
+    assert f"precision {table['precision'].iloc[51]:.3f}, recall" in said[51]
+    assert page == plots_eval.threshold_slider(y, p, "five <cells>")
 
 
 # --- README -----------------------------------------------------------------------------------------------------------

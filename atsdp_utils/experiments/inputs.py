@@ -1,0 +1,115 @@
+"""What a task reads: cells, lines, columns, labels and folds. Nothing here is fitted but scales without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from atsdp_utils.data import datasets, gdsc, preprocess
+from atsdp_utils.experiments.task import Task
+from atsdp_utils.foundation import cache, config, paths
+
+
+@lru_cache(maxsize=4)
+def cells_of(dataset: str, profile: str) -> preprocess.Cells:
+    """The prepared set, sub-sampled as the profile says."""
+    return preprocess.subsample(datasets.load_prepared(dataset), config.profile(profile).max_cells)
+
+
+@lru_cache(maxsize=4)
+def source_of(dataset: str, profile: str, seed: int) -> preprocess.Source:
+    """The bulk side of a set under a profile."""
+    return datasets.source_domain(cells_of(dataset, profile), config.profile(profile).max_genes, seed)
+
+
+def bulk_side(task: Task) -> preprocess.Source:
+    """Bulk rows of a task: on the genes shared with its cells, or (protocol B) on all genes of the bulk matrix."""
+    if task.protocol != "B":
+        return source_of(task.dataset, task.profile, task.seed)
+    bulk = gdsc.load_bulk(task.dataset)
+    genes = gdsc.shared_genes(bulk, bulk.genes, task.options.get("max_genes", len(bulk.genes)))
+    return gdsc.bulk_source(bulk, genes, task.seed)
+
+
+def library_size_only(task: Task) -> bool:
+    """Whether the model of a task sees the library size and no gene."""
+    return bool(task.baseline) and task.baseline.features == "library_size"
+
+
+def features(task: Task, source: preprocess.Source) -> np.ndarray:
+    """Columns that the model sees: shared genes, or the library size alone."""
+    cells = cells_of(task.dataset, task.profile)
+    if library_size_only(task):
+        return np.log1p(np.nan_to_num(cells.library_size))[:, None].astype(np.float32)
+    return preprocess.columns(cells.X, cells.genes, source.genes)
+
+
+def unlabelled(task: Task, source: preprocess.Source) -> np.ndarray:
+    """Standardised cells, all of them; in a separate gene space on the set's own most variable genes."""
+    X = features(task, source)
+    if task.options.get("gene_space") == "separate":
+        own = cells_of(task.dataset, task.profile).X
+        X = own[:, np.sort(np.argsort(-own.var(0), kind="stable")[: X.shape[1]])]
+    return preprocess.Standardizer().fit_transform(X)
+
+
+def labels(task: Task) -> np.ndarray:
+    """Labels that the task learns and is scored on: the paper's counting, or the strict one, or shuffled ones.
+
+    With ``all_wells`` what has no label counts as sensitive: the control and empty wells of DATA4 (ambiguity 19).
+    """
+    cells = cells_of(task.dataset, task.profile)
+    y = (cells.strict if task.options.get("strict") else cells.y).copy()
+    if task.options.get("all_wells"):
+        y[y < 0] = 1
+    if task.options.get("permute"):
+        rows = np.flatnonzero(y >= 0)
+        y[rows] = np.random.default_rng([task.seed, 77]).permutation(y[rows])
+    return y
+
+
+def splits(cells: preprocess.Cells, folds: int, repeat: int) -> np.ndarray:
+    """Fold of each cell, (cells,), -1 without a label; stratified by label, saved once, shared by all models.
+
+    Raises
+    ------
+    ValueError
+        If a class has fewer cells than folds.
+    """
+    rarest = int(np.bincount(cells.y[cells.labelled], minlength=2).min())
+    if rarest < folds:
+        raise ValueError(f"folds: got {folds} for {cells.name}, expected at most {rarest} (cells of the rarer class)")
+    key = cache.key(cells.y, folds, repeat, cache.code("experiments.inputs._draw_splits"))
+    path = paths.SPLITS / f"{cells.name}-{folds}fold-repeat{repeat}-{key}.npz"
+    return cache.kept(path, _read_splits, lambda part: np.savez(part, fold=_draw_splits(cells, folds, repeat)))
+
+
+def _read_splits(path: Path) -> np.ndarray:
+    with np.load(path, allow_pickle=False) as z:
+        return z["fold"]
+
+
+def _draw_splits(cells: preprocess.Cells, folds: int, repeat: int) -> np.ndarray:
+    from sklearn.model_selection import StratifiedKFold
+
+    fold, rows = np.full(len(cells.y), -1, np.int16), cells.labelled
+    for i, (_, test) in enumerate(StratifiedKFold(folds, shuffle=True, random_state=repeat).split(rows, cells.y[rows])):
+        fold[rows[test]] = i
+    return fold
+
+
+def folds_of(task: Task, y: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Number, test rows and training rows of every fold; a stress split is one. Rows without a label are in none."""
+    cells, options = cells_of(task.dataset, task.profile), task.options
+    if "train_cultures" in options:
+        test, train = (np.isin(cells.group, options[f"{part}_cultures"]) for part in ("test", "train"))
+        yield 0, np.flatnonzero(test & ~train & (y >= 0)), np.flatnonzero(train & (y >= 0))
+        return
+    fold = np.where(y >= 0, splits(cells, task.folds, task.repeat).astype(int), -2)
+    added = np.flatnonzero(fold == -1)  # wells that `all_wells` labels: dealt to the folds, which stay as they are
+    fold[added] = np.arange(len(added)) % max(task.folds, 1)
+    for i in range(task.folds):
+        yield i, np.flatnonzero(fold == i), np.flatnonzero((fold != i) & (fold > -2))

@@ -1,0 +1,119 @@
+"""Worker processes: many calls at once, with a progress bar; a killed worker costs only what it was at."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TextIO
+
+from joblib import Parallel, delayed
+from tqdm import tqdm
+
+#: Environment variable with the address of a dask scheduler; without it ``BACKEND=dask`` starts a local cluster.
+SCHEDULER = "ATSDP_DASK_SCHEDULER"
+#: A pool that lost workers is started again this often without any call finishing in between.
+MAX_RESTARTS = 3
+
+
+def call_all(function: Callable, arguments: list[tuple], *, jobs: int = 1, backend: str = "loky", label: str) -> None:
+    """Call `function` with each of `arguments`, in this process if `jobs` is 1; `label` names the progress bar.
+
+    Parameters
+    ----------
+    backend
+        ``loky`` (joblib) or ``dask`` (extra ``[cluster]``; the address of a scheduler in ``ATSDP_DASK_SCHEDULER``).
+
+    Raises
+    ------
+    RuntimeError
+        If workers keep dying (for example, memory runs out).
+    """
+    ways = {"loky": by_loky, "dask": by_dask}
+    if backend not in ways:
+        raise ValueError(f"BACKEND: got {backend!r}, expected 'loky' or 'dask'")
+    if not arguments:
+        return
+    with _log() as log:
+        # a screen that keeps every line (a pipe, CI) gets fewer of them
+        pause = 20 if log is sys.stderr and not log.isatty() else 2
+        with tqdm(total=len(arguments), desc=label, unit="task", mininterval=pause, file=log, ncols=78) as bar:
+            for _ in ways[backend](function, arguments, jobs):
+                bar.update()
+
+
+@contextlib.contextmanager
+def _log() -> Iterator[TextIO]:
+    """Where progress goes: the file ``ATSDP_LOG`` of a notebook's run (Make shows it), else the screen."""
+    if name := os.environ.get("ATSDP_LOG"):
+        with open(name, "a", encoding="utf-8", buffering=1) as log:
+            yield log
+    else:
+        yield sys.stderr
+
+
+def workers(jobs: int, **options) -> Parallel:
+    """Worker processes that end with this one; `options` go to :class:`joblib.Parallel`."""
+    return Parallel(jobs, initializer=_live_with, initargs=(os.getpid(),), **options)
+
+
+def _live_with(parent: int) -> None:
+    """First act of a worker: end when `parent` does. After a SIGKILL of it nobody else would tell the worker."""
+    from joblib.externals.loky import process_executor
+
+    # loky ends a worker that grows by 300 MB, which is what importing torch and reading a data set does.
+    process_executor._MAX_MEMORY_LEAK_SIZE = float("inf")
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _indexed(function: Callable, index: int, arguments: tuple) -> int:
+    function(*arguments)
+    return index
+
+
+def by_loky(function: Callable, arguments: list[tuple], jobs: int) -> Iterator[int]:
+    """Indices of finished calls, unordered; a killed worker costs what was running, and the pool starts again."""
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    left, restarts = dict(enumerate(arguments)), 0
+    while left:
+        try:
+            calls = (delayed(_indexed)(function, i, a) for i, a in list(left.items()))
+            for i in workers(jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs")(calls):
+                del left[i]
+                restarts = 0
+                yield i
+        except TerminatedWorkerError as error:
+            restarts += 1
+            if restarts > MAX_RESTARTS:
+                raise RuntimeError(
+                    f"workers died {restarts} times in a row with {len(left)} tasks left (out of memory? try a smaller "
+                    "JOBS); finished tasks are kept, run again to continue"
+                ) from error
+            with _log() as log:
+                print(f"a worker was killed; starting again with {len(left)} tasks left", file=log)
+
+
+def by_dask(function: Callable, arguments: list[tuple], jobs: int) -> Iterator[int]:
+    """The same on a dask cluster, which runs the calls of a lost worker again.
+
+    Not by joblib's backend for dask: it returns nothing before the last call has ended, so no bar could move.
+    """
+    from distributed import Client, LocalCluster, as_completed
+
+    address = os.environ.get(SCHEDULER)
+    with contextlib.ExitStack() as stack:
+        if not address:
+            address = stack.enter_context(LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None))
+        client = stack.enter_context(Client(address))
+        futures = [client.submit(_indexed, function, i, a, pure=False) for i, a in enumerate(arguments)]
+        yield from (future.result() for future in as_completed(futures))
