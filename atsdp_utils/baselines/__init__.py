@@ -22,19 +22,7 @@ from itertools import product
 
 import numpy as np
 
-from atsdp_utils.baselines._rows import check_rows, hold_out
-
-
-@dataclass(frozen=True)
-class Lazy:
-    """A class named by ``module:Class``, imported when it is called; a leading dot means this package."""
-
-    path: str
-
-    def __call__(self, **arguments):
-        """Make the model."""
-        module, _, name = self.path.partition(":")
-        return getattr(importlib.import_module(module, __name__), name)(**arguments)
+from atsdp_utils.baselines.rows import check_rows, hold_out
 
 
 @dataclass(frozen=True)
@@ -44,9 +32,10 @@ class Baseline:
     Attributes
     ----------
     factory
-        Makes the model from ``seed`` and hyperparameters.
+        Makes the model from ``seed`` and hyperparameters; ``".module:Class"`` names a class of this package, which is
+        imported when it is called.
     hyperparameters
-        Defaults.
+        Defaults; ``of`` stands for those of another entry.
     grid
         Search space of :func:`tune`: values of each name, the default first; four settings for every model.
     trial
@@ -69,7 +58,7 @@ class Baseline:
     """
 
     name: str
-    factory: Callable
+    factory: str | Callable
     hyperparameters: dict = field(default_factory=dict)
     grid: dict = field(default_factory=dict)
     trial: dict = field(default_factory=dict)
@@ -87,9 +76,19 @@ class Baseline:
         """Whether it is trained on bulk labels too (protocol U)."""
         return self.features == "genes" and not self.variant_of
 
+    @property
+    def defaults(self) -> dict:
+        """Hyperparameters, with those of the entry that ``of`` names."""
+        own = dict(self.hyperparameters)
+        return (REGISTRY[own.pop("of")].defaults if "of" in own else {}) | own
+
     def make(self, *, seed: int = 0, **changes):
         """A new model with the default hyperparameters, some changed."""
-        return self.factory(seed=seed, **{**self.hyperparameters, **changes})
+        factory = self.factory
+        if isinstance(factory, str):
+            module, _, name = factory.partition(":")
+            factory = getattr(importlib.import_module(module, __name__), name)
+        return factory(seed=seed, **self.defaults | changes)
 
     def settings(self, most: int | None = None) -> list[dict]:
         """Combinations of the grid as changes to the defaults, the defaults' first; `most` of them, spread evenly."""
@@ -106,86 +105,86 @@ _GRAPH = {
 _SHORT = {"steps": 25, "check_every": 8}
 _EIGHT = (
     Baseline(
-        "SA", Lazy(".sparse_autoencoder:SparseAutoencoder"), {"hidden": 64, "sparsity": 0.05, "dropout": 0.2},
+        "SA", ".networks:SparseAutoencoder", {"hidden": 64, "sparsity": 0.05, "dropout": 0.2},
         {"sparsity": (0.05, 0.5), "dropout": (0.2, 0.5)}, trial=_SHORT, paper_name="SA", label="Sparse autoencoder",
     ),
     Baseline(
-        "ResNet18", Lazy(".resnet:ResNet18"),
+        "ResNet18", ".networks:ResNet18",
         {"width": 8, "dropout": 0.3, "batch_size": 16, "learning_rate": 1e-2, "steps": 120},
         {"learning_rate": (1e-2, 3e-3), "dropout": (0.3, 0.6)}, trial={"steps": 30, "check_every": 10},
         paper_name="ResNet18", label="ResNet18 (1-D)",
     ),
     Baseline(
-        "CNN", Lazy(".cnn:CNN"), {"channels": 16, "dropout": 0.3},
+        "CNN", ".networks:CNN", {"channels": 16, "dropout": 0.3},
         {"learning_rate": (2e-3, 6e-3), "dropout": (0.3, 0.6)}, trial=_SHORT, paper_name="CNN", label="CNN (1-D)",
     ),
     Baseline(
-        "Transformer", Lazy(".transformer:Transformer"),
+        "Transformer", ".networks:Transformer",
         {"tokens": 40, "dim": 16, "heads": 2, "dropout": 0.1, "learning_rate": 5e-3},
         {"learning_rate": (5e-3, 2e-3), "dropout": (0.1, 0.3)}, trial=_SHORT, paper_name="Transformer",
     ),
     Baseline(
-        "GCN", Lazy(".graph:GCN"), _GRAPH,
+        "GCN", ".graph:GCN", _GRAPH,
         {"neighbours": (10, 5), "dropout": (0.3, 0.6)}, trial={"steps": 15}, paper_name="GCN", note="inductive",
     ),
     Baseline(
-        "GAT", Lazy(".graph:GAT"), _GRAPH,
+        "GAT", ".graph:GAT", _GRAPH,
         {"neighbours": (10, 5), "dropout": (0.3, 0.6)}, trial={"steps": 15}, paper_name="GAT", note="inductive",
     ),
     Baseline(
-        "DeepDR", Lazy(".deepdr:DeepDR"), {"encoder": (256, 64), "predictor": 128, "dropout": 0.2},
+        "DeepDR", ".networks:DeepDR", {"encoder": (256, 64), "predictor": 128, "dropout": 0.2},
         {"learning_rate": (2e-3, 5e-4), "dropout": (0.2, 0.5)}, uses_source=True, trial=_SHORT, paper_name="DeepDR",
         label="DeepDR (expression-only adaptation)", note="encoder pre-trained on bulk",
     ),
     Baseline(
-        "DrugCell", Lazy(".drugcell:DrugCell"), {"width": 4, "root": 6, "dropout": 0.2, "auxiliary": 0.2},
+        "DrugCell", ".drugcell:DrugCell", {"width": 4, "root": 6, "dropout": 0.2, "auxiliary": 0.2},
         {"auxiliary": (0.2, 1.0), "dropout": (0.2, 0.5)}, uses_source=True, trial=_SHORT, paper_name="DrugCell",
         label="DrugCell (expression-only adaptation)", note="reads gene names",
     ),
 )  # fmt: skip
 
 _LEFT_OUT = (
-    Baseline("Majority", Lazy(".classical:Majority"), label="Majority class", balanced=False, note="constant"),
+    Baseline("Majority", ".classical:Majority", label="Majority class", balanced=False, note="constant"),
     Baseline(
-        "LibrarySize", Lazy(".classical:LibrarySize"), {"C": 1.0}, {"C": (1.0, 1e-2, 1e-1, 10.0)},
+        "LibrarySize", ".classical:LibrarySize", {"C": 1.0}, {"C": (1.0, 1e-2, 1e-1, 10.0)},
         features="library_size", label="Library size only",
     ),
     Baseline(
-        "Logistic", Lazy(".classical:Logistic"), {"C": 1e-3}, {"C": (1e-3, 1e-4, 1e-2, 1e-1)},
+        "Logistic", ".classical:Logistic", {"C": 1e-3}, {"C": (1e-3, 1e-4, 1e-2, 1e-1)},
         label="Logistic regression (L2)",
     ),
     Baseline(
-        "PCA+SVM", Lazy(".classical:PcaSvm"), {"components": 50, "C": 1.0}, {"components": (50, 20), "C": (1.0, 0.1)},
+        "PCA+SVM", ".classical:PcaSvm", {"components": 50, "C": 1.0}, {"components": (50, 20), "C": (1.0, 0.1)},
     ),
     Baseline(
-        "RandomForest", Lazy(".classical:Forest"), {"n_estimators": 100, "max_features": "sqrt"},
+        "RandomForest", ".classical:Forest", {"n_estimators": 100, "max_features": "sqrt"},
         {"min_samples_leaf": (1, 3), "max_features": ("sqrt", 0.1)}, trial={"n_estimators": 25}, label="Random forest",
     ),
     Baseline(
-        "Boosting", Lazy(".classical:Boosting"), {"max_iter": 60, "max_leaf_nodes": 8, "max_features": 0.1},
+        "Boosting", ".classical:Boosting", {"max_iter": 60, "max_leaf_nodes": 8, "max_features": 0.1},
         {"learning_rate": (0.1, 0.03), "min_samples_leaf": (20, 5)}, trial={"max_iter": 15}, label="Gradient boosting",
     ),
     Baseline(
-        "kNN", Lazy(".classical:Neighbours"), {"neighbours": 15, "metric": "cosine"},
+        "kNN", ".classical:Neighbours", {"neighbours": 15, "metric": "cosine"},
         {"neighbours": (15, 5), "metric": ("cosine", "euclidean")}, label="k nearest neighbours",
     ),
-    Baseline("PC1Sign", Lazy(".pc1:PC1Sign"), {"C": 1e-3}, under_s=False, label="PC1, bulk sign", note="one sign bit"),
+    Baseline("PC1Sign", ".classical:PC1Sign", {"C": 1e-3}, under_s=False, label="PC1, bulk sign", note="one sign bit"),
 )  # fmt: skip
 
 _VARIANTS = (
     Baseline(
-        "GCN-transductive", Lazy(".graph:TransductiveGCN"), _GRAPH, label="GCN (transductive)",
+        "GCN-transductive", ".graph:TransductiveGCN", _GRAPH, label="GCN (transductive)",
         note="test cells are in the training graph", variant_of="GCN",
     ),
     Baseline(
-        "GAT-transductive", Lazy(".graph:TransductiveGAT"), _GRAPH, label="GAT (transductive)",
+        "GAT-transductive", ".graph:TransductiveGAT", _GRAPH, label="GAT (transductive)",
         note="test cells are in the training graph", variant_of="GAT",
     ),
     Baseline(
-        "CNN-shuffled", Lazy(".cnn:ShuffledGenes"), {"of": "CNN"}, label="CNN, shuffled genes", variant_of="CNN",
+        "CNN-shuffled", ".networks:ShuffledCNN", {"of": "CNN"}, label="CNN, shuffled genes", variant_of="CNN",
     ),
     Baseline(
-        "ResNet18-shuffled", Lazy(".cnn:ShuffledGenes"), {"of": "ResNet18"}, label="ResNet18, shuffled genes",
+        "ResNet18-shuffled", ".networks:ShuffledResNet18", {"of": "ResNet18"}, label="ResNet18, shuffled genes",
         variant_of="ResNet18",
     ),
 )  # fmt: skip
@@ -194,22 +193,12 @@ _VARIANTS = (
 REGISTRY: dict[str, Baseline] = {b.name: b for b in (*_EIGHT, *_LEFT_OUT, *_VARIANTS)}
 
 
-@dataclass(frozen=True)
-class Tuning:
-    """Result of :func:`tune`: the changes to the defaults that won, and (setting, AUC of each inner fold) of all."""
-
-    best: dict
-    scores: tuple[tuple[dict, tuple[float, ...]], ...]
-
-
 def tune(
-    baseline: Baseline, X, y, *, source=None, balance: Callable | None = None, folds: int = 1, seed: int = 0,
-    most: int | None = None,
-) -> Tuning:  # fmt: skip
-    """Choose among a baseline's settings by AUC on inner folds of the training rows.
+    baseline: Baseline, X, y, *, source=None, balance: Callable | None = None, seed: int = 0, most: int | None = None
+) -> dict:
+    """Choose among a baseline's settings by AUC on a quarter of the training rows; a tie goes to the earlier one.
 
-    The budget is the same for every model: as many settings x `folds` trainings, each of a quarter of the length. A tie
-    goes to the earlier setting.
+    The budget is the same for every model: as many settings, each trained for a quarter of the length.
 
     Parameters
     ----------
@@ -219,38 +208,23 @@ def tune(
         As for `fit`.
     balance
         ``balance(X, y) -> (X, y, weight)``, applied to the inner training rows only.
-    folds
-        Inner folds; 1 means one hold-out of a quarter of the rows.
     most
         Settings that are compared (:meth:`Baseline.settings`); all of them by default.
     """
     X, y, _ = check_rows(X, y, None)
     settings = baseline.settings(most)
-    if len(settings) <= 1:
-        return Tuning({}, ())
-    if folds > 1:
-        from sklearn.model_selection import StratifiedKFold
-
-        splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(X, y))
-    else:
-        splits = [hold_out(X, y, 0.25, seed)]
-    scores = []
-    for changes in settings:
-        scores.append((changes, tuple(_inner_auc(baseline, changes, X, y, s, source, balance, seed) for s in splits)))
-    means = [np.mean(values) for _, values in scores]
-    return Tuning(scores[int(np.argmax(means))][0], tuple(scores))
+    if len(settings) == 1:
+        return {}
+    rows, held = hold_out(X, y, 0.25, seed)
+    if set(y[held].tolist()) != {0, 1}:
+        raise ValueError("y: too few rows of a class for an inner fold; use the default setting instead")
+    inner = (X[rows], y[rows], None) if balance is None or not baseline.balanced else balance(X[rows], y[rows])
+    return max(settings, key=lambda changes: _inner_auc(baseline, changes, inner, X[held], y[held], source, seed))
 
 
-def _inner_auc(baseline, changes, X, y, split, source, balance, seed) -> float:
+def _inner_auc(baseline, changes, inner, X_held, y_held, source, seed) -> float:
     from sklearn.metrics import roc_auc_score
 
-    rows, held = split
-    if len(set(y[held].tolist())) < 2:
-        raise ValueError("y: too few rows of a class for an inner fold; use the default setting instead")
-    train = (X[rows], y[rows], None)
-    if balance is not None and baseline.balanced:
-        train = balance(*train[:2])
-    model = baseline.make(seed=seed, **{**baseline.trial, **changes}).fit(
-        train[0], train[1], weight=train[2], source=source
-    )
-    return float(roc_auc_score(y[held], model.predict_proba(X[held])))
+    X, y, weight = inner
+    model = baseline.make(seed=seed, **{**baseline.trial, **changes}).fit(X, y, weight=weight, source=source)
+    return roc_auc_score(y_held, model.predict_proba(X_held))

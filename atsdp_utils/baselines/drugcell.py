@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from atsdp_utils.baselines._torch import TorchBaseline, weighted_bce
-from atsdp_utils.data import gene_sets
+from atsdp_utils.baselines.wrapper import TorchBaseline
+from atsdp_utils.data import gene_sets as pathways
 
 
 def set_mask(genes: Sequence[str], sets: Mapping[str, Sequence[str]], min_genes: int) -> tuple[list[str], np.ndarray]:
@@ -66,6 +67,7 @@ class VisibleNetwork(nn.Module):
         return self.modules_and_logit(X)[1]
 
 
+@dataclass(kw_only=True)
 class DrugCell(TorchBaseline):
     """Visible network of DrugCell: modules are gene sets, each with an auxiliary head.
 
@@ -80,27 +82,27 @@ class DrugCell(TorchBaseline):
     in no set are not seen (`coverage_` is the share that is).
     """
 
-    def __init__(
-        self, *, seed: int = 0, width: int = 4, root: int = 6, dropout: float = 0.2, auxiliary: float = 0.2,
-        min_genes: int = 10, gene_sets: Mapping[str, Sequence[str]] | None = None, **loop: float,
-    ) -> None:  # fmt: skip
-        super().__init__(seed=seed, **loop)
-        self.width, self.root, self.dropout, self.auxiliary = width, root, dropout, auxiliary
-        self.min_genes, self.gene_sets = min_genes, gene_sets
+    width: int = 4
+    root: int = 6
+    dropout: float = 0.2
+    auxiliary: float = 0.2
+    min_genes: int = 10
+    gene_sets: Mapping[str, Sequence[str]] | None = None
 
     def _build(self, X, y, source):
         if source is None or len(source.genes) != X.shape[1]:
             found = "None" if source is None else f"{len(source.genes)} genes"
             raise ValueError(f"source: got {found}, but DrugCell needs the {X.shape[1]} gene names in source.genes")
-        sets = self.gene_sets or gene_sets.pathway_sets()
+        sets = self.gene_sets or pathways.pathway_sets()
         self.sets_, mask = set_mask(source.genes, sets, self.min_genes)
         self.coverage_ = float(mask.any(0).mean())
         return VisibleNetwork(torch.from_numpy(mask), self.width, self.root, self.dropout)
 
-    def _loss(self, X, y, weight):
-        auxiliary, logit = self.net_.modules_and_logit(X)
+    def _loss(self, X, y, weight, rows):
+        auxiliary, logit = self.net_.modules_and_logit(X[rows])
+        y, weight = y[rows], weight[rows]
         per_set = F.binary_cross_entropy_with_logits(auxiliary, y[:, None].expand_as(auxiliary), weight[:, None])
-        return weighted_bce(logit, y, weight) + self.auxiliary * per_set
+        return F.binary_cross_entropy_with_logits(logit, y, weight) + self.auxiliary * per_set
 
     @property
     def n_parameters(self) -> int:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from atsdp_utils.baselines._rows import check_rows, hold_out
-from atsdp_utils.baselines._torch import TorchBaseline, minimise, reproducible, weighted_bce
+from atsdp_utils.baselines.rows import check_rows
+from atsdp_utils.baselines.wrapper import TorchBaseline, reproducible
 from atsdp_utils.models.masks import Dropout
 
 
@@ -133,6 +133,7 @@ class GraphNet(nn.Module):
         return self.second(self.dropout(H), edges).squeeze(1)
 
 
+@dataclass(kw_only=True)
 class GCN(TorchBaseline):
     """Graph convolutional network; a node is a cell.
 
@@ -140,46 +141,36 @@ class GCN(TorchBaseline):
     reference 33). Two layers, full-batch training, drop-out, as there.
 
     Deviations: *inductive*: the graph of :func:`cell_graph` connects a test cell to training cells only, so that no
-    prediction depends on another test cell (:class:`TransductiveGCN` is the original's reading). The paper names
+    prediction depends on another test cell (:class:`Transductive` is the original's reading). The paper names
     neither the similarity nor a rule for isolated cells: Pearson correlation, and nearest neighbours as fallback.
     """
 
-    layer: type[nn.Module] = GraphConvolution
+    hidden: int = 32
+    dropout: float = 0.3
+    threshold: float = 0.8
+    neighbours: int = 10
+    batch_size: int = 10**6
+    check_every: int = 5
+    layer = GraphConvolution
 
-    def __init__(self, *, seed: int = 0, hidden=32, dropout=0.3, threshold=0.8, neighbours=10, **loop):
-        super().__init__(seed=seed, **{"batch_size": 10**6, "check_every": 5, **loop})
-        self.hidden, self.dropout = hidden, dropout
-        self.rules = {"threshold": threshold, "neighbours": neighbours}
+    def _graph(self, *cells: Tensor) -> CellGraph:
+        return cell_graph(*cells, threshold=self.threshold, neighbours=self.neighbours)
 
-    def fit(self, X, y, *, weight=None, source=None):
-        """Train on the graph of the training cells; `graph_` keeps it, with its degrees."""
-        X, y, weight = check_rows(X, y, weight)
-        self.train_ = torch.from_numpy(X)
-        self.graph_ = cell_graph(self.train_, **self.rules)
-        self._learn(self.train_, y, weight)
-        return self
+    def _build(self, X, y, source):
+        self.train_, self.graph_ = X, self._graph(X)
+        return GraphNet(self.layer, X.shape[1], self.hidden, self.dropout)
 
-    def _learn(self, X: Tensor, y: np.ndarray, weight: np.ndarray) -> None:
-        """Train on the labelled cells, the first rows of X; the graph may hold more."""
-        rows, held = hold_out(X[: len(y)].numpy(), y, self.loop.validation, self.seed)
-        y, weight = torch.from_numpy(y).float(), torch.from_numpy(weight)
-        with reproducible(self.seed):
-            self.net_ = GraphNet(self.layer, X.shape[1], self.hidden, self.dropout)
-            minimise(
-                self.net_,
-                lambda b: weighted_bce(self.net_(X, self.graph_.edges)[b], y[b], weight[b]),
-                rows, held, self.loop,
-            )  # fmt: skip
+    def _loss(self, X, y, weight, rows):
+        logit = self.net_(X, self.graph_.edges)[rows]
+        return F.binary_cross_entropy_with_logits(logit, y[rows], weight[rows])
 
-    def predict_proba(self, X) -> np.ndarray:
-        """P(sensitive), (n,): each cell from itself and its training neighbours."""
-        new = torch.as_tensor(np.asarray(X, np.float32))
-        edges = cell_graph(self.train_, new, **self.rules).edges
-        with reproducible(self.seed), torch.inference_mode():
-            logit = self.net_(torch.cat([self.train_, new]), edges)[len(self.train_) :]
-            return torch.sigmoid(logit).double().numpy()
+    def _logit(self, X):
+        """Each cell from itself and its training neighbours."""
+        edges = self._graph(self.train_, X).edges
+        return self.net_(torch.cat([self.train_, X]), edges)[len(self.train_) :]
 
 
+@dataclass(kw_only=True)
 class GAT(GCN):
     """Graph attention network; a node is a cell.
 
@@ -190,8 +181,8 @@ class GAT(GCN):
     layer = GraphAttention
 
 
-class TransductiveGCN(GCN):
-    """GCN as in the original: test cells (never their labels) are nodes of the graph while it is trained.
+class Transductive:
+    """The original's reading, to stand before a graph model: test cells (never their labels) are in the training graph.
 
     `fit` keeps the training cells; the training happens in `predict_proba`, which sees the test cells. A prediction
     then depends on the other test cells of the same call.
@@ -199,20 +190,21 @@ class TransductiveGCN(GCN):
 
     def fit(self, X, y, *, weight=None, source=None):
         """Keep the training cells."""
-        self.train_, self.y_, self.weight_ = check_rows(X, y, weight)
+        self.rows_ = check_rows(X, y, weight)
         return self
 
     def predict_proba(self, X) -> np.ndarray:
         """Train on the joint graph; P(sensitive) of the test cells, (n,)."""
-        everything = torch.from_numpy(np.concatenate([self.train_, np.asarray(X, np.float32)]))
-        self.graph_ = cell_graph(everything, **self.rules)
-        self._learn(everything, self.y_, self.weight_)
+        cells, y, weight = self.rows_
+        everything = torch.from_numpy(np.concatenate([cells, np.asarray(X, np.float32)]))
+        self._learn(everything, y, weight)
         with reproducible(self.seed), torch.inference_mode():
-            logit = self.net_(everything, self.graph_.edges)[len(self.train_) :]
-            return torch.sigmoid(logit).double().numpy()
+            return torch.sigmoid(self.net_(everything, self.graph_.edges)[len(cells) :]).double().numpy()
 
 
-class TransductiveGAT(TransductiveGCN):
-    """GAT on the joint graph of training and test cells; see :class:`TransductiveGCN`."""
+class TransductiveGCN(Transductive, GCN):
+    """GCN on the joint graph of training and test cells."""
 
-    layer = GraphAttention
+
+class TransductiveGAT(Transductive, GAT):
+    """GAT on the joint graph of training and test cells."""

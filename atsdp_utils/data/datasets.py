@@ -29,7 +29,7 @@ def load_cells(name: str) -> AnnData:
     if tier == "simulated":
         import anndata
 
-        path = paths.DATASETS / f"{name}-{cells_key(name)}.h5ad"
+        path = paths.PREPARED / f"{name}-{cells_key(name)}.h5ad"
         return cache.kept(path, anndata.read_h5ad, lambda temporary: twins.make_twin(name).write_h5ad(temporary))
     return geo.load(name) if tier == "geo" else real_cells.load(name)
 
@@ -47,7 +47,7 @@ def cells_key(name: str) -> str:
 
 def _prepared_path(name: str) -> Path:
     key = cache.key(cells_key(name), cache.code("data.preprocess.to_cells"))
-    return paths.DATASETS / f"{name}-prepared-{key}.npz"
+    return paths.PREPARED / f"{name}-prepared-{key}.npz"
 
 
 def is_prepared(name: str) -> bool:

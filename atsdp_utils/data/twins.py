@@ -68,7 +68,7 @@ class Twin:
     low_quality: int = 12
 
 
-def _recipes() -> dict[str, Twin]:
+def _designs() -> dict[str, Twin]:
     table = tomllib.loads(verify(paths.DATA / "twins.toml").read_text())
     states = table.pop("states")
     for twin in table.values():
@@ -76,7 +76,7 @@ def _recipes() -> dict[str, Twin]:
     return {name: Twin(**twin) for name, twin in table.items()}
 
 
-TWINS: dict[str, Twin] = _recipes()
+DESIGNS: dict[str, Twin] = _designs()
 
 
 @lru_cache(maxsize=8)
@@ -152,7 +152,7 @@ def make_twin(name: str, seed: int = TWIN_SEED, **dials: float) -> AnnData:
     from scipy import sparse
 
     spec = config.DATASETS[name]
-    twin = TWINS[spec.paper]
+    twin = DESIGNS[spec.paper]
     dial = {"shared": twin.shared, "private": twin.private, "key": twin.key}
     unknown = set(dials) - set(dial)
     if unknown:

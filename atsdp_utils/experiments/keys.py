@@ -40,17 +40,14 @@ def _model_code(task: Task) -> list[str]:
     """Classes that a model is made of: its own, and that of the model whose search it shares."""
     if task.model in NETWORKS:
         return ["models.plus.ATSDPPlus" if task.model == PLUS else "models.train.ATSDP"]
-    others = {task.baseline.hyperparameters.get("of"), task.baseline.variant_of if task.options.get("tune") else None}
-    names = [task.model, *(others & REGISTRY.keys())]
-    return [f"baselines{REGISTRY[name].factory.path.replace(':', '.')}" for name in names]
+    names = {task.model, searched(task).name if task.options.get("tune") else task.model}
+    return [f"baselines{REGISTRY[name].factory.replace(':', '.')}" for name in names]
 
 
 def _sizes(task: Task) -> tuple:
     """Settings that a result depends on and that stand elsewhere than in its task."""
     if task.baseline:
-        of = task.baseline.hyperparameters.get("of")
-        inner = REGISTRY[of].hyperparameters if of else {}
-        sizes = (task.sizes.max_genes, task.spec.balance, task.baseline.hyperparameters, inner, task.baseline.balanced)
+        sizes = (task.sizes.max_genes, task.spec.balance, task.baseline.defaults, task.baseline.balanced)
     else:
         sizes = (task.sizes.max_genes, task.architecture, task.training)
     if task.model == PLUS:

@@ -74,7 +74,7 @@ def tuned(task: Task, X: np.ndarray, y: np.ndarray, source: preprocess.Source):
             entry, X, y, source=source, balance=lambda a, b: preprocess.balance(a, b, task.balance, task.seed),
             seed=task.seed, most=task.sizes.searched,
         )  # fmt: skip
-        Path(temporary).write_text(json.dumps(found.best))
+        Path(temporary).write_text(json.dumps(found))
 
     best = cache.kept(path, lambda file: json.loads(file.read_text()), search)
     model = build(task.changed(**best))

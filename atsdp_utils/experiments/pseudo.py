@@ -21,7 +21,7 @@ MIN_SENSITIVE, MAX_SENSITIVE, EVERY = 60, 400, 5
 CLUSTERS, CLUSTER_SEED, MIN_CLASS = 8, 5, 8
 CELLS_PER_LINE = 3
 #: Seed of the twins here: not that of the committed twins, nor that of their calibration.
-TWIN_SEED = 60611
+EVIDENCE_SEED = 60611
 
 
 @dataclass(frozen=True)
@@ -135,4 +135,4 @@ def pseudo_cells(lines: tuple[str, ...], seed: int) -> np.ndarray:
 @lru_cache(maxsize=4)
 def twin_cells(name: str) -> preprocess.Cells:
     """A twin of the evidence, prepared as any set; made anew in each process that needs it."""
-    return preprocess.to_cells(twins.make_twin(name, TWIN_SEED), config.DATASETS[name])
+    return preprocess.to_cells(twins.make_twin(name, EVIDENCE_SEED), config.DATASETS[name])

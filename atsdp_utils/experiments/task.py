@@ -32,37 +32,21 @@ _TASK_SETTINGS = {
 class Task:
     """One entry of a grid; folds run inside it.
 
-    Attributes
-    ----------
-    dataset
-        A single-cell set; under protocols B and P a drug.
-    protocol
-        ``S`` supervised cross-validation, ``U`` unsupervised transfer, ``F`` few-shot, ``B`` held-out bulk lines,
-        ``P`` pseudo-transfer (:mod:`atsdp_utils.experiments.pseudo`).
-    model
-        ``ATSDP-NET`` (or one of its variants) or a name of ``baselines.REGISTRY``.
-    profile
-        Name of the profile: sizes of the computation.
-    setting
-        Overrides as pairs: sizes (``heads``), training (``omega``), ``balance``, a baseline's hyperparameters;
-        ``permute`` (labels shuffled), ``strict`` (holiday cells out),
-        ``all_wells`` (control and empty wells count as sensitive), ``k`` (labelled cells a class, F),
-        ``train_cultures`` and ``test_cultures`` (stress split), ``gene_space`` (``separate``),
-        ``tune`` (inner search of a baseline's settings).
-    seed
-        Seed of the model; of the bulk split; of the labelled cells under F.
-    folds, repeat
-        Folds of S (0 elsewhere) and which repeat of the partition.
+    A setting overrides sizes (``heads``), training (``omega``), ``balance`` or a baseline's hyperparameters. It may ask
+    for shuffled labels (``permute``), no holiday cells (``strict``), control and empty wells that count as sensitive
+    (``all_wells``), a stress split (``train_cultures``, ``test_cultures``), a ``separate`` ``gene_space``, or an inner
+    search of a baseline's settings (``tune``). It must hold ``k``, labelled cells a class, under F and ``kind`` under P
+    (:mod:`atsdp_utils.experiments.pseudo`).
     """
 
-    dataset: str
-    protocol: str
-    model: str
+    dataset: str  # a single-cell set; under protocols B and P a drug
+    protocol: str  # S supervised, U unsupervised transfer, F few-shot, B held-out bulk lines, P pseudo-transfer
+    model: str  # ATSDP-NET (or one of its variants) or a name of baselines.REGISTRY
     profile: str
     setting: tuple[tuple[str, object], ...] = ()
-    seed: int = 0
-    folds: int = 0
-    repeat: int = 0
+    seed: int = 0  # of the model; of the bulk split; of the labelled cells under F
+    folds: int = 0  # of S
+    repeat: int = 0  # which partition into folds
 
     @property
     def options(self) -> dict[str, object]:
@@ -124,30 +108,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Result:
-    """Predictions of a task, one row per scored cell (or line).
-
-    Attributes
-    ----------
-    row
-        Index of the cell in the prepared (and sub-sampled) set, or of the line.
-    y, p, fold
-        True label, P(sensitive), fold that predicted it.
-    seconds
-        Wall time of the trainings, all folds.
-    parameters
-        Trainable parameters of the model, 0 where it does not count them.
-    chosen
-        Hyperparameters that tuning chose, one dictionary a fold; empty without tuning.
-    """
+    """Predictions of a task, one row per scored cell (or line)."""
 
     task: Task
-    row: np.ndarray
+    row: np.ndarray  # of the cell in the prepared (and sub-sampled) set, or of the line
     y: np.ndarray
-    p: np.ndarray
-    fold: np.ndarray
-    seconds: float
-    parameters: int
-    chosen: tuple[dict, ...] = ()
+    p: np.ndarray  # P(sensitive)
+    fold: np.ndarray  # that predicted it
+    seconds: float  # wall time of the trainings, all folds
+    parameters: int  # trainable ones of the model, 0 where it does not count them
+    chosen: tuple[dict, ...] = ()  # by tuning, one setting a fold
 
 
 def build(task: Task):

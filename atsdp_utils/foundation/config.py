@@ -7,47 +7,29 @@ batch size, weights of the losses, noise) is :class:`Training`, fixed before any
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+#: Words for the classes 1 and 0.
+SENSITIVE, RESISTANT = "sensitive", "resistant"
 METRICS = ("precision", "recall", "f1", "auc", "ap")
 EXTRA_METRICS = ("balanced_accuracy", "mcc", "brier", "ece")
 BALANCING = ("none", "oversampling", "smote", "undersampling", "class_weight")
-HEADS = (0, 1, 2, 4, 8, 16, 32)
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes of the network. Table 2 gives all but `heads`, `tokens` and `attention`.
+    """Sizes of the network. Table 2 gives all but `heads`, `attention` and the tokens."""
 
-    Attributes
-    ----------
-    bottleneck
-        Width of the embedding E(X).
-    encoder
-        Hidden sizes of the encoder; the decoder mirrors them.
-    predictor
-        Hidden sizes of the predictor P.
-    dropout
-        Dropout rate of every hidden layer.
-    heads
-        Attention heads; 0 removes attention (ambiguity 8).
-    attention
-        ``tokens`` (default), or a demonstration: ``single`` (one token), ``batch`` (cells as a sequence),
-        or the control ``linear`` (a width-matched linear layer). See ambiguity 9.
-    tokens
-        Number of tokens T the embedding is split into.
-    token_dim
-        Width of a token; a bottleneck narrower than tokens x token_dim is first projected to it.
-    """
-
-    bottleneck: int = 512
-    encoder: tuple[int, ...] = (256, 128)
-    predictor: tuple[int, ...] = (128, 64)
-    dropout: float = 0.3
-    heads: int = 8
+    bottleneck: int = 512  # width of the embedding E(X)
+    encoder: tuple[int, ...] = (256, 128)  # hidden sizes; the decoder mirrors them
+    predictor: tuple[int, ...] = (128, 64)  # hidden sizes of the predictor P
+    dropout: float = 0.3  # of every hidden layer
+    heads: int = 8  # of attention; 0 removes it (ambiguity 8)
+    #: ``tokens``, or a demonstration: ``single`` (one token), ``batch`` (cells as a sequence), or the control
+    #: ``linear`` (a width-matched linear layer). See ambiguity 9.
     attention: str = "tokens"
-    tokens: int = 16
-    token_dim: int = 32
+    tokens: int = 16  # that the embedding is split into
+    token_dim: int = 32  # a bottleneck narrower than tokens x token_dim is first projected to it
 
 
 TABLE2: dict[str, Architecture] = {
@@ -84,26 +66,22 @@ class Training:
 
 @dataclass(frozen=True)
 class Profile:
-    """How much is computed; never what is computed.
-
-    `seeds` is for protocol U; `seeds_ablation` for settings that are compared with the default one; `searched` is how
-    many settings of each model of Table 4 are compared on inner rows; `few` the labelled cells a class of protocol F.
-    """
+    """How much is computed; never what is computed."""
 
     name: str
-    seeds: int
-    seeds_ablation: int
+    seeds: int  # of protocol U
+    seeds_ablation: int  # of settings that are compared with the default one
     folds: int
     folds_table3: int
     repeats: int
     repeats_table4: int
-    searched: int
+    searched: int  # settings of each model of Table 4 that are compared on inner rows
     max_genes: int
     max_cells: int | None
     training: Training
     permutations: int
-    heads: tuple[int, ...] = HEADS
-    few: tuple[int, ...] = (1, 3, 5, 10)
+    heads: tuple[int, ...] = (0, 1, 2, 4, 8, 16, 32)
+    few: tuple[int, ...] = (1, 3, 5, 10)  # labelled cells a class of protocol F
 
 
 PROFILES: dict[str, Profile] = {
@@ -129,30 +107,14 @@ PROFILES: dict[str, Profile] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """A candidate for ATSDP-NET+, as data.
+    """A candidate for ATSDP-NET+, as data."""
 
-    Attributes
-    ----------
-    members
-        Networks whose logits are averaged.
-    joint
-        Whether the bulk stage learns all 83 drugs with one trunk (the paper's future work) before the drug's own head.
-    align
-        How cells are aligned with lines: a key of :data:`atsdp_utils.models.plus.ALIGNMENTS`.
-    rank
-        Whether every sample is replaced by the ranks of its genes before both domains are standardised.
-    linear
-        Share of the logit of an L2 logistic regression on the same lines, brought to the network's scale.
-    changed
-        What distinguishes the candidate, in words.
-    """
-
-    members: int = 5
-    joint: bool = False
-    align: str = "mmd"
-    rank: bool = False
-    linear: float = 0.0
-    changed: str = ""
+    members: int = 5  # networks whose logits are averaged
+    joint: bool = False  # the bulk stage learns all 83 drugs with one trunk (the paper's future work), then one head
+    align: str = "mmd"  # how cells are aligned with lines: a key of models.plus.ALIGNMENTS
+    rank: bool = False  # every sample is replaced by the ranks of its genes before both domains are standardised
+    linear: float = 0.0  # share of the logit of an L2 logistic regression, brought to the network's scale
+    changed: str = ""  # what distinguishes the candidate, in words
 
 
 #: Candidates for ATSDP-NET+, simplest first.
@@ -174,47 +136,22 @@ CHOSEN = "ensemble-rank"
 
 @dataclass(frozen=True)
 class Dataset:
-    """One single-cell set.
+    """One single-cell set."""
 
-    Attributes
-    ----------
-    name
-        Name in tables and file names; simulated ones end in ``-sim``.
-    tier
-        ``real`` (embedded), ``simulated`` (a twin) or ``geo`` (the paper's own files).
-    drug
-        Column of the bulk label table.
-    paper
-        Name of the paper's set that it is, or stands in for; empty where there is none.
-    values
-        ``counts`` (raw; quality control runs) or ``zscored`` (quality control is skipped, with the reason shown).
-    balance
-        The strategy that the paper chose for it.
-    species
-        ``human`` or ``mouse``.
-    null
-        True for a twin with no signal planted.
-    counting
-        Column of ``obs`` that is learnt and scored by default: ``sensitive_paper`` (with drug-holiday cells) or
-        ``sensitive`` (DATA4: without control and empty wells, ambiguity 19).
-    label
-        What the label of a cell is: ``culture`` (of origin), or ``programme`` (an end of an expression score; no drug).
-    axis
-        Name of the one axis that several sets share: the same cells, the same two groups, under several drug names.
-    """
-
-    name: str
-    tier: str
-    drug: str
-    paper: str = ""
-    values: str = "counts"
-    balance: str = "oversampling"
-    species: str = "human"
-    null: bool = False
+    name: str  # in tables and file names; simulated ones end in -sim
+    tier: str  # real (embedded), simulated (a twin) or geo (the paper's own files)
+    drug: str  # column of the bulk label table
+    paper: str = ""  # name of the paper's set that it is, or stands in for
+    values: str = "counts"  # raw, with quality control; or zscored, without it, with the reason shown
+    balance: str = "oversampling"  # the strategy that the paper chose for it
+    species: str = "human"  # or mouse
+    null: bool = False  # a twin with no signal planted
+    #: Column of ``obs`` that is learnt and scored by default: ``sensitive_paper`` (with drug-holiday cells) or
+    #: ``sensitive`` (DATA4: without control and empty wells, ambiguity 19).
     counting: str = "sensitive_paper"
-    label: str = "culture"
-    axis: str = ""
-    architecture: Architecture = field(default_factory=lambda: TABLE2["DATA1"])
+    label: str = "culture"  # of origin; or programme, an end of an expression score, no drug
+    axis: str = ""  # that several sets share: the same cells and groups under several drug names
+    architecture: Architecture = TABLE2["DATA1"]
 
     @property
     def simulated(self) -> bool:
@@ -252,13 +189,7 @@ DATASETS: dict[str, Dataset] = {d.name: d for d in (*REAL, *TWINS, *NULLS, *GEO)
 
 
 def datasets(data: str, *, nulls: bool = True) -> list[Dataset]:
-    """Data sets of a tier of the command line: ``embedded`` (real + twins [+ null twins]) or ``geo`` (real + paper's).
-
-    Raises
-    ------
-    ValueError
-        If `data` is neither.
-    """
+    """Data sets of a tier: ``embedded`` (real + twins [+ null twins]) or ``geo`` (real + the paper's)."""
     if data == "embedded":
         return [*REAL, *TWINS, *(NULLS if nulls else ())]
     if data == "geo":

@@ -20,7 +20,7 @@ REFERENCE = ROOT / "figures" / "embedded-quick"
 
 CACHE = BUILD / "cache"
 DOWNLOADS = CACHE / "downloads"
-DATASETS = CACHE / "datasets"
+PREPARED = CACHE / "datasets"
 SPLITS = CACHE / "splits"
 SEARCHES = CACHE / "searches"
 PRETRAINED = CACHE / "pretrained"

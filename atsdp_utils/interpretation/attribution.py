@@ -14,7 +14,8 @@ import torch
 from scipy import stats as sps
 from torch import Tensor
 
-from atsdp_utils.interpretation.gene_lists import DIRECTIONS, RESISTANT, SENSITIVE, binary, differential_genes
+from atsdp_utils.foundation.config import RESISTANT, SENSITIVE
+from atsdp_utils.interpretation.gene_lists import DIRECTIONS, binary, differential_genes
 
 Forward = Callable[[Tensor], Tensor]
 

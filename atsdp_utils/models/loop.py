@@ -6,6 +6,7 @@ import copy
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,8 +18,6 @@ from atsdp_utils.foundation.runtime import device
 History = list[dict[str, float]]
 #: What a step minimises, and named terms of it for the history.
 Step = tuple[Tensor, dict[str, Tensor]]
-#: A validation loss is better if it is smaller by this much.
-BETTER = 1e-5
 
 
 def tensor(x: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -60,6 +59,8 @@ class Stage:
     """What is drawn and minimised; subclasses add what they draw from, as :class:`Rows` or as tensors of held rows."""
 
     cfg: Training
+    #: A validation loss is better if it is smaller by more than this.
+    better: ClassVar[float] = 1e-5
 
     @property
     def epochs(self) -> int:
@@ -118,7 +119,7 @@ def fit(net: nn.Module, stage: Stage) -> History:
         if value is None:
             continue
         row["validation"] = value.item()
-        if row["validation"] < best[0] - BETTER:
+        if row["validation"] < best[0] - stage.better:
             best, waited = (row["validation"], copy.deepcopy(net.state_dict())), 0
         else:
             waited += 1

@@ -36,11 +36,12 @@ class CellFile:
     obs: pd.DataFrame
     notes: list[str] = field(default_factory=list)
 
-    def only(self, keep: np.ndarray) -> CellFile:
-        """The file with some of its genes, (genes,) bool."""
+    def only(self, keep: np.ndarray, *notes: str) -> CellFile:
+        """The file with some of its genes, (genes,) bool, and notes on it."""
         if keep.all():
             return self
-        return replace(self, X=self.X[:, np.flatnonzero(keep)], names={k: n[keep] for k, n in self.names.items()})
+        names = {place: names[keep] for place, names in self.names.items()}
+        return replace(self, X=self.X[:, np.flatnonzero(keep)], names=names, notes=[*self.notes, *notes])
 
 
 @lru_cache(maxsize=1)

@@ -14,8 +14,8 @@ from atsdp_utils.own_cells.naming import Genes, of_other_species
 
 #: Log-normalised values stay below this; counts and TPM do not.
 MAX_LOG = 30
-#: Below this share of its standard deviation the mean of a z-scored gene lies (median over genes, a file may hold some
-#: of the cells that were scaled together).
+#: Below this share of its standard deviation the mean of a z-scored gene lies (median over genes and the first
+#: thousands of cells: a file may hold some of the cells that were scaled together).
 CENTRED = 0.3
 NOT_SCORED = "not scored"
 #: Why a row has no score; ``scored`` where it has one.
@@ -34,14 +34,10 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
     """Whether the values are ``counts``, ``lognorm`` or ``zscored``, with remarks; what was asked has the last word.
 
     Unlogged but scaled values (TPM, CPM) count as counts: dividing by the total and taking logs treats both the same.
-
-    Raises
-    ------
-    InputError
-        If values are missing or infinite, all zero, or cannot be what was asked for.
     """
     v = file.X.data if sparse.issparse(file.X) else file.X.ravel()
-    _check_finite(file, v)
+    if len(bad := np.flatnonzero(~np.isfinite(v))):
+        raise _not_finite(file, v, bad)
     low, high = (float(v.min()), float(v.max())) if v.size else (0.0, 0.0)
     if sparse.issparse(file.X):
         low, high = min(low, 0.0), max(high, 0.0)
@@ -55,7 +51,9 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
         negative = f"{file.path}: {(v < 0).sum():,} of {np.prod(file.X.shape):,} values are negative ({seen})"
         if asked == "counts":
             raise InputError(f"{negative}. Expected no negative counts; take raw counts or another --values.")
-        guess = "zscored" if not whole and _centred(file.X) else "neither counts, lognorm nor zscored"
+        part = dense(file.X[:5000]).astype(np.float64)
+        off_centre = np.median(np.abs(part.mean(0)) / np.maximum(part.std(0), 1e-9))
+        guess = "zscored" if not whole and off_centre < CENTRED else "neither counts, lognorm nor zscored"
         if asked == "auto" and guess != "zscored":
             raise InputError(
                 f"{negative}, and the genes are not centred at zero. Expected no negative counts or logarithms, or "
@@ -69,22 +67,14 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
     return kind, notes
 
 
-def _centred(X: Matrix) -> bool:
-    """Whether the means of genes are near zero, as z-scoring makes them; asked of the first thousands of cells."""
-    part = dense(X[:5000]).astype(np.float64)
-    return bool(np.median(np.abs(part.mean(0)) / np.maximum(part.std(0), 1e-9)) < CENTRED)
-
-
-def _check_finite(file: CellFile, v: np.ndarray) -> None:
-    bad = np.flatnonzero(~np.isfinite(v))
-    if not len(bad):
-        return
+def _not_finite(file: CellFile, v: np.ndarray, bad: np.ndarray) -> InputError:
+    """What is said of values that are missing or infinite."""
     if sparse.issparse(file.X):
         row, column = np.searchsorted(file.X.indptr, bad[0], side="right") - 1, file.X.indices[bad[0]]
     else:
         row, column = divmod(int(bad[0]), file.X.shape[1])
     where = f"cell {file.obs.index[row]}, gene {next(iter(file.names.values()))[column]}"
-    raise InputError(
+    return InputError(
         f"{file.path}: {len(bad):,} values are missing (NaN) or infinite, first {v[bad[0]]} at {where}. "
         "Expected finite numbers; drop those cells or genes, or fill in zeros where nothing was detected."
     )

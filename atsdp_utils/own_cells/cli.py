@@ -6,10 +6,13 @@ Exit status: 0 done, 1 a failure inside, 2 something wrong with what was given. 
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -36,35 +39,38 @@ def surroundings() -> None:
         os.environ.setdefault(variable, "1")
 
 
-def guarded(work: Callable[[], object]) -> None:
-    """Run `work`; turn whatever it raises into one clear message on stderr and an exit status."""
-    import warnings
+def guarded(command: Callable) -> Callable:
+    """A command that turns whatever its body raises into one clear message on stderr and an exit status."""
 
-    from atsdp_utils.own_cells.cellfile import InputError
+    @functools.wraps(command)
+    def run(*given, **options) -> None:
+        from atsdp_utils.own_cells.cellfile import InputError
 
-    warnings.simplefilter("ignore")  # what a person must know is said in words, not by libraries
-    try:
-        work()
-        return
-    except BrokenPipeError:  # the reader of a pipe has read enough
-        raise typer.Exit(0) from None
-    except InputError as error:
-        status, said = 2, str(error)
-    except MemoryError:
-        status, said = 1, "out of memory. Store the matrix sparse, keep fewer cells, or use a larger machine."
-    except OSError as error:
-        status, said = 1, f"the system refused: {error}. Nothing was written."
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
-            said += " The disk is full: make room, or choose another with --out or the variable ATSDP_BUILD."
-    except Exception as error:
-        at = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(at.filename).name}, line {at.lineno}"
-        status, said = 1, f"failed inside ({type(error).__name__}: {error}; {where}). Nothing was written."
-    typer.echo(f"atsdp: {said}", err=True)
-    raise typer.Exit(status)
+        warnings.simplefilter("ignore")  # what a person must know is said in words, not by libraries
+        try:
+            return command(*given, **options)
+        except BrokenPipeError:  # the reader of a pipe has read enough
+            raise typer.Exit(0) from None
+        except InputError as error:
+            status, said = 2, str(error)
+        except MemoryError:
+            status, said = 1, "out of memory. Store the matrix sparse, keep fewer cells, or use a larger machine."
+        except OSError as error:
+            status, said = 1, f"the system refused: {error}. Nothing was written."
+            if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+                said += " The disk is full: make room, or choose another with --out or the variable ATSDP_BUILD."
+        except Exception as error:
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(at.filename).name}, line {at.lineno}"
+            status, said = 1, f"failed inside ({type(error).__name__}: {error}; {where}). Nothing was written."
+        typer.echo(f"atsdp: {said}", err=True)
+        raise typer.Exit(status)
+
+    return run
 
 
 @app.command()
+@guarded
 def predict(
     cells: Annotated[Path, typer.Argument(help="h5ad, 10x .h5, 10x folder, .csv or .tsv (also .gz); it is only read")],
     drug: Annotated[
@@ -82,57 +88,45 @@ def predict(
     members: Annotated[int, typer.Option(min=1, max=50, help="networks of the ensemble")] = 5,
 ) -> None:
     """Score every cell: P(sensitive), its spread over networks, a label, calibration on lines; with an HTML report."""
+    from atsdp_utils.own_cells import drugs
+    from atsdp_utils.own_cells.cellfile import InputError
 
-    def work() -> None:
-        from dataclasses import replace
+    drugs.find(drug)  # a typing error is told before the rest is imported, which takes seconds
+    several = len(drug) > 1 or drug[0].strip().lower() == drugs.ALL
+    if several and labels:
+        raise InputError(f"--labels {labels}: scores are compared with labels one drug at a time. Name one drug.")
+    from atsdp_utils.own_cells import predict as pipeline
+    from atsdp_utils.own_cells import ranking
 
-        from atsdp_utils.own_cells import drugs
-        from atsdp_utils.own_cells.cellfile import InputError
-
-        drugs.find(drug)  # a typing error is told before the rest is imported, which takes seconds
-        several = len(drug) > 1 or drug[0].strip().lower() == drugs.ALL
-        if several and labels:
-            raise InputError(f"--labels {labels}: scores are compared with labels one drug at a time. Name one drug.")
-        from atsdp_utils.own_cells import predict as pipeline
-        from atsdp_utils.own_cells import ranking
-
-        asked = {
-            "out": out, "report": report, "layer": layer, "values": values.value, "seed": seed, "say": typer.echo,
-            "species": species.value if species else None, "settings": replace(pipeline.SETTINGS, members=members),
-        }  # fmt: skip
-        if several:
-            ranking.rank(cells, drug, **asked)
-        else:
-            pipeline.predict(cells, drug[0], labels=labels, **asked)
-
-    guarded(work)
+    asked = {
+        "out": out, "report": report, "layer": layer, "values": values.value, "seed": seed, "say": typer.echo,
+        "species": species.value if species else None, "settings": replace(pipeline.SETTINGS, members=members),
+    }  # fmt: skip
+    if several:
+        ranking.rank(cells, drug, **asked)
+    else:
+        pipeline.predict(cells, drug[0], labels=labels, **asked)
 
 
 @app.command()
+@guarded
 def drugs() -> None:
     """List the drugs: sensitive and resistant cell lines, and the AUC on held-out lines where a run has computed it."""
+    from atsdp_utils.own_cells.drugs import drug_table
 
-    def work() -> None:
-        from atsdp_utils.own_cells.drugs import drug_table
-
-        typer.echo(f"{'drug':<18}{'sensitive':>10}{'resistant':>10}{'held-out AUC':>14}")
-        for row in drug_table().itertuples():
-            auc = f"{row.held_out_auc:.3f}" if row.held_out_auc == row.held_out_auc else "-"
-            typer.echo(f"{row.drug:<18}{row.sensitive:>10}{row.resistant:>10}{auc:>14}")
-
-    guarded(work)
+    typer.echo(f"{'drug':<18}{'sensitive':>10}{'resistant':>10}{'held-out AUC':>14}")
+    for row in drug_table().itertuples():
+        auc = f"{row.held_out_auc:.3f}" if row.held_out_auc == row.held_out_auc else "-"
+        typer.echo(f"{row.drug:<18}{row.sensitive:>10}{row.resistant:>10}{auc:>14}")
 
 
 @app.command()
+@guarded
 def doctor() -> None:
     """Check Python, packages, data files and disk, one line each."""
+    from atsdp_utils.own_cells import doctor as checks
 
-    def work() -> None:
-        from atsdp_utils.own_cells import doctor as checks
-
-        sys.exit(checks.main())
-
-    guarded(work)
+    sys.exit(checks.main())
 
 
 if __name__ == "__main__":

@@ -46,21 +46,10 @@ def measure(
 ) -> dict[str, dict[str, float]]:
     """Score parts of a file standardised by themselves, with networks as they are, and compare with the whole file.
 
-    Parameters
-    ----------
-    score
-        P(sensitive), (n,), of standardised cells (n, genes).
-    X, p
-        (cells, genes) values before standardisation, and (cells,) P(sensitive) in the whole file.
-    parts
-        Further divisions, as :func:`origins` gives them; parts of fewer than :data:`MIN_PART` cells are left out.
-
-    Returns
-    -------
-    dict
-        For random halves, for the halves below and above the median of the cells' first principal component, and for
-        each of `parts`: ``labels_changed``, the share of labels that change (mean over divisions) and ``most``, in the
-        division with the most; ``rank_correlation``, Spearman's between the scores in the part and in the whole (mean).
+    `score` gives P(sensitive), (n,), of standardised cells (n, genes); X (cells, genes) is not yet standardised; p
+    (cells,) is P(sensitive) in the whole file. For random halves, the halves on either side of the median of the first
+    principal component, and each of `parts` (:func:`origins`): ``labels_changed``, the share of labels that change
+    (mean over divisions), ``most`` in one division, and the mean ``rank_correlation`` of part and whole.
     """
     rng, n = np.random.default_rng([seed, 97]), len(X)
     ways: dict[str, list[np.ndarray]] = {RANDOM: [rng.permutation(n) < n // 2 for _ in range(SPLITS)]}
@@ -101,12 +90,10 @@ def _compared(score: Callable, X: np.ndarray, p: np.ndarray, codes: np.ndarray) 
 
 def sentence(found: dict[str, dict[str, float]]) -> str:
     """What is said before the scores are read."""
-    said = "; ".join(_words(way, values) for way, values in found.items())
-    return (f"how much the scores of this file depend on which cells are in it: {said}. The networks were the same; "
-            "in files of their own the parts would also be aligned anew")  # fmt: skip
-
-
-def _words(way: str, values: dict[str, float]) -> str:
-    most = f" (at most {values['most']:.1%})" if values["most"] > values["labels_changed"] else ""
-    order = f"rank correlation {values['rank_correlation']:.2f} within a part"
-    return f"standardised as {way}, {values['labels_changed']:.1%} of the labels change{most}, {order}"
+    said = []
+    for way, v in found.items():
+        most = f" (at most {v['most']:.1%})" if v["most"] > v["labels_changed"] else ""
+        order = f"rank correlation {v['rank_correlation']:.2f} within a part"
+        said.append(f"standardised as {way}, {v['labels_changed']:.1%} of the labels change{most}, {order}")
+    return (f"how much the scores of this file depend on which cells are in it: {'; '.join(said)}. The networks were "
+            "the same; in files of their own the parts would also be aligned anew")  # fmt: skip

@@ -23,10 +23,13 @@ def pinned() -> dict[str, str]:
 
 
 def python() -> Iterator[Line]:
-    """The interpreter and its kernel."""
+    """The interpreter, its kernel, room for caches and the book."""
     yield sys.version_info >= (3, 11), "python", f"{sys.version.split()[0]}, needed 3.11 or newer"
     kernel = os.path.join(sys.prefix, "share", "jupyter", "kernels", "python3", "kernel.json")
     yield os.path.exists(kernel), "kernel python3", "in this environment; else: make install"
+    paths.BUILD.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(paths.BUILD).free / 1e9
+    yield free >= FREE_GB, "free disk", f"{free:.0f} GB, needed {FREE_GB:.0f}"
 
 
 def packages() -> Iterator[Line]:
@@ -58,17 +61,10 @@ def data() -> Iterator[Line]:
             yield False, f"data/{name}", str(error)
 
 
-def disk() -> Iterator[Line]:
-    """Room for caches and the book."""
-    paths.BUILD.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(paths.BUILD).free / 1e9
-    yield free >= FREE_GB, "free disk", f"{free:.0f} GB, needed {FREE_GB:.0f}"
-
-
 def main() -> int:
     """Print every line; return 1 if a requirement is not met."""
     failed = 0
-    for group in (python, packages, threads, data, disk):
+    for group in (python, packages, threads, data):
         try:
             lines = list(group())
         except Exception as error:  # a broken torch or a missing list is itself a finding

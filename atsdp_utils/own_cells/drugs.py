@@ -37,13 +37,7 @@ def find(names: Sequence[str]) -> list[str]:
 
 
 def find_drug(name: str) -> str:
-    """The label table's spelling of a drug; PLX-4720, plx4720 and PLX.4720 are one, Taxotere is docetaxel.
-
-    Raises
-    ------
-    InputError
-        If no drug is called so, with the names that come near.
-    """
+    """The label table's spelling of a drug; PLX-4720, plx4720 and PLX.4720 are one, Taxotere is docetaxel."""
     known = {bare(d): d for d in gdsc.drugs()}
     other = {bare(s): d for d, names in synonyms().items() for s in names.split(",")}
     if found := (other | known).get(bare(name)):

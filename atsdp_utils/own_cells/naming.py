@@ -10,6 +10,8 @@ import pandas as pd
 from atsdp_utils.data import gdsc, gene_names
 from atsdp_utils.own_cells.cellfile import MIN_SHARED, OF_GENES, CellFile, InputError, listed, names_of_no_gene
 
+OTHER = {"human": "mouse", "mouse": "human"}
+
 
 @dataclass(frozen=True)
 class Genes:
@@ -23,13 +25,7 @@ class Genes:
 
 
 def recognise(file: CellFile, species: str | None = None) -> Genes:
-    """The place and the naming with the most bulk genes; genes of the other species are never translated silently.
-
-    Raises
-    ------
-    InputError
-        If fewer than 100 genes are shared with the bulk; it says so if the other species would fit.
-    """
+    """The place and the naming with the most bulk genes; genes of the other species are never translated silently."""
     wanted, first = species or "human", next(iter(file.names.values()))[:4]
     best = _best(file, wanted)
     found = f"{file.path}: {best.shared} of {file.X.shape[1]:,} genes are in the bulk data (first: {', '.join(first)})"
@@ -37,7 +33,7 @@ def recognise(file: CellFile, species: str | None = None) -> Genes:
         if "lower case" not in best.naming or species is not None:
             return best
         raise InputError(f"{found}, in lower case, as genes of several species are written. If human: --species human.")
-    other = _other(wanted)
+    other = OTHER[wanted]
     rival = _best(file, other)
     if rival.shared >= MIN_SHARED:
         raise InputError(f"{found}, but {rival.shared:,} as {rival.naming}. If they are {other}: --species {other}.")
@@ -48,10 +44,6 @@ def recognise(file: CellFile, species: str | None = None) -> Genes:
         hint = " The names of the cells are genes: transpose the file."
     of = f"of its {len(gdsc.load_bulk().genes):,}, by HGNC symbol or Ensembl id"
     raise InputError(f"{found}. Expected at least {MIN_SHARED} {of}.{hint}")
-
-
-def _other(species: str) -> str:
-    return "mouse" if species == "human" else "human"
 
 
 def _best(file: CellFile, species: str) -> Genes:
@@ -77,7 +69,7 @@ def left_out(file: CellFile, found: Genes) -> list[str]:
 
 def of_other_species(file: CellFile, found: Genes) -> np.ndarray:
     """(genes,) bool: genes of the species that `found` was not read as, as a reference of two species has them."""
-    other = _other(found.naming.split()[0])
+    other = OTHER[found.naming.split()[0]]
     names, rest = file.names[found.place], found.symbol == ""
     none = np.zeros(len(names), bool)
     if other == "mouse" and sum(n != n.upper() or "ENSMUSG" in n for n in names[rest]) < MIN_SHARED:

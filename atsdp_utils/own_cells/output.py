@@ -96,13 +96,7 @@ def any_strings():
 
 
 def check_output(file: CellFile, out: Path, members: int) -> None:
-    """Write what the output will hold to a file beside it and remove it; see that the cache may be filled.
-
-    Raises
-    ------
-    InputError
-        If a folder may not be written to or is full.
-    """
+    """Write what the output will hold to a file beside it and remove it; see that the cache may be filled."""
     n = len(file.obs)
     missing, none = np.full((members + 2, n), np.nan), np.zeros(0)
     blank = Prediction(missing[2:], missing[0], missing[1], None, np.full(n, SCORED), none)

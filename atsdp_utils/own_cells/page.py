@@ -18,7 +18,7 @@ from atsdp_utils.own_cells import company
 from atsdp_utils.own_cells.prediction import Prediction, agreement
 from atsdp_utils.reporting import plots
 
-SCORE = LinearSegmentedColormap.from_list("score", [plots.RESISTANT, "#E8E8E8", plots.SENSITIVE])
+SCORE = LinearSegmentedColormap.from_list("score", [plots.CLASS[0], "#E8E8E8", plots.CLASS[1]])
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
 )

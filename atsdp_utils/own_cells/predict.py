@@ -20,6 +20,7 @@ from atsdp_utils import __version__
 from atsdp_utils.data import gdsc, preprocess
 from atsdp_utils.evaluation import metrics
 from atsdp_utils.foundation import cache, config, pool, runtime
+from atsdp_utils.foundation.config import RESISTANT, SENSITIVE
 from atsdp_utils.interpretation import embedding
 from atsdp_utils.models.plus import ATSDPPlus, expit
 from atsdp_utils.own_cells import company, drugs, output, page, readers
@@ -29,8 +30,6 @@ from atsdp_utils.own_cells.checks import NOT_SCORED, SCORED, ZERO, counted, dete
 from atsdp_utils.own_cells.naming import left_out, recognise
 from atsdp_utils.own_cells.prediction import (
     ALPHA,
-    RESISTANT,
-    SENSITIVE,
     Prediction,
     calibrate,
     pooled,
@@ -49,29 +48,15 @@ MIN_LINES = 5
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is computed for a person's file; what is computed does not depend on it.
+    """How much is computed for a person's file; what is computed does not depend on it."""
 
-    Attributes
-    ----------
-    members
-        Networks of the ensemble.
-    max_genes
-        Most variable bulk genes that are used, of those shared.
-    sample
-        Cells that transfer and the picture see at most, drawn at random.
-    min_cells
-        Fewer cells cannot be standardised.
-    chunk
-        Rows that are dense at a time.
-    """
-
-    members: int = 5
-    max_genes: int = 1000
+    members: int = 5  # networks of the ensemble
+    max_genes: int = 1000  # of those shared with the bulk, its most variable ones
     arch: config.Architecture = field(default_factory=config.Architecture)
     training: config.Training = config.PROFILES["quick"].training
-    sample: int = 3000
-    min_cells: int = 10
-    chunk: int = 4096
+    sample: int = 3000  # cells that transfer and the picture see at most, drawn at random
+    min_cells: int = 10  # fewer cannot be standardised
+    chunk: int = 4096  # rows that are dense at a time
     jobs: int = min(4, os.cpu_count() or 1)
 
 
@@ -80,40 +65,20 @@ SETTINGS = Settings()
 
 @dataclass
 class Ready:
-    """A file that is ready to be scored for any drug.
+    """A file that is ready to be scored for any drug."""
 
-    Attributes
-    ----------
-    file, kind
-        What was read (the matrix of an h5ad is let go) and the kind of its values.
-    known
-        What goes into ``uns['atsdp']`` of this.
-    chosen
-        (genes,) genes used.
-    Z, where
-        (scored cells, genes) values of the cells that are scored, in the order of :func:`canonical`, and their rows.
-    reason
-        (rows,) str, why a row has no score.
-    notes
-        What a reader of the scores is told of the file.
-    parts
-        Patients, batches or cultures, :func:`company.origins`.
-    rows, seen
-        Which of the scored cells transfer and picture see, and their values by `scaler`.
-    """
-
-    file: CellFile
-    kind: str
-    known: dict
-    chosen: np.ndarray
-    Z: Matrix
-    where: np.ndarray
-    reason: np.ndarray
-    notes: list[str]
-    parts: dict[str, np.ndarray]
+    file: CellFile  # the matrix of an h5ad is let go
+    kind: str  # of its values
+    known: dict  # goes into uns['atsdp']
+    chosen: np.ndarray  # (genes,) genes used
+    Z: Matrix  # (scored cells, genes) values, in the order of `canonical`
+    where: np.ndarray  # (scored cells,) rows of the file that these are
+    reason: np.ndarray  # (rows,) str, why a row has no score
+    notes: list[str]  # what a reader of the scores is told of the file
+    parts: dict[str, np.ndarray]  # patients, batches or cultures, `company.origins`
     scaler: preprocess.Standardizer
-    rows: np.ndarray
-    seen: np.ndarray
+    rows: np.ndarray  # which of the scored cells transfer and picture see
+    seen: np.ndarray  # (rows, genes) their values by `scaler`
     seed: int
     settings: Settings
 
@@ -126,10 +91,8 @@ def predict(
 
     Parameters
     ----------
-    path
-        The person's file or folder; it is only read.
-    drug
-        A name that :func:`atsdp_utils.own_cells.drugs.find_drug` knows.
+    path, drug
+        The person's file or folder, which is only read; a name that :func:`drugs.find_drug` knows.
     out, report
         Files to write; None: beside the input, ``<stem>.<DRUG>.atsdp.h5ad``, and beside that, ``.html``.
     labels
@@ -138,11 +101,6 @@ def predict(
         Receives one line a step.
     asked
         ``layer``, ``values``, ``species``, ``seed`` and ``settings``, see :func:`prepare`.
-
-    Raises
-    ------
-    InputError
-        If something is wrong with what was given; nothing is written then.
     """
     drug = drugs.find_drug(drug)
     out, report = output.destinations(path, drug, out, report)
@@ -173,16 +131,16 @@ def prepare(
     """
     runtime.one_thread()
     file = readers.read(path, layer, labels)
-    _say(say, f"{path.name}: {file.kind}, {file.X.shape[0]:,} cells x {file.X.shape[1]:,} genes", file.notes)
+    say("; ".join([f"{path.name}: {file.kind}, {len(file.obs):,} cells x {file.X.shape[1]:,} genes", *file.notes]))
     genes = recognise(file, species)
     known = file.only(genes.symbol != "")
     kind, remarks = detect_values(known, values)
-    _say(say, f"values: {kind} ({'detected' if values == 'auto' else 'as asked'})", remarks)
+    say("; ".join([f"values: {kind} ({'detected' if values == 'auto' else 'as asked'})", *remarks]))
     bulk = gdsc.load_bulk()
     chosen = gdsc.shared_genes(bulk, genes.symbol, settings.max_genes)
     ways = ", ".join(f"{n:,} {way}" for way, n in genes.ways.items())
     overlap = f"{genes.shared:,} of {len(bulk.genes):,} of the bulk ({ways}), {len(chosen)} used"
-    _say(say, f"genes: {genes.naming} in {genes.place}, {overlap}", left_out(file, genes))
+    say("; ".join([f"genes: {genes.naming} in {genes.place}, {overlap}", *left_out(file, genes)]))
     file.obs, changed = output.writable(file.obs)
     reason = not_cells(file, known, genes, kind, settings.chunk)
     if file.kind == "h5ad":
@@ -205,10 +163,6 @@ def prepare(
     rows, scaler = some_rows(len(where), settings.sample, seed), streaming_standardizer(Z, settings.chunk)
     seen = scaler.transform(np.vstack(list(dense_chunks(Z[rows], settings.chunk))))
     return Ready(file, kind, facts, chosen, Z, where, reason, notes, parts, scaler, rows, seen, seed, settings)
-
-
-def _say(say: Callable[[str], object], line: str, notes: list[str]) -> None:
-    say("; ".join([line, *notes]))
 
 
 def read_labels(file: CellFile, column: str, scored: np.ndarray) -> np.ndarray:

@@ -10,10 +10,10 @@ import pandas as pd
 
 from atsdp_utils.evaluation import metrics
 from atsdp_utils.foundation import config
+from atsdp_utils.foundation.config import RESISTANT, SENSITIVE
 from atsdp_utils.models.plus import ATSDPPlus, expit, logit
 from atsdp_utils.own_cells.checks import NOT_SCORED, REASONS
 
-SENSITIVE, RESISTANT = "sensitive", "resistant"
 #: Share of lines of each class that a conformal set may miss.
 ALPHA = 0.1
 #: Held-out lines of a class from which on a conformal set can leave that class out: 1 / (n + 1) <= ALPHA.
@@ -39,42 +39,18 @@ def agreement(members: np.ndarray) -> dict[str, float]:
 
 @dataclass
 class Prediction:
-    """Scores and what is known about them.
+    """Scores and what is known about them."""
 
-    Attributes
-    ----------
-    members
-        P(sensitive) by each network, (members, cells); NaN for a cell that could not be scored.
-    p
-        (cells,) P(sensitive): the members' mean logit.
-    calibrated
-        (cells,) P(sensitive) by isotonic regression on held-out lines; NaN too where these lack a class.
-    sets
-        (cells, 2) bool, conformal sets: resistant, sensitive; None if held-out lines are too few (:func:`calibrate`).
-    reason
-        (cells,) str: :data:`checks.SCORED`, or why a row has no score.
-    bulk_classes
-        Resistant and sensitive lines that trained it.
-    facts
-        What goes into ``uns['atsdp']``.
-    unlike
-        How unlike the lines the cells are, see :func:`predict.unlikeness`.
-    layout
-        Rows and (rows, 2) coordinates of the picture.
-    metrics
-        Scores against the person's labels; empty without labels.
-    """
-
-    members: np.ndarray
-    p: np.ndarray
-    calibrated: np.ndarray
-    sets: np.ndarray | None
-    reason: np.ndarray
-    bulk_classes: np.ndarray
-    facts: dict = field(default_factory=dict)
-    unlike: dict[str, float] = field(default_factory=dict)
-    layout: tuple[np.ndarray, np.ndarray] | None = None
-    metrics: dict[str, float] = field(default_factory=dict)
+    members: np.ndarray  # (members, cells) P(sensitive) by each network; NaN for a cell that could not be scored
+    p: np.ndarray  # (cells,) P(sensitive), `pooled`
+    calibrated: np.ndarray  # (cells,) P(sensitive) by isotonic regression on held-out lines, NaN too without a class
+    sets: np.ndarray | None  # (cells, 2) bool, conformal sets: resistant, sensitive; None if lines are too few
+    reason: np.ndarray  # (cells,) str: `checks.SCORED`, or why a row has no score
+    bulk_classes: np.ndarray  # resistant and sensitive lines that trained it
+    facts: dict = field(default_factory=dict)  # goes into uns['atsdp']
+    unlike: dict[str, float] = field(default_factory=dict)  # how unlike the lines the cells are, `predict.unlikeness`
+    layout: tuple[np.ndarray, np.ndarray] | None = None  # rows and (rows, 2) coordinates of the picture
+    metrics: dict[str, float] = field(default_factory=dict)  # scores against the person's labels
 
     @property
     def label(self) -> np.ndarray:

@@ -14,8 +14,7 @@ import pandas as pd
 from scipy import sparse
 from tqdm import tqdm
 
-from atsdp_utils.baselines.classical import Logistic
-from atsdp_utils.baselines.pc1 import PC1Sign
+from atsdp_utils.baselines.classical import Logistic, PC1Sign
 from atsdp_utils.data import gdsc, preprocess
 from atsdp_utils.evaluation import stats
 from atsdp_utils.foundation import cache, paths
@@ -62,32 +61,31 @@ def rank(
     out, report = output.destinations(path, NAME, out, report, ".csv")
     given = predict.prepare(path, say, **asked)
     output.check_output(given.file, out, given.settings.members)
-    cells = _content(given)
+    arrays = (given.Z.data, given.Z.indices, given.Z.indptr) if sparse.issparse(given.Z) else (given.Z,)
+    cells = cache.key(*arrays, given.chosen, *(x for name, codes in given.parts.items() for x in (name, codes)))
     rows = [_kept(drug, given, cells) for drug in tqdm(wanted, "drugs", unit="drug", disable=None, ncols=78)]
     table = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("ci_low", ascending=False, kind="stable")
     table = table.reset_index(drop=True)
+    facts, shown = given.known | {"seed": given.seed, "members": given.settings.members}, _shown(table)
+    page_text = page.TEMPLATES.get_template("ranking.html").render(
+        facts=facts, notes=given.notes, columns=COLUMNS, rows=shown.to_numpy().tolist(),
+        tested=int(table.ci_low.notna().sum()), made={k.replace("_", " "): v for k, v in facts.items()},
+    )  # fmt: skip
     output.publish({
         out: lambda part: table.to_csv(part, index=False, float_format="%.6g"),
-        report: lambda part: part.write_text(_render(table, given), encoding="utf-8"),
+        report: lambda part: part.write_text(page_text, encoding="utf-8"),
     })  # fmt: skip
     for note in given.notes:
         say(f"warning: {note}")
-    say(_shown(table).head(10).to_string(index=False))
+    say(shown.head(10).to_string(index=False))
     say("in the order of the lower limit of the AUC on held-out lines, which says nothing of these cells; share_"
         "sensitive compares no two drugs")  # fmt: skip
     say(f"written: {out}\nreport:  {report}")
     return table
 
 
-def _content(given: predict.Ready) -> str:
-    """Hash of the values of the cells and of what divides them."""
-    Z = given.Z
-    arrays = (Z.data, Z.indices, Z.indptr) if sparse.issparse(Z) else (Z,)
-    return cache.key(*arrays, given.chosen, *(x for name, codes in given.parts.items() for x in (name, codes)))
-
-
 def _kept(drug: str, given: predict.Ready, cells: str) -> dict:
-    """The row of a drug, from the cache if these cells were scored for it before."""
+    """The row of a drug, from the cache if cells of this hash were scored for it before."""
     source = gdsc.bulk_source(gdsc.load_bulk(drug), given.chosen, given.seed)
     model = predict.model_hash(source, given.seen, given.seed, given.settings)
     file = paths.CACHE / "ranking" / f"{drug}-{cache.key(model, cache.code('own_cells.ranking.row'), cells)}.json"
@@ -106,23 +104,20 @@ def row(drug: str, source: preprocess.Source, given: predict.Ready) -> dict:
     model, members = predict.learn(source, given)
     p, alike = pooled(members), agreement(members)
     among = predict.company_of(model, given, members)
-    held = np.bincount(source.y[source.test_rows], minlength=2)
-    found = {
-        "drug": drug, "held_out_sensitive": held[1], "held_out_resistant": held[0], "sensitive_lines": lines[1],
-        "resistant_lines": lines[0], "networks": alike["mean"], "same_label": alike["same"],
-        "company_random": among[company.RANDOM]["labels_changed"],
-        "company_unlike": among[company.UNLIKE]["labels_changed"], "share_sensitive": (p >= 0.5).mean(), "note": "",
-    }  # fmt: skip
-    return found | _held_out(model, source) | _references(source, given.seen, p[given.rows])
-
-
-def _held_out(model: plus.ATSDPPlus, source: preprocess.Source) -> dict[str, float]:
-    """AUC on held-out lines with its interval; of fewer than two lines of a class there is none."""
     y = source.y[source.test_rows]
-    if np.bincount(y, minlength=2).min() < 2:
-        return {"held_out_auc": predict.held_out_auc(model, source), "ci_low": np.nan, "ci_high": np.nan}
-    auc, low, high = stats.auc_interval(y, plus.expit(model.line_logits(source.X[source.test_rows])))
-    return {"held_out_auc": auc, "ci_low": low, "ci_high": high}
+    held = np.bincount(y, minlength=2)
+    auc, low, high = predict.held_out_auc(model, source), np.nan, np.nan
+    if held.min() > 1:  # else DeLong's interval has no variance to rest on
+        auc, low, high = stats.auc_interval(y, plus.expit(model.line_logits(source.X[source.test_rows])))
+    return {
+        "drug": drug, "held_out_auc": auc, "ci_low": low, "ci_high": high,
+        "held_out_sensitive": held[1], "held_out_resistant": held[0],
+        "sensitive_lines": lines[1], "resistant_lines": lines[0],
+        "networks": alike["mean"], "same_label": alike["same"],
+        "company_random": among[company.RANDOM]["labels_changed"],
+        "company_unlike": among[company.UNLIKE]["labels_changed"],
+        "share_sensitive": (p >= 0.5).mean(), "note": "",
+    } | _references(source, given.seen, p[given.rows])  # fmt: skip
 
 
 def _references(source: preprocess.Source, cells: np.ndarray, p: np.ndarray) -> dict[str, float]:
@@ -141,12 +136,3 @@ def _shown(table: pd.DataFrame) -> pd.DataFrame:
         form = "{:.0f}" if column in WHOLE else "{:.2f}"
         out[column] = ["–" if pd.isna(v) else form.format(v) for v in table[column]]
     return out
-
-
-def _render(table: pd.DataFrame, given: predict.Ready) -> str:
-    """The page as text."""
-    facts = given.known | {"seed": given.seed, "members": given.settings.members}
-    return page.TEMPLATES.get_template("ranking.html").render(
-        facts=facts, notes=given.notes, columns=COLUMNS, rows=_shown(table).to_numpy().tolist(),
-        tested=int(table.ci_low.notna().sum()), made={k.replace("_", " "): v for k, v in facts.items()},
-    )  # fmt: skip

@@ -7,7 +7,6 @@ out. Nothing is unpickled and nothing sparse is made dense.
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,17 +24,7 @@ FORMATS = "an .h5ad file, a 10x .h5 file, a 10x folder (matrix.mtx, features.tsv
 def read(path: Path, layer: str | None = None, labels: str | None = None) -> CellFile:
     """Read the cells of `path`, whatever its format.
 
-    Parameters
-    ----------
-    layer
-        A layer of an h5ad file, or ``raw`` for its ``.raw``; None: its ``X``.
-    labels
-        Column that holds labels; in a delimited file it tells that column from a gene.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, its format is not known, it is damaged, or it holds no cells or genes.
+    `layer` is a layer of an h5ad file, or ``raw`` for its ``.raw``; `labels` tells a column of labels from a gene.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file or folder. Expected {FORMATS}.")
@@ -53,9 +42,8 @@ def read(path: Path, layer: str | None = None, labels: str | None = None) -> Cel
         raise
     except Exception as error:  # damage that a library reports in words of its own
         raise _unreadable(path, error) from error
-    n_cells, n_genes = file.X.shape
-    if not n_cells or not n_genes:
-        raise InputError(f"{path}: {n_cells} cells x {n_genes} genes. Expected at least one of each.")
+    if not all(file.X.shape):
+        raise InputError(f"{path}: {file.X.shape[0]} cells x {file.X.shape[1]} genes. Expected at least one of each.")
     if file.X.dtype.kind not in "biuf":
         raise InputError(f"{path}: values are of type {file.X.dtype}, expected numbers.")
     return _without_missing_genes(file)
@@ -67,8 +55,7 @@ def _without_missing_genes(file: CellFile) -> CellFile:
     missing[missing] = np.isnan(dense(file.X[:, np.flatnonzero(missing)])).all(0)
     if not missing.any() or missing.all():
         return file
-    note = f"{missing.sum():,} genes missing (NaN) in every cell are left out"
-    return replace(file.only(~missing), notes=[*file.notes, note])
+    return file.only(~missing, f"{missing.sum():,} genes missing (NaN) in every cell are left out")
 
 
 def _kind(path: Path) -> str:
@@ -84,7 +71,18 @@ def _kind(path: Path) -> str:
     if not os.access(path, os.R_OK):
         raise PermissionError
     if h5py.is_hdf5(path):
-        return _kind_of_hdf5(path)
+        with h5py.File(path, "r") as f:
+            keys, ten_x = set(f), _ten_x_group(f)
+        if {"obs", "var"} <= keys:
+            return "h5ad"
+        if ten_x:
+            return "10x h5"
+        if "mod" in keys:
+            way = "mudata.read(file)['rna'].write_h5ad(…)"
+            raise InputError(f"{path}: h5mu (several kinds of data) is not read. Write the genes: {way}.")
+        if {"matrix", "row_attrs"} <= keys:
+            raise InputError(f"{path}: loom is not read. Write an h5ad: scanpy.read_loom(file).write_h5ad(…).")
+        raise InputError(f"{path}: HDF5 with {sorted(keys)[:6]}, neither h5ad (obs, var, X) nor 10x (group 'matrix').")
     name = path.name.lower().removesuffix(".gz")
     if name.endswith((".h5ad", ".h5")):
         if tables.is_gzip(path):
@@ -95,23 +93,6 @@ def _kind(path: Path) -> str:
     if name.endswith(".mtx"):
         raise InputError(f"{path}: a matrix without names. Give the folder that also holds features and barcodes.")
     raise InputError(f"{path}: format {path.suffix or '(no suffix)'} is not supported. Expected {FORMATS}.")
-
-
-def _kind_of_hdf5(path: Path) -> str:
-    import h5py
-
-    with h5py.File(path, "r") as f:
-        keys, ten_x = set(f), _ten_x_group(f)
-    if {"obs", "var"} <= keys:
-        return "h5ad"
-    if ten_x:
-        return "10x h5"
-    if "mod" in keys:
-        way = "mudata.read(file)['rna'].write_h5ad(…)"
-        raise InputError(f"{path}: h5mu (several kinds of data) is not read. Write the genes: {way}.")
-    if {"matrix", "row_attrs"} <= keys:
-        raise InputError(f"{path}: loom is not read. Write an h5ad: scanpy.read_loom(file).write_h5ad(…).")
-    raise InputError(f"{path}: HDF5 with {sorted(keys)[:6]}, neither h5ad (obs, var, X) nor 10x (group 'matrix').")
 
 
 def _unreadable(path: Path, error: BaseException) -> InputError:
@@ -178,8 +159,7 @@ def _expression(file: CellFile, kinds: np.ndarray | None) -> CellFile:
     others = ", ".join(sorted(set(kinds[~keep]))[:4])
     if not keep.any():
         raise InputError(f"{file.path}: no gene among the features, only {others}. Expected some of 'Gene Expression'.")
-    note = f"{(~keep).sum():,} features other than gene expression left out ({others})"
-    return replace(file.only(keep), notes=[*file.notes, note])
+    return file.only(keep, f"{(~keep).sum():,} features other than gene expression left out ({others})")
 
 
 # --- 10x: more layouts than scanpy's readers take (no types of features, some files zipped, two genomes) ----------

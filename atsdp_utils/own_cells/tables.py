@@ -33,14 +33,20 @@ from atsdp_utils.own_cells.cellfile import (
 
 @dataclass(frozen=True)
 class Layout:
-    """How a table is written: heading, first and second field of every row, line of the heading, dialect."""
+    """How a table is written: heading, first field of every row, line of the heading, dialect, known genes a side."""
 
     header: list[str]
     names: list[str]
-    seconds: list[str]
     top: int
     sep: str
     decimal: str
+    in_columns: int
+    in_rows: int
+
+    @property
+    def genes_in_rows(self) -> bool:
+        """The side whose names are known genes is the genes' side."""
+        return self.in_rows > self.in_columns
 
     def is_number(self, value: str) -> bool:
         """Whether a field holds a number, or says that there is none."""
@@ -52,28 +58,23 @@ class Layout:
 
 
 def read(path: Path, labels: str | None) -> CellFile:
-    """Cells x genes or genes x cells; the side whose names are known genes is the genes' side."""
+    """Cells x genes or genes x cells; `labels` names a column or row of labels."""
     look = _layout(path)
-    in_columns, in_rows = _known_genes(path, look)
-    genes_in_rows = in_rows > in_columns
-    if genes_in_rows and gene_names.known([look.header[0]]) and all(map(look.is_number, look.header[1:])):
-        header = ["", *(f"cell_{i}" for i in range(len(look.header) - 1))]  # no heading: its fields are the first gene
-        look = replace(look, header=header, names=[look.header[0], *look.names], top=look.top - 1)
-    header, first, beside, skipped = _heading(path, look, genes_in_rows, labels)
-    text = _columns_of_words(look, header, first, genes_in_rows, labels)
+    header, first, beside, skipped = _heading(path, look, labels)
+    text = _columns_of_words(look, header, first, labels)
     X, words = _numbers_and_words(path, look, header, text, skipped)
     columns = np.array([name for i, name in enumerate(header) if i not in text], dtype=str)
     named = 0 in text and (labels is None or header[0] != labels)
     rows = words.pop(0).to_numpy(str) if named else np.array([f"cell_{i}" for i in range(X.shape[0])])
     words = words.rename(columns=dict(enumerate(header)))
-    if genes_in_rows:
-        notes = [f"genes in rows, cells in columns ({in_rows} of {len(look.names)} row names are known genes)"]
+    if look.genes_in_rows:
+        notes = [f"genes in rows, cells in columns ({look.in_rows} of {len(look.names)} row names are known genes)"]
         obs = pd.DataFrame([[v for i, v in enumerate(line) if i not in text] for line in beside]).T
         obs = obs.set_axis([line[0] for line in beside], axis=1).set_axis(columns)
         names = {"the first column": rows} | {f"column {c}": words[[c]].iloc[:, 0].to_numpy(str) for c in words}
         X, aside = X.T, [*obs.columns, *words.columns]
     else:
-        notes = [f"cells in rows, genes in columns ({in_columns} of {len(columns)} column names are known genes)"]
+        notes = [f"cells in rows, genes in columns ({look.in_columns} of {len(columns)} column names are known genes)"]
         obs, names, aside = words.set_axis(rows), {"the header": columns}, words.columns
     notes += [f"not genes: {listed(aside, 6)}"] if len(aside) else []
     return CellFile(path, "table", checked(X), names, obs, notes)
@@ -110,7 +111,17 @@ def _layout(path: Path) -> Layout:
         raise InputError(f"{path}: no row below the header. Expected names and numbers, one row a cell or a gene.")
     if marks == {"either"}:
         raise InputError(f"{path}: numbers such as 1,234: thousands or decimals? Write them without the comma.")
-    return Layout(_fields(header, sep), names, seconds, top, sep, "," if marks else ".")
+    header = _fields(header, sep)
+    in_columns, in_rows = gene_names.known_on_both_sides(header, names, MIN_SHARED)
+    in_rows = max(in_rows, gene_names.known(seconds, gene_names.NAMINGS[:2]))
+    if not in_columns and not in_rows:
+        shown = f"columns {', '.join(header[1:4])} …, rows {', '.join(names[:3])} …"
+        raise InputError(f"{path}: no side holds known genes ({shown}). Expected symbols or Ensembl ids.")
+    look = Layout(header, names, top, sep, "," if marks else ".", in_columns, in_rows)
+    if look.genes_in_rows and gene_names.known([header[0]]) and all(map(look.is_number, header[1:])):
+        numbered = ["", *(f"cell_{i}" for i in range(len(header) - 1))]  # no heading: its fields are the first gene
+        look = replace(look, header=numbered, names=[header[0], *names], top=top - 1)
+    return look
 
 
 def _is_remark(line: str, below: str) -> bool:
@@ -123,29 +134,17 @@ def _fields(line: str, sep: str) -> list[str]:
     return [v.strip() for v in next(csv.reader([line.rstrip("\r\n")], delimiter=sep))]
 
 
-def _known_genes(path: Path, look: Layout) -> tuple[int, int]:
-    """How many names of columns and of rows, which may stand in the second column, are known genes."""
-    in_columns, in_rows = gene_names.known_on_both_sides(look.header, look.names, MIN_SHARED)
-    in_rows = max(in_rows, gene_names.known(look.seconds, gene_names.NAMINGS[:2]))
-    if not in_columns and not in_rows:
-        shown = f"columns {', '.join(look.header[1:4])} …, rows {', '.join(look.names[:3])} …"
-        raise InputError(f"{path}: no side holds known genes ({shown}). Expected symbols or Ensembl ids.")
-    return in_columns, in_rows
-
-
-def _heading(
-    path: Path, look: Layout, genes_in_rows: bool, labels: str | None
-) -> tuple[list[str], list[str], list[list[str]], list[int]]:
+def _heading(path: Path, look: Layout, labels: str | None) -> tuple[list[str], list[str], list[list[str]], list[int]]:
     """Fields of the heading and of the first row, rows that describe the cells, and lines that hold no numbers."""
     below = range(look.top + 1, look.top + 1 + len(look.names))
-    beside = [i for i, name in zip(below, look.names, strict=True) if genes_in_rows and _describes(name, labels)]
+    beside = [i for i, name in enumerate(look.names, look.top + 1) if look.genes_in_rows and _describes(name, labels)]
     rest = list(itertools.islice((i for i in below if i not in beside), 2))
     wanted = {*rest, *beside}
     with _open(path) as handle:
         lines = {i: _fields(line, look.sep) for i, line in enumerate(handle) if i in wanted}
     header, first, skipped = look.header, lines[rest[0]], [*range(look.top + 1), *beside]
     rows = [lines[i] for i in beside]
-    if genes_in_rows and _describes(header[0], labels) and not any(map(look.is_number, first[1:])):
+    if look.genes_in_rows and _describes(header[0], labels) and not any(map(look.is_number, first[1:])):
         rows, skipped = [header, *rows], [*skipped, rest[0]]  # labels stand above the names of the cells
         header, first = first, lines[rest[1]]
     if len(header) == len(first) - 1:  # as R writes tables: no name above the row names
@@ -161,22 +160,16 @@ def _describes(name: str, labels: str | None) -> bool:
     return name == labels or names_of_no_gene()[OF_CELLS].fullmatch(name) is not None
 
 
-def _columns_of_words(look: Layout, header: list[str], first: list[str], genes_in_rows: bool, labels) -> set[int]:
+def _columns_of_words(look: Layout, header: list[str], first: list[str], labels: str | None) -> set[int]:
     """Columns that hold no values of genes: names, words, and numbers that describe cells or genes."""
     text = {0} | {i for i, value in enumerate(first) if not look.is_number(value)}
-    if not genes_in_rows and header[0] and not _are_names(header[0], look):
-        text.discard(0)  # no column of names: the first field of the header is a gene
-    text |= {i for i, name in enumerate(header) if _describes(name, labels)}
+    if not look.genes_in_rows and header[0] and all(map(look.is_number, look.names)):
+        numbered = len(set(look.names)) == len(look.names) and all(v.isdigit() for v in look.names)
+        if not numbered or gene_names.known([header[0]]):
+            text.discard(0)  # no column of names: the first field of the header is a gene
     of_genes = names_of_no_gene()[OF_GENES]
-    return text | {i for i, name in enumerate(header) if genes_in_rows and of_genes.fullmatch(name)}
-
-
-def _are_names(heading: str, look: Layout) -> bool:
-    """Whether the first column of a table names its cells: words, or whole numbers of which each occurs once."""
-    column = look.names
-    if not all(map(look.is_number, column)):
-        return True
-    return all(v.isdigit() for v in column) and len(set(column)) == len(column) and not gene_names.known([heading])
+    text |= {i for i, name in enumerate(header) if look.genes_in_rows and of_genes.fullmatch(name)}
+    return text | {i for i, name in enumerate(header) if _describes(name, labels)}
 
 
 def _numbers_and_words(

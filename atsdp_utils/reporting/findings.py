@@ -80,7 +80,7 @@ def planted_said(out: Outputs) -> str:
         ranked = int(out.one("planted_gene_recovery", ranking="IG, mean size", dataset="DATA1-sim").planted)
     except Missing:
         return said
-    planted = 2 * twins.TWINS["DATA1"].key_genes  # so many a list
+    planted = 2 * twins.DESIGNS["DATA1"].key_genes  # so many a list
     return f"{said}, and of {planted} planted key genes {ranked} could be ranked, as the network reads no other"
 
 

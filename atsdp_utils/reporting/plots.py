@@ -18,10 +18,9 @@ import pandas as pd
 
 from atsdp_utils.foundation.cache import write_atomically
 
-SENSITIVE, RESISTANT, UNLABELLED = "#0072B2", "#D55E00", "#999999"
 #: Colours of models, settings and series: what is left of Okabe-Ito once the classes have theirs.
 SERIES = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F6A00", "#5D3A9B", "#8C8C8C")
-CLASS = {1: SENSITIVE, 0: RESISTANT, -1: UNLABELLED}
+CLASS = {1: "#0072B2", 0: "#D55E00", -1: "#999999"}
 CLASS_NAME = {1: "sensitive", 0: "resistant", -1: "unlabelled"}
 INK, PAPER = "#222222", "#444444"
 #: A value reported by the paper is always an open diamond.

@@ -13,9 +13,9 @@ import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
 from sklearn.metrics import roc_curve
 
-from atsdp_utils.reporting.plots import CHANCE, CLASS, CLASS_NAME, INK, RESISTANT, SENSITIVE, SERIES, shades
+from atsdp_utils.reporting.plots import CHANCE, CLASS, CLASS_NAME, INK, SERIES, shades
 
-RESPONSE = LinearSegmentedColormap.from_list("response", [RESISTANT, "#EEEEEE", SENSITIVE])
+RESPONSE = LinearSegmentedColormap.from_list("response", [CLASS[0], "#EEEEEE", CLASS[1]])
 #: Style of each null distribution.
 NULLS = {
     "plain": {"color": "#999999", "histtype": "stepfilled", "alpha": 0.45},

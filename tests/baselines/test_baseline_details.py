@@ -3,10 +3,9 @@
 import numpy as np
 import torch
 
-from atsdp_utils.baselines._torch import reproducible
 from atsdp_utils.baselines.graph import cell_graph
-from atsdp_utils.baselines.sparse_autoencoder import SparseAutoencoder
-from atsdp_utils.baselines.transformer import Transformer
+from atsdp_utils.baselines.networks import SparseAutoencoder, Transformer
+from atsdp_utils.baselines.wrapper import reproducible
 
 
 def test_a_new_cell_receives_from_the_training_cells_that_it_resembles():

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from atsdp_utils import baselines
-from atsdp_utils.baselines import REGISTRY, Baseline, Lazy, _rows, graph
-from atsdp_utils.baselines._torch import reproducible
-from atsdp_utils.baselines.cnn import ShuffledGenes
+from atsdp_utils.baselines import REGISTRY, Baseline, graph
+from atsdp_utils.baselines.classical import Logistic
 from atsdp_utils.baselines.drugcell import DrugCell, set_mask
-from atsdp_utils.baselines.graph import GCN, cell_graph
-from atsdp_utils.baselines.transformer import GeneTransformer
+from atsdp_utils.baselines.graph import cell_graph
+from atsdp_utils.baselines.networks import GeneTransformer, ShuffledCNN, ShuffledGenes
+from atsdp_utils.baselines.rows import hold_out
+from atsdp_utils.baselines.wrapper import reproducible
 from atsdp_utils.data import datasets, preprocess
 from atsdp_utils.data.preprocess import Source
 from atsdp_utils.evaluation import evaluate
@@ -154,9 +155,9 @@ def test_bad_rows_are_named():
 def test_copies_made_by_oversampling_stay_on_one_side():
     X, y = planted()
     X, y = np.concatenate([X, X[:100]]), np.concatenate([y, y[:100]])
-    rows, held = _rows.hold_out(X, y, 0.25, seed=0)
-    assert not {r.tobytes() for r in X[rows]} & {r.tobytes() for r in X[held]}
-    assert set(y[held]) == {0, 1} and len(rows) + len(held) == len(y)
+    kept, held = hold_out(X, y, 0.25, seed=0)
+    assert not {r.tobytes() for r in X[kept]} & {r.tobytes() for r in X[held]}
+    assert set(y[held]) == {0, 1} and len(kept) + len(held) == len(y)
 
 
 def test_tuning_scores_every_setting_on_rows_that_it_did_not_train_on():
@@ -179,14 +180,12 @@ def test_tuning_scores_every_setting_on_rows_that_it_did_not_train_on():
     X[:, 0] = y
     entry = Baseline("spy", Spy, {}, {"a": (0, 1), "b": (0, -1)})
     balanced = []
-    found = baselines.tune(entry, X, y, folds=3, balance=lambda a, b: balanced.append(len(b)) or (a, b, None))
-    assert seen == [(a, b) for a in (0, 1) for b in (0, -1) for _ in range(3)]
-    assert found.best == {"a": 1, "b": 0} and [np.mean(s) for _, s in found.scores] == [0.5, 0, 1, 0.5]
-    assert balanced == [2 * len(y) // 3] * 12
-    assert [setting for setting, _ in baselines.tune(entry, X, y, most=2).scores] == [
-        {"a": 0, "b": 0},
-        {"a": 1, "b": -1},
-    ]
+    found = baselines.tune(entry, X, y, balance=lambda a, b: balanced.append(len(b)) or (a, b, None))
+    assert seen == [(0, 0), (0, -1), (1, 0), (1, -1)] and found == {"a": 1, "b": 0}
+    assert balanced == [3 * len(y) // 4]
+    del seen[:]
+    assert baselines.tune(entry, X, y, most=2) == {"a": 0, "b": 0}, "a tie goes to the earlier setting"
+    assert seen == [(0, 0), (1, -1)]
 
 
 @pytest.fixture
@@ -232,7 +231,7 @@ def test_a_control_takes_the_setting_that_its_model_chose(prepared, monkeypatch)
     assert chosen["dropout"] == max(REGISTRY["CNN"].grid["dropout"])
     monkeypatch.setattr(baselines, "_inner_auc", None)  # found on disk: nothing is searched again
     control = fit("CNN-shuffled")
-    assert control.chosen_ == chosen and control.model.dropout == chosen["dropout"]
+    assert control.chosen_ == chosen and control.dropout == chosen["dropout"]
 
 
 @pytest.mark.parametrize("model", [ATSDP, NO_TRANSFER])
@@ -358,12 +357,16 @@ def test_transformer_without_gene_identity_sees_only_the_multiset_of_values():
 
 def test_shuffled_genes_are_one_fixed_order_for_training_and_test():
     X, y = planted()
-    model = ShuffledGenes(of="Logistic").fit(X[:N], y[:N])
+
+    class ShuffledLogistic(ShuffledGenes, Logistic):
+        """Blind to the order of genes."""
+
+    model = ShuffledLogistic(**REGISTRY["Logistic"].hyperparameters).fit(X[:N], y[:N])
     plain = REGISTRY["Logistic"].make().fit(X[:N], y[:N])
     np.testing.assert_allclose(model.predict_proba(X[N:]), plain.predict_proba(X[N:]), atol=1e-5)
     order = model.shuffle(np.arange(GENES)[None])[0]
     assert sorted(order) == list(range(GENES)) and (order != np.arange(GENES)).any()
-    np.testing.assert_array_equal(ShuffledGenes(of="CNN", seed=9).shuffle(np.arange(GENES)[None])[0], order)
+    np.testing.assert_array_equal(ShuffledCNN(seed=9).shuffle(np.arange(GENES)[None])[0], order)
 
 
 def test_mask_of_gene_sets():
@@ -475,5 +478,14 @@ def test_importing_the_registry_imports_neither_torch_nor_sklearn():
     assert done.stdout.strip() == "[]"
 
 
-def test_lazy_names_a_class_of_this_package():
-    assert isinstance(Lazy(".graph:GCN")(seed=4), GCN)
+def test_every_entry_names_a_class_of_this_package():
+    for entry in REGISTRY.values():
+        model = entry.make(seed=4)
+        assert model.seed == 4 and type(model).__module__.startswith("atsdp_utils.baselines.")
+        assert entry.factory.endswith(f":{type(model).__name__}")
+
+
+@pytest.mark.parametrize("name", ["CNN", "ResNet18"])
+def test_a_control_has_the_defaults_of_its_model(name):
+    control, own = vars(REGISTRY[f"{name}-shuffled"].make()), vars(REGISTRY[name].make())
+    assert control == own and REGISTRY[name].hyperparameters.items() <= own.items()

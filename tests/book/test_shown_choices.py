@@ -126,7 +126,7 @@ def _write(folder, sign):
 
     frame("table3", [scored(d, "", p, "t3", d, p) for d in SETS for p in "SU"])
     frame("table1", [scored(d, s, p, "t1", d, s, p) for d in SETS for s in config.BALANCING for p in "SU"])
-    heads = [str(h) for h in config.HEADS] + ["linear"]
+    heads = [str(h) for h in config.PROFILES["quick"].heads] + ["linear"]
     frame("ablation_heads", [scored(d, s, "S", "heads", d, s) for d in SETS for s in heads])
     named = ("counted as sensitive", "left out")
     frame("holiday_cells", [scored(d, s, "S", "holiday", d, s) for d in ("DATA1-sim", "DATA2-sim") for s in named])
@@ -266,7 +266,7 @@ def test_scores_and_expression_of_a_class_have_its_colour(ax):
     ax.clear()
     plots_biology.paired_strips(ax, np.array([[5.0], [1], [6], [2]]), ["g"], y)
     for x, v, k in _points(ax):
-        assert (v > 4) == (k == plots.SENSITIVE.lower()) == (x < 0)
+        assert (v > 4) == (k == plots.CLASS[1].lower()) == (x < 0)
 
 
 def test_names_of_key_genes_have_the_colour_of_their_list(ax):
@@ -281,7 +281,7 @@ def test_names_of_key_genes_have_the_colour_of_their_list(ax):
 def test_cultures_get_colours_in_order_of_their_names():
     colours = plots_biology.culture_colours(["HN120PCR", "HN120M", "HN120PCR"])
     assert colours == {"HN120M": plots.SERIES[0], "HN120PCR": plots.SERIES[1]}
-    assert not set(plots.SERIES) & {plots.SENSITIVE, plots.RESISTANT}
+    assert not set(plots.SERIES) & {plots.CLASS[1], plots.CLASS[0]}
 
 
 def _summary() -> pd.DataFrame:

@@ -115,14 +115,14 @@ def test_every_set_has_its_drug_species_and_tier():
 def test_twins_have_the_classes_of_the_label_files(paper, file):
     printed = pd.read_csv(paths.DATA / f"{file}.csv")["sensitive"]
     counts = {1: 0, 0: 0}
-    for group in twins.TWINS[paper].groups:
+    for group in twins.DESIGNS[paper].groups:
         counts[int(group.sensitive)] += group.cells
         assert group.strict in (group.sensitive, None)
     assert counts == printed.value_counts().to_dict()
 
 
 def test_the_ibet_twin_has_the_published_conditions():
-    groups = {g.culture: (g.cells, g.sensitive) for g in twins.TWINS["DATA4"].groups}
+    groups = {g.culture: (g.cells, g.sensitive) for g in twins.DESIGNS["DATA4"].groups}
     assert groups == {
         "I-BET resistant": (345, False), "I-BET withdrawal": (340, False), "DMSO": (372, True),
         "I-BET 400 nM": (343, True), "101 CELL CONTROL": (4, None), "EMPTY": (15, None),
@@ -136,7 +136,7 @@ def test_a_twins_direction_is_resistant_minus_sensitive_on_its_own_lines():
     assert half.sum() == pytest.approx(labelled.sum() / 2, abs=1) and not (half & ~labelled).any()
     expected = bulk.X[half & (bulk.y == 0)].mean(0) - bulk.X[half & (bulk.y == 1)].mean(0)
     np.testing.assert_allclose(twins.direction("CISPLATIN"), gdsc.RMA_SCALE * expected, rtol=1e-5)
-    assert pseudo.TWIN_SEED not in (twins.TWIN_SEED, twins.CALIBRATION_SEED, twins.DIRECTION_SEED)
+    assert pseudo.EVIDENCE_SEED not in (twins.TWIN_SEED, twins.CALIBRATION_SEED, twins.DIRECTION_SEED)
 
 
 # --- real cells -------------------------------------------------------------------------------------------------------
@@ -231,8 +231,8 @@ def test_a_subsample_keeps_rows_together_and_shares_alike(counted):
 
 def test_one_is_sensitive_and_blue_wherever_classes_have_names_or_colours():
     assert plots.CLASS_NAME[1] == "sensitive" and plots.CLASS_NAME[0] == "resistant"
-    assert plots.CLASS[1] == plots.SENSITIVE == "#0072B2" and plots.CLASS[0] == plots.RESISTANT == "#D55E00"
-    assert plots_biology.CLASSES == {"sensitive": plots.SENSITIVE, "resistant": plots.RESISTANT}
+    assert plots.CLASS[1] == "#0072B2" and plots.CLASS[0] == "#D55E00"
+    assert plots_biology.CLASSES == {"sensitive": plots.CLASS[1], "resistant": plots.CLASS[0]}
     low, high = plots_biology.RESPONSE(0.0), plots_biology.RESPONSE(1.0)
     assert low[0] > low[2] and high[2] > high[0]  # P(sensitive) = 0 is red, 1 is blue
     assert predict.SPELLINGS["sensitive"] == predict.SPELLINGS["responder"] == 1

@@ -22,7 +22,7 @@ def test_groups_have_the_papers_numbers_of_cells(data1):
     assert cells.culture.value_counts().to_dict() == expected
     assert int(cells.sensitive_paper.sum()) == 361 and int((~cells.sensitive_paper).sum()) == 187
     assert int(cells.sensitive.isna().sum()) == 180
-    totals = {name: sum(g.cells for g in t.groups) for name, t in twins.TWINS.items()}
+    totals = {name: sum(g.cells for g in t.groups) for name, t in twins.DESIGNS.items()}
     assert totals == {"DATA1": 548, "DATA2": 568, "DATA3": 324, "DATA4": 1419}
 
 
@@ -42,7 +42,7 @@ def test_progress_agrees_with_the_labels(data1):
 def test_the_papers_named_genes_are_not_planted(data1):
     named = data1.var.index.intersection(["ZBTB48", "NEK6", "FBXO25", "UCHL1", "GNGT1", "EDIL3"])
     assert len(named) >= 4 and (data1.var.loc[named, "planted"] == 0).all()
-    assert data1.var["planted"].value_counts().to_dict()[1] == twins.TWINS["DATA1"].key_genes
+    assert data1.var["planted"].value_counts().to_dict()[1] == twins.DESIGNS["DATA1"].key_genes
 
 
 def test_planted_genes_separate_the_ends_and_others_do_not(data1):
@@ -92,7 +92,7 @@ def test_mouse_twin_carries_orthologs():
 
 
 def test_difficulty_is_inside_the_agreed_range_on_the_calibration_draw():
-    for name, twin in twins.TWINS.items():
+    for name, twin in twins.DESIGNS.items():
         auc = twins.calibrate(f"{name}-sim", (twin.shared,))["auc_linear"].item()
         assert 0.75 <= auc <= 0.9, name
 

@@ -371,7 +371,8 @@ def test_hyperparameters_of_a_baseline_are_the_registrys_with_the_tasks_changes(
         build(task)
     finally:
         REGISTRY.update(original)
-    assert seen == [{"seed": 5} | entry.hyperparameters | own]
+    defaults = REGISTRY[entry.hyperparameters.get("of", model)].hyperparameters
+    assert seen == [{"seed": 5} | defaults | own]
 
 
 def test_recipe_and_members_reach_the_ensemble():

@@ -101,7 +101,7 @@ def test_scores_report_and_untouched_input(atsdp, counts, tmp_path):
     text = words((tmp_path / "mine.PLX.4720.atsdp.html").read_text())
     assert text.count("data:image/png;base64,") == 3
     assert not re.search(r"(src|href)=\"(?!data:)|https?://|@import|url\(", text)
-    assert "PLX.4720" in text and "zero on every gene" in text and "Against your labels" in page
+    assert "PLX.4720" in text and "zero on every gene" in text and "Against your labels" in text
     assert "Promised for cell lines, not for cells" in text and "In your labelled cells the sets hold" in text
 
 

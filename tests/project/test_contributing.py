@@ -99,7 +99,7 @@ def test_a_data_set_and_a_model_are_one_file_and_one_line_each(copy):
     insert(
         copy / "atsdp_utils/baselines/__init__.py",
         "_LEFT_OUT = (",
-        '    Baseline("NearestMean", Lazy(".nearest_mean:NearestMean")),',
+        '    Baseline("NearestMean", ".nearest_mean:NearestMean"),',
     )
     python(copy, "-m", "atsdp_utils.foundation.checksums", "write")
     cells, accuracy = python(copy, "-c", RUN).split()

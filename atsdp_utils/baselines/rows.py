@@ -6,13 +6,7 @@ import numpy as np
 
 
 def check_rows(X: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Training rows as float32 (n, g), labels as int64 (n,), weights as float32 (n,) with mean 1.
-
-    Raises
-    ------
-    ValueError
-        If shapes differ, a value is not finite, or `y` does not hold both classes 0 and 1.
-    """
+    """Training rows as float32 (n, genes), labels as int64 (n,), weights as float32 (n,) with mean 1."""
     X, y = np.asarray(X, np.float32), np.asarray(y)
     if X.ndim != 2 or len(X) != len(y):
         raise ValueError(f"X, y: got shapes {X.shape} and {y.shape}, expected (n, genes) and (n,)")

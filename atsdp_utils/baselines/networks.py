@@ -1,0 +1,236 @@
+"""Networks over the vector of genes: sparse autoencoder, CNN, ResNet18, Transformer, DeepDR, and a control of order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from atsdp_utils.baselines.rows import hold_out
+from atsdp_utils.baselines.wrapper import Logit, Minibatches, TorchBaseline
+from atsdp_utils.models import loop
+
+
+def _pretrain(model: TorchBaseline, encoder: nn.Module, decoder: nn.Module, X: Tensor, sparsity: float = 0.0) -> None:
+    """Train decoder(encoder(X)) to return X (mean squared error) with an L1 penalty on the code, in place."""
+    rows, held = hold_out(X.numpy(), np.zeros(len(X), int), model.validation, model.seed)
+
+    def loss(batch: Tensor) -> Tensor:
+        code = encoder(X[batch])
+        return F.mse_loss(decoder(code), X[batch]) + sparsity * code.abs().mean()
+
+    loop.fit(nn.ModuleList([encoder, decoder]), Minibatches(model, loss, rows, held))
+
+
+@dataclass(kw_only=True)
+class SparseAutoencoder(TorchBaseline):
+    """Sparse autoencoder with a classification layer.
+
+    Original: a deep sparse autoencoder for drug repositioning (Lei et al., Interdiscip Sci 2024, the paper's
+    reference 30). The paper: "extract sparse representations of the gene expression data, which were then passed
+    through a classification layer"; "all baseline models were fine-tuned".
+
+    Deviations: one hidden layer of `hidden` units; sparsity is an L1 penalty on ReLU activations (the original
+    penalises the KL divergence from a target activation, which needs sigmoid units and many more epochs); the
+    autoencoder sees the training rows only, then encoder and classification layer are fine-tuned together.
+    """
+
+    hidden: int = 64
+    sparsity: float = 0.05
+    dropout: float = 0.2
+
+    def _build(self, X, y, source):
+        encoder = nn.Sequential(nn.Linear(X.shape[1], self.hidden), nn.ReLU())
+        _pretrain(self, encoder, nn.Linear(self.hidden, X.shape[1]), X, self.sparsity)
+        return Logit(encoder, nn.Dropout(self.dropout), nn.Linear(self.hidden, 1))
+
+
+@dataclass(kw_only=True)
+class CNN(TorchBaseline):
+    """Convolutional network in 1-D.
+
+    Original: image classifiers; the paper "reshapes the gene expression matrix into 1D vectors" and adds "fully
+    connected layers". It gives no sizes.
+
+    Deviations: two convolutions (kernel 9, strides 4 and 2) with max-pooling and one hidden layer of 32 units,
+    so that a step on 32 cells x 1,000 genes takes about 5 ms. The last map is flattened, not averaged: an average
+    over positions could not tell one gene from another. The order of genes means nothing to a convolution
+    except by accident; :class:`ShuffledGenes` is the control.
+    """
+
+    channels: int = 16
+    dropout: float = 0.3
+
+    def _build(self, X, y, source):
+        c = self.channels
+        return Logit(
+            nn.Unflatten(1, (1, X.shape[1])),
+            nn.Conv1d(1, c, 9, stride=4, padding=4), nn.ReLU(), nn.MaxPool1d(2, ceil_mode=True),
+            nn.Conv1d(c, 2 * c, 9, stride=2, padding=4), nn.ReLU(), nn.AdaptiveMaxPool1d(32),
+            nn.Flatten(), nn.Dropout(self.dropout), nn.Linear(64 * c, 32), nn.ReLU(), nn.Linear(32, 1),
+        )  # fmt: skip
+
+
+class Block(nn.Module):
+    """Basic residual block: two convolutions of width 3, batch norm, and a shortcut."""
+
+    def __init__(self, n_in: int, n_out: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv1d(n_in, n_out, 3, stride, 1, bias=False), nn.BatchNorm1d(n_out), nn.ReLU(),
+            nn.Conv1d(n_out, n_out, 3, 1, 1, bias=False), nn.BatchNorm1d(n_out),
+        )  # fmt: skip
+        self.shortcut = nn.Identity()
+        if stride != 1 or n_in != n_out:
+            self.shortcut = nn.Sequential(nn.Conv1d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm1d(n_out))
+
+    def forward(self, X: Tensor) -> Tensor:
+        """(n, n_in, length) to (n, n_out, length / stride)."""
+        return F.relu(self.body(X) + self.shortcut(X))
+
+
+@dataclass(kw_only=True)
+class ResNet18(TorchBaseline):
+    """ResNet18 over the vector of genes.
+
+    Original: He et al., CVPR 2016; in drug research ResNet18DNN (Chen et al., Brief Bioinform 2022, the paper's
+    reference 31). Kept: stem, four stages of two basic blocks (17 convolutions), one linear layer, hence 18 layers.
+
+    Deviations: 1-D; widths 8–64 instead of 64–512 and a stem of stride 8, so that a step on 16 cells x 1,000 genes
+    takes about 10 ms; the last map (8 positions) is flattened, not averaged: with a global average the network
+    could not tell genes apart.
+    """
+
+    width: int = 8
+    dropout: float = 0.3
+
+    def _build(self, X, y, source):
+        widths = [self.width * 2**i for i in range(4)]
+        blocks = []
+        for n_in, n_out in zip([self.width, *widths], widths, strict=False):
+            blocks += [Block(n_in, n_out, stride=1 if n_in == n_out else 2), Block(n_out, n_out, stride=1)]
+        return Logit(
+            nn.Unflatten(1, (1, X.shape[1])),
+            nn.Conv1d(1, self.width, 15, stride=8, padding=7, bias=False), nn.BatchNorm1d(self.width), nn.ReLU(),
+            nn.MaxPool1d(3, 2, 1),
+            *blocks,
+            nn.AdaptiveAvgPool1d(8), nn.Flatten(), nn.Dropout(self.dropout), nn.Linear(8 * widths[-1], 1),
+        )  # fmt: skip
+
+
+class GeneTransformer(nn.Module):
+    """Encoder over gene tokens, mean over tokens, one logit.
+
+    The token of gene i with value v is b_i + v·e_i. With `identity` each gene has its own (b_i, e_i); without it
+    all genes share one pair, and the network is a function of the multiset of values.
+    """
+
+    def __init__(self, genes: Tensor, dim: int, heads: int, dropout: float, *, identity: bool = True) -> None:
+        super().__init__()
+        self.register_buffer("genes", genes)
+        tokens = len(genes) if identity else 1
+        self.offset = nn.Parameter(0.1 * torch.randn(tokens, dim))
+        self.direction = nn.Parameter(torch.randn(tokens, dim) / dim**0.5)
+        self.encoder = nn.TransformerEncoderLayer(dim, heads, 2 * dim, dropout, batch_first=True)
+        self.head = nn.Linear(dim, 1)
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Logits (n,) of X (n, genes)."""
+        tokens = self.offset + X[:, self.genes, None] * self.direction
+        return self.head(self.encoder(tokens).mean(1)).squeeze(1)
+
+
+def _separation(X: Tensor, y: Tensor) -> Tensor:
+    """|difference of class means| / standard deviation within classes, per gene (genes,)."""
+    a, b = X[y == 0], X[y == 1]
+    within = ((a - a.mean(0)) ** 2).sum(0) + ((b - b.mean(0)) ** 2).sum(0)
+    return (a.mean(0) - b.mean(0)).abs() / (within / len(X)).sqrt().clamp_min(1e-6)
+
+
+@dataclass(kw_only=True)
+class Transformer(TorchBaseline):
+    """Transformer encoder without positional encoding.
+
+    Original: Vaswani et al., NeurIPS 2017; in drug response DeepTTA (Jiang et al., Brief Bioinform 2022, the
+    paper's reference 32). The paper: "without positional encoding ... on unordered gene expression data".
+
+    Deviations: without any mark on its tokens the network sees only the multiset of values of a cell, not which gene
+    has which, so tokens carry gene-identity embeddings (no order is implied by them). One layer, and the
+    `tokens` genes that separate the training classes best (training rows only): attention costs the square of
+    the number of tokens; a step on 32 cells x 40 tokens takes about 6 ms.
+    """
+
+    tokens: int = 40
+    dim: int = 16
+    heads: int = 2
+    dropout: float = 0.1
+
+    def _build(self, X, y, source):
+        genes = _separation(X, y).argsort(descending=True, stable=True)[: self.tokens]
+        return GeneTransformer(genes.sort().values, self.dim, self.heads, self.dropout)
+
+
+def _dense(*widths: int) -> list[nn.Module]:
+    """Linear–ReLU layers of these widths."""
+    return [m for a, b in zip(widths, widths[1:], strict=False) for m in (nn.Linear(a, b), nn.ReLU())]
+
+
+@dataclass(kw_only=True)
+class DeepDR(TorchBaseline):
+    """Expression branch of DeepDR: an encoder pre-trained as an autoencoder on bulk, then a dense predictor.
+
+    Original: Chiu et al., BMC Med Genomics 2019: autoencoders of mutations and of expression (1024–256–64)
+    pre-trained on 9,059 TCGA tumours; both codes feed three layers of 128 units that predict ln IC50 of 265 drugs.
+
+    Deviations: no mutations are measured in these cells, so only the expression branch; pre-training on the bulk
+    training lines of `source` (on the training rows where there is none); encoder 256–64, since the input
+    has about 1,000 genes, not 15,363; one output, the class of one drug; drop-out before the predictor.
+    """
+
+    encoder: tuple[int, ...] = (256, 64)
+    predictor: int = 128
+    dropout: float = 0.2
+
+    def _build(self, X, y, source):
+        bulk = X if source is None else torch.from_numpy(np.asarray(source.X[source.train], np.float32))
+        if bulk.shape[1] != X.shape[1]:
+            raise ValueError(f"source.X: got {bulk.shape[1]} genes, expected the {X.shape[1]} columns of X")
+        widths, p = (X.shape[1], *self.encoder), self.predictor
+        encoder = nn.Sequential(*_dense(*widths))
+        decoder = nn.Sequential(*_dense(*widths[:0:-1]), nn.Linear(widths[1], widths[0]))
+        _pretrain(self, encoder, decoder, bulk)
+        return Logit(encoder, nn.Dropout(self.dropout), *_dense(widths[-1], p, p, p), nn.Linear(p, 1))
+
+
+class ShuffledGenes:
+    """Control of the order of genes, to stand before a model: all rows have their genes in one fixed random order.
+
+    If the order of genes carried information that the convolutions use, the model would score lower. It must not use
+    `source`, whose genes keep their order.
+    """
+
+    #: Seed of the order: the same for all folds and seeds.
+    order = 20250
+
+    def shuffle(self, X: np.ndarray) -> np.ndarray:
+        """Columns of X in the fixed random order."""
+        return X[:, np.random.default_rng(self.order).permutation(X.shape[1])]
+
+    def fit(self, X, y, *, weight=None, source=None):
+        """Train on shuffled columns."""
+        return super().fit(self.shuffle(X), y, weight=weight)
+
+    def predict_proba(self, X) -> np.ndarray:
+        """P(sensitive), (n,)."""
+        return super().predict_proba(self.shuffle(X))
+
+
+class ShuffledCNN(ShuffledGenes, CNN):
+    """CNN on genes in a random order."""
+
+
+class ShuffledResNet18(ShuffledGenes, ResNet18):
+    """ResNet18 on genes in a random order."""
