@@ -1,4 +1,8 @@
-"""The whole book as one page for paper, ``print.html``: made of the finished pages, so it says what they say."""
+"""The whole book as one page for paper, ``print.html``: made of the finished pages, so it says what they say.
+
+Sphinx's own ``singlehtml`` reads and writes the whole book a second time, keeps the folds, and gives sections that have
+one title in many chapters ("Exercises") one id.
+"""
 
 from __future__ import annotations
 
