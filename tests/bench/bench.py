@@ -332,7 +332,7 @@ def own_cells(size: Size, cells: int) -> Iterator[Row]:
     """A person's file from reading to report: time with training, then with the trained bulk stage, and peak memory."""
     code = (
         "import sys; from pathlib import Path; from dataclasses import replace\n"
-        "from atsdp_utils import config, predict;"
+        "from atsdp_utils.foundation import config; from atsdp_utils.own_cells import predict;"
         "s = replace(predict.SETTINGS, jobs=2, training=config.profile(sys.argv[2]).training);"
         "predict.predict(Path(sys.argv[1]), 'cisplatin', settings=s, say=lambda _: None)"
     )
