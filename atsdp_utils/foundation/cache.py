@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import errno
 import hashlib
 import os
 import re
 import shutil
 import uuid
+import warnings
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatch
 from functools import cache
@@ -21,7 +21,6 @@ import numpy as np
 from atsdp_utils.foundation import checksums, closure
 
 T = TypeVar("T")
-PACKAGE = Path(__file__).resolve().parents[1]
 #: Whose versions every key holds: what they compute ends up in cached numbers.
 LIBRARIES = (
     "torch", "numpy", "scipy", "scikit-learn", "imbalanced-learn", "pandas", "igraph", "anndata", "scanpy", "mousipy",
@@ -34,18 +33,13 @@ def write_atomically(path: Path, write: Callable[[str], object]) -> Path:
     """Call ``write(temporary path)`` and rename: a reader never sees a partial file, a failed write leaves none.
 
     `write` makes the file itself, so it gets the mode that the umask gives, as a file that others may read should.
-
-    Raises
-    ------
-    OSError
-        If the disk is full, whatever `write` says then: torch calls it an unexpected position.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".part-{uuid.uuid4().hex}{path.suffix}")
     try:
         write(str(temporary))
         os.replace(temporary, path)
-    except RuntimeError as error:
+    except RuntimeError as error:  # what torch says of a full disk: an unexpected position
         if shutil.disk_usage(path.parent).free < 2**20:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise
@@ -58,9 +52,12 @@ def kept(path: Path, read: Callable[[Path], T], write: Callable[[str], object]) 
     """What `read` finds in a cached file; an absent or damaged one is written (atomically) first."""
     try:
         return read(path)
-    except Exception:
-        write_atomically(path, write)
-        return read(path)
+    except FileNotFoundError:
+        pass
+    except Exception as error:  # a full disk, a flipped bit
+        warnings.warn(f"{path}: unreadable ({error}); computing it again", stacklevel=2)
+    write_atomically(path, write)
+    return read(path)
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -95,16 +92,6 @@ def _data_files(texts: Iterable[str]) -> list[str]:
     """Embedded files that code names, also by a pattern such as ``*.gmt.gz``."""
     quoted = {name for text in texts for name in re.findall(r"['\"]([^'\"\s]+\.(?:gz|npz|h5ad|csv|toml))['\"]", text)}
     return sorted(f for f in checksums.register() if any(fnmatch(f, name) for name in quoted))
-
-
-@cache
-def package_version() -> str:
-    """Hash of the package without comments and docstrings; what outputs are marked with. Needs no git."""
-    digest = hashlib.sha256()
-    for file in sorted(PACKAGE.rglob("*.py")):
-        text = ast.unparse(closure.plain(ast.parse(file.read_text(encoding="utf-8"))))
-        digest.update(f"{file.relative_to(PACKAGE).as_posix()}\0{text}\0".encode())
-    return digest.hexdigest()[:12]
 
 
 def key(*parts: object) -> str:
