@@ -369,9 +369,8 @@ def main(argv: list[str]) -> int:
     failed = 0
     for name in argv[1:] or SERIES:
         try:
-            if argv[0] == "download":
-                print(f"[OK] {name}: " + ", ".join(f"{p.name} ({p.stat().st_size:,} bytes)" for p in download(name)))
-            else:
+            print(f"[OK] {name}: " + ", ".join(f"{p.name} ({p.stat().st_size:,} bytes)" for p in download(name)))
+            if argv[0] == "check":
                 adata = load(name)
                 print(f"[OK] {name}: {adata.n_obs:,} cells x {adata.n_vars:,} genes, as expected")
                 print("".join(f"     {name}: {line}\n" for line in adata.uns["reported"]), end="")
