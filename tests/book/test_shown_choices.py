@@ -260,7 +260,8 @@ def test_cells_have_the_colour_of_their_name_and_so_has_the_key(ax):
 def test_scores_and_expression_of_a_class_have_its_colour(ax):
     y = np.array([1, 0, 1, 0])
     row = {"list": "sensitive", "r": np.nan}
-    plots_biology.score_scatter(ax, np.arange(4.0), np.arange(4.0) + 10, y, row)
+    scores = pd.DataFrame({"predicted_sensitive": np.arange(4.0), "true_sensitive": np.arange(4.0) + 10})
+    plots_biology.score_scatter(ax, scores, y, row)
     assert {(x, v, k) for x, v, k in _points(ax)} == {(i, i + 10, plots.CLASS[y[i]].lower()) for i in range(4)}
     assert "predictions" in ax.get_xlabel() and "truth" in ax.get_ylabel()
     ax.clear()
