@@ -63,10 +63,8 @@ def classification_metrics(y, p, threshold: float = 0.5) -> dict[str, float]:
 
     Parameters
     ----------
-    y
-        Labels, shape (n,): 1 sensitive, 0 resistant.
-    p
-        P(sensitive), shape (n,).
+    y, p
+        Labels, 1 sensitive or 0 resistant, and P(sensitive), shape (n,).
     threshold
         A cell with p >= threshold is called sensitive (the paper's two intervals overlap at 0.5, ambiguity 24).
 
@@ -79,11 +77,6 @@ def classification_metrics(y, p, threshold: float = 0.5) -> dict[str, float]:
         ``auc``, ``ap`` (sensitive is the positive class), ``balanced_accuracy``, ``mcc``, ``brier``, ``ece``
         (:func:`calibration_error`). With one class present `auc`, `ap`, `balanced_accuracy` are NaN (they compare
         classes) and `mcc` is 0, its convention for an empty margin.
-
-    Raises
-    ------
-    ValueError
-        Lengths differ or are 0, labels other than 0 and 1, probabilities that are NaN or outside [0, 1].
     """
     y, p = _checked(y, p)
     called = p >= threshold
@@ -107,7 +100,7 @@ def classification_metrics(y, p, threshold: float = 0.5) -> dict[str, float]:
 
 
 def per_fold(y, p, fold) -> pd.DataFrame:
-    """Score each test fold on its own: one row a fold, columns ``fold``, ``n`` and the metrics."""
+    """Score each test fold on its own: ``fold``, ``n`` and the metrics."""
     y, p, fold = np.asarray(y), np.asarray(p), np.asarray(fold)
     if fold.shape != y.shape:
         raise ValueError(f"fold: got shape {fold.shape}, expected that of y, {y.shape}")
@@ -140,10 +133,6 @@ def summarise(
     frame
         One row a fit and test fold: the columns of `by`, ``repeat``, ``fold`` and the metrics. A protocol without
         folds has one fold value, and its seeds are the repeats.
-    by
-        Columns that name a row of the result, such as ``["dataset", "model"]``.
-    metrics
-        Columns to summarise.
 
     Returns
     -------

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import uuid
+import warnings
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatch
 from functools import cache
@@ -51,9 +52,12 @@ def kept(path: Path, read: Callable[[Path], T], write: Callable[[str], object]) 
     """What `read` finds in a cached file; an absent or damaged one is written (atomically) first."""
     try:
         return read(path)
-    except Exception:
-        write_atomically(path, write)
-        return read(path)
+    except FileNotFoundError:
+        pass
+    except Exception as error:  # a full disk, a flipped bit
+        warnings.warn(f"{path}: unreadable ({error}); computing it again", stacklevel=2)
+    write_atomically(path, write)
+    return read(path)
 
 
 def write_text(path: Path, text: str) -> Path:

@@ -123,7 +123,7 @@ def _reached(name: Name) -> tuple[str, frozenset[Name]]:
 def closure(roots: Iterable[str], cut: Iterable[str] = ()) -> dict[Name, str]:
     """Text by (module, name) of every definition that `roots` reach, themselves included.
 
-    Roots and cuts are names such as ``models.train.pretrain``; what is cut is not followed, unless it is a root.
+    Roots and cuts are names such as ``models.stages.pretrain``; what is cut is not followed, unless it is a root.
     """
 
     def named(name: str) -> Name:

@@ -26,10 +26,11 @@ from torch import nn
 from atsdp_utils.data import preprocess
 from atsdp_utils.data.preprocess import Source
 from atsdp_utils.foundation.config import CHOSEN, RECIPES, Architecture, Training
-from atsdp_utils.models import train
+from atsdp_utils.models import stages
 from atsdp_utils.models.calibration import Calibration
 from atsdp_utils.models.joint import joint_stage
-from atsdp_utils.models.model import ATSDPNet
+from atsdp_utils.models.loop import tensor
+from atsdp_utils.models.network import ATSDPNet, n_parameters
 
 #: The text above, for the book.
 RULE = __doc__.partition("---\n")[2]
@@ -65,7 +66,7 @@ def ranks(X: np.ndarray) -> np.ndarray:
 
 def mmd(net: ATSDPNet, source: Source, X: np.ndarray, cfg: Training, seed: int) -> ATSDPNet:
     """Equation 16 as it stands."""
-    return train.transfer(net, source, X, cfg, seed)[0]
+    return stages.transfer(net, source, X, cfg, seed)[0]
 
 
 @torch.no_grad()
@@ -76,15 +77,15 @@ def adabn(net: ATSDPNet, source: Source, X: np.ndarray, cfg: Training, seed: int
         layer.reset_running_stats()
         layer.momentum = None  # a cumulative mean: one pass over all cells gives their exact statistics
         layer.train()
-    net.target(train.tensor(X))
+    net.target(tensor(X))
     return net.eval()
 
 
 def balanced(net: ATSDPNet, source: Source, X: np.ndarray, cfg: Training, seed: int) -> ATSDPNet:
     """Equation 16 on cells balanced by predicted class, as the lines are balanced by label: equal mixes are aligned."""
-    called = (train.predict(adabn(net, source, X, cfg, seed), X) >= 0.5).astype(np.int8)
+    called = (stages.predict(adabn(net, source, X, cfg, seed), X) >= 0.5).astype(np.int8)
     cells, _, _ = preprocess.balance(X, called, "oversampling", seed)
-    return train.transfer(net, source, cells, cfg, seed)[0]
+    return stages.transfer(net, source, cells, cfg, seed)[0]
 
 
 ALIGNMENTS: dict[str, Callable] = {"mmd": mmd, "adabn": adabn, "balanced": balanced}
@@ -192,13 +193,13 @@ class ATSDPPlus:
     @property
     def n_parameters(self) -> int:
         """Trainable parameters of E_t and P over all members."""
-        return sum(p.numel() for net in self.nets_ for m in (net.target, net.predictor) for p in m.parameters())
+        return sum(n_parameters(net.target, net.predictor) for net in self.nets_)
 
     def _features(self, X: np.ndarray) -> np.ndarray:
         return ranks(X) if self.recipe.rank else X
 
     def _networks(self, X: np.ndarray, domain: str = "target") -> np.ndarray:
-        return np.stack([logit(train.predict(net, X, domain)) for net in self.nets_])
+        return np.stack([logit(stages.predict(net, X, domain)) for net in self.nets_])
 
     def _logits(self, X: np.ndarray, domain: str) -> np.ndarray:
         z = self._networks(X, domain)
@@ -230,7 +231,7 @@ class FewLabels:
 
 
 def _own_stage(source: Source, arch: Architecture, cfg: Training, seed: int, autoencoder_seed: int) -> ATSDPNet:
-    return train.pretrain(source, arch, cfg, seed, autoencoder_seed=autoencoder_seed).net
+    return stages.pretrain(source, arch, cfg, seed, autoencoder_seed=autoencoder_seed).net
 
 
 def _logistic():
