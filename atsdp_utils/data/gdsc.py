@@ -23,22 +23,12 @@ TT_COSMIC = 930299
 
 @dataclass(frozen=True)
 class Bulk:
-    """Bulk expression of cell lines.
+    """Bulk expression of cell lines."""
 
-    Attributes
-    ----------
-    X
-        (lines, genes) float32, z-scored within each line.
-    lines, genes
-        Names, (lines,) and (genes,).
-    y
-        (lines,) int8: 1 sensitive, 0 resistant, -1 no label.
-    """
-
-    X: np.ndarray
+    X: np.ndarray  # (lines, genes) float32, z-scored within each line
     lines: np.ndarray
     genes: np.ndarray
-    y: np.ndarray
+    y: np.ndarray  # (lines,) int8: 1 sensitive, 0 resistant, -1 no label
 
 
 @lru_cache(maxsize=1)

@@ -58,8 +58,6 @@ def human_to_mouse() -> dict[str, str]:
 
 def mouse_to_human(key: str = "mouse_id") -> dict[str, str]:
     """Mouse Ensembl id (or ``key='mouse_symbol'``) to human symbol."""
-    if key not in ("mouse_id", "mouse_symbol"):
-        raise ValueError(f"key: got {key!r}, expected 'mouse_id' or 'mouse_symbol'")
     return dict(zip(orthologs()[key], orthologs()["human_symbol"], strict=True))
 
 
@@ -75,9 +73,7 @@ def ensembl_symbols(species: str) -> dict[str, str]:
 def newer_names() -> dict[str, str]:
     """Approved symbol or Ensembl id of today -> the older symbol that the bulk uses."""
     table = pd.read_csv(checksums.verify(paths.DATA / "previous_symbols.csv"))
-    return dict(zip(table["current"], table["symbol"], strict=True)) | dict(
-        zip(table["ensembl_id"], table["symbol"], strict=True)
-    )
+    return {**table.set_index("current")["symbol"], **table.set_index("ensembl_id")["symbol"]}
 
 
 @lru_cache(maxsize=len(NAMINGS))
@@ -104,14 +100,9 @@ def plain(name: str) -> str:
     return found[0] if found else BEHIND.sub("", name)
 
 
-def _species(genome: str) -> str:
-    return "mouse" if genome.lower().startswith(("mm", "grcm")) else "human"
-
-
 def _dated(name: str) -> str:
     """The symbol that a spreadsheet turned into a date, '' if `name` is none."""
-    found = DATE.fullmatch(name)
-    if not found:
+    if not (found := DATE.fullmatch(name)):
         return ""
     month, day = (next(v for k, v in found.groupdict().items() if v and k[0] == which) for which in "md")
     return f"{MONTHS[month]}{int(day)}"
@@ -123,13 +114,11 @@ def translate(names: Iterable[str], naming: str) -> tuple[np.ndarray, np.ndarray
     A name that is marked with the genome of the other species is none, though F2 is a gene of both.
     """
     table, newer = dictionary(naming), newer_names() if naming.startswith("human") else {}
-    symbols, ways = [], []
-    for raw in map(str, names):
+
+    def understood(raw: str) -> tuple[str, str]:
         genome = GENOME.match(raw.strip(" \"'"))
-        if genome and _species(genome[1]) != naming.split()[0]:
-            symbols.append("")
-            ways.append("")
-            continue
+        if genome and genome[1].lower().startswith(("mm", "grcm")) != naming.startswith("mouse"):
+            return "", ""
         name = plain(raw)
         single = DOUBLED.sub("", name)
         dated = _dated(name) if naming == "human symbols" else ""
@@ -137,10 +126,10 @@ def translate(names: Iterable[str], naming: str) -> tuple[np.ndarray, np.ndarray
             (table.get(raw), WRITTEN), (table.get(name), CLEANED), (newer.get(name), RENAMED),
             (table.get(single), CLEANED), (newer.get(single), RENAMED), (table.get(dated), DATED),
         )  # fmt: skip
-        symbol, way = next(((s, w) for s, w in tries if s), ("", ""))
-        symbols.append(symbol)
-        ways.append(way)
-    return np.array(symbols, dtype=str), np.array(ways, dtype=str)
+        return next(((symbol, way) for symbol, way in tries if symbol), ("", ""))
+
+    pairs = [understood(raw) for raw in map(str, names)]
+    return np.array([symbol for symbol, _ in pairs], dtype=str), np.array([way for _, way in pairs], dtype=str)
 
 
 def known(names: Iterable[str], namings: Iterable[str] = NAMINGS) -> int:

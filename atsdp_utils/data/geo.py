@@ -16,7 +16,7 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -58,37 +58,17 @@ _SENSITIVE = {"sensitive": True, "resistant": False, "none": None}
 
 @dataclass(frozen=True)
 class Expected:
-    """What a set must look like.
+    """What a set must look like; `labels` and `listed` are embedded tables to compare its cells with."""
 
-    Attributes
-    ----------
-    cells
-        Number of cells, before any filter.
-    groups
-        Column of ``obs`` to value to number of cells.
-    strict, paper
-        Sensitive and resistant cells without and with those that only the paper's counting labels.
-    filtered
-        Cells with at least `preprocess.MIN_GENES` genes, to which all other counts refer; None: they refer to all.
-    blocks
-        Lengths of the runs of one culture in the order of accession numbers; empty: not checked.
-    genes
-        Rows of the matrix; 0: not known. Another number is reported, because no label depends on it.
-    labels
-        Embedded table (cell, sensitive) to compare with ``sensitive_paper`` cell by cell.
-    listed
-        Embedded table (Cell id) that must hold exactly the cells whose condition is not `unlisted`.
-    """
-
-    cells: int
-    groups: Mapping[str, Mapping[str, int]]
-    strict: tuple[int, int]
-    paper: tuple[int, int]
-    filtered: int | None = None
-    blocks: tuple[int, ...] = ()
-    genes: int = 0
-    labels: Path | None = None
-    listed: Path | None = None
+    cells: int  # before any filter
+    groups: Mapping[str, Mapping[str, int]]  # column of ``obs`` to value to number of cells
+    strict: tuple[int, int]  # sensitive and resistant cells
+    paper: tuple[int, int]  # the same with those that only the paper's counting labels
+    filtered: int | None = None  # cells with MIN_GENES genes, to which other counts refer; None: they refer to all
+    blocks: tuple[int, ...] = ()  # runs of one culture in the order of accession numbers; empty: not checked
+    genes: int = 0  # rows of the matrix (0: not known); another number is reported, because no label depends on it
+    labels: Path | None = None  # cell, sensitive: must be ``sensitive_paper``
+    listed: Path | None = None  # Cell id: exactly the cells whose condition is not `unlisted`
     unlisted: str = ""
 
     @classmethod
@@ -155,40 +135,30 @@ def _variables(genes: list[str], species: str) -> pd.DataFrame:
 def _assemble(
     X: csr_matrix, cells: list[str], genes: list[str], obs: pd.DataFrame, file: str, species: str = "human"
 ) -> AnnData:
-    """Put the cells of `obs` and all genes together; rows of one gene name are added up.
-
-    Raises
-    ------
-    GeoError
-        If cells are repeated or missing, or gene names are dates.
-    """
+    """Put the cells of `obs` and all genes together; rows of one gene name are added up."""
     import anndata
     from scipy import sparse
 
     no_repeats(cells, file)
-    position = {cell: i for i, cell in enumerate(cells)}
-    missing = [cell for cell in obs.index if cell not in position]
-    if missing:
+    position = pd.Index(cells).get_indexer(obs.index)
+    if len(missing := obs.index[position < 0].tolist()):
         turned = " Cells stand in its rows: it is transposed." * bool(set(missing) & set(genes))
         raise GeoError(
             f"{file}: {len(missing)} of {len(obs)} annotated cells are not in the matrix: {some(missing)}; found "
             f"columns {some(cells)}, expected one column a cell.{turned}"
         )
-    X = X[[position[cell] for cell in obs.index]]
-
     mangled = [gene for gene in genes if MANGLED.fullmatch(gene)]
     if mangled and os.environ.get(MANGLED_VARIABLE) != "drop":
         raise GeoError(
             f"{file}: {len(mangled)} gene names were changed by a spreadsheet: {some(mangled)}. Names such as 1-Mar "
             f"cannot be told apart any more; set {MANGLED_VARIABLE}=drop to go on without these genes."
         )
-    kept = np.array([not MANGLED.fullmatch(gene) for gene in genes])
+    kept = np.flatnonzero(~np.isin(genes, mangled))
     codes, names = pd.factorize(np.array(genes, dtype=object)[kept])
     ones = np.ones(len(codes), np.float32)
-    sums = sparse.csr_matrix((ones, (np.flatnonzero(kept), codes)), shape=(len(genes), len(names)))
-    adata = anndata.AnnData((X @ sums).tocsr(), obs=obs.copy(), var=_variables(list(names), species))
-    adata.uns.update(matrix_rows=len(genes), repeated_gene_rows=int(kept.sum()) - len(names), mangled_genes=mangled)
-    adata.uns["reported"] = _left(f"columns of {file} without annotation", set(cells) - set(obs.index))
+    sums = sparse.csr_matrix((ones, (kept, codes)), shape=(len(genes), len(names)))
+    adata = anndata.AnnData((X[position] @ sums).tocsr(), obs=obs.copy(), var=_variables(list(names), species))
+    adata.uns.update(matrix_rows=len(genes), repeated_gene_rows=len(kept) - len(names), mangled_genes=mangled)
     return adata
 
 
@@ -294,7 +264,8 @@ def read_leukaemia(folder: Path, series: Series) -> AnnData:
     check_whole(X, file)
     here = obs.index.isin(cells)
     adata = _assemble(X, cells, genes, obs[here] if here.any() else obs, file, species="mouse")
-    adata.uns["reported"] += [
+    adata.uns["reported"] = [
+        *_left(f"columns of {file} without annotation", set(cells) - set(obs.index)),
         *_left(f"rows of {sheet} without well index", set(info["cell"][without])),
         *_left(f"wells of {sheet} that {file} lacks", set(obs.index[~here])),
         *_version_reported(genes, file, versioned=False),
@@ -330,25 +301,24 @@ def differences(adata: AnnData, expected: Expected) -> list[str]:
         compare("blocks of one culture in order of accession", runs, expected.blocks)
     if expected.labels is not None:
         label = obs["sensitive_paper"]
-        table = pd.read_csv(expected.labels).set_index("cell")["sensitive"].astype("boolean")
-        found += _unlike("label table", set(obs.index), set(table.index), expected.labels)
+        table = _table(expected.labels).set_index("cell")["sensitive"].astype("boolean")
+        found += _unlike("label table", obs.index, table.index, expected.labels)
         both = table.index.intersection(obs.index)
-        other = both[(table[both] != label[both]).to_numpy(bool)].tolist()
-        if other:
+        if other := both[(table[both] != label[both]).to_numpy(bool)].tolist():
             found.append(f"labels: {len(other)} cells differ from {expected.labels.name}: {some(other)}")
     if expected.listed is not None:
-        table = pd.read_csv(expected.listed)["Cell id"]
-        found += _unlike(
-            "cell list", set(obs.index[obs["condition"] != expected.unlisted]), set(table), expected.listed
-        )
+        here = obs.index[obs["condition"] != expected.unlisted]
+        found += _unlike("cell list", here, _table(expected.listed)["Cell id"], expected.listed)
     return found
 
 
-def _unlike(what: str, here: set[str], there: set[str], file: Path) -> list[str]:
-    more, less = sorted(here - there), sorted(there - here)
-    return [f"{what}: {some(more)} not in {file.name}"] * bool(more) + [
-        f"{what}: {some(less)} only in {file.name}"
-    ] * bool(less)
+def _table(path: Path) -> pd.DataFrame:
+    return pd.read_csv(verify(path) if path.is_relative_to(paths.DATA) else path)
+
+
+def _unlike(what: str, here: Iterable[str], there: Iterable[str], file: Path) -> list[str]:
+    sides = ("not in", set(here) - set(there)), ("only in", set(there) - set(here))
+    return [f"{what}: {some(sorted(names))} {where} {file.name}" for where, names in sides if names]
 
 
 def _series(name: str) -> Series:
@@ -358,15 +328,8 @@ def _series(name: str) -> Series:
 
 
 def download(name: str, folder: Path | None = None) -> list[Path]:
-    """Download the files of a set that are not there yet; hashes of first use are kept in ``geo.lock.json``.
-
-    Raises
-    ------
-    GeoError
-        With the file, the address tried and the way out. Files that did arrive are kept.
-    """
-    folder = folder or paths.DOWNLOADS
-    return [fetch(url, folder) for url in _series(name).urls()]
+    """Download the files of a set that are not there yet; those that did arrive are kept if one fails."""
+    return [fetch(url, folder or paths.DOWNLOADS) for url in _series(name).urls()]
 
 
 def recorded(name: str) -> list[str | None]:
@@ -376,30 +339,17 @@ def recorded(name: str) -> list[str | None]:
 
 
 def load(name: str, folder: Path | None = None, expected: Expected | None = None) -> AnnData:
-    """One of the paper's sets, downloaded if need be and checked.
-
-    Parameters
-    ----------
-    name
-        ``DATA1`` … ``DATA4``.
-    folder
-        Where the files are, or go; default ``paths.DOWNLOADS``.
-    expected
-        What to check against; default the counts and label tables of the real set.
+    """One of the paper's sets (``DATA1`` … ``DATA4``), downloaded to `folder` if need be and checked.
 
     Raises
     ------
     GeoError
-        If a file cannot be had or read, or the set differs from what was expected.
+        If a file cannot be had or read, or the set differs from what was expected (by default of the real one).
     """
-    series, folder = _series(name), folder or paths.DOWNLOADS
-    files = download(name, folder)
+    series, files = _series(name), download(name, folder)
     expected = expected or series.expected
-    for table in (expected.labels, expected.listed):
-        if table is not None and table.is_relative_to(paths.DATA):
-            verify(table)
     try:
-        adata = READERS[series.accession](folder, series)
+        adata = READERS[series.accession](files[0].parent, series)
     except GeoError as error:
         raise GeoError(f"{error}. {WAY_OUT}") from None
     except Exception as error:  # damage that libraries report in words of their own
@@ -424,23 +374,22 @@ def load(name: str, folder: Path | None = None, expected: Expected | None = None
 
 def main(argv: list[str]) -> int:
     """Command line: download (and ``check``: also load) the named sets, all by default; 1 if any failed."""
-    action, names = argv[0] if argv else "", argv[1:] or list(SERIES)
-    if action not in ("download", "check"):
+    if argv[:1] not in (["download"], ["check"]):
         print(__doc__)
         return 2
     failed = 0
-    for name in names:
+    for name in argv[1:] or SERIES:
         try:
-            if action == "download":
+            if argv[0] == "download":
                 print(f"[OK] {name}: " + ", ".join(f"{p.name} ({p.stat().st_size:,} bytes)" for p in download(name)))
             else:
                 adata = load(name)
                 print(f"[OK] {name}: {adata.n_obs:,} cells x {adata.n_vars:,} genes, as expected")
                 print("".join(f"     {name}: {line}\n" for line in adata.uns["reported"]), end="")
         except (GeoError, KeyError) as error:
-            failed += 1
+            failed = 1
             print(f"[FAIL] {name}: {error}", file=sys.stderr)
-    return 1 if failed else 0
+    return failed
 
 
 if __name__ == "__main__":

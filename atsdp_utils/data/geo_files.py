@@ -118,13 +118,8 @@ def read_count_files(path: Path) -> tuple[np.ndarray, list[str], list[str], list
     -------
     X, cells, genes, ignored
         (cells, genes) float32 without the ``__`` summary rows, accessions, gene names, members that are no counts.
-
-    Raises
-    ------
-    GeoError
-        If a member lies outside the archive's own folder or is a link, a file is damaged, or the genes of two differ.
     """
-    rows, cells, ignored, genes = [], [], [], None
+    found, ignored = [], []
     with tarfile.open(path, "r:") as archive:
         for member in archive:
             parts = Path(member.name).parts
@@ -135,19 +130,19 @@ def read_count_files(path: Path) -> tuple[np.ndarray, list[str], list[str], list
                 ignored.append(member.name)
                 continue
             counts = _count_file(archive.extractfile(member), f"{path.name}: {member.name}")
-            genes = counts.index if genes is None else genes
-            if not counts.index.equals(genes):
-                if len(counts) != len(genes) or set(counts.index) != set(genes) or counts.index.has_duplicates:
+            first, genes = found[0] if found else ("", counts)
+            if not counts.index.equals(genes.index):
+                if counts.index.has_duplicates or sorted(counts.index) != sorted(genes.index):
                     raise GeoError(
                         f"{path.name}: {member.name} lists other genes: found {len(counts)}, expected the {len(genes)} "
-                        f"of {cells[0]}"
+                        f"of {first}"
                     )
-                counts = counts.reindex(genes)
-            rows.append(counts.to_numpy())
-            cells.append(match[1].upper())
-    if not rows:
+                counts = counts.reindex(genes.index)
+            found.append((match[1].upper(), counts))
+    if not found:
         raise GeoError(f"{path.name}: found {some(ignored) or 'nothing'}, expected files GSM….counts.txt.gz; no GSM")
-    return np.stack(rows), cells, list(genes), ignored
+    cells, counts = zip(*found, strict=True)
+    return np.stack(counts), list(cells), list(counts[0].index), ignored
 
 
 def _count_file(packed: IO[bytes], what: str) -> pd.Series:
@@ -161,6 +156,5 @@ def _count_file(packed: IO[bytes], what: str) -> pd.Series:
         table = pd.read_csv(io.StringIO(text.decode()), **options)
         return table[~table.index.str.startswith("__")].iloc[:, 0].astype(np.float32)
     except (EOFError, OSError, ValueError, IndexError, zlib.error) as error:
-        raise GeoError(
-            f"{what}: found a file cut short or of other form ({error}), expected gene, tab, count"
-        ) from None
+        why = f"found a file cut short or of other form ({error}), expected gene, tab, count"
+        raise GeoError(f"{what}: {why}") from None

@@ -7,7 +7,7 @@ Quality control works on AnnData; everything that a training needs afterwards is
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -26,33 +26,17 @@ TARGET_SUM = 1e4
 
 @dataclass(frozen=True)
 class Cells:
-    """A single-cell set ready for training.
-
-    Attributes
-    ----------
-    X
-        (cells, genes) float32: log-normalised, or z-scored where the set was published so. Not yet standardised.
-    genes
-        Human symbols, (genes,), unique.
-    y
-        (cells,) int8: 1 sensitive, 0 resistant, -1 no label (control, empty), in the counting of the set's default.
-    strict
-        The same with drug-holiday cells unlabelled.
-    group
-        Culture or condition, (cells,).
-    library_size
-        Total counts, (cells,) float32; NaN where the published values do not hold them.
-    """
+    """A single-cell set ready for training."""
 
     name: str
     tier: str
     drug: str
-    X: np.ndarray
-    genes: np.ndarray
-    y: np.ndarray
-    strict: np.ndarray
-    group: np.ndarray
-    library_size: np.ndarray
+    X: np.ndarray  # (cells, genes) float32: log-normalised, or z-scored where so published; not yet standardised
+    genes: np.ndarray  # (genes,) human symbols, unique
+    y: np.ndarray  # (cells,) int8: 1 sensitive, 0 resistant, -1 no label, in the counting of the set's default
+    strict: np.ndarray  # the same with drug-holiday cells unlabelled
+    group: np.ndarray  # (cells,) culture or condition
+    library_size: np.ndarray  # (cells,) float32 total counts; NaN where the published values do not hold them
     cell_id: np.ndarray
 
     @property
@@ -68,27 +52,13 @@ class Cells:
 
 @dataclass(frozen=True)
 class Source:
-    """Bulk rows on the genes of a single-cell set, standardised on their own training rows.
+    """Bulk rows on the genes of a single-cell set, standardised on their own training rows."""
 
-    Attributes
-    ----------
-    X
-        (lines, genes) float32.
-    y
-        (lines,) int8: 1 sensitive, 0 resistant, -1 no label.
-    genes
-        (genes,) symbols.
-    train
-        (lines,) bool: the 80 % that trainings may use; the rest is the held-out bulk test set.
-    others
-        (lines, drugs) int8: labels of every drug of the table, coded as `y`, for joint training; None if unknown.
-    """
-
-    X: np.ndarray
-    y: np.ndarray
+    X: np.ndarray  # (lines, genes) float32
+    y: np.ndarray  # (lines,) int8: 1 sensitive, 0 resistant, -1 no label
     genes: np.ndarray
-    train: np.ndarray
-    others: np.ndarray | None = None
+    train: np.ndarray  # (lines,) bool: the 80 % that trainings may use; the rest is the held-out bulk test set
+    others: np.ndarray | None = None  # (lines, drugs) int8: labels of every drug, for joint training
 
     @property
     def fit_rows(self) -> np.ndarray:
@@ -135,30 +105,24 @@ def quality_control(adata: AnnData) -> tuple[AnnData, pd.DataFrame]:
     import scanpy as sc
 
     adata = adata.copy()
-    ortholog, measured = adata.var["ortholog"].astype(str), adata.var_names.astype(str)
-    mito = ortholog.str.upper().str.startswith("MT-").to_numpy() | measured.str.upper().str.startswith("MT-")
+    names = adata.var["ortholog"].astype(str), adata.var_names.astype(str)
+    mito = np.any([n.str.upper().str.startswith("MT-") for n in names], axis=0)
     adata.obs["n_genes"] = np.asarray((adata.X > 0).sum(1)).ravel()
     adata.obs["total_counts"] = np.asarray(adata.X.sum(1)).ravel()
     mito_counts = np.asarray(adata[:, mito].X.sum(1)).ravel()
     adata.obs["mito_share"] = mito_counts / np.maximum(adata.obs["total_counts"], 1)
-    rows, before = [], adata.shape
-
-    def record(rule: str, note: str = "") -> None:
-        nonlocal before
-        removed = before[0] - adata.n_obs, before[1] - adata.n_vars
-        rows.append((rule, *removed, adata.n_obs, adata.n_vars, note))
-        before = adata.shape
-
-    record("as measured")
+    left = [("as measured", *adata.shape, "")]
     sc.pp.filter_cells(adata, min_genes=MIN_GENES)
-    record(f"cells with < {MIN_GENES} genes")
+    left.append((f"cells with < {MIN_GENES} genes", *adata.shape, ""))
     sc.pp.filter_genes(adata, min_cells=MIN_CELLS)
-    record(f"genes in < {MIN_CELLS} cells")
+    left.append((f"genes in < {MIN_CELLS} cells", *adata.shape, ""))
     adata = adata[adata.obs["mito_share"] <= MAX_MITO].copy()
     note = f"{int(mito.sum())} mitochondrial genes" if mito.any() else "no mitochondrial genes measured: a no-op"
-    record(f"cells with > {MAX_MITO:.0%} mitochondrial counts", note)
-    columns = ["rule", "cells_removed", "genes_removed", "cells_left", "genes_left", "note"]
-    return adata, pd.DataFrame(rows, columns=columns)
+    left.append((f"cells with > {MAX_MITO:.0%} mitochondrial counts", *adata.shape, note))
+    table = pd.DataFrame(left, columns=["rule", "cells_left", "genes_left", "note"])
+    for i, what in enumerate(("cells", "genes")):
+        table.insert(1 + i, f"{what}_removed", -table[f"{what}_left"].diff().fillna(0).astype(int))
+    return adata, table
 
 
 def normalise(adata: AnnData) -> AnnData:
@@ -206,7 +170,7 @@ def subsample(cells: Cells, size: int | None, seed: int = 0) -> Cells:
         parts.append(rng.choice(rows, max(1, round(fraction * len(rows))), replace=False))
     rows = np.sort(np.concatenate(parts))
     per_cell = {f: getattr(cells, f)[rows] for f in ("X", "y", "strict", "group", "library_size", "cell_id")}
-    return Cells(cells.name, cells.tier, cells.drug, genes=cells.genes, **per_cell)
+    return replace(cells, **per_cell)
 
 
 def columns(X: np.ndarray, genes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -223,22 +187,10 @@ def standardised(cells: Cells, source: Source, rows: np.ndarray | slice = slice(
 
 
 def balance(X: np.ndarray, y: np.ndarray, how: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Balance the classes of training rows (section 2.2; Table 1).
+    """Balance the classes of training rows X (n, genes) and y (n,) in {0, 1} (section 2.2; Table 1).
 
-    Parameters
-    ----------
-    X, y
-        Training rows only, (n, genes) and (n,) in {0, 1}.
-    how
-        ``none``, ``oversampling``, ``smote``, ``undersampling``, or ``class_weight`` (rows unchanged, weights given).
-    seed
-        Seed of the sampler.
-
-    Returns
-    -------
-    tuple
-        X, y and weights per row (None but for ``class_weight``). SMOTE needs more minority rows than neighbours: with
-        fewer than 6 it uses fewer neighbours, with one it falls back to duplicating.
+    Returns X, y and weights per row (None but for ``class_weight``, which leaves the rows unchanged). SMOTE needs more
+    minority rows than neighbours: with fewer than 6 it uses fewer neighbours, with one it falls back to duplicating.
     """
     if how not in config.BALANCING:
         raise ValueError(f"how: got {how!r}, expected one of {', '.join(config.BALANCING)}")

@@ -132,21 +132,9 @@ def baseline(lines: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_twin(name: str, seed: int = TWIN_SEED, **dials: float) -> AnnData:
-    """Simulate one twin.
+    """Simulate a twin or a null variant (``DATA1-null-sim``: nothing is planted): raw counts, observations and truth.
 
-    Parameters
-    ----------
-    name
-        ``DATA1-sim`` ... ``DATA4-sim`` or a null variant (``DATA1-null-sim``: nothing is planted).
-    seed
-        Seed of the draw.
-    dials
-        Overrides of the recipe's `shared`, `private` or `key` (calibration and teaching).
-
-    Returns
-    -------
-    AnnData
-        Raw counts (sparse), observations and truth as the module's text says.
+    `dials` override the recipe's `shared`, `private` or `key` (calibration and teaching).
     """
     import anndata
     from scipy import sparse

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from atsdp_utils.data import preprocess
 from atsdp_utils.evaluation import metrics
-from atsdp_utils.experiments import inputs
-from atsdp_utils.experiments.task import Task, build
-from atsdp_utils.foundation import runtime
+from atsdp_utils.experiments import inputs, tables
+from atsdp_utils.experiments.task import PLUS, Task, build
+from atsdp_utils.foundation import config, runtime
 from atsdp_utils.models.calibration import Calibration
+
+BY_CLASS = ["coverage_resistant", "coverage_sensitive"]
+
+
+def tasks(data: str, profile: str, seeds: int) -> list[Task]:
+    """ATSDP-NET+ on the real sets, the first seeds."""
+    plus = [t for t in tables.plus_score(data, profile) if t.model == PLUS and t.seed < seeds]
+    return [t for t in plus if config.DATASETS[t.dataset].tier == "real"]
 
 
 @dataclass(frozen=True)
@@ -38,25 +48,26 @@ def scores(task: Task) -> Scores:
     return Scores(task.dataset, task.seed, z, source.y[held], model.logits(X[labelled]), cells.y[labelled])
 
 
-def coverage(s: Scores, alpha: float, halves: int = 20) -> list[dict[str, object]]:
-    """Coverage of conformal sets and calibration error, on lines (random halves) and on cells.
+def coverage(asked: Sequence[Scores], alpha: float, halves: int = 20) -> pd.DataFrame:
+    """Coverage of conformal sets and calibration error of every task, on lines (random halves) and on cells.
 
     Returns
     -------
-    list of dict
-        One row for ``asked`` = ``lines`` (half of them calibrate, the other half is asked; means over the halves) and
-        one for ``cells`` (all held-out lines calibrate): ``coverage``, by class, ``both_labels`` and ``no_label``
+    DataFrame
+        Two rows a task: ``asked`` = ``lines`` (half of them calibrate, the other half is asked; means over the halves)
+        and ``cells`` (all held-out lines calibrate): ``coverage``, by class, ``both_labels`` and ``no_label``
         (shares of sets), ``ece_raw`` and ``ece_calibrated``.
     """
     from sklearn.model_selection import StratifiedShuffleSplit
 
-    splits = StratifiedShuffleSplit(halves, test_size=0.5, random_state=s.seed).split(s.lines[:, None], s.y_lines)
-    asked = [_asked(s.lines[a], s.y_lines[a], s.lines[b], s.y_lines[b], alpha) for a, b in splits]
-    lines = {k: float(np.mean([row[k] for row in asked])) for k in asked[0]}
-    cells = _asked(s.lines, s.y_lines, s.cells, s.y_cells, alpha)
-    return [
-        {"dataset": s.dataset, "seed": s.seed, "asked": who} | row for who, row in (("lines", lines), ("cells", cells))
-    ]
+    rows = []
+    for s in asked:
+        about = {"dataset": s.dataset, "tier": config.DATASETS[s.dataset].tier, "seed": s.seed}
+        splits = StratifiedShuffleSplit(halves, test_size=0.5, random_state=s.seed).split(s.lines[:, None], s.y_lines)
+        lines = [_asked(s.lines[a], s.y_lines[a], s.lines[b], s.y_lines[b], alpha) for a, b in splits]
+        rows.append(about | {"asked": "lines"} | {k: float(np.mean([row[k] for row in lines])) for k in lines[0]})
+        rows.append(about | {"asked": "cells"} | _asked(s.lines, s.y_lines, s.cells, s.y_cells, alpha))
+    return pd.DataFrame(rows)
 
 
 def _asked(z: np.ndarray, y: np.ndarray, z_new: np.ndarray, y_new: np.ndarray, alpha: float) -> dict[str, float]:

@@ -46,14 +46,18 @@ def pooled(results: Sequence[Result]) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return tuple(np.concatenate(v) for v in ([r.y for r in results], [r.p for r in results], code))
 
 
+def tiers(datasets: Sequence[str]) -> list[str]:
+    """Tier of each data set."""
+    return [config.DATASETS[d].tier for d in datasets]
+
+
 def summary(frame: pd.DataFrame, names: Sequence[str] = config.METRICS + config.EXTRA_METRICS) -> pd.DataFrame:
     """Summarise scores by data set, model, setting and protocol: the tidy form of Tables 1, 3 and 4.
 
     The column ``paper`` is there and empty; :func:`with_paper` fills it on the paper's own cells.
     """
     table = metrics.summarise(frame, KEY, names)
-    table["tier"] = [config.DATASETS[d].tier for d in table["dataset"]]
-    return table.assign(paper=np.nan)
+    return table.assign(tier=tiers(table["dataset"]), paper=np.nan)
 
 
 def paper_table(name: str) -> pd.DataFrame:

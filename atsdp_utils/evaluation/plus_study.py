@@ -1,4 +1,4 @@
-"""Tables of notebook 12 from results of the grid: ablation, class mixes, candidates, score, few-shot, coverage."""
+"""Tables of notebook 12 from results of the grid: ablation, class mixes, score, few-shot."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from atsdp_utils.data import preprocess
-from atsdp_utils.evaluation import conformal, evaluate, metrics, stats
+from atsdp_utils.evaluation import evaluate, metrics, stats
 from atsdp_utils.experiments import inputs, tables
-from atsdp_utils.experiments.task import ATSDP, PLUS, Result, Task
+from atsdp_utils.experiments.task import ATSDP, PLUS, Result
 from atsdp_utils.foundation import config
 from atsdp_utils.models import plus
 
@@ -24,12 +24,6 @@ LABEL = {
     tables.PC1: "PC1, bulk sign",
 }
 SIMPLE = ["logistic regression", "random forest", "PC1, bulk sign"]
-BY_CLASS = ["coverage_resistant", "coverage_sensitive"]
-
-
-def tier(datasets: Sequence[str]) -> list[str]:
-    """Tier of each data set."""
-    return [config.DATASETS[d].tier for d in datasets]
 
 
 def ablation(results: Sequence[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -52,7 +46,7 @@ def ablation(results: Sequence[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
     change["p_holm"] = pd.Series(evaluate.holm(tested, "U", "setting"), tested.index)
     columns = ["dataset", "setting", "difference", "ci_low", "ci_high", "p_holm"]
     table = table.reset_index().merge(change[columns], "left", ["dataset", "setting"])
-    table.insert(1, "tier", tier(table.dataset))
+    table.insert(1, "tier", evaluate.tiers(table.dataset))
     return frame, table.assign(protocol="U")
 
 
@@ -81,24 +75,11 @@ def class_mix(results: Sequence[Result]) -> pd.DataFrame:
     """AUC and the share called sensitive, per way of alignment, percentage of sensitive cells and seed."""
     names = {setting: name for name, setting in tables.ALIGNED.items()}
     rows = [
-        {
-            "dataset": r.task.dataset,
-            "tier": "simulated",
-            "setting": names[r.task.setting[1:]],
-            "percent": int(r.task.options["kind"].partition(":")[2]),
-            "seed": r.task.seed,
-            "auc": metrics.classification_metrics(r.y, r.p)["auc"],
-            "called": float((r.p >= 0.5).mean()),
-        }
+        (r.task.dataset, "simulated", names[r.task.setting[1:]], int(r.task.options["kind"].partition(":")[2]),
+         r.task.seed, metrics.classification_metrics(r.y, r.p)["auc"], float((r.p >= 0.5).mean()))
         for r in results
-    ]
-    return pd.DataFrame(rows)
-
-
-def described(choice: pd.DataFrame) -> pd.DataFrame:
-    """A table of :func:`selection.choose` with what each candidate changes."""
-    changed = [config.RECIPES[c].changed if c in config.RECIPES else "simple reference" for c in choice.candidate]
-    return choice.assign(changed=changed, tier="bulk and simulated")
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["dataset", "tier", "setting", "percent", "seed", "auc", "called"])
 
 
 def score(results: Sequence[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -112,7 +93,7 @@ def score(results: Sequence[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
         rows.append((dataset, model, "auc", *interval, part.auc.std(), len(part), part.auc.min(), part.auc.max()))
     columns = ["dataset", "model", "metric", "mean", "ci_low", "ci_high", "std", "n", "min", "max"]
     table = pd.DataFrame(rows, columns=columns)
-    table.insert(1, "tier", tier(table.dataset))
+    table.insert(1, "tier", evaluate.tiers(table.dataset))
     return frame, table.assign(protocol="U")
 
 
@@ -152,24 +133,8 @@ def few_shot(zero: Sequence[Result], results: Sequence[Result]) -> pd.DataFrame:
     both = pd.concat([evaluate.scores(zero).assign(k=0), few], ignore_index=True).astype({"k": int})
     both["model"] = both.model.map(LABEL)
     table = metrics.summarise(both, ["dataset", "model", "k"], ["auc"])
-    table["tier"] = tier(table.dataset)
+    table["tier"] = evaluate.tiers(table.dataset)
     anew = np.where(table.k == 0, "lines", "the few cells")
     table["learned_from"] = np.where(table.model.isin(SIMPLE), anew, "lines and the few cells")
     table.loc[table.model == LABEL[tables.PC1], "learned_from"] = "unlabelled cells, sign from lines"
     return table.assign(protocol=np.where(table.k == 0, "U", "F")).sort_values(["dataset", "model", "k"])
-
-
-def coverage(asked: Sequence[conformal.Scores], alpha: float) -> pd.DataFrame:
-    """Rows of :func:`conformal.coverage` for every task."""
-    table = pd.DataFrame([row for s in asked for row in conformal.coverage(s, alpha)])
-    table.insert(1, "tier", tier(table.dataset))
-    return table
-
-
-def calibration_tasks(data: str, profile: str, seeds: int) -> list[Task]:
-    """ATSDP-NET+ on the real sets, the first seeds."""
-    return [
-        t
-        for t in tables.plus_score(data, profile)
-        if t.model == PLUS and t.seed < seeds and config.DATASETS[t.dataset].tier == "real"
-    ]

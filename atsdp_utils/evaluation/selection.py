@@ -40,7 +40,7 @@ def choose(table: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     tuple
         Name of the recipe, and a row for each candidate and reference: ``candidate``, mean AUC by kind, ``score`` with
         ``ci_low`` and ``ci_high`` (normal, over tasks), ``behind`` the best and the standard error of that
-        (``behind_se``), ``tied`` with the best, ``eligible``.
+        (``behind_se``), ``tied`` with the best, ``eligible``, what the candidate ``changed``.
     """
     wide = table.pivot_table(index=["kind", "place", "seed"], columns="candidate", values="auc")
     if wide.isna().any().any():
@@ -56,6 +56,8 @@ def choose(table: pd.DataFrame) -> tuple[str, pd.DataFrame]:
         by_kind = wide[name].groupby(level="kind").mean().to_dict()
         rows.append({"candidate": name, **by_kind, "score": mean, "ci_low": mean - 1.96 * error,
                      "ci_high": mean + 1.96 * error, "behind": behind, "behind_se": behind_se,
-                     "tied": name in eligible and behind <= behind_se, "eligible": name in eligible})  # fmt: skip
+                     "tied": name in eligible and behind <= behind_se, "eligible": name in eligible,
+                     "changed": config.RECIPES[name].changed if name in eligible else "simple reference",
+                     "tier": "bulk and simulated"})  # fmt: skip
     summary = pd.DataFrame(rows)
     return str(summary.candidate[summary.tied].iloc[0]), summary

@@ -1,9 +1,7 @@
 """Tests and intervals behind every "better", "significant" and "±" of the book.
 
 Scores of cross-validation folds share most of their training rows, so a plain t-test finds differences in noise;
-:func:`corrected_ttest` is the repair. :func:`holm` guards families of tests, :func:`bayesian_ttest` says how likely
-a difference is large enough to matter, :func:`selection_bias` measures what picking the best setting on test folds
-adds.
+:func:`corrected_ttest` is the repair.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ import pandas as pd
 from scipy import stats as sps
 from scipy.special import expit, logit
 
+#: Differences of AUC of at most this size do not matter: the region of practical equivalence.
 ROPE = 0.01
 
 
@@ -44,16 +43,6 @@ class Bayes(NamedTuple):
     p_left: float
     p_rope: float
     p_right: float
-
-
-class Selection(NamedTuple):
-    """Result of :func:`selection_bias`."""
-
-    best: str
-    reported: float
-    nested: float
-    bias: float
-    picks: dict[str, int]
 
 
 def _finite(name: str, values) -> np.ndarray:
@@ -116,47 +105,41 @@ def corrected_ttest(a, b, folds: int, level: float = 0.95) -> TTest:
     a, b = _finite("a", a), _finite("b", b)
     if a.shape != b.shape or a.size < 2:
         raise ValueError(f"a, b: got {a.size} and {b.size} scores, expected two equally long vectors of at least two")
-    difference = a - b
-    mean, low, high = corrected_interval(difference, folds, level)
-    se, df = _corrected_se(difference, folds), a.size - 1
-    if se > 0:
-        t = mean / se
-    else:
-        t = float(np.sign(mean) * np.inf) if mean else 0.0
+    mean, low, high = corrected_interval(a - b, folds, level)
+    se, df = _corrected_se(a - b, folds), a.size - 1
+    t = mean / se if se > 0 else float(np.copysign(np.inf, mean)) if mean else 0.0
     return TTest(mean, low, high, t, df, float(2 * sps.t.sf(abs(t), df)))
 
 
 def bayesian_ttest(a, b, repeats: int = 1, rope: float = ROPE) -> Bayes:
-    """Bayesian correlated t-test (Benavoli et al. 2017) with a region of practical equivalence, through baycomp.
-
-    Parameters
-    ----------
-    a, b
-        As in :func:`corrected_ttest`.
-    repeats
-        Repeats of cross-validation in the vectors.
-    rope
-        Differences of at most this size do not matter.
-    """
+    """Bayesian correlated t-test (Benavoli et al. 2017) of the scores of :func:`corrected_ttest`, through baycomp."""
     import baycomp
 
     a, b = _finite("a", a), _finite("b", b)
     if a.size // repeats < 2:
         raise ValueError(f"repeats: got {repeats} for {a.size} scores, expected at least two folds a repeat")
     # baycomp looks at second minus first; its "left" is the first argument's win
-    p_left, p_rope, p_right = baycomp.two_on_single(b, a, rope=rope, runs=repeats)
-    return Bayes(float(p_left), float(p_rope), float(p_right))
+    return Bayes(*map(float, baycomp.two_on_single(b, a, rope=rope, runs=repeats)))
 
 
 def holm(p) -> np.ndarray:
     """Holm's step-down adjusted p-values, in the order given: family-wise error without assuming independence."""
+    from statsmodels.stats.multitest import multipletests
+
     p = _finite("p", p)
     if ((p < 0) | (p > 1)).any():
         raise ValueError(f"p: got values in [{p.min()}, {p.max()}], expected [0, 1]")
-    order = np.argsort(p, kind="stable")
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1)), 1)
-    return adjusted
+    return multipletests(p, method="holm")[1] if p.size else p
+
+
+class Selection(NamedTuple):
+    """Result of :func:`selection_bias`."""
+
+    best: str
+    reported: float
+    nested: float
+    bias: float
+    picks: dict[str, int]
 
 
 def selection_bias(scores: pd.DataFrame) -> Selection:
@@ -230,11 +213,12 @@ def friedman(scores: pd.DataFrame, alpha: float = 0.05) -> Friedman:
     blocks, models = scores.shape
     if models < 3 or blocks < 2:
         raise ValueError(f"scores: got {blocks} blocks x {models} models, expected at least 2 x 3")
-    chi2, p = sps.friedmanchisquare(*scores.to_numpy(dtype=float).T)
+    values = scores.to_numpy(dtype=float)
+    chi2, p = sps.friedmanchisquare(*values.T)
     quantile = sps.studentized_range.ppf(1 - alpha, models, np.inf) / np.sqrt(2)
     distance = float(quantile * np.sqrt(models * (models + 1) / (6 * blocks)))
-    pairwise = scikit_posthocs.posthoc_nemenyi_friedman(scores.to_numpy(dtype=float))
-    pairwise = pd.DataFrame(pairwise.to_numpy(), index=scores.columns, columns=scores.columns)
+    pairwise = scikit_posthocs.posthoc_nemenyi_friedman(values).to_numpy()
+    pairwise = pd.DataFrame(pairwise, index=scores.columns, columns=scores.columns)
     return Friedman(float(chi2), float(p), scores.rank(axis=1, ascending=False).mean(), distance, pairwise)
 
 
@@ -332,31 +316,22 @@ def auc_over_seeds(y, p, resamples: int = 1000, level: float = 0.95, seed: int =
     if p.shape[1] != y.size:
         raise ValueError(f"p: got shape {p.shape}, expected (seeds, {y.size}) to match y")
     rng = np.random.default_rng(seed)
-    pos, neg = np.flatnonzero(y), np.flatnonzero(~y)
-    wins = _pairwise_wins(p[:, pos], p[:, neg])
-    mean = float(wins.mean(dtype=float))
-    weights = [_resampling_weights(size, resamples, rng) for size in (len(p), pos.size, neg.size)]
-    draws = np.concatenate(
-        [_resampled_means(wins, *(w[i : i + 100] for w in weights)) for i in range(0, resamples, 100)]
-    )
-    low, high = np.quantile(draws, ((1 - level) / 2, (1 + level) / 2))
-    return Interval(mean, float(low), float(high))
+    pos, neg = p[:, y][:, :, None], p[:, ~y][:, None, :]
+    # share of each pair won by the sensitive cell, ties half: (seeds, sensitive, resistant)
+    wins = (pos > neg).astype(np.float32) + np.float32(0.5) * (pos == neg)
+    shares = [_resampling_shares(size, resamples, rng) for size in wins.shape]
+    draws = []
+    for i in range(0, resamples, 100):
+        of_seed, of_pos, of_neg = (w[i : i + 100] for w in shares)
+        by_seed = np.einsum("spr,rp->sr", wins @ of_neg.T, of_pos, optimize=True)
+        draws.append(np.einsum("sr,rs->r", by_seed, of_seed))
+    low, high = np.quantile(np.concatenate(draws), ((1 - level) / 2, (1 + level) / 2))
+    return Interval(float(wins.mean(dtype=float)), float(low), float(high))
 
 
-def _pairwise_wins(pos: np.ndarray, neg: np.ndarray) -> np.ndarray:
-    """Share of each pair won by the sensitive cell (ties half), shape (seeds, sensitive, resistant)."""
-    pos, neg = pos[:, :, None], neg[:, None, :]
-    return (pos > neg).astype(np.float32) + np.float32(0.5) * (pos == neg)
-
-
-def _resampling_weights(size: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
+def _resampling_shares(size: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """How often each of `size` units is drawn in each resample, as shares, shape (resamples, size)."""
     return (rng.multinomial(size, np.full(size, 1 / size), resamples) / size).astype(np.float32)
-
-
-def _resampled_means(wins: np.ndarray, seeds: np.ndarray, pos: np.ndarray, neg: np.ndarray) -> np.ndarray:
-    of_pos = np.einsum("spr,rp->sr", wins @ neg.T, pos, optimize=True)
-    return np.einsum("sr,rs->r", of_pos, seeds)
 
 
 # --- permutations and correlations ----------------------------------------------------------------------------------
@@ -368,13 +343,6 @@ def permutation_p(observed: float, null: Sequence[float]) -> float:
     return float((np.sum(null >= observed) + 1) / (null.size + 1))
 
 
-def _fisher(r: float, se: float, level: float) -> Interval:
-    half = sps.norm.ppf((1 + level) / 2) * se
-    with np.errstate(divide="ignore"):
-        z = np.arctanh(r)
-    return Interval(float(r), float(np.tanh(z - half)), float(np.tanh(z + half)))
-
-
 def _pair(x, y) -> tuple[np.ndarray, np.ndarray]:
     x, y = _finite("x", x), _finite("y", y)
     if x.size != y.size or x.size < 4:
@@ -382,14 +350,17 @@ def _pair(x, y) -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
-def pearson_interval(x, y, level: float = 0.95) -> Interval:
-    """Pearson's r with Fisher's z interval, standard error 1/sqrt(n - 3)."""
-    x, y = _pair(x, y)
-    return _fisher(np.corrcoef(x, y)[0, 1], 1 / np.sqrt(x.size - 3), level)
+def pearson_interval(x, y) -> Interval:
+    """Pearson's r with Fisher's z interval at 95 %, standard error 1/sqrt(n - 3)."""
+    found = sps.pearsonr(*_pair(x, y))
+    return Interval(float(found.statistic), *map(float, found.confidence_interval(0.95)))
 
 
-def spearman_interval(x, y, level: float = 0.95) -> Interval:
-    """Spearman's rho with Fisher's z interval and the standard error of Bonett and Wright (2000)."""
+def spearman_interval(x, y) -> Interval:
+    """Spearman's rho with Fisher's z interval at 95 % and the standard error of Bonett and Wright (2000)."""
     x, y = _pair(x, y)
     rho = float(sps.spearmanr(x, y).statistic)
-    return _fisher(rho, np.sqrt((1 + rho**2 / 2) / (x.size - 3)), level)
+    half = sps.norm.ppf(0.975) * np.sqrt((1 + rho**2 / 2) / (x.size - 3))
+    with np.errstate(divide="ignore"):
+        z = np.arctanh(rho)
+    return Interval(rho, float(np.tanh(z - half)), float(np.tanh(z + half)))

@@ -108,19 +108,7 @@ def prepare(tasks: Iterable[Task], label: str = "data sets", **parallel) -> None
 def run(tasks: Sequence[Task], *, jobs: int = 1, backend: str = "loky", label: str = "grid") -> list[Result]:
     """Results of `tasks`, in their order; what is in the cache is read, the rest is computed and stored.
 
-    Parameters
-    ----------
-    jobs
-        Worker processes; 1 runs in this process.
-    backend
-        ``loky`` or ``dask``, as in :func:`pool.call_all`.
-    label
-        Name of the progress bar.
-
-    Raises
-    ------
-    RuntimeError
-        If workers keep dying (for example, memory runs out); what was finished is kept.
+    `jobs`, `backend` and `label` are those of :func:`pool.call_all`; what was finished is kept whatever happens.
     """
     parallel = {"jobs": jobs, "backend": backend}
     prepare(tasks, f"{label}: data sets", **parallel)

@@ -72,13 +72,7 @@ def labels(task: Task) -> np.ndarray:
 
 
 def splits(cells: preprocess.Cells, folds: int, repeat: int) -> np.ndarray:
-    """Fold of each cell, (cells,), -1 without a label; stratified by label, saved once, shared by all models.
-
-    Raises
-    ------
-    ValueError
-        If a class has fewer cells than folds.
-    """
+    """Fold of each cell, (cells,), -1 without a label; stratified by label, saved once, shared by all models."""
     rarest = int(np.bincount(cells.y[cells.labelled], minlength=2).min())
     if rarest < folds:
         raise ValueError(f"folds: got {folds} for {cells.name}, expected at most {rarest} (cells of the rarer class)")

@@ -26,21 +26,11 @@ EVIDENCE_SEED = 60611
 
 @dataclass(frozen=True)
 class Target:
-    """A target domain with known labels, and its source domain.
+    """A target domain with known labels, and its source domain."""
 
-    Attributes
-    ----------
-    X
-        (n, genes) float32, standardised on itself.
-    y
-        (n,) int8: 1 sensitive, 0 resistant, -1 none. For scoring only.
-    source
-        Bulk rows without the lines of the target.
-    """
-
-    X: np.ndarray
-    y: np.ndarray
-    source: preprocess.Source
+    X: np.ndarray  # (n, genes) float32, standardised on itself
+    y: np.ndarray  # (n,) int8: 1 sensitive, 0 resistant, -1 none; for scoring only
+    source: preprocess.Source  # bulk rows without the lines of the target
 
 
 def drugs() -> list[str]:
@@ -68,18 +58,10 @@ def eligible_clusters(drug: str) -> list[int]:
 
 
 def make(name: str, kind: str, seed: int, max_genes: int) -> Target:
-    """A target domain.
+    """A target domain of a drug, or of a twin by its name.
 
-    Parameters
-    ----------
-    name
-        A drug, or the name of a twin for kind ``twin``.
-    kind
-        One of :data:`KINDS`; ``twin:10`` keeps the most cells of the twin of which 10 % are sensitive.
-    seed
-        Which of the drug's eligible clusters is held out (in turn); of the counts; of the twin's held-out lines.
-    max_genes
-        Genes, as in :func:`gdsc.shared_genes`.
+    `kind` is one of :data:`KINDS`; ``twin:10`` keeps the most cells of the twin of which 10 % are sensitive. `seed`
+    says which of the drug's eligible clusters is held out (in turn); the counts and a twin's held-out lines have it.
     """
     kind, _, share = kind.partition(":")
     if kind not in KINDS:

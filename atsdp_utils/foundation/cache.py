@@ -34,18 +34,13 @@ def write_atomically(path: Path, write: Callable[[str], object]) -> Path:
     """Call ``write(temporary path)`` and rename: a reader never sees a partial file, a failed write leaves none.
 
     `write` makes the file itself, so it gets the mode that the umask gives, as a file that others may read should.
-
-    Raises
-    ------
-    OSError
-        If the disk is full, whatever `write` says then: torch calls it an unexpected position.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".part-{uuid.uuid4().hex}{path.suffix}")
     try:
         write(str(temporary))
         os.replace(temporary, path)
-    except RuntimeError as error:
+    except RuntimeError as error:  # what torch says of a full disk: an unexpected position
         if shutil.disk_usage(path.parent).free < 2**20:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise

@@ -1,7 +1,6 @@
 """SHA-256 of the embedded files, checked before anything is read.
 
-``python -m atsdp_utils.foundation.checksums`` checks every file; ``... write`` records those
-present, after a deliberate change.
+``python -m atsdp_utils.foundation.checksums`` checks every file; ``... write`` records them after a deliberate change.
 """
 
 from __future__ import annotations
@@ -33,17 +32,7 @@ def register() -> dict[str, str]:
 
 @cache
 def verify(path: Path) -> Path:
-    """Return `path` if its content is what ``data/checksums.json`` says; each file is read once a process.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the file is missing.
-    KeyError
-        If the file is not registered.
-    ValueError
-        If its content is another.
-    """
+    """Return `path` if its content is what ``data/checksums.json`` says, else raise; a file is read once a process."""
     name = path.relative_to(paths.DATA).as_posix()
     if not path.exists():
         raise FileNotFoundError(f"{path}: missing from the checkout. Restore it: git checkout -- data/{name}")
@@ -60,7 +49,7 @@ def verify(path: Path) -> Path:
 
 
 def embedded() -> list[Path]:
-    """Every data file under ``data/``, in order of name."""
+    """Every data file under ``data/``."""
     return sorted(p for p in paths.DATA.rglob("*") if p.is_file() and p.suffix in SUFFIXES)
 
 

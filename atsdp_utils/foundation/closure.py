@@ -121,17 +121,9 @@ def _reached(name: Name) -> tuple[str, frozenset[Name]]:
 
 
 def closure(roots: Iterable[str], cut: Iterable[str] = ()) -> dict[Name, str]:
-    """Text by (module, name) of every definition that `roots` reach, roots themselves included.
+    """Text by (module, name) of every definition that `roots` reach, themselves included.
 
-    Parameters
-    ----------
-    roots, cut
-        Names such as ``train.pretrain``; what is cut is not followed, unless it is a root itself.
-
-    Raises
-    ------
-    KeyError
-        If one of them is not defined.
+    Roots and cuts are names such as ``models.train.pretrain``; what is cut is not followed, unless it is a root.
     """
 
     def named(name: str) -> Name:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING
 
 from atsdp_utils.foundation.cache import version
@@ -44,5 +43,6 @@ def one_thread() -> None:
     """One thread a worker: workers do not compete, and sums have one order."""
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[variable] = "1"
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
+    import torch
+
+    torch.set_num_threads(1)

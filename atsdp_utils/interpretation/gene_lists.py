@@ -74,8 +74,7 @@ def deg_lists(table: pd.DataFrame, *, top: int = 50, alpha: float = 0.05) -> dic
 def recovery(scores: Mapping[str, np.ndarray], planted: np.ndarray, ks: Sequence[int] = (10, 20, 50)) -> pd.DataFrame:
     """How well rankings, name to (genes,) values with larger more important, find `planted` genes, (genes,) booleans.
 
-    Columns ``ranking, auroc, low, high`` (95 % interval), ``ap, precision@k`` for each k; the areas are NaN where no
-    gene, or every gene, is planted.
+    ``low, high`` is the 95 % interval of ``auroc``; areas are NaN where no gene, or every gene, is planted.
     """
     from sklearn.metrics import average_precision_score
 
@@ -114,8 +113,7 @@ def enrichment(
     """Hypergeometric over-representation of gene sets among `hits`, Benjamini-Hochberg over the sets tested.
 
     The background is what could have been a hit, that is the measured genes: against the whole genome every list of
-    measured genes looks enriched for whatever the platform measures well. Columns ``set, size`` (measured genes in
-    it), ``overlap, expected, p, padj``, smallest p first.
+    measured genes looks enriched for whatever the platform measures well. Smallest p first.
     """
     background, hits = set(background), set(hits)
     if not hits <= background:

@@ -50,11 +50,7 @@ def score_sets(X: np.ndarray, member: np.ndarray, bins: np.ndarray) -> np.ndarra
 
 
 def draw_sets(strata: np.ndarray, reference: np.ndarray, n_sets: int, seed: int) -> np.ndarray:
-    """Random gene sets, (genes, n_sets) membership, with as many genes in every stratum as `reference` has.
-
-    With one stratum for all genes these are plain random sets of equal size; with :func:`expression_bins` they are
-    matched for expression.
-    """
+    """Random gene sets, (genes, n_sets) membership, with as many genes in every stratum as `reference` has."""
     rng = np.random.default_rng(seed)
     member = np.zeros((len(strata), n_sets), dtype=bool)
     for stratum, count in zip(*np.unique(strata[reference], return_counts=True), strict=True):
@@ -67,8 +63,7 @@ def draw_sets(strata: np.ndarray, reference: np.ndarray, n_sets: int, seed: int)
 def correlate(a, b) -> dict[str, float]:
     """Pearson r and r² of two scores with 95 % intervals (Fisher z), and the regression line b = slope·a + intercept.
 
-    The paper prints one number as R and as R² (ambiguity 7), so both are given. All NaN where a score is constant
-    or missing, which is what an empty list of genes gives.
+    Both, because the paper prints one number as R and as R² (ambiguity 7). All NaN for the score of an empty list.
     """
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     values = (np.nan,) * 8
@@ -136,8 +131,7 @@ class ListScorer:
 
         *plain*: random genes, as many as the predicted list has (the paper's test); *matched*: random genes of the
         same expression bins; *permuted*: the list that predictions dealt out to random cells give. Only the last keeps
-        what any list of differing genes shares, and only its p-values are uniform when predictions know nothing. No
-        rows for a direction where a list is empty.
+        what any list of differing genes shares, and only its p-values are uniform when predictions know nothing.
         """
         rng = np.random.default_rng(seed)
         sensitive = binary(np.asarray(y_pred)[self.derive])
@@ -161,8 +155,7 @@ class ListScorer:
     def shuffled(self, y_true, y_pred, n_shuffles: int, seed: int) -> pd.DataFrame:
         """Table of :meth:`compare` after true and predicted labels move **together** to random cells.
 
-        The predictions stay as right as they were, but the labels mean nothing any more: what correlation is left is
-        built in by scoring two overlapping lists on the same cells.
+        The predictions stay as right as they were, but the labels mean nothing: what correlation is left is built in.
         """
         rng, y = np.random.default_rng(seed), np.column_stack([y_true, y_pred])
         return pd.concat([self.compare(*rng.permutation(y).T).table for _ in range(n_shuffles)], ignore_index=True)
@@ -217,11 +210,10 @@ def scores_by_seed(name: str, profile: str, *, resamples: int = 200, **parallel)
 
 
 def built_in(data: predicted.Predicted, n_shuffles: int, seed: int, *, top: int = 50) -> pd.DataFrame:
-    """How much of the correlation of two gene scores comes from the construction.
+    """How much of the correlation of two gene scores comes from the construction; one row a list, fold and shuffle.
 
-    Lists hold the `top` genes whatever their p-value, because shuffled labels pass no threshold. ``cells`` are the
-    *same* for lists and scores, as in the paper, or *held out* (lists from the other folds); ``labels`` are *real*, or
-    *shuffled* as :meth:`ListScorer.shuffled` does; one row a fold and shuffle.
+    ``cells`` are the *same* for lists and scores, as in the paper, or *held out* (lists from the other folds);
+    ``labels`` are *real* or *shuffled*, which pass no threshold: lists hold the `top` genes whatever their p.
     """
     tables, labels = [], (data.y, data.label)
     designs = [("same", None, None)]

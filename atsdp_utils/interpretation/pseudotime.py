@@ -106,9 +106,8 @@ def smooth(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Expression along pseudotime: Gaussian kernel mean over the rank of pseudotime, with bootstrap bands over cells.
 
-    Only the order of `time` (n,) is used, so that crowded stretches do not hide; `width` is the standard deviation of
-    the kernel, as a share of the cells. Returns the mean and the lower and upper pointwise 95 % band of `Y` (n, genes),
-    each (points, genes), on an even grid over [0, 1].
+    `width` is the standard deviation of the kernel, as a share of the cells. Returns the mean and the lower and upper
+    pointwise 95 % band of `Y` (n, genes), each (points, genes), on an even grid over [0, 1].
     """
     position = (sps.rankdata(time) - 0.5) / len(time)
     kernel = np.exp(-0.5 * ((np.linspace(0, 1, points)[:, None] - position) / width) ** 2)

@@ -23,19 +23,12 @@ from atsdp_utils.foundation import cache, config, pool, runtime
 from atsdp_utils.foundation.config import RESISTANT, SENSITIVE
 from atsdp_utils.interpretation import embedding
 from atsdp_utils.models.plus import ATSDPPlus, expit
-from atsdp_utils.own_cells import company, drugs, output, page, readers
+from atsdp_utils.own_cells import company, drugs, output, page, prediction, readers
 from atsdp_utils.own_cells.cell_values import canonical, shared_matrix, some_rows, streaming_standardizer, within
 from atsdp_utils.own_cells.cellfile import CellFile, InputError, Matrix, dense_chunks
 from atsdp_utils.own_cells.checks import NOT_SCORED, SCORED, ZERO, counted, detect_values, not_cells
 from atsdp_utils.own_cells.naming import left_out, recognise
-from atsdp_utils.own_cells.prediction import (
-    ALPHA,
-    Prediction,
-    calibrate,
-    pooled,
-    score,
-    warnings,
-)
+from atsdp_utils.own_cells.prediction import Prediction, pooled
 
 #: Spellings of labels, lower case.
 SPELLINGS = (
@@ -108,9 +101,9 @@ def predict(
     y = None if labels is None else read_labels(given.file, labels, given.reason == SCORED)
     output.check_output(given.file, out, given.settings.members)
     found = _scores(drug, given, say)
-    found.facts["warnings"] = [*given.notes, *warnings(found)]
+    found.facts["warnings"] = [*given.notes, *prediction.warnings(found)]
     if y is not None:
-        found.metrics = found.facts["metrics"] = score(y, found)
+        found.metrics = found.facts["metrics"] = prediction.score(y, found)
     output.publish({
         out: lambda part: output.write_h5ad(given.file, found, part),
         report: lambda part: part.write_text(page.render(found, y), encoding="utf-8"),
@@ -269,10 +262,10 @@ def _scores(drug: str, given: Ready, say: Callable[[str], object]) -> Prediction
     every, p = np.full((settings.members, n), np.nan), np.full(n, np.nan)
     every[:, where], p[where] = members, pooled(members)
     held = np.bincount(source.y[source.test_rows], minlength=2)
-    calibrated, sets = calibrate(model, held, p)
+    calibrated, sets = prediction.calibrate(model, held, p)
     facts = {"drug": drug, "version": __version__} | given.known | {
         "seed": seed, "members": settings.members, "held_out_auc": auc, "held_out_sensitive": int(held[1]),
-        "held_out_resistant": int(held[0]), "conformal_alpha": ALPHA,
+        "held_out_resistant": int(held[0]), "conformal_alpha": prediction.ALPHA,
         "model_hash": model_hash(source, given.seen, seed, settings), "company": company_of(model, given, members),
     }  # fmt: skip
     unlike, xy = unlikeness(source, given), embedding.umap(given.seen, seed)

@@ -52,7 +52,8 @@ def read(path: Path, layer: str | None = None, labels: str | None = None) -> Cel
 def _without_missing_genes(file: CellFile) -> CellFile:
     """Leave out genes that are missing (NaN) in every cell, which z-scoring makes of genes that do not vary."""
     missing = np.isnan(dense(file.X[[0]]).ravel())
-    missing[missing] = np.isnan(dense(file.X[:, np.flatnonzero(missing)])).all(0)
+    if missing.any():
+        missing[missing] = np.isnan(dense(file.X[:, np.flatnonzero(missing)])).all(0)
     if not missing.any() or missing.all():
         return file
     return file.only(~missing, f"{missing.sum():,} genes missing (NaN) in every cell are left out")

@@ -19,16 +19,8 @@ import pandas as pd
 from scipy import sparse
 
 from atsdp_utils.data import gene_names
-from atsdp_utils.own_cells.cellfile import (
-    MIN_SHARED,
-    OF_CELLS,
-    OF_GENES,
-    CellFile,
-    InputError,
-    checked,
-    listed,
-    names_of_no_gene,
-)
+from atsdp_utils.own_cells import cellfile
+from atsdp_utils.own_cells.cellfile import CellFile, InputError
 
 
 @dataclass(frozen=True)
@@ -76,8 +68,8 @@ def read(path: Path, labels: str | None) -> CellFile:
     else:
         notes = [f"cells in rows, genes in columns ({look.in_columns} of {len(columns)} column names are known genes)"]
         obs, names, aside = words.set_axis(rows), {"the header": columns}, words.columns
-    notes += [f"not genes: {listed(aside, 6)}"] if len(aside) else []
-    return CellFile(path, "table", checked(X), names, obs, notes)
+    notes += [f"not genes: {cellfile.listed(aside, 6)}"] if len(aside) else []
+    return CellFile(path, "table", cellfile.checked(X), names, obs, notes)
 
 
 def is_gzip(path: Path) -> bool:
@@ -112,7 +104,7 @@ def _layout(path: Path) -> Layout:
     if marks == {"either"}:
         raise InputError(f"{path}: numbers such as 1,234: thousands or decimals? Write them without the comma.")
     header = _fields(header, sep)
-    in_columns, in_rows = gene_names.known_on_both_sides(header, names, MIN_SHARED)
+    in_columns, in_rows = gene_names.known_on_both_sides(header, names, cellfile.MIN_SHARED)
     in_rows = max(in_rows, gene_names.known(seconds, gene_names.NAMINGS[:2]))
     if not in_columns and not in_rows:
         shown = f"columns {', '.join(header[1:4])} …, rows {', '.join(names[:3])} …"
@@ -157,7 +149,7 @@ def _heading(path: Path, look: Layout, labels: str | None) -> tuple[list[str], l
 
 def _describes(name: str, labels: str | None) -> bool:
     """Whether a column or row called so describes cells."""
-    return name == labels or names_of_no_gene()[OF_CELLS].fullmatch(name) is not None
+    return name == labels or cellfile.names_of_no_gene()[cellfile.OF_CELLS].fullmatch(name) is not None
 
 
 def _columns_of_words(look: Layout, header: list[str], first: list[str], labels: str | None) -> set[int]:
@@ -167,7 +159,7 @@ def _columns_of_words(look: Layout, header: list[str], first: list[str], labels:
         numbered = len(set(look.names)) == len(look.names) and all(v.isdigit() for v in look.names)
         if not numbered or gene_names.known([header[0]]):
             text.discard(0)  # no column of names: the first field of the header is a gene
-    of_genes = names_of_no_gene()[OF_GENES]
+    of_genes = cellfile.names_of_no_gene()[cellfile.OF_GENES]
     text |= {i for i, name in enumerate(header) if look.genes_in_rows and of_genes.fullmatch(name)}
     return text | {i for i, name in enumerate(header) if _describes(name, labels)}
 

@@ -2,16 +2,12 @@
 
 :func:`averaging_search` asks which printed rows are the scores of one confusion matrix, and how they were averaged over
 the classes; :func:`averaging_nulls` asks how often that happens by luck. A check takes one printed row and says what it
-found; its docstring, two sentences, is the explanation that readers see. Tolerances allow for four decimals, rounded or
-cut off.
+found; ``checks.csv`` explains it to readers. Tolerances allow for four decimals, rounded or cut off.
 """
-# ruff: noqa: D205 (an explanation of two sentences is longer than a line)
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from typing import NamedTuple
 
@@ -36,6 +32,7 @@ CLASS_SIZES = {
 }
 
 SCORES = ("precision", "recall", "f1")
+AVERAGINGS = [f"{m}_averaging" for m in SCORES]
 AVERAGES = ("positive", "weighted", "macro")  # of the sensitive class; of both, by their cells; of both, alike
 AUC_READINGS = ("balanced accuracy", "score")  # of the matrix itself; of a ranking, which the matrix does not fix
 #: Least and largest difference, value less printed value, in units of the last decimal. A value of one whole unit more
@@ -70,6 +67,12 @@ def reported() -> pd.DataFrame:
     return together[["where", "dataset", "model", "metric", "value", "std"]]
 
 
+def class_sizes() -> pd.DataFrame:
+    """:data:`CLASS_SIZES` as a table: ``dataset, counting, sensitive, resistant``."""
+    return pd.DataFrame([(*key, *sizes) for key, sizes in CLASS_SIZES.items()],
+                        columns=["dataset", "counting", "sensitive", "resistant"])  # fmt: skip
+
+
 def printed_rows() -> pd.DataFrame:
     """One row a printed row of five scores: ``where, dataset, model`` and the metrics."""
     scores = reported()[reported()["metric"].isin(config.METRICS)]
@@ -77,10 +80,10 @@ def printed_rows() -> pd.DataFrame:
     return wide[list(config.METRICS)].dropna().reset_index()
 
 
-def _elsewhere(r, where: str) -> pd.Series:
-    """ATSDP-NET's value and std of the same data set and metric in another place of the paper."""
-    ours = reported()[(reported()["where"] == where) & (reported()["model"] == "ATSDP-NET")]
-    return ours.set_index(["dataset", "metric"]).loc[(r.dataset, r.metric)]
+def table4() -> pd.DataFrame:
+    """Table 4: one row a set and metric, one column a model."""
+    four = reported().query("where == 'Table 4'")
+    return four.pivot(index=["dataset", "metric"], columns="model", values="value")
 
 
 # --- one confusion matrix, under any averaging ------------------------------------------------------------------------
@@ -105,14 +108,14 @@ def confusion_scores(sensitive: int, resistant: int) -> tuple[np.ndarray, np.nda
 
 
 def candidates(printed: pd.DataFrame, farthest: float) -> pd.DataFrame:
-    """Every counting of the cells, averaging and confusion matrix near the printed precision, recall and F1.
+    """Every counting of the cells, averaging and confusion matrix whose scores are near those printed.
 
     Parameters
     ----------
     printed
         ``dataset, precision, recall, f1, auc``, one row a printed row.
     farthest
-        Largest difference of a score, in units of the last decimal.
+        Largest difference of precision, recall or F1, in units of the last decimal.
 
     Returns
     -------
@@ -121,36 +124,34 @@ def candidates(printed: pd.DataFrame, farthest: float) -> pd.DataFrame:
         in :data:`AVERAGES`), ``sensitive_right, resistant_right``, and the difference of each score in units, the AUC
         read as balanced accuracy (``off_precision`` … ``off_auc``; the last one may be large).
     """
-    found = []
+    found, limit = [], farthest + SLACK
     for counting, ((dataset, _), sizes) in enumerate(CLASS_SIZES.items()):
-        rows = printed[printed["dataset"] == dataset]
-        if rows.empty:
-            continue
         right, averaged, balanced = confusion_scores(*sizes)
         order = np.argsort(averaged[0], axis=1)
-        in_order, limit = np.take_along_axis(averaged[0], order, axis=1), (farthest + SLACK) * UNIT
-        for r in rows.itertuples():
+        in_order = np.take_along_axis(averaged[0], order, axis=1)
+        for r in printed[printed["dataset"] == dataset].itertuples():
             scores = np.array([r.precision, r.recall, r.f1])
-            ends = [np.searchsorted(values, scores[0] + np.array([-limit, limit])) for values in in_order]
+            ends = [np.searchsorted(values, scores[0] + np.array([-limit, limit]) * UNIT) for values in in_order]
             near = np.unique(np.concatenate([at[low:high] for at, (low, high) in zip(order, ends, strict=True)]))
-            for values, score in zip(averaged[1:], scores[1:], strict=True):
-                near = near[(np.abs(values[:, near] - score) <= limit).any(axis=0)]
             p, q, f = (averaged[:, :, near] - scores[:, None, None]) / UNIT
             off = np.stack(np.broadcast_arrays(p[:, None, None], q[None, :, None], f[None, None]))
-            *averaging, at = np.nonzero((np.abs(off) <= farthest + SLACK).all(axis=0))
+            *averaging, at = np.nonzero((np.abs(off) <= limit).all(axis=0))
             columns = [[r.Index], [counting], [sizes[0]], [sizes[1]], *averaging, *right[:, near[at]],
                        *off[:, *averaging, at], (balanced[near[at]] - r.auc) / UNIT]  # fmt: skip
             found.append(np.stack(np.broadcast_arrays(*columns), axis=1))
-    columns = ["row", "counting", "sensitive", "resistant", *(f"{m}_averaging" for m in SCORES), "sensitive_right",
-               "resistant_right", *(f"off_{m}" for m in (*SCORES, "auc"))]  # fmt: skip
-    table = pd.DataFrame(np.concatenate(found), columns=columns)
-    return table.astype(dict.fromkeys(columns[:9], int))
+    columns = ["row", "counting", "sensitive", "resistant", *AVERAGINGS, "sensitive_right", "resistant_right"]
+    table = pd.DataFrame(np.concatenate(found), columns=[*columns, *(f"off_{m}" for m in (*SCORES, "auc"))])
+    return table.astype(dict.fromkeys(columns, int))
 
 
-def _fits(found: pd.DataFrame, auc: str, error_model: str) -> pd.Series:
+def _errors(found: pd.DataFrame, auc: str) -> pd.DataFrame:
+    """Differences that count: without the AUC where it is a ranking's."""
+    return found[[f"off_{m}" for m in (*SCORES, "auc") if m != "auc" or auc == "balanced accuracy"]]
+
+
+def fits(found: pd.DataFrame, auc: str, error_model: str) -> pd.Series:
     """Which candidates print as the row does."""
-    off = found.filter(like="off_") if auc == "balanced accuracy" else found[[f"off_{m}" for m in SCORES]]
-    low, high = ERROR_MODELS[error_model]
+    (low, high), off = ERROR_MODELS[error_model], _errors(found, auc)
     return ((off >= low - SLACK) & (off <= high + SLACK)).all(axis=1)
 
 
@@ -166,24 +167,21 @@ def averaging_search() -> pd.DataFrame:
         the AUC), whether any matrix fits under each of :data:`ERROR_MODELS`, and ``matrices``, how many do to one unit.
         Empty where none comes within :data:`FARTHEST` units.
     """
-    printed = printed_rows()
-    found, tables = candidates(printed, FARTHEST), []
+    printed, tables = printed_rows(), []
+    found = candidates(printed, FARTHEST)
     for auc in AUC_READINGS:
-        off = found.filter(like="off_") if auc == "balanced accuracy" else found[[f"off_{m}" for m in SCORES]]
-        largest = found.assign(units=off.abs().max(axis=1).round(6)).query(f"units <= {FARTHEST}")
-        nearest = largest.sort_values(["row", "units"], kind="stable").drop_duplicates("row").set_index("row")
-        fits = {model: found.loc[_fits(found, auc, model), "row"] for model in ERROR_MODELS}
-        table = printed[["where", "dataset", "model"]].assign(auc=auc).join(nearest.filter(regex="^(?!off_)"))
-        table = table.assign(**{model: table.index.isin(rows) for model, rows in fits.items()})
-        tables.append(table.assign(matrices=table.index.map(fits["one_unit"].value_counts()).fillna(0).astype(int)))
+        units = _errors(found, auc).abs().max(axis=1).round(6).sort_values(kind="stable")
+        nearest = found.loc[units[units <= FARTHEST].index].assign(largest_error=units * UNIT)
+        nearest = nearest.drop_duplicates("row").set_index("row").filter(regex="^(?!off_)")
+        table = printed[["where", "dataset", "model"]].assign(auc=auc).join(nearest)
+        rows = {model: found.loc[fits(found, auc, model), "row"] for model in ERROR_MODELS}
+        table = table.assign(**{model: table.index.isin(fitting) for model, fitting in rows.items()})
+        matrices = rows["one_unit"].value_counts().reindex(table.index, fill_value=0)
+        tables.append(table.assign(matrices=matrices))
     table = pd.concat(tables, ignore_index=True)
     table["counting"] = table["counting"].map(dict(enumerate(counting for _, counting in CLASS_SIZES)))
-    averagings = [f"{m}_averaging" for m in SCORES]
-    table[averagings] = table[averagings].apply(lambda a: a.map(dict(enumerate(AVERAGES))))
-    whole = ["sensitive", "resistant", "sensitive_right", "resistant_right"]
-    table = table.astype(dict.fromkeys(whole, "Int64"))
-    table.insert(table.columns.get_loc("units"), "largest_error", table.pop("units") * UNIT)
-    return table
+    table[AVERAGINGS] = table[AVERAGINGS].apply(lambda a: a.map(dict(enumerate(AVERAGES))))
+    return table.astype(dict.fromkeys(["sensitive", "resistant", "sensitive_right", "resistant_right"], "Int64"))
 
 
 def hard_label_models() -> list[str]:
@@ -203,12 +201,12 @@ def table4_said() -> str:
     words = {"positive": "of the sensitive class", "weighted": "weighted by class size", "macro": "mean of both"}
     said = []
     for auc, rows in table4_rows().groupby("auc"):
-        models, averagings = ", ".join(sorted(rows["model"].unique())), [f"{m}_averaging" for m in SCORES]
-        for way, fits in rows[rows["one_unit"]].groupby(averagings):
+        for way, fitting in rows[rows["one_unit"]].groupby(AVERAGINGS):
             scores = pd.Series(["precision", "recall", "F1"]).groupby(np.array(way), sort=False).agg(", ".join)
             how = ", ".join(f"{' and '.join(names.rsplit(', ', 1))} {words[a]}" for a, names in scores.items())
-            how += ", the balanced accuracy as AUC" if auc == "balanced accuracy" else ""
-            said.append(f"{len(fits)} of {len(rows)} rows of {models} are one confusion matrix each with {how}")
+            how += ", the balanced accuracy as AUC" * (auc == "balanced accuracy")
+            models = ", ".join(sorted(rows["model"].unique()))
+            said.append(f"{len(fitting)} of {len(rows)} rows of {models} are one confusion matrix each with {how}")
     return "; ".join(said)
 
 
@@ -229,31 +227,26 @@ def averaging_nulls(seed: int = 0) -> pd.DataFrame:
     counts = []
     for name, rows in (("printed", printed), ("shifted", shifted)):
         found = candidates(rows, max(high for _, high in ERROR_MODELS.values()))
-        alike = found.filter(like="_averaging").nunique(axis=1) == 1
+        alike = found[AVERAGINGS].nunique(axis=1) == 1
         for auc, averagings, model in product(AUC_READINGS, ("any", "one"), ERROR_MODELS):
-            hit = found.loc[_fits(found, auc, model) & (alike | (averagings == "any")), "row"]
-            count = rows.assign(hit=rows.index.isin(hit)).groupby(["models", "dataset"])["hit"].agg(["size", "sum"])
-            count = count.set_axis(["n", "fits"], axis=1).reset_index()
+            hit = rows.index.isin(found.loc[fits(found, auc, model) & (alike | (averagings == "any")), "row"])
+            count = rows.assign(hit=hit).groupby(["models", "dataset"])["hit"].agg(n="size", fits="sum").reset_index()
             counts.append(count.assign(rows=name, auc=auc, averagings=averagings, error_model=model))
     columns = ["rows", "models", "dataset", "auc", "averagings", "error_model", "n", "fits"]
     return pd.concat(counts, ignore_index=True)[columns]
 
 
-# --- checks of one printed row ----------------------------------------------------------------------------------------
+# --- checks of one printed row, explained in checks.csv ---------------------------------------------------------------
 
 
 def not_one_averaging(r) -> Finding:
-    """A harmonic mean is at most the arithmetic one, so F1 ≤ (P + R)/2 where all three are of one class, or averaged
-    over classes and folds in one way. A larger printed F1 is not of one averaging with the printed P and R.
-    """
-    most = (r.precision + r.recall) / 2  # rounding lifts F1 by half a step at most and lowers the mean by as much
+    """F1 above the mean of P and R: rounding lifts the one by half a step at most and lowers the other by as much."""
+    most = (r.precision + r.recall) / 2
     return Finding("f1", r.f1, most, r.f1 > most + STEP, f"{r.f1 - most:+.4f} from the mean of precision and recall")
 
 
 def constant_predictor(r) -> Finding:
-    """Always naming a class of share p gives weighted precision p², recall p and F1 2p²/(1 + p). A row that obeys both
-    equations has learned nothing; one that obeys only the second may hold a misprint.
-    """
+    """Weighted F1, or precision as well, as if every cell had been called the class whose share is the recall."""
     p = r.recall
     text = "precision and F1 follow from the recall"
     if abs(r.precision - p * p) > 2 * STEP:
@@ -261,26 +254,20 @@ def constant_predictor(r) -> Finding:
     return Finding("precision", r.precision, p * p, abs(r.f1 - 2 * p * p / (1 + p)) <= 2 * STEP, text)
 
 
-def repeats_table3(r) -> Finding:
-    """Table 1 compares sampling strategies, Table 3 gives means over ten repeated cross-validations. Equal values to
-    four decimals mean that the chosen strategy's row is the final result, entered again.
-    """
-    other = _elsewhere(r, "Table 3")["value"]
-    return Finding(r.metric, r.value, other, r.value == other, "equal to Table 3")
+def _elsewhere(r, where: str) -> pd.Series:
+    """ATSDP-NET's value and std of the same data set and metric in another place of the paper."""
+    ours = reported()[(reported()["where"] == where) & (reported()["model"] == "ATSDP-NET")]
+    return ours.set_index(["dataset", "metric"]).loc[(r.dataset, r.metric)]
 
 
-def repeats_heads(r) -> Finding:
-    """Table 4 should compare like with like. Where ATSDP-NET's value is that of its best number of heads, a maximum
-    over the numbers tried stands against models that had one try.
-    """
-    other = _elsewhere(r, "Figure 3")["value"]
-    return Finding(r.metric, r.value, other, r.value == other, "equal to Figure 3")
+def repeats(r, where: str) -> Finding:
+    """The same value in another place."""
+    other = _elsewhere(r, where)["value"]
+    return Finding(r.metric, r.value, other, r.value == other, f"equal to {where}")
 
 
 def against_means(r) -> Finding:
-    """Figure 2b, Table 3 and Table 4 report the same model on the same sets. Where they differ by more than the last
-    decimal, they are not the same computation.
-    """
+    """Another value than the mean of Table 3."""
     value, std = _elsewhere(r, "Table 3")[["value", "std"]]
     text = f"{(r.value - value) / std:+.2f} standard deviations from Table 3"
     return Finding(r.metric, r.value, value, abs(r.value - value) > STEP, text)
@@ -308,9 +295,7 @@ def ap_range(auc: float, share: float) -> tuple[float, float]:
 
 
 def auc_and_ap(r) -> Finding:
-    """AUC and the share of sensitive cells bound the average precision of a ranking from both sides; models whose AUC
-    is read as that of hard labels are left out. Within a tenth of an end, as flagged here, a ranking is an extreme one.
-    """
+    """An average precision within a tenth of an end of :func:`ap_range`."""
     n1, n0 = CLASS_SIZES[r.dataset, "labelled cells"]
     least, most = ap_range(r.auc, n1 / (n1 + n0))
     place = (r.ap - least) / (most - least)
@@ -319,27 +304,21 @@ def auc_and_ap(r) -> Finding:
 
 
 def below_half(r) -> Finding:
-    """A ranking that knows nothing has an AUC of one half, with a known standard error; models whose AUC is read as
-    that of hard labels are left out. More than three errors below, the classes are reversed, if a ranking was scored.
-    """
+    """An AUC more than three standard errors of a coin toss below one half."""
     n1, n0 = CLASS_SIZES[r.dataset, "labelled cells"]
     z = (r.auc - 0.5) / np.sqrt((n1 + n0 + 1) / (12 * n1 * n0))
     return Finding("auc", r.auc, 0.5, z < -3, f"{z:+.1f} standard errors")
 
 
 def spread(r) -> Finding:
-    """A standard deviation over repeats on the same cells shows splits and seeds, not which cells were drawn. Where it
-    is smaller than the sampling error of an accuracy (the weighted recall), mean ± std is too narrow for new cells.
-    """
+    """A standard deviation below the sampling error of an accuracy."""
     n = sum(CLASS_SIZES[r.dataset, "labelled cells"])
     error = np.sqrt(r.value * (1 - r.value) / n)
     return Finding("recall", r.std, error, r.std < error, f"{r.std / error:.0%} of the sampling error over {n:,} cells")
 
 
 def r_or_square(r) -> Finding:
-    """The abstract prints R where sections 3.5 and 3.7 print R² for correlations of gene scores, and the captions say
-    Pearson. One is the square of the other, so the two names are of different numbers.
-    """
+    """A correlation that is printed as r here and as its square there."""
     text = f"as r it explains {r.value**2:.3f} of the variance, as R² it would mean r = {np.sqrt(r.value):.3f}"
     return Finding(r.metric, r.value, r.value**2, True, text)
 
@@ -350,36 +329,21 @@ def ranked_rows() -> pd.DataFrame:
     return rows[~rows["model"].isin(hard_label_models())]
 
 
-def _reported(query: str) -> Callable[[], pd.DataFrame]:
-    return lambda: reported().query(query)
-
-
-#: Title, check, and the values or rows that it reads.
-CHECKS: tuple[tuple[str, Callable[..., Finding], Callable[[], pd.DataFrame]], ...] = (
-    ("F1 against precision and recall", not_one_averaging, printed_rows),
-    ("Predictors that name one class", constant_predictor, printed_rows),
-    ("Table 1 against Table 3", repeats_table3, _reported("where == 'Table 1'")),
-    ("Table 4 against the best heads of Figure 3", repeats_heads,
-     _reported("where == 'Table 4' and model == 'ATSDP-NET'")),
-    ("One quantity, several values", against_means,
-     _reported("where in ('Table 4', 'Figure 2b') and model == 'ATSDP-NET'")),
-    ("AUC against average precision", auc_and_ap, ranked_rows),
-    ("AUC below one half", below_half, ranked_rows),
-    ("Standard deviations against sampling error", spread, _reported("where == 'Table 3' and metric == 'recall'")),
-    ("r or R²", r_or_square, _reported("metric == 'pearson_r'")),
-)  # fmt: skip
+CHECKS = {f.__name__: f for f in (not_one_averaging, constant_predictor, against_means, auc_and_ap, below_half, spread,
+                                  r_or_square)}  # fmt: skip
+CHECKS |= {"repeats_table3": partial(repeats, where="Table 3"), "repeats_heads": partial(repeats, where="Figure 3")}
+ROWS = {"printed": printed_rows, "ranked": ranked_rows, "reported": reported}
 
 
 def run() -> tuple[pd.DataFrame, pd.DataFrame]:
     """All checks: one row a check (``check, title, examined, flagged, explanation``), and every flagged row."""
-    overview, flagged = [], []
-    for title, check, read in CHECKS:
-        rows = read()
-        found = pd.DataFrame([check(r) for r in rows.itertuples()])
-        found = pd.concat([rows[["where", "dataset", "model"]].reset_index(drop=True), found], axis=1)
-        explanation = " ".join(inspect.getdoc(check).split())
-        overview.append((check.__name__, title, len(found), int(found["flagged"].sum()), explanation))
-        flagged.append(found[found["flagged"]].drop(columns="flagged").assign(check=check.__name__))
-    columns = ["check", "title", "examined", "flagged", "explanation"]
-    rows = pd.concat(flagged, ignore_index=True)
-    return pd.DataFrame(overview, columns=columns), rows[["check", *rows.columns.drop("check")]]
+    overview, flagged = pd.read_csv(paths.PAPER / "checks.csv", keep_default_na=False), []
+    for check in overview.itertuples():
+        rows = ROWS[check.rows]().query(check.query or "index == index").reset_index(drop=True)
+        found = pd.DataFrame([CHECKS[check.check](r) for r in rows.itertuples()])
+        found.insert(0, "check", check.check)
+        flagged.append(pd.concat([found[["check"]], rows[["where", "dataset", "model"]], found.iloc[:, 1:]], axis=1))
+    every = pd.concat(flagged, ignore_index=True)
+    counts = every.groupby("check")["flagged"].agg(examined="size", flagged="sum")
+    overview = overview.join(counts, on="check")[["check", "title", "examined", "flagged", "explanation"]]
+    return overview, every[every["flagged"]].drop(columns="flagged").reset_index(drop=True)

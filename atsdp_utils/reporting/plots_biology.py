@@ -76,11 +76,12 @@ def lollipops(ax, names: Sequence[str], values: np.ndarray, colours: Sequence[st
     ax.grid(axis="x")
 
 
-def score_scatter(ax, predicted: np.ndarray, true: np.ndarray, y: np.ndarray, row: Mapping[str, float]) -> None:
+def score_scatter(ax, scores: pd.DataFrame, y: np.ndarray, row: Mapping[str, float]) -> None:
     """True against predicted gene score with the regression line; r and r² with intervals in the title.
 
-    `row` is one row of the table of a ``ScoreComparison``.
+    `scores` are those of a ``ScoreComparison``, `row` is one row of its table.
     """
+    predicted, true = (scores[f"{kind}_{row['list']}"].to_numpy() for kind in ("predicted", "true"))
     order = np.random.default_rng(0).permutation(len(y))
     ax.scatter(predicted[order], true[order], s=6, c=[CLASS[v] for v in y[order]], alpha=0.6, linewidth=0)
     said = "no gene passes: nothing to correlate"
@@ -93,11 +94,9 @@ def score_scatter(ax, predicted: np.ndarray, true: np.ndarray, y: np.ndarray, ro
     ax.set(xlabel="score of the list from predictions", ylabel="score of the list from truth")
 
 
-def null_histogram(ax, draws: pd.DataFrame, table: pd.DataFrame, title: str) -> None:
-    """Null distributions of r with the observed r as a dashed line, for one direction.
-
-    `draws` are rows of ``ListScorer.nulls``, `table` those of ``null_table``.
-    """
+def null_histogram(ax, nulls: pd.DataFrame, table: pd.DataFrame, name: str) -> None:
+    """Null distributions of r (``ListScorer.nulls``, ``null_table``) of a list, the observed r as a dashed line."""
+    draws, table, title = nulls[nulls["list"] == name], table[table["list"] == name], f"{name} list"
     for kind, r in draws.groupby("null", sort=False)["r"]:
         ax.hist(r, bins=np.linspace(-1, 1, 61), label=kind, **NULLS[kind])
     if len(table):

@@ -18,7 +18,7 @@ import pytest
 from atsdp_utils.data.download import read_lock
 from atsdp_utils.data.geo import SERIES
 from atsdp_utils.foundation import config, paths
-from atsdp_utils.reporting import report, scorecard
+from atsdp_utils.reporting import report, verdict
 from book import build
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -135,6 +135,6 @@ def test_the_scorecard_judges_the_papers_cells(outputs):
     own = card[card["tier"] == "geo"]
     claims, values = own[own["kind"] == "claim"], own[own["kind"] == "value"]
     assert claims["verdict"].notna().all() and set(claims["verdict"]) & {"supported", "refuted", "undecided"}
-    lost = claims[(claims["verdict"] == scorecard.MISSING) & claims["note"].str.endswith(".csv")]
+    lost = claims[(claims["verdict"] == verdict.MISSING) & claims["note"].str.endswith(".csv")]
     assert lost.empty, lost[["id", "note"]].to_string()  # the table that a rule reads is there
     assert set(PAPER_SETS) <= set(values["dataset"]) and values["reproduced"].notna().all()

@@ -299,8 +299,8 @@ def test_the_root_without_labels_sees_lines_only_and_points_from_sensitive_to_re
 
 def test_probability_of_resistance_is_one_minus_that_of_sensitivity():
     cell = SimpleNamespace(p=np.array([0.2, 0.9]), group=np.array(["a", "b"]), cell_id=np.array(["x", "y"]))
-    interpret = SimpleNamespace(predictions=lambda *a, **k: cell)
-    space = execute("10", ("cells",), interpret=interpret, parallel={}, spec=config.DATASETS["DATA1-sim"])
+    about = {"predictions": lambda *a, **k: cell, "parallel": {}}
+    space = execute("10", ("cells",), spec=config.DATASETS["DATA1-sim"], **about)
     np.testing.assert_allclose(space["resistance"], [0.8, 0.1])
 
 

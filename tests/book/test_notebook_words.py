@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atsdp_utils.evaluation import evaluate, plus_study, stats
+from atsdp_utils.evaluation import conformal, evaluate, stats
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.own_cells import prediction
 from atsdp_utils.reporting import audit, report
@@ -102,7 +102,7 @@ def test_coverage_is_that_of_lines_and_of_cells():
     columns = ["dataset", "asked", "coverage", "coverage_sensitive", "coverage_resistant", "both_labels",
                "ece_calibrated"]  # fmt: skip
     covered = pd.DataFrame(rows, columns=columns)
-    text = said(execute("12", ("coverage-say",), covered=covered, plus_study=plus_study, ALPHA=0.1))
+    text = said(execute("12", ("coverage-say",), covered=covered, conformal=conformal, ALPHA=0.1))
     assert "**d**: coverage 90.0% of lines, 70.0% of cells, where 40% of the sets of cells (60% of lines)" in text
     assert "calibration error 0.010 on lines, 0.200 on cells." in text
     assert "covered least is sensitive of d: 50.0%" in text and "in 1 of 2 sets" in text

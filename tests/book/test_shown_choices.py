@@ -13,7 +13,7 @@ from atsdp_utils.evaluation import plus_study
 from atsdp_utils.experiments import tables
 from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, NO_TRANSFER, PLUS, Task, build
 from atsdp_utils.foundation import config, paths
-from atsdp_utils.reporting import findings, plots, plots_biology, scorecard
+from atsdp_utils.reporting import findings, outputs, plots, plots_biology
 
 SPEC = config.DATASETS["A375-PLX4720"]
 
@@ -156,7 +156,7 @@ def _write(folder, sign):
 @pytest.mark.parametrize("sign", [1, -1])
 def test_every_row_of_the_ledger_holds_the_reading_taken_and_the_alternative(tmp_path, sign):
     v = _write(tmp_path, sign)
-    found = findings.ledger_numbers(scorecard.Outputs(tmp_path), "embedded").set_index(
+    found = findings.ledger_numbers(outputs.Outputs(tmp_path), "embedded").set_index(
         ["ambiguity", "measure", "dataset"]
     )
     expected = {}
@@ -199,7 +199,7 @@ def test_every_row_of_the_ledger_holds_the_reading_taken_and_the_alternative(tmp
 
 def test_the_words_of_the_ledger_name_the_columns_that_they_stand_over(tmp_path):
     _write(tmp_path, 1)
-    found = findings.ledger_numbers(scorecard.Outputs(tmp_path), "embedded").set_index(["ambiguity", "measure"])
+    found = findings.ledger_numbers(outputs.Outputs(tmp_path), "embedded").set_index(["ambiguity", "measure"])
     words = {
         (1, "AUC"): ("U, no labels", "S, with labels"), (2, "AUC"): ("oversampling", "SMOTE"),
         (3, "cells"): ("resistant", "sensitive"), (6, "printed AUC"): ("Table 3", "Table 4"),
@@ -218,7 +218,7 @@ def test_an_answer_is_yes_or_no_only_where_the_interval_says_so(tmp_path):
     rows = [{"dataset": d, "tier": "real", "model": "ATSDP-NET", "setting": "", "protocol": "U", "metric": "auc",
              "mean": m, "ci_low": low, "ci_high": high} for d, (m, low, high) in limits.items()]  # fmt: skip
     pd.DataFrame(rows).to_csv(tmp_path / "table3.csv", index=False)
-    table = findings.real_findings(scorecard.Outputs(tmp_path))
+    table = findings.real_findings(outputs.Outputs(tmp_path))
     coin = table[table["question"].str.contains("coin")].set_index("dataset")
     assert coin["answer"].to_dict() == dict(zip(limits, ("yes", "open", "no"), strict=True))
     assert coin.loc["A375-PLX4720", ["mean", "ci_low", "ci_high"]].tolist() == pytest.approx([0.1, 0.02, 0.2])
@@ -260,7 +260,8 @@ def test_cells_have_the_colour_of_their_name_and_so_has_the_key(ax):
 def test_scores_and_expression_of_a_class_have_its_colour(ax):
     y = np.array([1, 0, 1, 0])
     row = {"list": "sensitive", "r": np.nan}
-    plots_biology.score_scatter(ax, np.arange(4.0), np.arange(4.0) + 10, y, row)
+    scores = pd.DataFrame({"predicted_sensitive": np.arange(4.0), "true_sensitive": np.arange(4.0) + 10})
+    plots_biology.score_scatter(ax, scores, y, row)
     assert {(x, v, k) for x, v, k in _points(ax)} == {(i, i + 10, plots.CLASS[y[i]].lower()) for i in range(4)}
     assert "predictions" in ax.get_xlabel() and "truth" in ax.get_ylabel()
     ax.clear()

@@ -124,7 +124,7 @@ def test_the_search_finds_the_matrix_that_was_printed(counting, averages, error_
     sizes, right = audit.CLASS_SIZES["DATA2", counting], (143, 71)
     exact = by_sklearn(sizes, right, averages)
     found = audit.candidates(as_printed("DATA2", PRINTED_AS[error_model](exact)), 10)
-    hit = found[audit._fits(found, "balanced accuracy", error_model)]
+    hit = found[audit.fits(found, "balanced accuracy", error_model)]
     codes = [audit.AVERAGES.index(a) for a in averages]
     ours = hit[(hit[["sensitive_right", "resistant_right"]] == right).all(axis=1) & (hit["sensitive"] == sizes[0])]
     assert (ours[[f"{m}_averaging" for m in audit.SCORES]] == codes).all(axis=1).any()
@@ -136,22 +136,22 @@ def test_error_models_tell_how_a_value_was_printed():
     for how, fitting in (("truncation", {"truncation", "one_unit"}), ("rounding", {"rounding", "one_unit"}),
                          ("one_unit", {"rounding", "one_unit"})):  # fmt: skip
         found = audit.candidates(as_printed("DATA1", PRINTED_AS[how](exact)), 10)
-        fits = {m for m in audit.ERROR_MODELS if audit._fits(found, "balanced accuracy", m).any()}
+        fits = {m for m in audit.ERROR_MODELS if audit.fits(found, "balanced accuracy", m).any()}
         assert fits == fitting | {"ten_units"}, how
 
 
 def test_a_value_one_whole_unit_above_is_not_cut_off_to_the_printed_one():
     found = pd.DataFrame({f"off_{m}": [0.0, 0.999, 1.0, -0.001] for m in (*audit.SCORES, "auc")})
-    assert audit._fits(found, "balanced accuracy", "truncation").tolist() == [True, True, False, False]
-    assert audit._fits(found, "balanced accuracy", "one_unit").all()
-    assert audit._fits(found, "score", "rounding").tolist() == [True, False, False, True]
+    assert audit.fits(found, "balanced accuracy", "truncation").tolist() == [True, True, False, False]
+    assert audit.fits(found, "balanced accuracy", "one_unit").all()
+    assert audit.fits(found, "score", "rounding").tolist() == [True, False, False, True]
 
 
 def test_the_auc_counts_only_where_it_is_read_as_balanced_accuracy():
     exact = by_sklearn((162, 162), (102, 98), ["positive", "positive", "weighted"])
     found = audit.candidates(as_printed("DATA3", [*np.round(exact[:3], 4), 0.9]), 10)
-    assert audit._fits(found, "score", "rounding").any()
-    assert not audit._fits(found, "balanced accuracy", "ten_units").any()
+    assert audit.fits(found, "score", "rounding").any()
+    assert not audit.fits(found, "balanced accuracy", "ten_units").any()
 
 
 # --- what the search finds in the paper -------------------------------------------------------------------------------

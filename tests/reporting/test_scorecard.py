@@ -19,8 +19,9 @@ from atsdp_utils.experiments import inputs
 from atsdp_utils.experiments.task import BULK_ONLY, NO_TRANSFER, Result, Task
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.interpretation import gene_lists, gene_scores, predicted
-from atsdp_utils.reporting import audit, findings, plots_eval, scorecard
-from atsdp_utils.reporting.scorecard import (
+from atsdp_utils.reporting import audit, findings, outputs, plots_eval, published, rules, scorecard
+from atsdp_utils.reporting.outputs import Outputs
+from atsdp_utils.reporting.verdict import (
     FAILS,
     ILL_POSED,
     MISSING,
@@ -30,12 +31,16 @@ from atsdp_utils.reporting.scorecard import (
     SUPPORTED,
     UNDECIDED,
     UNTESTED,
+    VERDICTS,
     YES,
     Effect,
-    Outputs,
+    decide,
+    reproduces,
 )
 
-CLAIMS = scorecard.claims()
+CLAIMS, VALUES = scorecard.claims(), scorecard.printed_values()
+#: Functions and rows of rules.csv for claims; those for printed values bear the names of places.
+RULES = {*rules.FUNCTIONS, *pd.read_csv(paths.PAPER / "rules.csv")["rule"]} - {*scorecard.VALUES}
 GENES = ("ZBTB48", "NEK6", "FBXO25", "UCHL1", "GNGT1", "EDIL3")
 
 
@@ -47,7 +52,7 @@ class Given(Outputs):
 
     def read(self, name):
         if name not in self.tables:
-            raise scorecard.Missing(f"{name}.csv")
+            raise outputs.Missing(f"{name}.csv")
         return self.tables[name]
 
 
@@ -76,13 +81,13 @@ def claim(name):
 
 @cache
 def typed(name):
-    return scorecard._typed(claim(name))
+    return scorecard.typed(claim(name))
 
 
 def by_rule(out, name, reading):
     """The verdict of the rule of a claim on tables, under one reading."""
     c = typed(name)
-    return scorecard.RULES[c.rule](out, c, reading).verdict
+    return rules.find(out, c, reading).verdict
 
 
 # --- a generator: tables in which the effect is known -----------------------------------------------------------------
@@ -156,7 +161,7 @@ def make_attention(rng, truth, noise):
 
 
 def make_eight(rng, truth, noise):
-    return paired_table(rng, truth, noise, "models_paired", "ATSDP-NET", scorecard._models("the eight", "S"))
+    return paired_table(rng, truth, noise, "models_paired", "ATSDP-NET", rules.models("the eight", "S"))
 
 
 def make_transfer(rng, truth, noise):
@@ -220,7 +225,7 @@ def make_pseudotime(rng, truth, noise):
 
 
 def make_along(rng, truth, noise):
-    cells = sum(scorecard._sizes()["DATA1"])
+    cells = sum(rules._sizes()["DATA1"])
     rows = []
     for gene in ("ZBTB48", "NEK6", "UCHL1", "GNGT1"):
         rho = np.tanh(rng.normal(np.arctanh(truth), np.sqrt((1 + truth**2 / 2) / (cells - 3))))
@@ -294,7 +299,7 @@ def test_a_noisy_effect_is_undecided(name):
 def test_false_verdicts_are_rare_at_the_margin(name, monkeypatch):
     make, _, _, above, below = CASES[name]
     rng, reading, draws, rows = np.random.default_rng(2), reading_of(name), 500, {}
-    monkeypatch.setattr(scorecard, "proportion_confint", cache(scorecard.proportion_confint))  # of few counts
+    monkeypatch.setattr(rules, "proportion_confint", cache(rules.proportion_confint))  # of few counts
     found = {truth: Counter(by_rule(Redrawn(None, tables=make(rng, truth, 0.01), found=rows), name, reading)
                             for _ in range(draws)) for truth in {above, below}}  # fmt: skip
     assert found[above][SUPPORTED] <= 0.05 * draws
@@ -303,21 +308,21 @@ def test_false_verdicts_are_rare_at_the_margin(name, monkeypatch):
 
 def test_every_rule_that_estimates_has_a_case():
     plain = set(CLAIMS.loc[CLAIMS["scope"].isin(["public files", "public descriptions", "print"]), "rule"])
-    assert {claim(name).rule for name in CASES} == set(scorecard.RULES) - plain
+    assert {claim(name).rule for name in CASES} == RULES - plain
 
 
 def test_a_good_value_does_not_refute_and_a_vague_one_does_not_confirm():
-    assert scorecard.decide([Effect(0.99, 0.98, 1.0)], 0.8078, 0.8078) == SUPPORTED
-    assert scorecard.reproduces(Effect(0.99, 0.98, 1.0), 0.8578, 0.05) == NO
-    assert scorecard.decide([Effect(0.70, 0.50, 0.90)], 0.8078, 0.8078) == UNDECIDED
-    assert scorecard.reproduces(Effect(0.70, 0.50, 0.90), 0.86, 0.05) == UNDECIDED
-    assert scorecard.reproduces(Effect(0.85, 0.83, 0.87), 0.86, 0.05) == YES
+    assert decide([Effect(0.99, 0.98, 1.0)], 0.8078, 0.8078) == SUPPORTED
+    assert reproduces(Effect(0.99, 0.98, 1.0), 0.8578, 0.05) == NO
+    assert decide([Effect(0.70, 0.50, 0.90)], 0.8078, 0.8078) == UNDECIDED
+    assert reproduces(Effect(0.70, 0.50, 0.90), 0.86, 0.05) == UNDECIDED
+    assert reproduces(Effect(0.85, 0.83, 0.87), 0.86, 0.05) == YES
 
 
 def test_no_room_no_refutation():
     nothing = Effect(0.0, -0.002, 0.002)
-    assert scorecard.decide([nothing], 0.0, 0.05) == REFUTED
-    assert scorecard.decide([nothing._replace(room=0.01)], 0.0, 0.05) == UNDECIDED
+    assert decide([nothing], 0.0, 0.05) == REFUTED
+    assert decide([nothing._replace(room=0.01)], 0.0, 0.05) == UNDECIDED
 
 
 def test_limits_for_many_tests_at_once():
@@ -348,7 +353,7 @@ def test_one_metric_of_one_model_decides(metric):
 def test_transfer_is_compared_with_the_model_of_the_protocol():
     tables = paired_table(np.random.default_rng(0), 0.1, 0.004, "models_paired", "ATSDP-NET", [BULK_ONLY], protocol="U")
     assert by_rule(Given(None, tables=tables), "transfer-data1", "U") == SUPPORTED
-    with pytest.raises(scorecard.Missing):
+    with pytest.raises(outputs.Missing):
         by_rule(Given(None, tables=make_sampling(np.random.default_rng(0), 0.1, 0.1)), "transfer-data1", "U")
 
 
@@ -393,7 +398,7 @@ def test_one_repeat_does_not_decide():
 @pytest.mark.parametrize("data", ["embedded", "geo"])
 def test_genes_that_the_bulk_lacks_are_untestable_in_any_tier(data):
     tables = make_key_genes(np.random.default_rng(0), 0.9, 0.001) | make_along(np.random.default_rng(0), 0.6, 0.01)
-    card = scorecard.judge_claims(Given(None, tables=tables), data).set_index("id")
+    card = scorecard.judge(Given(None, tables=tables), data, CLAIMS).set_index("id")
     for name, gene in (("key-genes-resistant", "ZBTB48"), ("key-genes-sensitive", "GNGT1"), ("genes-along", "GNGT1")):
         assert card.loc[name, "verdict"] == UNTESTED and gene in card.loc[name, "note"]
         assert "6,163" in card.loc[name, "note"]
@@ -402,7 +407,7 @@ def test_genes_that_the_bulk_lacks_are_untestable_in_any_tier(data):
 @pytest.mark.usefixtures("full_gene_bulk")
 def test_the_same_genes_are_tested_once_the_bulk_has_them():
     tables = make_key_genes(np.random.default_rng(0), 0.9, 0.001) | make_along(np.random.default_rng(0), 0.6, 0.01)
-    found = scorecard.judge_claims(Given(None, tables=tables), "geo").set_index("id")["verdict"]
+    found = scorecard.judge(Given(None, tables=tables), "geo", CLAIMS).set_index("id")["verdict"]
     assert (found[["key-genes-resistant", "key-genes-sensitive", "genes-along"]] == SUPPORTED).all()
 
 
@@ -513,7 +518,7 @@ def test_claims_are_complete():
     decided = CLAIMS[~CLAIMS["scope"].isin(["wording", "contradicted", "equations"])]
     assert (CLAIMS.loc[CLAIMS.index.difference(decided.index), "note"] != "").all()
     assert CLAIMS["page"].str.fullmatch(r"nb-\d\d").all()
-    assert set(scorecard.RULES) == set(decided["rule"])  # no rule without a claim
+    assert RULES == set(decided["rule"])  # no rule without a claim
     estimated = decided[decided["scope"].isin(["paper's cells", "real cells"])]
     assert (estimated["margin"] != "").all() and (estimated["readings"] != "").all()
     of_auc = estimated[estimated["metrics"].str.contains("auc") & (estimated["rule"] != "stable")]
@@ -530,7 +535,7 @@ def test_quoted_values_are_those_of_the_tables():
 # --- what needs no cells ----------------------------------------------------------------------------------------------
 def test_public_files_decide_in_every_tier(tmp_path):
     for data in ("embedded", "geo"):
-        card = scorecard.judge_claims(Outputs(tmp_path), data).set_index("id")
+        card = scorecard.judge(Outputs(tmp_path), data, CLAIMS).set_index("id")
         found = card["verdict"]
         assert found["most-imbalanced"] == FAILS  # 403 to 165 is more than 361 to 187
         assert (
@@ -544,7 +549,7 @@ def test_public_files_decide_in_every_tier(tmp_path):
 
 
 def test_what_files_and_equations_contradict_does_not_hold(tmp_path):
-    card = scorecard.judge_claims(Outputs(tmp_path), "embedded").set_index("id")
+    card = scorecard.judge(Outputs(tmp_path), "embedded", CLAIMS).set_index("id")
     for name, evidence, tier in (("pre-treatment", "do not directly observe", "public"),
                                  ("viability-labels", "culture", "public"),
                                  ("adversarial", "equations 15 and 16", "print")):  # fmt: skip
@@ -554,7 +559,7 @@ def test_what_files_and_equations_contradict_does_not_hold(tmp_path):
 
 
 def test_print_against_its_text(tmp_path):
-    card = scorecard.judge_claims(Outputs(tmp_path), "embedded").set_index("id")
+    card = scorecard.judge(Outputs(tmp_path), "embedded", CLAIMS).set_index("id")
     printed = card[card["tier"] == "print"]
     expected = {
         "slight-data3": (FAILS, 0.154), "resnet-precision-data1": (UNDECIDED, 0.7563),
@@ -580,14 +585,14 @@ def test_rules_of_print_have_two_sides(monkeypatch, tmp_path):
     names = {"slight-data3": SUPPORTED, "resnet-precision-data1": SUPPORTED, "notable-precision-data2": SUPPORTED,
              "resnet-recall-data1": FAILS, "gcn-lower-data4": FAILS, "largest-printed": FAILS,
              "particular-auc-data4": FAILS}  # fmt: skip
-    four = scorecard._printed().copy()
+    four = audit.table4()
     four.loc["DATA3", "ATSDP-NET"] = four.loc["DATA3"].drop(columns="ATSDP-NET").max(axis=1).to_numpy() + 0.01
     four.loc[("DATA1", "precision"), ["SA", "ResNet18"]] = 0.1, 0.2
     four.loc[("DATA1", "recall"), ["SA", "ResNet18"]] = 0.85, 0.86
     four.loc[("DATA2", "precision"), "ATSDP-NET"] = 1.0
     four.loc[("DATA4", "auc"), ["GCN", "ATSDP-NET"]] = 0.8, 0.75
-    monkeypatch.setattr(scorecard, "_printed", lambda: four)
-    found = scorecard.judge_claims(Outputs(tmp_path), "embedded").set_index("id")["verdict"]
+    monkeypatch.setattr(audit, "table4", lambda: four)
+    found = scorecard.judge(Outputs(tmp_path), "embedded", CLAIMS).set_index("id")["verdict"]
     assert found[list(names)].to_dict() == names
 
 
@@ -598,10 +603,10 @@ def test_pca_svm_is_tested_on_real_cells_in_every_tier():
                  for p in "SU"]  # fmt: skip
         table = pd.concat(parts).assign(tier="real", second_mean=room)
         for data in ("embedded", "geo"):
-            card = scorecard.judge_claims(Given(None, tables={"models_paired": table}), data).set_index("id")
+            card = scorecard.judge(Given(None, tables={"models_paired": table}), data, CLAIMS).set_index("id")
             assert card.loc["no-pca-svm", ["verdict", "tier"]].tolist() == [verdict, "real"]
         twin = table.assign(tier="simulated")
-        card = scorecard.judge_claims(Given(None, tables={"models_paired": twin}), "embedded").set_index("id")
+        card = scorecard.judge(Given(None, tables={"models_paired": twin}), "embedded", CLAIMS).set_index("id")
         assert card.loc["no-pca-svm", "verdict"] == MISSING
 
 
@@ -615,7 +620,7 @@ def score_rows(tier="geo", suffix="", protocols="SU"):
 
 def test_printed_value_inside_and_outside_the_margin(tmp_path):
     write(tmp_path, "table3", score_rows())
-    found = scorecard.judge_values(Outputs(tmp_path), "geo").set_index("id")
+    found = scorecard.judge(Outputs(tmp_path), "geo", VALUES).set_index("id")
     assert found.loc["table3-data1-atsdp-net-auc", "reproduced"] == YES  # printed 0.8578, found 0.84 to 0.88
     assert found.loc["table3-data1-atsdp-net-precision", "reproduced"] == NO  # 0.8572, found 0.6
     assert found.loc["table3-data1-atsdp-net-ap", "reproduced"] == UNDECIDED  # 0.82 to 1.02 is too wide
@@ -627,7 +632,7 @@ def test_printed_value_inside_and_outside_the_margin(tmp_path):
     rows = score_rows()
     write(tmp_path, "table3", [r | ({"mean": 0.5, "ci_low": 0.45, "ci_high": 0.55} if r["protocol"] == "U" else {})
                                for r in rows])  # fmt: skip
-    found = scorecard.judge_values(Outputs(tmp_path), "geo").set_index("id").loc["table3-data1-atsdp-net-auc"]
+    found = scorecard.judge(Outputs(tmp_path), "geo", VALUES).set_index("id").loc["table3-data1-atsdp-net-auc"]
     assert found["reproduced"] == UNDECIDED and "S: yes 0.860" in found["by_reading"]
     assert "U: no 0.500" in found["by_reading"]
 
@@ -636,24 +641,24 @@ def test_a_twin_never_decides_a_claim(tmp_path):
     write(tmp_path, "table3", score_rows("simulated", "-sim"))
     out = Outputs(tmp_path)
     about_cells = CLAIMS.loc[CLAIMS["scope"] == "paper's cells", "id"]
-    card = scorecard.judge_claims(out, "embedded").set_index("id").loc[about_cells]
+    card = scorecard.judge(out, "embedded", CLAIMS).set_index("id").loc[about_cells]
     assert set(card["verdict"]) == {UNTESTED} and set(card["reproduced"]) == {"", NOT_TESTED}
     assert card[["mean", "ci_low", "ci_high"]].isna().all().all() and (card["tier"] == "").all()
     # Not even if a run of the tier geo finds simulated rows in its folder, under the name of the paper's set.
     write(tmp_path, "table3", score_rows("simulated"))
-    found = scorecard.judge_claims(out, "geo").set_index("id").loc[about_cells, "verdict"]
+    found = scorecard.judge(out, "geo", CLAIMS).set_index("id").loc[about_cells, "verdict"]
     assert set(found) == {MISSING, UNTESTED}  # untestable: genes that the bulk lacks
-    values = scorecard.judge_values(out, "embedded")
+    values = scorecard.judge(out, "embedded", VALUES)
     assert set(values["reproduced"]) == {NOT_TESTED} and values["mean"].isna().all()
 
 
 def test_the_words_for_twins_are_not_those_for_claims():
-    assert not (set(findings.TWIN_WORDS) | set(findings.ANSWERS)) - {MISSING} & set(scorecard.VERDICTS)
+    assert not (set(findings.TWIN_WORDS) | set(findings.ANSWERS)) - {MISSING} & set(VERDICTS)
 
 
 def test_empty_folder_says_not_computed(tmp_path):
     out = Outputs(tmp_path)
-    card = scorecard.judge_claims(out, "geo").set_index("id")
+    card = scorecard.judge(out, "geo", CLAIMS).set_index("id")
     verdicts = card.loc[CLAIMS.loc[CLAIMS["scope"] == "paper's cells", "id"], "verdict"]
     assert set(verdicts) == {MISSING, UNTESTED} and (verdicts == UNTESTED).sum() == 3
     assert set(findings.twin_checks(out)["outcome"]) == {MISSING}
@@ -665,7 +670,7 @@ def test_empty_folder_says_not_computed(tmp_path):
 
 # --- published predictions --------------------------------------------------------------------------------------------
 def test_published_predictions_of_the_papers_cells():
-    table = scorecard.published_predictions("embedded").set_index(["dataset", "quantity", "list"])
+    table = published.published_predictions("embedded").set_index(["dataset", "quantity", "list"])
     one = table.loc["DATA1"]
     assert one.loc[("accuracy", ""), "mean"] == pytest.approx((176 + 161) / 368)
     assert one.loc[("weighted F1", ""), "mean"] == pytest.approx(0.916, abs=5e-4)
@@ -690,7 +695,7 @@ def test_published_predictions_with_the_sheet_of_data4(monkeypatch):
     truth.iloc[:4] = pd.NA  # control wells: predicted, without a label
     truth.iloc[4:104] = ~truth.iloc[4:104]
     monkeypatch.setattr(datasets, "load_cells", lambda name: SimpleNamespace(obs=pd.DataFrame({"sensitive": truth})))
-    table = scorecard.published_predictions("geo").set_index(["dataset", "quantity", "list"]).sort_index()
+    table = published.published_predictions("geo").set_index(["dataset", "quantity", "list"]).sort_index()
     table = table.loc["DATA4"]
     assert table.loc[("accuracy", ""), ["mean", "cells"]].tolist() == pytest.approx([1300 / 1400, 1400])
     assert table.loc[("predicted", "sensitive"), "mean"] == 722

@@ -1,0 +1,298 @@
+"""Rules that turn tables into verdicts on claims: one evaluator of ``data/paper/rules.csv``, and what needs more.
+
+A rule takes the tables of a run, a claim (a row of ``claims.csv`` with numbers for quoted, threshold and margin) and
+one of its readings: protocols S and U where the paper leaves open whether cell labels were used (ambiguity 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import pandas as pd
+from scipy import stats as sps
+from statsmodels.stats.proportion import proportion_confint
+
+from atsdp_utils.baselines import REGISTRY
+from atsdp_utils.data import gdsc
+from atsdp_utils.experiments.tables import NAIVE
+from atsdp_utils.experiments.task import BULK_ONLY, NO_TRANSFER
+from atsdp_utils.foundation import config, paths
+from atsdp_utils.reporting import audit, verdict
+from atsdp_utils.reporting.outputs import Missing, Outputs, numbers
+from atsdp_utils.reporting.verdict import Effect, Found, Untestable, decide, limit, plain, reproduces
+
+OURS = "ATSDP-NET"
+
+
+# --- rules of rules.csv: effects in named rows and columns of a table -------------------------------------------------
+
+
+def of_std(std: float, repeats: float) -> Effect:
+    """A standard deviation over so many normal repeats."""
+    return Effect(std, *std * np.sqrt((repeats - 1) / sps.chi2.ppf((0.975, 0.025), repeats - 1)))
+
+
+def of_share(hits: float, of: float, tests: float = 1) -> Effect:
+    """A share, with exact limits that hold for so many shares at once."""
+    return Effect(hits / of, *proportion_confint(hits, of, 0.05 / tests, method="beta"), np.nan)
+
+
+def of_random_lists(p: float, lists: float, printed: float) -> Effect:
+    """The share of random lists that do as well, from a p that counts the list itself."""
+    if lists + 1 <= 1 / printed:
+        raise Missing(f"{lists:,.0f} random lists; a p below {printed:g} needs at least {1 / printed:,.0f}")
+    return of_share(round(p * (lists + 1)) - 1, lists)
+
+
+def of_ranks(rho: float, cells: float) -> Effect:
+    """Spearman's correlation over so many cells (limits of Bonett and Wright 2000)."""
+    error = 1.96 * np.sqrt((1 + rho**2 / 2) / (cells - 3))
+    return Effect(rho, *np.tanh(np.arctanh(rho) + np.array((-error, error))))
+
+
+INTERVALS = {"given": Effect, "std": of_std, "share": of_share, "random lists": of_random_lists, "ranks": of_ranks}
+
+
+@cache
+def named_rule(rule: str, reading: str):
+    """The row of ``rules.csv`` for a rule under a reading; nothing where the rule is a function below."""
+    rows = pd.read_csv(paths.PAPER / "rules.csv", dtype=str, keep_default_na=False).query("rule == @rule").itertuples()
+    return next((row for row in rows if row.reading in ("", reading)), None)
+
+
+def estimated(out: Outputs, c, reading: str) -> Found:
+    """Effects in the rows and columns that ``rules.csv`` names: at least a level, at most one, or above zero."""
+    need_genes(c)
+    rule, cells = named_rule(c.rule, reading), sum(_sizes().get(c.dataset, ()))
+    names = {**c._asdict(), "reading": reading, "genes": len(c.argument.split("|")), "cells": cells}
+    rows = out.named(rule.table or c.output, rule.rows, **names)
+    effects = [INTERVALS[rule.interval](*row) for row in numbers(rows, rule.columns.format(**names))]
+    note, turned = rule.note, rule.side == "at most"
+    if rule.enough and not rows.eval(rule.enough).all():
+        effects, note = [Effect(effects[0].value)], rule.otherwise  # no limits: undecided
+    bounds = {"at least": [c.threshold - c.margin] * 2, "at most": [-(c.threshold + c.margin)] * 2,
+              "better": [0.0, c.margin]}  # fmt: skip
+    toward = [e.negated() for e in effects] if turned else effects
+    decided = decide(toward, *bounds[rule.side]) if rule.side else ""
+    shown = min(toward).negated() if turned else min(toward)
+    again = reproduces(shown, c.quoted, c.margin) if c.quoted else ""
+    if rule.reproduced:
+        again = verdict.YES if rows.eval(rule.reproduced.format(**names)).all() else verdict.NO
+    return Found(shown, decided, again, note)
+
+
+def need_genes(c) -> None:
+    """Refuse a claim about genes that the network cannot read: they are not in the bulk expression."""
+    rule = named_rule(c.rule, c.readings)
+    if not (rule and rule.genes):
+        return
+    bulk = gdsc.load_bulk().genes
+    if unread := [g for g in c.argument.split("|") if g not in set(bulk)]:
+        raise Untestable(
+            f"{' and '.join(unread)} not among the {len(bulk):,} genes of the bulk, so the network cannot read "
+            f"{'it' if len(unread) == 1 else 'them'}; needs full-gene bulk, whatever the cells (ambiguity 29)"
+        )
+
+
+# --- rules over several tables, models or sets ------------------------------------------------------------------------
+
+
+def highest(out: Outputs, c, reading: str) -> Found:
+    """Of the paper's four sets, which share no cells, this one has the highest mean."""
+    level = {d: estimated(out, c._replace(rule="at_least", dataset=d), reading).effect for d in config.TABLE2}
+    best, gaps = level.pop(c.dataset), []
+    for other in level.values():
+        gap, df = best.value - other.value, min(best.df, other.df)
+        error = limit(df) * np.hypot(*((e.high - e.low) / 2 / limit(e.df) for e in (best, other)))
+        gaps.append(Effect(gap, gap - error, gap + error, df, room=1 - other.value))
+    shown, against = min(zip(gaps, level, strict=True))
+    return Found(shown, decide(gaps, 0.0, c.margin), reproduces(best, c.quoted, c.margin), f"shown against {against}")
+
+
+def models(name: str, protocol: str) -> list[str]:
+    """Names of models that a claim means: the eight, those beyond them, or ATSDP-NET without transfer."""
+    if name == "no transfer":
+        return [BULK_ONLY if protocol == "U" else NO_TRANSFER]
+    if name == "the eight":
+        return [n for n, b in REGISTRY.items() if b.paper_name]
+    if name == "beyond the eight":
+        return [n for n, b in REGISTRY.items() if not b.paper_name and not b.variant_of and n not in NAIVE]
+    return [name] if name else []
+
+
+#: Columns of a paired table seen from the other side.
+TURNED = {"first": "second", "second": "first", "first_mean": "second_mean", "second_mean": "first_mean"}
+
+
+def better(out: Outputs, c, reading: str) -> Found:
+    """The first is better than each of the second, in every metric that the claim names: paired, in both directions.
+
+    The argument is ``first|second``; nothing after the bar means all that the table compares with the first.
+    """
+    first, second = c.argument.split("|")
+    names, metrics = models(second, reading), c.metrics.split()
+    rows = out.table(c.output, dataset=c.dataset, protocol=reading, metric=metrics).astype(
+        {"first": str, "second": str}
+    )
+    if first not in set(rows["first"]):
+        rows = rows[rows["second"] == first].rename(columns=TURNED)
+        rows = rows.assign(difference=-rows["difference"], ci_low=-rows["ci_high"], ci_high=-rows["ci_low"])
+    rows = rows[rows["second"].isin(names) if names else rows["second"] != "linear"]
+    if len(rows) < max(len(names), 1) * len(metrics):
+        raise Missing(f"{c.output}.csv compares {first} with {rows['second'].nunique()} of {len(names) or 'all'}")
+    effects = [Effect(*row) for row in numbers(rows, "difference;ci_low;ci_high;df;1 - second_mean")]
+    worst = int(np.argmin([e.low for e in effects]))
+    note = f"against {rows['second'].iloc[worst]}, {rows['metric'].iloc[worst]}"
+    if len(effects) > 1:
+        note = f"ahead in {sum(e.low > 0 for e in effects)} of {len(effects)} comparisons; shown {note}"
+    if any(e.room < c.margin for e in effects):
+        note += "; some leave no room above them"
+    if metrics == ["auc"] and len(reversed_ := rows[rows["second_mean"] < 0.5]):
+        note += "; reversed here: " + ", ".join(f"{r.second} (AUC {r.second_mean:.3f})" for r in reversed_.itertuples())
+        try:
+            pc1 = out.one(
+                "table3", dataset=c.dataset, model="PC1, bulk sign", setting="", protocol=reading, metric="auc"
+            )
+            note += f", while the first component alone, with the sign of a bulk model, has {pc1['mean']:.3f}"
+        except Missing:
+            pass
+    return Found(effects[worst], decide(effects, 0.0, c.margin), note=note)
+
+
+def enriched(out: Outputs, c, reading: str) -> Found:
+    """For each name a set holds more key genes than expected, by a false discovery rate of 5 % over the whole table.
+
+    Refuted if all sets of a name hold less than the margin more (exact limits of a Poisson count, for all at once).
+    """
+    rows, effects, passed, small = out.table(c.output), [], [], []
+    for name in c.argument.split("|"):
+        sets = rows[rows["set"].str.contains(name)]
+        if set(sets["list"]) != {"sensitive", "resistant"}:
+            raise Missing(f"{c.output}.csv is not whole: it has no set named {name} for each list")
+        overlap, expected = sets["overlap"].to_numpy(), sets["expected"].to_numpy()
+        most, most_of_all = (sps.chi2.isf(0.025 / tests, 2 * overlap + 2) / 2 / expected for tests in (1, len(sets)))
+        least = np.nan_to_num(sps.chi2.ppf(0.025, 2 * overlap) / 2 / expected)
+        best = int(np.argmin(sets["padj"]))
+        passed.append(bool(sets["padj"].iloc[best] < 0.05))
+        small.append(bool((most_of_all < c.threshold + c.margin).all()))
+        effects.append(Effect(overlap[best] / expected[best], least[best], most[best]))
+    decided = verdict.SUPPORTED if all(passed) else verdict.REFUTED if any(small) else verdict.UNDECIDED
+    return Found(min(effects), decided, note="times the genes expected; best set of the name that has fewer")
+
+
+# --- rules that need public files or the printed numbers only: no interval, so they hold or do not --------------------
+
+
+def _sizes() -> dict[str, tuple[int, int]]:
+    return {d: n for (d, counting), n in audit.CLASS_SIZES.items() if counting == "labelled cells"}
+
+
+def most_imbalanced(out: Outputs, c, reading: str) -> Found:
+    """Its ratio of classes is the largest of the four."""
+    ratio = {d: max(n) / min(n) for d, n in _sizes().items()}
+    worst = max(ratio, key=ratio.get)
+    return plain(ratio[c.dataset], worst == c.dataset, f"ratio of classes; {worst} has {ratio[worst]:.2f}")
+
+
+def resistant_rare(out: Outputs, c, reading: str) -> Found:
+    """Fewer resistant than sensitive cells."""
+    sensitive, resistant = _sizes()[c.dataset]
+    moved = sensitive - audit.CLASS_SIZES[c.dataset, "without holiday cells"][0]
+    sensitive -= moved * (reading != "holiday cells sensitive")
+    resistant += moved * (reading == "holiday cells resistant")
+    return plain(resistant / (sensitive + resistant), resistant < sensitive, "share resistant")
+
+
+def ibet_cells(out: Outputs, c, reading: str) -> Found:
+    """As many wells after quality control as the number quoted."""
+    n = sum(audit.CLASS_SIZES[c.dataset, "all 1,419 wells"])
+    note = f"wells; {sum(_sizes()[c.dataset]):,} of them are cells with a label"
+    return plain(n, n == c.quoted, note, verdict.YES if n == c.quoted else verdict.NO)
+
+
+def bulk_count(out: Outputs, c, reading: str) -> Found:
+    """The public files hold as many lines, drugs or genes; where they hold fewer, the paper's file is unknown."""
+    read = {"lines": lambda: gdsc.label_table(both_databases=True), "drugs": gdsc.drugs,
+            "genes": lambda: gdsc.load_bulk().genes}  # fmt: skip
+    n = len(read[c.argument]())
+    same = n == c.quoted
+    return Found(Effect(n), *((verdict.SUPPORTED, verdict.YES) if same else (verdict.UNTESTED, verdict.NOT_TESTED)))
+
+
+def evaluated_alike(out: Outputs, c, reading: str) -> Found:
+    """The rows of Table 4 that are one confusion matrix were all averaged over the classes in one way.
+
+    Undecided otherwise: that a matrix fits a row is no proof that the row was made from it.
+    """
+    ways = audit.table4_rows().query("one_unit").groupby(["auc", *audit.AVERAGINGS]).ngroups
+    return Found(Effect(ways), verdict.SUPPORTED if ways == 1 else verdict.UNDECIDED)
+
+
+def f1_one_averaging(out: Outputs, c, reading: str) -> Found:
+    """No F1 of Tables 3 and 4 is larger than one averaging with its precision and recall allows."""
+    rows = audit.printed_rows().query("where in ('Table 3', 'Table 4')")
+    above = sum(audit.not_one_averaging(r).flagged for r in rows.itertuples())
+    return plain(above, above == 0, f"of {len(rows)} printed rows")
+
+
+def _leads() -> pd.Series:
+    """ATSDP-NET's printed value less that of the next model, by set and metric."""
+    four = audit.table4()
+    return four[OURS] - four.drop(columns=OURS).max(axis=1)
+
+
+def largest_printed(out: Outputs, c, reading: str) -> Found:
+    """ATSDP-NET has the largest printed value in every row of Table 4."""
+    first = _leads() > 0
+    return plain(first.sum(), first.all(), f"of {len(first)} printed rows")
+
+
+def slight_lead(out: Outputs, c, reading: str) -> Found:
+    """In each metric named, the printed lead is slight: at most the margin."""
+    leads = _leads()[c.dataset][c.metrics.split()]
+    note = f"smallest of the leads in the metrics named, which go up to {leads.max():.3f}"
+    return plain(leads.min(), (leads <= c.margin).all(), note)
+
+
+def particular_lead(out: Outputs, c, reading: str) -> Found:
+    """The printed lead in this metric, or the printed value, is at least the median of the set's five."""
+    leads = _leads() if reading == "a large lead" else audit.table4()[OURS]
+    own, metric = leads[c.dataset], c.metrics
+    note = f"place {int(own.rank(ascending=False)[metric])} of the set's {len(own)}"
+    note += ", the smallest of the table" * bool(reading == "a large lead" and own[metric] == leads.min())
+    return plain(own[metric], own[metric] >= own.median(), note)
+
+
+def poor(out: Outputs, c, reading: str) -> Found:
+    """Each model named is below ATSDP-NET in this metric, or in the lower half of the eight."""
+    row, names = audit.table4().loc[(c.dataset, c.metrics)], c.argument.split("|")
+    best, places = row[names].max(), row.drop(OURS).rank(ascending=False)
+    if reading == "against ATSDP-NET":
+        return plain(best, best < row[OURS], f"the larger of their values; ATSDP-NET prints {row[OURS]:.4f}")
+    note = ", ".join(f"{n} in place {places[n]:.0f}" for n in names) + f" of the {len(places)} other models"
+    return plain(best, (places[names] > len(places) / 2).all(), note)
+
+
+def lower_printed(out: Outputs, c, reading: str) -> Found:
+    """The model named has a lower printed value than ATSDP-NET in all metrics; said is where it is the runner-up."""
+    four = audit.table4().loc[c.dataset]
+    gap = four[OURS] - four[c.argument]
+    second = int((four[c.argument] == four.drop(columns=OURS).max(axis=1)).sum())
+    note = f"smallest printed difference; the model is the runner-up in {second} of {len(four)} metrics"
+    return plain(gap.min(), (gap > 0).all(), note + " (odd, not contradicted)" * (second > len(four) / 2))
+
+
+FUNCTIONS: dict[str, Callable[[Outputs, object, str], Found]] = {
+    f.__name__: f
+    for f in (
+        highest, better, enriched, most_imbalanced, resistant_rare, ibet_cells, bulk_count, evaluated_alike,
+        f1_one_averaging, largest_printed, slight_lead, particular_lead, poor, lower_printed,
+    )
+}  # fmt: skip
+
+
+def find(out: Outputs, c, reading: str) -> Found:
+    """What the rule of a claim finds under one of its readings."""
+    return FUNCTIONS.get(c.rule, estimated)(out, c, reading)
