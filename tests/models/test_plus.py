@@ -282,7 +282,7 @@ def test_the_choice_never_reads_a_real_cell_or_its_label(monkeypatch, run_folder
         adata.obs = adata.obs.iloc[order].set_index(adata.obs_names)
         return adata
 
-    monkeypatch.setattr(datasets, "_load_real", permuted)
+    monkeypatch.setattr(real_cells, "load", permuted)
     datasets.load_prepared.cache_clear()
     inputs.cells_of.cache_clear()
     after = run()
