@@ -27,48 +27,32 @@ from atsdp_utils.baselines.rows import check_rows, hold_out
 
 @dataclass(frozen=True)
 class Baseline:
-    """One entry of the registry.
-
-    Attributes
-    ----------
-    factory
-        Makes the model from ``seed`` and hyperparameters; ``".module:Class"`` names a class of this package, which is
-        imported when it is called.
-    hyperparameters
-        Defaults; ``of`` stands for those of another entry.
-    grid
-        Search space of :func:`tune`: values of each name, the default first; four settings for every model.
-    trial
-        Changes that shorten a training in the search, to about a quarter for every model.
-    uses_source
-        Whether `fit` reads `source` (bulk rows, or gene names).
-    paper_name
-        Column of the paper's Table 4; empty where the paper lacks it.
-    features
-        ``genes``, or ``library_size`` (X has one column, its logarithm).
-    balanced
-        Whether training rows are balanced before `fit`.
-    under_s
-        Whether it is trained on cell labels (protocol S).
-    label
-        Name in tables and figures, where it differs from `name`.
-    variant_of
-        Name of the model that this is another reading or a control of; it takes the settings that its model's search
-        chose on the same rows, so that the two differ in one thing.
-    """
+    """One entry of the registry."""
 
     name: str
+    #: Makes the model from ``seed`` and hyperparameters; ``".module:Class"`` is imported when it is called.
     factory: str | Callable
+    #: Defaults; ``of`` stands for those of another entry.
     hyperparameters: dict = field(default_factory=dict)
+    #: Search space of :func:`tune`: values of each name, the default first; four settings for every model.
     grid: dict = field(default_factory=dict)
+    #: Changes that shorten a training in the search, to about a quarter for every model.
     trial: dict = field(default_factory=dict)
+    #: Whether `fit` reads `source`.
     uses_source: bool = False
+    #: Column of the paper's Table 4; empty where the paper lacks it.
     paper_name: str = ""
+    #: ``genes``, or ``library_size``: X has one column, its logarithm.
     features: str = "genes"
+    #: Whether training rows are balanced before `fit`.
     balanced: bool = True
+    #: Whether it is trained on cell labels (protocol S).
     under_s: bool = True
+    #: Name in tables and figures, where it differs from `name`.
     label: str = ""
     note: str = ""
+    #: Model of which this is another reading or a control; it takes the settings that the search chose for that one on
+    #: the same rows, so that the two differ in one thing.
     variant_of: str = ""
 
     @property
@@ -198,18 +182,8 @@ def tune(
 ) -> dict:
     """Choose among a baseline's settings by AUC on a quarter of the training rows; a tie goes to the earlier one.
 
-    The budget is the same for every model: as many settings, each trained for a quarter of the length.
-
-    Parameters
-    ----------
-    X, y
-        Training rows of the outer fold, before balancing.
-    source
-        As for `fit`.
-    balance
-        ``balance(X, y) -> (X, y, weight)``, applied to the inner training rows only.
-    most
-        Settings that are compared (:meth:`Baseline.settings`); all of them by default.
+    The budget is the same for every model: at most `most` settings, each trained for a quarter of the length. X and y
+    are the training rows of an outer fold; ``balance(X, y) -> (X, y, weight)`` is applied to the inner ones only.
     """
     X, y, _ = check_rows(X, y, None)
     settings = baseline.settings(most)

@@ -30,7 +30,6 @@ class SklearnBaseline:
         self.hyperparameters = hyperparameters
 
     def _estimator(self, X: np.ndarray, y: np.ndarray):
-        """Make the estimator; its sizes may depend on the training rows'."""
         raise NotImplementedError
 
     def fit(self, X, y, *, weight=None, source=None):
@@ -41,7 +40,7 @@ class SklearnBaseline:
         return self
 
     def _transform(self, X: np.ndarray) -> np.ndarray:
-        """Change the values before the estimator sees them; nothing by default."""
+        """What the estimator sees."""
         return X
 
     def predict_proba(self, X) -> np.ndarray:
@@ -81,11 +80,10 @@ class LibrarySize(Logistic):
 class PC1Sign(Logistic):
     """First principal component of the unlabelled cells, signed by a logistic regression on bulk lines.
 
-    `fit` is the logistic regression's. `predict_proba` takes the cells it is given as one set and computes their first
-    principal component, turned so that it correlates positively with the regression's decision on the same cells. No
-    cell label is read; where two groups of cells are the largest difference between them, all that is left to the bulk
-    lines is which group is which. The values of a cell depend on the cells beside it, so scores of two sets cannot be
-    put together.
+    `predict_proba` takes the cells it is given as one set and computes their first principal component, turned so that
+    it correlates positively with the regression's decision on the same cells. No cell label is read; where two groups
+    of cells are the largest difference between them, all that is left to the bulk lines is which group is which. The
+    value of a cell depends on the cells beside it, so scores of two sets cannot be put together.
     """
 
     def predict_proba(self, X) -> np.ndarray:
@@ -95,8 +93,7 @@ class PC1Sign(Logistic):
         probability. Cells that do not differ, or a decision that is uncorrelated with the component, give 0.5.
         """
         X = np.asarray(X, np.float64)
-        centred = X - X.mean(axis=0)
-        left, size, _ = np.linalg.svd(centred, full_matrices=False)
+        left, size, _ = np.linalg.svd(X - X.mean(axis=0), full_matrices=False)
         if size[0] <= np.finfo(np.float32).eps * np.abs(X).max(initial=1.0) * np.sqrt(X.size):
             return np.full(len(X), 0.5)
         component = left[:, 0] * np.sqrt(len(X))

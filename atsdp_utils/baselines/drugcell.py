@@ -15,13 +15,7 @@ from atsdp_utils.data import gene_sets as pathways
 
 
 def set_mask(genes: Sequence[str], sets: Mapping[str, Sequence[str]], min_genes: int) -> tuple[list[str], np.ndarray]:
-    """Sets with at least `min_genes` of `genes`, and their membership as a 0/1 matrix (sets, genes).
-
-    Raises
-    ------
-    ValueError
-        If no set is large enough.
-    """
+    """Sets with at least `min_genes` of `genes`, and their membership as a 0/1 matrix (sets, genes)."""
     column = {gene: i for i, gene in enumerate(genes)}
     members = {name: sorted({column[g] for g in s if g in column}) for name, s in sets.items()}
     names = [name for name, hits in members.items() if len(hits) >= min_genes]

@@ -10,26 +10,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atsdp_utils.baselines.rows import check_rows
-from atsdp_utils.baselines.wrapper import TorchBaseline, reproducible
+from atsdp_utils.baselines.wrapper import TorchBaseline
 from atsdp_utils.models.masks import Dropout
 
 
 @dataclass(frozen=True)
 class CellGraph:
-    """Edges between cells.
+    """Edges between cells."""
 
-    Attributes
-    ----------
-    edges
-        (2, e): cell ``edges[0]`` receives from cell ``edges[1]``; every cell receives from itself.
-    rule
-        ``threshold``, or ``neighbours`` where the threshold was of no use.
-    threshold_degree
-        Number of neighbours of each training cell at the threshold, (n,), whichever rule was taken.
-    """
-
+    #: (2, e): cell ``edges[0]`` receives from cell ``edges[1]``; every cell receives from itself.
     edges: Tensor
+    #: ``threshold``, or ``neighbours`` where the threshold was of no use.
     rule: str
+    #: Number of neighbours of each training cell at the threshold, (n,), whichever rule was taken.
     threshold_degree: np.ndarray
 
     def degree(self, n: int) -> np.ndarray:
@@ -55,12 +48,8 @@ def cell_graph(train: Tensor, new: Tensor | None = None, *, threshold: float = 0
     Cells are connected where their Pearson correlation exceeds `threshold` (the paper: "a similarity threshold
     (e.g., 0.8)"). Where that leaves more than half of the training cells without a neighbour, or connected to more
     than half of the others, each cell is connected to its `neighbours` most similar ones instead (in either
-    direction between training cells). The rule is chosen from the training cells alone.
-
-    Parameters
-    ----------
-    train, new
-        Profiles (n, g) and (m, g); rows 0..n-1 and n..n+m-1 of the graph.
+    direction between training cells). The rule is chosen from the training cells alone. Cells of `train` (n, genes)
+    are rows 0..n-1 of the graph, those of `new` (m, genes) rows n..n+m-1.
     """
     n = len(train)
     S = similarity(train, train).fill_diagonal_(-2)
@@ -196,10 +185,11 @@ class Transductive:
     def predict_proba(self, X) -> np.ndarray:
         """Train on the joint graph; P(sensitive) of the test cells, (n,)."""
         cells, y, weight = self.rows_
-        everything = torch.from_numpy(np.concatenate([cells, np.asarray(X, np.float32)]))
-        self._learn(everything, y, weight)
-        with reproducible(self.seed), torch.inference_mode():
-            return torch.sigmoid(self.net_(everything, self.graph_.edges)[len(cells) :]).double().numpy()
+        self._learn(torch.from_numpy(np.concatenate([cells, np.asarray(X, np.float32)])), y, weight)
+        return super().predict_proba(X)
+
+    def _logit(self, X):
+        return self.net_(self.train_, self.graph_.edges)[-len(X) :]
 
 
 class TransductiveGCN(Transductive, GCN):

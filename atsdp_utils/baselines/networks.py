@@ -57,8 +57,7 @@ class CNN(TorchBaseline):
 
     Deviations: two convolutions (kernel 9, strides 4 and 2) with max-pooling and one hidden layer of 32 units,
     so that a step on 32 cells x 1,000 genes takes about 5 ms. The last map is flattened, not averaged: an average
-    over positions could not tell one gene from another. The order of genes means nothing to a convolution
-    except by accident; :class:`ShuffledGenes` is the control.
+    could not tell genes apart. The order of genes carries no meaning; :class:`ShuffledGenes` is the control.
     """
 
     channels: int = 16

@@ -49,14 +49,10 @@ def scores(task: Task) -> Scores:
 
 
 def coverage(asked: Sequence[Scores], alpha: float, halves: int = 20) -> pd.DataFrame:
-    """Coverage of conformal sets and calibration error of every task, on lines (random halves) and on cells.
+    """Coverage of conformal sets, also by class, shares of sets with both labels or none, and calibration error.
 
-    Returns
-    -------
-    DataFrame
-        Two rows a task: ``asked`` = ``lines`` (half of them calibrate, the other half is asked; means over the halves)
-        and ``cells`` (all held-out lines calibrate): ``coverage``, by class, ``both_labels`` and ``no_label``
-        (shares of sets), ``ece_raw`` and ``ece_calibrated``.
+    Two rows a task: ``asked`` = ``lines`` (half of them calibrate, the other half is asked; means over random halves)
+    and ``cells`` (all held-out lines calibrate).
     """
     from sklearn.model_selection import StratifiedShuffleSplit
 

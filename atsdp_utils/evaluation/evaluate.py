@@ -20,14 +20,10 @@ CONSTANT = "Majority"
 
 
 def scores(results: Sequence[Result]) -> pd.DataFrame:
-    """Score every fold of every result.
+    """Score every test fold of every result: a row each, with its task and options.
 
-    Returns
-    -------
-    DataFrame
-        One row a test fold: ``dataset, tier, protocol, model, setting`` (empty: name it from the options), ``seed``,
-        ``repeat`` (of the partition under S, else the seed), ``fold``, ``n``, ``seconds`` (of the whole task), the
-        options of the task, one column each (missing where a task has none), and the metrics.
+    ``setting`` is empty: name it from the options, one column each. ``repeat`` is that of the partition under S, else
+    the seed; ``seconds`` are of the whole task.
     """
     frames = []
     for r in results:
@@ -72,14 +68,8 @@ def paper_table(name: str) -> pd.DataFrame:
 def with_paper(table: pd.DataFrame, reported: pd.DataFrame, where: pd.Series | None = None) -> pd.DataFrame:
     """Put the paper's values beside what was measured on the paper's own cells (tier ``geo``), and nowhere else.
 
-    Parameters
-    ----------
-    table
-        Tidy.
-    reported
-        ``dataset``, ``metric``, ``paper`` and any further columns of `table` to match on; a spread is ignored.
-    where
-        Rows of `table` that take a value; all of tier ``geo`` by default.
+    `reported` has ``dataset``, ``metric``, ``paper`` and any further columns of `table` to match on; `where` narrows
+    the rows that take a value.
     """
     on = [c for c in reported if c in table and c not in ("paper", "std")]
     values = table[on].merge(reported[[*on, "paper"]], "left", on=on)["paper"].to_numpy()
@@ -143,12 +133,8 @@ def holm(table: pd.DataFrame, protocol: str, column: str = "model") -> np.ndarra
     if protocol == "S":
         family = family.where([not config.DATASETS[d].axis for d in table["dataset"]], table["dataset"])
     learns = table[column] != CONSTANT
-    return table["p"].where(learns).groupby(family).transform(_holm_of_known).to_numpy()
-
-
-def _holm_of_known(p: pd.Series) -> pd.Series:
-    known = p.dropna()
-    return pd.Series(stats.holm(known), known.index).reindex(p.index)
+    known = table["p"].where(learns).dropna()
+    return known.groupby(family).transform(stats.holm).reindex(table.index).to_numpy()
 
 
 def span(values: pd.Series) -> str:
@@ -173,22 +159,16 @@ def readable(table: pd.DataFrame, rows: Sequence[str], columns: str = "metric") 
 
 
 def compare(frame: pd.DataFrame, reference: str, column: str = "setting", metric: str = "auc") -> pd.DataFrame:
-    """Test every level of `column` against `reference` on the same folds, per data set; Holm in each pool.
+    """Test every level of `column` against `reference` on the same folds of one protocol, per data set.
 
-    Parameters
-    ----------
-    frame
-        Scores of one protocol. A level is compared on the repeats (seeds) and folds that it shares with the reference,
-        never by a difference of means over different ones.
-    reference
-        The level that the others are compared with.
+    A level is compared on the repeats (seeds) and folds that it shares with the reference, never by a difference of
+    means over different ones.
 
     Returns
     -------
     DataFrame
-        ``dataset``, `column`, ``reference``, ``difference`` (level - reference) with its corrected interval, ``p``,
-        ``p_holm`` (:func:`holm`), and of the Bayesian test ``p_worse, p_equal, p_better`` (ROPE 0.01; missing without
-        folds).
+        ``difference`` (level - reference) with its corrected interval, ``p``, ``p_holm`` (:func:`holm`), and of the
+        Bayesian test ``p_worse, p_equal, p_better`` (missing without folds).
     """
     rows = []
     for dataset, part in frame.groupby("dataset", sort=False):
@@ -221,7 +201,7 @@ def _over_cells(y: np.ndarray, p: Sequence[np.ndarray]) -> tuple[np.ndarray, np.
     return five(np.arange(y.size)), np.array([five(index).mean(axis=0) for index in draws])
 
 
-def seeds_and_cells(results: Sequence[Result]) -> pd.DataFrame:
+def summary_over_seeds(results: Sequence[Result]) -> pd.DataFrame:
     """The five metrics over seeds of protocol U, with the errors of seeds and of cells: one row a set and metric."""
     rows = []
     for dataset in dict.fromkeys(r.task.dataset for r in results):
@@ -243,17 +223,10 @@ def paired(results: Sequence[Result], names: Sequence[str], first: dict[str, str
 
     Parameters
     ----------
-    results
-        Of one protocol or both.
-    names
-        Name of the model or setting of every result.
+    results, names
+        Of one protocol or both, and the name of the model or setting of each.
     first
         Name of the one that the others are compared with, for every data set; a set without it gives no rows.
-
-    Returns
-    -------
-    DataFrame
-        ``dataset, tier, protocol, metric, first, second, first_mean, second_mean, difference, ci_low, ci_high, df``.
     """
     groups: dict[tuple[str, str], dict[str, list[Result]]] = {}
     for r, name in zip(results, names, strict=True):

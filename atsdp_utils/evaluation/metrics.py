@@ -63,10 +63,8 @@ def classification_metrics(y, p, threshold: float = 0.5) -> dict[str, float]:
 
     Parameters
     ----------
-    y
-        Labels, shape (n,): 1 sensitive, 0 resistant.
-    p
-        P(sensitive), shape (n,).
+    y, p
+        Labels, 1 sensitive or 0 resistant, and P(sensitive), shape (n,).
     threshold
         A cell with p >= threshold is called sensitive (the paper's two intervals overlap at 0.5, ambiguity 24).
 
@@ -79,11 +77,6 @@ def classification_metrics(y, p, threshold: float = 0.5) -> dict[str, float]:
         ``auc``, ``ap`` (sensitive is the positive class), ``balanced_accuracy``, ``mcc``, ``brier``, ``ece``
         (:func:`calibration_error`). With one class present `auc`, `ap`, `balanced_accuracy` are NaN (they compare
         classes) and `mcc` is 0, its convention for an empty margin.
-
-    Raises
-    ------
-    ValueError
-        Lengths differ or are 0, labels other than 0 and 1, probabilities that are NaN or outside [0, 1].
     """
     y, p = _checked(y, p)
     called = p >= threshold
@@ -107,7 +100,7 @@ def classification_metrics(y, p, threshold: float = 0.5) -> dict[str, float]:
 
 
 def per_fold(y, p, fold) -> pd.DataFrame:
-    """Score each test fold on its own: one row a fold, columns ``fold``, ``n`` and the metrics."""
+    """Score each test fold on its own: ``fold``, ``n`` and the metrics."""
     y, p, fold = np.asarray(y), np.asarray(p), np.asarray(fold)
     if fold.shape != y.shape:
         raise ValueError(f"fold: got shape {fold.shape}, expected that of y, {y.shape}")
@@ -133,26 +126,13 @@ def _summary(scores: pd.DataFrame, metric: str) -> dict[str, float | int | str]:
 def summarise(
     frame: pd.DataFrame, by: Sequence[str], metrics: Sequence[str] = config.METRICS + config.EXTRA_METRICS
 ) -> pd.DataFrame:
-    """Means, spreads and 95 % intervals of many fits, tidy.
+    """Means, spreads and 95 % intervals of many fits: a row for each group of `by` and metric.
 
-    Parameters
-    ----------
-    frame
-        One row a fit and test fold: the columns of `by`, ``repeat``, ``fold`` and the metrics. A protocol without
-        folds has one fold value, and its seeds are the repeats.
-    by
-        Columns that name a row of the result, such as ``["dataset", "model"]``.
-    metrics
-        Columns to summarise.
-
-    Returns
-    -------
-    DataFrame
-        `by`, ``metric``, ``mean`` (over all scores), ``std``, ``std_over``, ``n`` (scores), ``ci_low``, ``ci_high``.
-        The std is over repeats, each averaged over its folds, as in the paper; a single repeat leaves only the
-        (larger) std over folds, and ``std_over`` says which. The interval is for the mean, from a t distribution
-        with the Nadeau-Bengio correction where there are folds (:func:`stats.corrected_interval`), cut at the
-        metric's range. Undefined scores (a fold with one class) are left out and lower n.
+    `frame` has a row a fit and test fold, with ``repeat`` and ``fold``; a protocol without folds has one fold value,
+    and its seeds are the repeats. The std is over repeats, each averaged over its folds, as in the paper; a single
+    repeat leaves only the (larger) std over folds, and ``std_over`` says which. The interval is for the mean of all n
+    scores (:func:`stats.corrected_interval`), cut at the metric's range. Undefined scores (a fold with one class) are
+    left out.
     """
     missing = {*by, "repeat", "fold", *metrics} - set(frame.columns)
     if missing:

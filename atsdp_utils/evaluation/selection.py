@@ -33,14 +33,10 @@ def _over_kinds(values: pd.Series) -> tuple[float, float]:
 
 
 def choose(table: pd.DataFrame) -> tuple[str, pd.DataFrame]:
-    """Apply the rule of :mod:`atsdp_utils.models.plus` to a table of :func:`evidence`.
+    """Name of the recipe that the rule of :mod:`atsdp_utils.models.plus` takes, and a row for each candidate.
 
-    Returns
-    -------
-    tuple
-        Name of the recipe, and a row for each candidate and reference: ``candidate``, mean AUC by kind, ``score`` with
-        ``ci_low`` and ``ci_high`` (normal, over tasks), ``behind`` the best and the standard error of that
-        (``behind_se``), ``tied`` with the best, ``eligible``, what the candidate ``changed``.
+    Columns are the mean AUC by kind, ``score`` with ``ci_low`` and ``ci_high`` (normal, over tasks), ``behind`` the
+    best and the standard error of that (``behind_se``), ``tied`` with the best, ``eligible`` (no reference).
     """
     wide = table.pivot_table(index=["kind", "place", "seed"], columns="candidate", values="auc")
     if wide.isna().any().any():

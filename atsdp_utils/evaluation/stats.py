@@ -66,18 +66,9 @@ def _corrected_se(values: np.ndarray, folds: int) -> float:
 def corrected_interval(scores, folds: int, level: float = 0.95) -> Interval:
     """Interval for the mean score of (repeated) cross-validation, corrected for shared training rows.
 
-    Parameters
-    ----------
-    scores
-        All fold scores of all repeats, shape (repeats * folds,), or one score a seed.
-    folds
-        Folds of one repeat; 1 where fits share no cross-validation (seeds), which leaves the plain t interval. That
-        one speaks of other seeds on the same cells; :func:`auc_over_seeds` also counts the sampling of cells.
-
-    Returns
-    -------
-    Interval
-        The limits are NaN for fewer than two scores, the mean too for none.
+    `scores` are those of all folds of all repeats, shape (repeats * folds,). With ``folds=1`` they are one score a seed
+    and the interval is the plain t interval: it speaks of other seeds on the same cells; :func:`auc_over_seeds` also
+    counts the sampling of cells. The limits are NaN for fewer than two scores, the mean too for none.
     """
     scores = _finite("scores", scores)
     if scores.size < 2:
@@ -88,19 +79,10 @@ def corrected_interval(scores, folds: int, level: float = 0.95) -> Interval:
 
 
 def corrected_ttest(a, b, folds: int, level: float = 0.95) -> TTest:
-    """Corrected resampled t-test of Nadeau and Bengio (2003) on paired fold scores.
+    """Corrected resampled t-test of Nadeau and Bengio (2003) on paired fold scores a - b, shape (repeats * folds,).
 
-    Parameters
-    ----------
-    a, b
-        Scores of two models on the same splits in the same order, shape (repeats * folds,).
-    folds
-        Folds of one repeat: n_test/n_train = 1/(folds - 1). 1 for paired seeds: the plain paired t-test.
-
-    Returns
-    -------
-    TTest
-        Of the differences a - b. Identical scores give t = 0, p = 1; a constant difference t = ±inf, p = 0.
+    `folds` are those of one repeat: n_test/n_train = 1/(folds - 1); 1 for paired seeds, the plain paired t-test.
+    Identical scores give t = 0, p = 1; a constant difference t = ±inf, p = 0.
     """
     a, b = _finite("a", a), _finite("b", b)
     if a.shape != b.shape or a.size < 2:
@@ -133,7 +115,7 @@ def holm(p) -> np.ndarray:
 
 
 class Selection(NamedTuple):
-    """Result of :func:`selection_bias`."""
+    """Result of :func:`selection_bias`; ``picks``: how often each setting is chosen when one fold is left out."""
 
     best: str
     reported: float
@@ -148,18 +130,7 @@ def selection_bias(scores: pd.DataFrame) -> Selection:
     The maximum over settings of a mean is above the mean of the chosen setting on fresh data, because the winner is
     partly the luckiest. Nested estimate: for each fold, choose the setting by the mean over all *other* folds and
     score it on this one. ``bias`` = reported - nested is what the folds at hand say about the optimism; it is itself
-    noisy, and can be negative in a single sample.
-
-    Parameters
-    ----------
-    scores
-        Higher is better; rows are folds (of all repeats), columns settings, no missing values.
-
-    Returns
-    -------
-    Selection
-        `best`: the setting with the highest mean; `reported`: that mean; `nested`; `bias`;
-        `picks`: how often each setting was chosen when one fold was left out.
+    noisy, and can be negative in a single sample. Rows of `scores` are folds (of all repeats), columns settings.
     """
     table = scores.to_numpy(dtype=float)
     if table.shape[0] < 2 or table.shape[1] < 2 or not np.isfinite(table).all():
@@ -184,7 +155,7 @@ def expected_maximum(settings: int, sd: float) -> float:
 
 
 class Friedman(NamedTuple):
-    """Result of :func:`friedman`."""
+    """Result of :func:`friedman`: mean ranks (1 is best), critical difference of two, Nemenyi p of all pairs."""
 
     chi2: float
     p: float
@@ -196,17 +167,8 @@ class Friedman(NamedTuple):
 def friedman(scores: pd.DataFrame, alpha: float = 0.05) -> Friedman:
     """Friedman test over data sets, with the Nemenyi critical difference (Demsar 2006).
 
-    Underpowered with the handful of data sets there are here: no difference found says little.
-
-    Parameters
-    ----------
-    scores
-        Higher is better; rows are data sets (or other independent blocks), columns at least three models.
-
-    Returns
-    -------
-    Friedman
-        Chi-squared and its p, mean ranks (1 is best), critical difference of mean ranks, Nemenyi p of all pairs.
+    Underpowered with the handful of data sets there are here: no difference found says little. Rows of `scores` are
+    data sets (or other independent blocks), columns at least three models.
     """
     import scikit_posthocs
 
@@ -235,7 +197,7 @@ def seeds_and_cells(by_seed, by_draw, level: float = 0.95) -> Combined:
     """Interval for a mean over seeds that are scored on the same cells: the errors of seeds and of cells together.
 
     The variance of the mean over seeds and the variance over resampled cells are added; the degrees of freedom are
-    Satterthwaite's, with those of the cells taken as many.
+    Satterthwaite's, with those of the cells taken as many. The limits are NaN with one seed.
 
     Parameters
     ----------
@@ -243,11 +205,6 @@ def seeds_and_cells(by_seed, by_draw, level: float = 0.95) -> Combined:
         One score a seed, on all cells, shape (seeds,).
     by_draw
         The mean over the same seeds on each resample of the cells, shape (resamples,).
-
-    Returns
-    -------
-    Combined
-        The limits are NaN with one seed: nothing is known about another one.
     """
     by_seed, by_draw = _finite("by_seed", by_seed), _finite("by_draw", by_draw)
     mean = float(by_seed.mean())
@@ -303,14 +260,7 @@ def auc_over_seeds(y, p, resamples: int = 1000, level: float = 0.95, seed: int =
     """Mean AUC over seeds with a bootstrap interval over cells (within class) and seeds at once.
 
     Seeds scored on the same cells share those cells' luck, so the spread over seeds alone understates what is
-    unknown about the mean.
-
-    Parameters
-    ----------
-    y
-        Labels, shape (cells,).
-    p
-        Scores, shape (seeds, cells); one row bootstraps cells only.
+    unknown about the mean. `y` are labels (cells,), `p` scores (seeds, cells); one row bootstraps cells only.
     """
     y, p = np.asarray(y).astype(bool), np.atleast_2d(np.asarray(p, dtype=float))
     if p.shape[1] != y.size:

@@ -78,7 +78,7 @@ def _work(task: Task, key: str) -> None:
 def _prepare_bulk(task: Task) -> None:
     """Body of a worker: the bulk stage of a task, into the cache."""
     runtime.one_thread()
-    build(task).start(0, inputs.bulk_side(task))
+    build(task).fit_bulk(inputs.bulk_side(task))
 
 
 def gene_space(task: Task) -> str:

@@ -89,10 +89,8 @@ def unsupervised(task: Task) -> Scored:
     """U: bulk labels and cells without labels; all labelled cells are scored."""
     source, y, model = inputs.bulk_side(task), inputs.labels(task), build(task)
     X = inputs.unlabelled(task, source)
-    if task.options.get("gene_space") == "separate":
-        model.fit_transfer_separate(X, source)
-    elif task.model == ATSDP and not task.setting and not task.spec.null:
-        model.fit_transfer_once(X, source)  # few-shot learning starts from this network
+    if task.model == ATSDP and not task.setting and not task.spec.null:
+        model.fit_transfer(X, source, keep=True)  # few-shot learning starts from this network
     else:
         _fit_transfer(task, model, X, source)
     return _scored(model, X, y, np.flatnonzero(y >= 0))

@@ -123,14 +123,15 @@ class Result:
 def build(task: Task):
     """The model of a task, unfitted."""
     if task.model in NETWORKS:
+        from atsdp_utils.models.atsdp import ATSDP as Network
         from atsdp_utils.models.plus import ATSDPPlus
-        from atsdp_utils.models.train import ATSDP as Network
 
         arch, cfg = task.architecture, task.training
         if task.model == PLUS:
             own = {k: v for k, v in task.setting if k in ("recipe", "members")}
             return ATSDPPlus(seed=task.seed, arch=arch, cfg=cfg, **own)
-        return Network(seed=task.seed, arch=arch, cfg=cfg, pretrained=task.model != NO_TRANSFER)
+        own = {"pretrained": task.model != NO_TRANSFER, "own_genes": task.options.get("gene_space") == "separate"}
+        return Network(seed=task.seed, arch=arch, cfg=cfg, **own)
     if not task.baseline:
         raise KeyError(f"model: got {task.model!r}, expected {ATSDP}, its variants or one of {', '.join(REGISTRY)}")
     return task.baseline.make(seed=task.seed, **{k: v for k, v in task.setting if k not in _TASK_SETTINGS})

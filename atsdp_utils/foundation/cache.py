@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import errno
 import hashlib
 import os
 import re
 import shutil
 import uuid
+import warnings
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatch
 from functools import cache
@@ -21,7 +21,6 @@ import numpy as np
 from atsdp_utils.foundation import checksums, closure
 
 T = TypeVar("T")
-PACKAGE = Path(__file__).resolve().parents[1]
 #: Whose versions every key holds: what they compute ends up in cached numbers.
 LIBRARIES = (
     "torch", "numpy", "scipy", "scikit-learn", "imbalanced-learn", "pandas", "igraph", "anndata", "scanpy", "mousipy",
@@ -53,9 +52,12 @@ def kept(path: Path, read: Callable[[Path], T], write: Callable[[str], object]) 
     """What `read` finds in a cached file; an absent or damaged one is written (atomically) first."""
     try:
         return read(path)
-    except Exception:
-        write_atomically(path, write)
-        return read(path)
+    except FileNotFoundError:
+        pass
+    except Exception as error:  # a full disk, a flipped bit
+        warnings.warn(f"{path}: unreadable ({error}); computing it again", stacklevel=2)
+    write_atomically(path, write)
+    return read(path)
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -90,16 +92,6 @@ def _data_files(texts: Iterable[str]) -> list[str]:
     """Embedded files that code names, also by a pattern such as ``*.gmt.gz``."""
     quoted = {name for text in texts for name in re.findall(r"['\"]([^'\"\s]+\.(?:gz|npz|h5ad|csv|toml))['\"]", text)}
     return sorted(f for f in checksums.register() if any(fnmatch(f, name) for name in quoted))
-
-
-@cache
-def package_version() -> str:
-    """Hash of the package without comments and docstrings; what outputs are marked with. Needs no git."""
-    digest = hashlib.sha256()
-    for file in sorted(PACKAGE.rglob("*.py")):
-        text = ast.unparse(closure.plain(ast.parse(file.read_text(encoding="utf-8"))))
-        digest.update(f"{file.relative_to(PACKAGE).as_posix()}\0{text}\0".encode())
-    return digest.hexdigest()[:12]
 
 
 def key(*parts: object) -> str:

@@ -123,7 +123,7 @@ def _reached(name: Name) -> tuple[str, frozenset[Name]]:
 def closure(roots: Iterable[str], cut: Iterable[str] = ()) -> dict[Name, str]:
     """Text by (module, name) of every definition that `roots` reach, themselves included.
 
-    Roots and cuts are names such as ``models.train.pretrain``; what is cut is not followed, unless it is a root.
+    Roots and cuts are names such as ``models.stages.pretrain``; what is cut is not followed, unless it is a root.
     """
 
     def named(name: str) -> Name:
@@ -140,4 +140,24 @@ def closure(roots: Iterable[str], cut: Iterable[str] = ()) -> dict[Name, str]:
             continue
         found[name], uses = _reached(name)
         left += [u for u in (*uses, (name[0], "")) if u[0] not in BY_VALUE and u not in outside]
+    return found
+
+
+def modules(program: str) -> dict[str, str]:
+    """Text, without comments and docstrings, of every module of this package that a program imports, in turn."""
+    found, left = {}, [("", ast.parse(program))]
+    while left:
+        module, tree = left.pop()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                names = {origin for origin, _ in _imported(node, module).values()}
+            elif isinstance(node, ast.Constant) and (lazy := _LAZY.fullmatch(str(node.value))):
+                names = {f"{module}.{lazy[1]}"}
+            else:
+                continue
+            names |= {name.rpartition(".")[0] for name in names}  # the room runs before what is in it
+            for name in sorted(names - found.keys() - {""}):
+                inner = plain(ast.parse(source(name)))
+                found[name] = ast.unparse(inner)
+                left.append((name, inner))
     return found

@@ -16,6 +16,7 @@ BOOK = ROOT / "book"
 
 BUILD = Path(os.environ.get("ATSDP_BUILD", ROOT / "build"))
 FIGURES = Path(os.environ.get("ATSDP_FIGURES", ROOT / "figures"))
+REFERENCE = ROOT / "figures" / "embedded-quick"
 
 CACHE = BUILD / "cache"
 DOWNLOADS = CACHE / "downloads"

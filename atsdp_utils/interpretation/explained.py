@@ -48,7 +48,7 @@ def asked(name: str, profile: str, seed: int, randomised: bool = False) -> tuple
         y = np.random.default_rng([seed, 81]).permutation(y)
     task = Task(name, "S", ATSDP, profile, seed=seed)
     sizes = task.architecture, task.training, task.spec.balance
-    code = cache.code("interpretation.explained._explain", "models.train.ATSDP", cut=keys.CUT)
+    code = cache.code("interpretation.explained._explain", "models.atsdp.ATSDP", cut=keys.CUT)
     bulk = source.X[source.train], source.y[source.train]
     key = cache.key(X, y, *bulk, seed, sizes, code, runtime.precision())
     return task, source, rows, X, y, paths.CACHE / "explained" / f"{key}.npz"

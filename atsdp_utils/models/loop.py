@@ -6,13 +6,12 @@ import copy
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from atsdp_utils.foundation.config import Training
 from atsdp_utils.foundation.runtime import device
 
 History = list[dict[str, float]]
@@ -40,7 +39,7 @@ class Rows:
     def batches(self, size: int) -> Iterator[Tensor]:
         """Shuffled rows in batches of nearly equal size, none of a single row (batch norm needs two)."""
         order = torch.randperm(len(self), device=device())
-        yield from torch.tensor_split(order, _count(len(self), size))
+        yield from torch.tensor_split(order, max(1, min(round(len(self) / size), len(self) // 2)))
 
     def draw(self, size: int) -> Tensor:
         """The next batch of an endless sequence of such passes."""
@@ -49,27 +48,34 @@ class Rows:
         return next(self._endless)
 
 
-def _count(n: int, size: int) -> int:
-    """Batches of about `size` that n rows make."""
-    return max(1, min(round(n / size), n // 2))
+class Settings(Protocol):
+    """What the loop itself reads of a stage's settings, such as :class:`atsdp_utils.foundation.config.Training`."""
+
+    learning_rate: float
+    weight_decay: float
+    patience: int
 
 
 @dataclass
 class Stage:
     """What is drawn and minimised; subclasses add what they draw from, as :class:`Rows` or as tensors of held rows."""
 
-    cfg: Training
-    #: A validation loss is better if it is smaller by more than this.
+    cfg: Settings
+    #: Epochs at most: the name of a setting.
+    length: ClassVar[str]
+    #: Parts of the network that learn; none named: all.
+    learns: ClassVar[tuple[str, ...]] = ()
+    #: A validation loss is better if it is smaller by this much.
     better: ClassVar[float] = 1e-5
 
     @property
     def epochs(self) -> int:
         """Epochs at most."""
-        raise NotImplementedError
+        return getattr(self.cfg, self.length)
 
     def trained(self, net: nn.Module) -> list[nn.Module]:
         """Parts of `net` that learn."""
-        return [net]
+        return [getattr(net, part) for part in self.learns] or [net]
 
     def epoch(self, net: nn.Module) -> Iterator[Step]:
         """Losses of the steps of one pass."""
@@ -80,52 +86,43 @@ class Stage:
         raise NotImplementedError
 
 
-def _optimiser(stage: Stage, net: nn.Module) -> torch.optim.Optimizer:
-    parameters = [p for part in stage.trained(net) for p in part.parameters()]
-    rate, decay = stage.cfg.learning_rate, stage.cfg.weight_decay
-    return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=True)
-
-
-def _pass(stage: Stage, net: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, np.ndarray]:
-    """Train for one epoch; the mean of the loss and of every named term, a value a network."""
-    net.train()
-    terms: list[dict[str, Tensor]] = []
-    for loss, named in stage.epoch(net):
-        optimiser.zero_grad(set_to_none=True)
-        loss.sum().backward()
-        optimiser.step()
-        terms.append({"loss": loss.detach()} | {k: v.detach() for k, v in named.items()})
-    return {k: np.mean([t[k].tolist() for t in terms], axis=0) for k in terms[0]}
-
-
-@torch.no_grad()
-def _validation(stage: Stage, net: nn.Module) -> Tensor | None:
-    net.eval()
-    return stage.validate(net)
-
-
 def fit(net: nn.Module, stage: Stage) -> History:
-    """Minimise the losses of a stage, in place.
+    """Minimise the losses of a stage, in place; the mean of the loss and of every named term, an epoch a row.
 
     With a validation loss, `patience` epochs without a better one end the stage, and the weights of the best epoch are
     restored.
     """
-    optimiser = _optimiser(stage, net)
-    history, best, waited = [], (np.inf, None), 0
+    parameters = [p for part in stage.trained(net) for p in part.parameters()]
+    rate, decay = stage.cfg.learning_rate, stage.cfg.weight_decay
+    optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=True)
+    history, best, weights, waited = [], np.inf, None, 0
     for i in range(stage.epochs):
-        row = {"epoch": i} | {k: float(v) for k, v in _pass(stage, net, optimiser).items()}
-        history.append(row)
-        value = _validation(stage, net)
+        history.append({"epoch": i} | _train(net, stage, optimiser))
+        net.eval()
+        with torch.no_grad():
+            value = stage.validate(net)
         if value is None:
             continue
-        row["validation"] = value.item()
-        if row["validation"] < best[0] - stage.better:
-            best, waited = (row["validation"], copy.deepcopy(net.state_dict())), 0
+        history[-1]["validation"] = value.item()
+        if value.item() < best - stage.better:
+            best, weights, waited = value.item(), copy.deepcopy(net.state_dict()), 0
         else:
             waited += 1
             if waited >= stage.cfg.patience:
                 break
-    if best[1] is not None:
-        net.load_state_dict(best[1])
+    if weights is not None:
+        net.load_state_dict(weights)
     net.eval()
     return history
+
+
+def _train(net: nn.Module, stage: Stage, optimiser: torch.optim.Optimizer) -> dict[str, float]:
+    """One epoch. Values are read at its end, because reading one waits for the device."""
+    net.train()
+    terms: list[dict[str, Tensor]] = []
+    for loss, named in stage.epoch(net):
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        terms.append({"loss": loss.detach()} | {k: v.detach() for k, v in named.items()})
+    return {k: float(np.mean([t[k].item() for t in terms])) for k in terms[0]}

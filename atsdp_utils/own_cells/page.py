@@ -13,10 +13,10 @@ import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from atsdp_utils.foundation import config
+from atsdp_utils.foundation import config, paths
 from atsdp_utils.own_cells import company
 from atsdp_utils.own_cells.prediction import Prediction, agreement
-from atsdp_utils.reporting import plots, report
+from atsdp_utils.reporting import plots
 
 SCORE = LinearSegmentedColormap.from_list("score", [plots.CLASS[0], "#E8E8E8", plots.CLASS[1]])
 TEMPLATES = jinja2.Environment(
@@ -49,7 +49,7 @@ def render(found: Prediction, y: np.ndarray | None) -> str:
 
 def _evidence() -> str:
     """Coverage that the committed reference run measured on cells."""
-    measured = report.REFERENCE / "plus_coverage.csv"
+    measured = paths.REFERENCE / "plus_coverage.csv"
     if not measured.exists():
         return "Notebook 12 of the book measures both on real labelled sets."
     said = {}

@@ -107,7 +107,7 @@ def panel(ax, letter: str, title: str) -> None:
 def key(fig, ax) -> None:
     """Legend of the series in `ax` above the whole figure, outside every axes, with the paper's mark last."""
     named = sorted(zip(*ax.get_legend_handles_labels(), strict=True), key=lambda pair: pair[1] == "paper")
-    handles, labels = zip(*named, strict=True)
+    handles, labels = ([pair[i] for pair in named] for i in (0, 1))  # none where nothing was drawn
     fig.legend(handles, labels, loc="outside upper left", ncols=len(labels), columnspacing=1.2, handletextpad=0.4)
 
 

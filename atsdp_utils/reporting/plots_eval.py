@@ -31,15 +31,9 @@ def _spread(values: Sequence[float], gap: float) -> np.ndarray:
 def radar(ax, table: pd.DataFrame, *, colours: Mapping[str, str] | None = None) -> None:
     """Radar chart in polar axes, its series named beside their point on the right-hand spoke.
 
-    Give it a place wider than high: the chart takes the left of it and the names the rest. Areas of a radar chart
-    depend on the order of the spokes: it is here because the paper has one; read the bars.
-
-    Parameters
-    ----------
-    ax
-        Axes made with ``projection="polar"``.
-    table
-        Rows are series (at most 9), columns metrics (at least 3), values in [0, 1].
+    Rows of `table` are series (at most 9), columns metrics (at least 3), values in [0, 1]. Give it a place wider than
+    high: the chart takes the left of it and the names the rest. Areas of a radar chart depend on the order of the
+    spokes: it is here because the paper has one; read the bars.
     """
     k, inks = table.shape[1], shades(table.index, colours)
     angles = np.pi / 2 - 2 * np.pi * np.arange(k) / k
@@ -143,14 +137,8 @@ def reliability(ax, y, p) -> None:
 def heads(ax, summary: pd.DataFrame, *, chosen: int, control: str) -> None:
     """Metrics against the number of attention heads, each line named at its right end, pushed apart by a line's height.
 
-    Parameters
-    ----------
-    summary
-        Tidy: ``setting`` (number of heads, or the control), ``metric``, ``mean, ci_low, ci_high``.
-    chosen
-        The paper's number of heads, marked on the axis.
-    control
-        Setting that is not a number of heads (the width-matched linear layer): drawn apart, at the left.
+    `chosen` is the paper's number, marked on the axis; the setting `control` is no number of heads (the width-matched
+    linear layer) and drawn apart, at the left.
     """
     counts = sorted(set(summary["setting"]) - {control}, key=int)
     x = np.array([-1.3, *range(len(counts))])
@@ -178,44 +166,27 @@ def heads(ax, summary: pd.DataFrame, *, chosen: int, control: str) -> None:
 def critical_difference(ax, ranks: pd.Series, distance: float, blocks: int) -> None:
     """Critical-difference diagram: mean ranks on a line, bars join models that the data cannot tell apart.
 
-    Parameters
-    ----------
-    ranks
-        Mean rank of each model (1 is best).
-    distance
-        Nemenyi's critical difference, from :func:`stats.friedman`.
-    blocks
-        Number of data sets, written into the diagram: it is underpowered, and says so.
+    `distance` is Nemenyi's, from :func:`stats.friedman`; `blocks` data sets are few, and the diagram says so.
     """
-    ranks = ranks.sort_values()
-    k, half = len(ranks), (len(ranks) + 1) // 2
-    ax.hlines(0, 1, k, color=INK, linewidth=1)
-    for tick in range(1, k + 1):
-        ax.vlines(tick, 0, 0.12, color=INK, linewidth=1)
-        ax.text(tick, 0.2, str(tick), ha="center", va="bottom", fontsize=8)
-    groups = _joined(ranks.to_numpy(), distance)
-    for level, (a, b) in enumerate(groups):
-        ax.hlines(-0.18 - 0.16 * level, a - 0.04, b + 0.04, color=INK, linewidth=3)
-    foot = -0.35 - 0.16 * len(groups)
-    for i, (name, rank) in enumerate(ranks.items()):
-        left = i < half
-        y = foot - 0.32 * (i if left else k - 1 - i)
-        side = 0.7 if left else k + 0.3
-        ax.plot((rank, rank, side), (0, y, y), color=SERIES[7], linewidth=0.8, zorder=0)
-        text = f"{name}  {rank:.1f}" if left else f"{rank:.1f}  {name}"
-        ax.text(side - 0.05 if left else side + 0.05, y, text, ha="right" if left else "left", va="center", fontsize=8)
-    ax.hlines(0.95, 1, 1 + distance, color=PAPER, linewidth=2)
-    text = f"critical difference {distance:.1f} ranks; underpowered: {blocks} data sets"
-    ax.text(1, 1.05, text, va="bottom", fontsize=8, color=PAPER)
-    ax.text(k, 0.55, "mean rank, 1 is best", ha="right", va="bottom", fontsize=8)
-    ax.set(xlim=(0.6, k + 0.4), ylim=(foot - 0.32 * half, 1.35))
-    ax.axis("off")
+    from scikit_posthocs import critical_difference_diagram
 
-
-def _joined(ranks: np.ndarray, distance: float) -> list[tuple[float, float]]:
-    """Maximal runs of sorted ranks no wider than `distance`."""
-    runs = [(a, ranks[ranks <= a + distance].max()) for a in ranks]
-    return [(a, b) for i, (a, b) in enumerate(runs) if b > a and (i == 0 or b > runs[i - 1][1])]
+    near = np.abs(np.subtract.outer(ranks.to_numpy(), ranks.to_numpy())) <= distance
+    critical_difference_diagram(
+        ranks,
+        pd.DataFrame(near.astype(float), ranks.index, ranks.index),  # in place of p: 1 joins, 0 parts
+        ax=ax,
+        label_fmt_left="{label}  {rank:.1f}",
+        label_fmt_right="{rank:.1f}  {label}",
+        label_props={"fontsize": 8},
+        color_palette=[INK] * len(ranks),
+        elbow_props={"linewidth": 0.8},
+        marker_props={"s": 8},
+        crossbar_props={"color": INK, "linewidth": 3},
+        text_h_margin=0.3,
+    )
+    ax.spines["top"].set_visible(True)
+    said = f"critical difference {distance:.1f} ranks; underpowered: {blocks} data sets"
+    ax.set_title(f"mean rank, 1 is best; {said}", fontsize=8, color=PAPER)
 
 
 # --- a decision threshold to slide, over values computed beforehand, with no library behind it ------------------------

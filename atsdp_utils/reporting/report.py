@@ -1,17 +1,17 @@
 """What a run leaves behind: tables, figures, the manifest, a summary on the screen, the comparison with the reference.
 
 ``figures/<data>-<profile>/`` is a contract that programs outside this repository read, so everything goes through
-:class:`Run`: it checks, writes atomically and records where each output came from. This module imports neither torch
-nor scanpy; it is loaded by every notebook and by Make.
+:class:`Run`. This module imports neither torch nor scanpy; it is loaded by every notebook and by Make.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import io
 import json
-import math
+import re
 import subprocess
 import sys
 import time
@@ -21,30 +21,25 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from IPython.core.inputtransformer2 import TransformerManager
+from IPython.display import HTML, Image, Markdown, display
 
-from atsdp_utils.foundation import cache, config, paths
+from atsdp_utils.foundation import cache, closure, config, paths
+from atsdp_utils.reporting import plots
 
 TIDY = ("dataset", "metric", "mean", "std", "n", "ci_low", "ci_high", "tier", "protocol", "paper")
 TIDY_TABLES = ("table1", "table2", "table3", "table4")
 PROTOCOLS = ("U", "S", "F", "")
 #: Inputs that are not single-cell sets of :mod:`atsdp_utils.foundation.config`, and their tier.
 OTHER_INPUTS = {"GDSC-bulk": "real", "PC9-erlotinib": "real", "paper": "reported"}
-REFERENCE = paths.ROOT / "figures" / "embedded-quick"
 
 
 def tier_of(name: str) -> str:
-    """Tier of an input: ``real``, ``simulated``, ``geo``, or ``reported`` for the paper's own numbers.
-
-    Raises
-    ------
-    ValueError
-        If `name` is not known, with the names that are.
-    """
-    if name in config.DATASETS:
-        return config.DATASETS[name].tier
-    if name in OTHER_INPUTS:
-        return OTHER_INPUTS[name]
-    raise ValueError(f"dataset: got {name!r}, expected one of {', '.join([*config.DATASETS, *OTHER_INPUTS])}")
+    """Tier of an input: ``real``, ``simulated``, ``geo``, or ``reported`` for the paper's own numbers."""
+    tiers = {d: spec.tier for d, spec in config.DATASETS.items()} | OTHER_INPUTS
+    if name not in tiers:
+        raise ValueError(f"dataset: got {name!r}, expected one of {', '.join(tiers)}")
+    return tiers[name]
 
 
 def check_tidy(df: pd.DataFrame, name: str) -> None:
@@ -52,17 +47,10 @@ def check_tidy(df: pd.DataFrame, name: str) -> None:
 
     Printed values are rows of tier ``print`` under the paper's names of its sets. The column ``paper`` is filled on the
     paper's own cells (tier ``geo``) only; ``table2``, which holds settings and nothing measured, may fill it anywhere.
-
-    Raises
-    ------
-    ValueError
-        If columns are missing, a row is repeated, a row's tier is not the tier of its data set, or a printed value
-        stands beside other cells than the paper's.
     """
-    missing = [c for c in TIDY if c not in df.columns]
-    keys = [k for k in ("model", "setting") if k in df.columns]
-    if missing or not keys:
-        missing += [] if keys else ["model or setting"]
+    keys = [k for k in ("model", "setting") if k in df]
+    missing = [*(c for c in TIDY if c not in df), *([] if keys else ["model or setting"])]
+    if missing:
         raise ValueError(f"{name}: columns {missing} are missing; a tidy table has {[*TIDY, 'model or setting']}")
     printed = (df["tier"] == "print") & df["dataset"].isin(config.TABLE2)
     bad = df.index[(df["dataset"].map(tier_of) != df["tier"]) & ~printed]
@@ -81,95 +69,76 @@ def check_tidy(df: pd.DataFrame, name: str) -> None:
         raise ValueError(f"{name}: repeated row {df.loc[df.duplicated(key), key].iloc[0].to_dict()}")
 
 
-class Run:
-    """The outputs of one notebook in one run.
+@lru_cache
+def made_by(notebook: str) -> dict[str, str | list[str]]:
+    """What marks the outputs of a notebook: its name, the modules that it imports (in turn), a hash of all that code.
 
-    Parameters
-    ----------
-    notebook
-        Name without suffix, such as ``05_cv_evaluation``.
-    data, profile
-        The two parameters of the notebook.
+    The hash is over code cells and modules without comments and docstrings; what is not imported does not change it.
     """
+    file = paths.NOTEBOOKS / f"{notebook}.ipynb"
+    if not file.exists():
+        raise ValueError(f"notebook: got {notebook!r}, expected the name of a file in {paths.NOTEBOOKS}")
+    cells = [c for c in json.loads(file.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
+    program = "\n".join(TransformerManager().transform_cell("".join(c["source"])) for c in cells)
+    modules = closure.modules(program)
+    text = "\0".join((ast.unparse(ast.parse(program)), *(f"{m}\0{modules[m]}" for m in sorted(modules))))
+    code = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return {"notebook": notebook, "modules": sorted(m for m in modules if modules[m]), "code": code}
+
+
+class Run:
+    """The outputs of one notebook (its name without suffix) in one run, for its parameters `data` and `profile`."""
 
     def __init__(self, notebook: str, data: str, profile: str) -> None:
         config.datasets(data), config.profile(profile)  # a wrong name fails here, not after an hour
-        self.notebook, self.data, self.profile = notebook, data, profile
+        self.made, self.data, self.profile = made_by(notebook), data, profile
         self.folder = paths.figures_dir(data, profile)
         self.fragment = paths.run_dir(data, profile) / "manifest" / f"{notebook}.json"
         self._start = time.monotonic()
-        self._hashes: dict[str, str] = {}
         self._outputs: dict[str, dict] = {}
         pd.set_option("display.precision", 4, "display.max_rows", 80, "display.max_columns", 40)
 
-    def table(
-        self,
-        df: pd.DataFrame,
-        name: str,
-        *,
-        caption: str,
-        datasets: Sequence[str] = (),
-        protocol: str = "",
-        seeds: Sequence[int] = (),
-    ) -> pd.DataFrame:
-        """Write ``<name>.csv``, record it, and return `df` for display."""
+    def table(self, df: pd.DataFrame, name: str, *, caption: str, **source) -> pd.DataFrame:
+        """Write ``<name>.csv``, record it with its `source` (datasets, protocol, seeds), return `df` for display."""
         if name in TIDY_TABLES:
             check_tidy(df, name)
         # Six digits: more than any reader uses, fewer than the last bits in which processors differ.
         text = df.to_csv(index=False, float_format="%.6g", lineterminator="\n")
         cache.write_text(self.folder / f"{name}.csv", text)
-        self._record(name, [f"{name}.csv"], caption, datasets, protocol, seeds)
+        self._record(name, [f"{name}.csv"], caption, **source)
         return df
 
-    def figure(
-        self,
-        fig,
-        name: str,
-        *,
-        caption: str = "",
-        datasets: Sequence[str] = (),
-        protocol: str = "",
-        seeds: Sequence[int] = (),
-    ):
-        """Write ``<name>.png`` and ``<name>.svg`` with their source line, record them, and return the picture.
+    def figure(self, fig, name: str, *, caption: str = "", **source) -> Image:
+        """Write ``<name>.png`` and ``<name>.svg`` with their source line, record them like a table, close `fig`.
 
-        The returned object shows exactly the bytes of the PNG; `fig` is closed.
+        The returned picture shows exactly the bytes of the PNG.
         """
-        from IPython.display import Image
-
-        from atsdp_utils.reporting import plots
-
-        tiers = {d: tier_of(d) for d in datasets}
-        plots.mark_tier(fig, "simulated" in tiers.values(), source_line(tiers, protocol, self.profile))
+        tiers = {d: tier_of(d) for d in source.get("datasets", ())}
+        line = source_line(tiers, source.get("protocol", ""), self.profile)
+        plots.mark_tier(fig, "simulated" in tiers.values(), line)
         pictures = plots.save_figure(fig, self.folder / name)
-        self._record(name, [p.name for p in pictures], caption, datasets, protocol, seeds)
+        self._record(name, [p.name for p in pictures], caption, **source)
         return Image(data=pictures[0].read_bytes(), format="png", alt=caption or name)
 
     def inputs(self, datasets: Iterable[str], bulk: bool = True) -> None:
         """Show a table of inputs: name, tier, origin, shape and short hash."""
-        from IPython.display import HTML, display
-
-        rows = [_describe(name, self.profile) for name in [*(["GDSC-bulk"] if bulk else []), *datasets]]
-        self._hashes.update({row["input"]: row["sha256"] for row in rows})
-        table = pd.DataFrame(rows).assign(sha256=lambda t: t["sha256"].str[:12])
+        table = pd.DataFrame([_describe(name) for name in [*(["GDSC-bulk"] if bulk else []), *datasets]])
+        table["sha256"] = table["sha256"].str[:12]
         with pd.option_context("display.max_colwidth", None):
             display(HTML(table.to_html(index=False, classes="inputs")))
 
     def say(self, text: str) -> None:
         """Show Markdown made from computed values."""
-        from IPython.display import Markdown, display
-
         display(Markdown(text))
 
-    def _record(self, name, files, caption, datasets, protocol, seeds) -> None:
-        for dataset in datasets:
-            if dataset not in self._hashes:
-                self._hashes[dataset] = _describe(dataset, self.profile)["sha256"]
+    def _record(
+        self, name: str, files: Sequence[str], caption: str, datasets: Sequence[str] = (), protocol: str = "",
+        seeds: Sequence[int] = (),
+    ) -> None:  # fmt: skip
         # A table and the figure drawn from it may share a name; the one written last describes both.
         earlier = self._outputs.get(name, {}).get("files", [])
         self._outputs[name] = {
             "files": [*(f for f in earlier if f not in files), *files],
-            "notebook": self.notebook,
             "caption": caption,
             "tiers": sorted({tier_of(d) for d in datasets}),
             "datasets": list(datasets),
@@ -177,8 +146,8 @@ class Run:
             "data": self.data,
             "profile": self.profile,
             "seeds": [int(s) for s in seeds],
-            "inputs": {d: self._hashes[d] for d in datasets},
-            "code": cache.package_version(),
+            "inputs": {d: _describe(d)["sha256"] for d in datasets},
+            **self.made,
             "wall_seconds": round(time.monotonic() - self._start, 1),
         }
         cache.write_text(self.fragment, json.dumps(self._outputs, indent=1, ensure_ascii=False) + "\n")
@@ -192,13 +161,14 @@ def source_line(tiers: dict[str, str], protocol: str, profile: str) -> str:
 
 
 @lru_cache
-def _describe(name: str, profile: str) -> dict[str, str]:
+def _describe(name: str) -> dict[str, str]:
     """Name, tier, origin, shape and content hash of an input; loads it once a process."""
     from atsdp_utils.data import datasets, gdsc, real_cells
 
+    about = {"input": name, "tier": tier_of(name)}
     if name == "paper":
         digest = hashlib.sha256(b"".join(f.read_bytes() for f in sorted(paths.PAPER.glob("*.csv"))))
-        return {"input": name, "tier": "reported", "origin": "data/paper", "shape": "", "sha256": digest.hexdigest()}
+        return about | {"origin": "data/paper", "shape": "", "sha256": digest.hexdigest()}
     if name == "GDSC-bulk":
         values, origin = gdsc.load_bulk().X, "GDSC basal expression"
     else:
@@ -206,21 +176,14 @@ def _describe(name: str, profile: str) -> dict[str, str]:
         values, origin = cells.X, str(cells.uns.get("origin", cells.uns.get("source", "")))
     dense = values if isinstance(values, np.ndarray) else values.toarray()
     digest = hashlib.sha256(np.ascontiguousarray(dense)).hexdigest()
-    shape = f"{dense.shape[0]:,} × {dense.shape[1]:,}"
-    return {"input": name, "tier": tier_of(name), "origin": origin, "shape": shape, "sha256": digest}
+    return about | {"origin": origin, "shape": f"{dense.shape[0]:,} × {dense.shape[1]:,}", "sha256": digest}
 
 
 # --- after the notebooks: manifest, summary, comparison with the reference --------------------------------------------
 
 
-def manifest(data: str, profile: str) -> Path:
-    """Merge the notebooks' fragments into ``manifest.json`` of the run.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a recorded output is not there.
-    """
+def manifest(data: str, profile: str) -> None:
+    """Merge the notebooks' fragments into ``manifest.json`` of the run."""
     folder, outputs = paths.figures_dir(data, profile), {}
     for fragment in sorted((paths.run_dir(data, profile) / "manifest").glob("*.json")):
         outputs.update(json.loads(fragment.read_text()))
@@ -228,8 +191,8 @@ def manifest(data: str, profile: str) -> Path:
     if gone:
         raise FileNotFoundError(f"{folder}: {', '.join(gone)} recorded but missing; run 'make clean reproduce'")
     text = json.dumps({"run": f"{data}-{profile}", "outputs": dict(sorted(outputs.items()))}, indent=1)
+    text = re.sub(r"\[\n[^\[\]]*\]", lambda found: " ".join(found[0].split()), text)  # one line a list
     cache.write_text(folder / "manifest.json", text + "\n")
-    return folder / "manifest.json"
 
 
 def summary(data: str, profile: str, stream=None) -> None:
@@ -256,70 +219,63 @@ def _headlines(df: pd.DataFrame) -> Iterable[tuple[str, ...]]:
     for (dataset, tier, protocol), group in df.groupby(["dataset", "tier", "protocol"], sort=False, dropna=False):
         best = group.loc[group["mean"].idxmax()]
         ours = group[group[key].astype(str).str.startswith("ATSDP")] if key == "model" else group.head(0)
-        paper = ours["paper"].dropna()
-        yield (
-            dataset, tier, str(protocol), str(best[key]), f"{best['mean']:.3f} ± {np.nan_to_num(best['std']):.3f}",
-            f"{ours['mean'].iloc[0]:.3f}" if len(ours) else "", f"{paper.iloc[0]:.3f}" if len(paper) else "",
-        )  # fmt: skip
+        values = [f"{v.iloc[0]:.3f}" if len(v) else "" for v in (ours["mean"], ours["paper"].dropna())]
+        spread = f"{best['mean']:.3f} ± {np.nan_to_num(best['std']):.3f}"
+        yield dataset, tier, str(protocol), str(best[key]), spread, *values
 
 
-def differences(run: Path, reference: Path | dict[str, pd.DataFrame], tolerances: dict) -> list[str]:
-    """Compare the CSV files of two runs within `tolerances`; one readable line a difference.
+def differences(run: Path, reference: dict[str, pd.DataFrame], tolerances: dict) -> list[str]:
+    """Compare the tables of a run with those of the `reference` within `tolerances`; one readable line a difference.
 
     Text and missing values must agree exactly; a number x may differ from the reference r by
     ``absolute + relative * |r|`` of its column (``tolerances['columns']``, else ``tolerances['default']``).
     """
-    if isinstance(reference, Path):
-        reference = {f.name: pd.read_csv(f) for f in sorted(reference.glob("*.csv"))}
     found = []
     for name, expected in reference.items():
         if not (run / name).exists():
             found.append(f"{name}: missing")
             continue
-        found += _table_differences(name, pd.read_csv(run / name), expected, tolerances)
+        actual = pd.read_csv(run / name)
+        if list(actual) != list(expected):
+            found.append(f"{name}: columns {list(actual)}, expected {list(expected)}")
+        elif len(actual) != len(expected):
+            found.append(f"{name}: {len(actual)} rows, expected {len(expected)}")
+        else:
+            found += [f"{name}, {line}" for column in expected
+                      for line in _disagreements(actual[column], expected[column], tolerances)]  # fmt: skip
     return found
 
 
-def _table_differences(name: str, actual: pd.DataFrame, expected: pd.DataFrame, tolerances: dict) -> list[str]:
-    if list(actual.columns) != list(expected.columns):
-        return [f"{name}: columns {list(actual.columns)}, expected {list(expected.columns)}"]
-    if len(actual) != len(expected):
-        return [f"{name}: {len(actual)} rows, expected {len(expected)}"]
-    found = []
-    for column in expected:
-        rule = tolerances["columns"].get(column, tolerances["default"])
-        if rule == "ignore":
-            continue
-        for row, (a, e) in enumerate(zip(actual[column], expected[column], strict=True)):
-            if not _agree(a, e, rule):
-                found.append(f"{name}, row {row + 1}, {column}: {a}, expected {e} (tolerance {rule})")
-    return found
-
-
-def _agree(actual, expected, rule: dict) -> bool:
-    if pd.isna(actual) or pd.isna(expected):
-        return bool(pd.isna(actual) and pd.isna(expected))
-    if isinstance(expected, str) or isinstance(actual, str):
-        return actual == expected
-    return math.isclose(actual, expected, rel_tol=0, abs_tol=rule["absolute"] + rule["relative"] * abs(expected))
+def _disagreements(actual: pd.Series, expected: pd.Series, tolerances: dict) -> list[str]:
+    """Lines on the rows of a column that differ."""
+    rule = tolerances["columns"].get(expected.name, tolerances["default"])
+    if rule == "ignore":
+        return []
+    if pd.api.types.is_numeric_dtype(actual) and pd.api.types.is_numeric_dtype(expected):
+        near = {"atol": rule["absolute"], "rtol": rule["relative"], "equal_nan": True}
+        agree = np.isclose(actual.astype(float), expected.astype(float), **near)
+    else:
+        agree = (actual == expected) | (actual.isna() & expected.isna())
+    return [f"row {i + 1}, {expected.name}: {actual[i]}, expected {expected[i]} (tolerance {rule})"
+            for i in np.flatnonzero(~agree)]  # fmt: skip
 
 
 def check(data: str, profile: str) -> int:
     """Compare a run with the committed reference; print the differences; return the exit status."""
-    run = paths.figures_dir(data, profile)
     if (data, profile) != ("embedded", "quick"):
         print(f"check: the reference is embedded-quick; {data}-{profile} computes other amounts. Use PROFILE=quick.")
         return 2
-    tolerances = json.loads((REFERENCE / "tolerances.json").read_text())
-    reference = _committed_reference() if run.resolve() == REFERENCE.resolve() else REFERENCE
-    found = differences(run, reference, tolerances)
-    print("\n".join(found[:40]) + (f"\n… and {len(found) - 40} more" if len(found) > 40 else "")) if found else None
-    print(f"check: {len(found)} differences from the committed figures/embedded-quick")
+    run, tolerances = paths.figures_dir(data, profile), json.loads((paths.REFERENCE / "tolerances.json").read_text())
+    found = differences(run, _reference(run), tolerances)
+    more = [f"… and {len(found) - 40} more"] if len(found) > 40 else []
+    print(*found[:40], *more, f"check: {len(found)} differences from the committed figures/embedded-quick", sep="\n")
     return int(bool(found))
 
 
-def _committed_reference() -> dict[str, pd.DataFrame]:
-    """The reference as committed: a run in place has overwritten the files themselves."""
+def _reference(run: Path) -> dict[str, pd.DataFrame]:
+    """Tables of the reference, read through git where the run has overwritten the files themselves."""
+    if run.resolve() != paths.REFERENCE.resolve():
+        return {f.name: pd.read_csv(f) for f in sorted(paths.REFERENCE.glob("*.csv"))}
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(paths.ROOT), *arguments]
@@ -333,18 +289,11 @@ def _committed_reference() -> dict[str, pd.DataFrame]:
         raise SystemExit(f"check: the committed reference cannot be read through git ({error}); {way_out}") from None
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line of Make: ``python -m atsdp_utils.reporting.report manifest|summary|check DATA PROFILE``."""
-    parser = argparse.ArgumentParser(prog="atsdp_utils.reporting.report", description=main.__doc__)
-    parser.add_argument("command", choices=("manifest", "summary", "check"))
-    parser.add_argument("data", choices=("embedded", "geo"))
-    parser.add_argument("profile", choices=tuple(config.PROFILES))
-    args = parser.parse_args(arguments)
-    if args.command == "check":
-        return check(args.data, args.profile)
-    {"manifest": manifest, "summary": summary}[args.command](args.data, args.profile)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    commands = {"manifest": manifest, "summary": summary, "check": check}
+    parser = argparse.ArgumentParser(prog="python -m atsdp_utils.reporting.report")
+    parser.add_argument("command", choices=commands)
+    parser.add_argument("data", choices=("embedded", "geo"))
+    parser.add_argument("profile", choices=config.PROFILES)
+    asked = parser.parse_args()
+    sys.exit(commands[asked.command](asked.data, asked.profile))

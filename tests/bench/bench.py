@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -155,21 +156,24 @@ def autoencoder_flops(genes: int, arch: config.Architecture, rows: int) -> float
 
 
 def _bulk_stage(source: preprocess.Source, cfg: Training) -> tuple[dict[str, Clock], dict[str, int], np.ndarray]:
-    """Train autoencoder and predictor, nothing cached: times, epochs, P(sensitive) of the held-out lines."""
-    import torch
+    """Train autoencoder and predictor, nothing stored: times, epochs, P(sensitive) of the held-out lines."""
+    from atsdp_utils.models import stages
 
-    from atsdp_utils.models import train
-    from atsdp_utils.models.model import ATSDPNet
+    arch = config.TABLE2["DATA1"]
+    with _nothing_stored():
+        with Clock() as first:
+            stages.pretrain_autoencoder(source.X[source.train], arch, cfg, 0)
+        with Clock() as second:  # which finds the autoencoder
+            found = stages.pretrain(source, arch, cfg, 0)
+    p = stages.predict(found.net, source.X[source.test_rows], "source")
+    epochs = {"autoencoder": len(found.dae_history), "predictor": len(found.predictor_history)}
+    return {"autoencoder": first, "predictor": second}, epochs, p
 
-    arch, rows = config.TABLE2["DATA1"], source.fit_rows
-    with Clock() as first:
-        dae, history = train.pretrain_autoencoder(source.X[source.train], arch, cfg, 0)
-    with Clock() as second:
-        torch.manual_seed(0)
-        net = ATSDPNet(source.X.shape[1], arch, dae.encoder).to(runtime.device())
-        other = train.train_predictor(net, source.X[rows], source.y[rows], cfg, 0)
-    p = train.predict(net, source.X[source.test_rows], "source")
-    return {"autoencoder": first, "predictor": second}, {"autoencoder": len(history), "predictor": len(other)}, p
+
+@contextmanager
+def _nothing_stored() -> Iterator[None]:
+    with tempfile.TemporaryDirectory() as folder, patch.object(paths, "PRETRAINED", Path(folder)):
+        yield
 
 
 def _auc(source: preprocess.Source, p: np.ndarray) -> float:
@@ -246,7 +250,7 @@ def _models(size: Size, profile: str, section: str) -> Iterator[Row]:
     for model in size.models:
         task = Task(size.dataset, "S", model, profile)
         if model == ATSDP:
-            build(task).start(X.shape[1], source)
+            build(task).fit_bulk(source)
         with Clock() as clock:
             _, fitted = protocols.fit_fold(task, X, cells.y, np.setdiff1d(rows, test), test, source)
         yield from _training(section, f"{model} (S)", clock, getattr(fitted, "history_", None))
@@ -265,20 +269,20 @@ def _training(section: str, case: str, clock: Clock, history: list | None) -> It
 
 def genes(size: Size) -> Iterator[Row]:
     """Cost of an epoch of the autoencoder with the number of genes."""
-    from atsdp_utils.models import train
+    from atsdp_utils.models import stages
 
     cfg = replace(Training(), epochs_dae=3)
     for n in size.genes:
         X = labelled_lines(n).X
-        with Clock() as clock:
-            train.pretrain_autoencoder(X, config.TABLE2["DATA1"], cfg, 0)
+        with _nothing_stored(), Clock() as clock:
+            stages.pretrain_autoencoder(X, config.TABLE2["DATA1"], cfg, 0)
         yield from clock.rows("genes", f"{n}", "autoencoder epoch, ", per=cfg.epochs_dae)
 
 
 def cells(size: Size, n: int) -> Iterator[Row]:
     """Cost of stages with the number of cells, on random values; clusters up to 10,000 cells."""
-    from atsdp_utils.models import train
-    from atsdp_utils.models.model import ATSDPNet
+    from atsdp_utils.models import stages
+    from atsdp_utils.models.network import ATSDPNet
 
     source, case = labelled_lines(size.genes[0]), f"{n}"
     rng = np.random.default_rng(0)
@@ -291,9 +295,9 @@ def cells(size: Size, n: int) -> Iterator[Row]:
             preprocess.louvain(X, 0)
         yield from clock.rows("cells", case, "clusters, ")
     for stage, epochs, work in (
-        ("transfer epoch", cfg.epochs_transfer, lambda: train.transfer(net, source, X, cfg, 0)),
-        ("fine-tuning epoch", cfg.epochs_tune, lambda: train.fine_tune(net, X, y, cfg, 0, source=source)),
-        ("prediction", 1, lambda: train.predict(net, X)),
+        ("transfer epoch", cfg.epochs_transfer, lambda: stages.transfer(net, source, X, cfg, 0)),
+        ("fine-tuning epoch", cfg.epochs_tune, lambda: stages.fine_tune(net, X, y, cfg, 0, source=source)),
+        ("prediction", 1, lambda: stages.predict(net, X)),
     ):
         with Clock() as clock:
             work()
@@ -328,7 +332,7 @@ def own_cells(size: Size, cells: int) -> Iterator[Row]:
     """A person's file from reading to report: time with training, then with the trained bulk stage, and peak memory."""
     code = (
         "import sys; from pathlib import Path; from dataclasses import replace\n"
-        "from atsdp_utils import config, predict;"
+        "from atsdp_utils.foundation import config; from atsdp_utils.own_cells import predict;"
         "s = replace(predict.SETTINGS, jobs=2, training=config.profile(sys.argv[2]).training);"
         "predict.predict(Path(sys.argv[1]), 'cisplatin', settings=s, say=lambda _: None)"
     )
@@ -346,13 +350,13 @@ def own_cells(size: Size, cells: int) -> Iterator[Row]:
 
 def _warm_up() -> None:
     """Import and run once what sections time, so that no section pays for the first use."""
-    from atsdp_utils.models import train
-    from atsdp_utils.models.model import ATSDPNet
+    from atsdp_utils.models import stages
+    from atsdp_utils.models.network import ATSDPNet
 
     source, cfg = labelled_lines(100), replace(Training(), epochs_dae=1, epochs_predictor=1, epochs_transfer=1)
     _bulk_stage(source, cfg)
     net = ATSDPNet(source.X.shape[1], config.TABLE2["DATA1"]).to(runtime.device())
-    train.transfer(net, source, source.X[:40], cfg, 0)
+    stages.transfer(net, source, source.X[:40], cfg, 0)
 
 
 def gpu(size: Size) -> Iterator[Row]:

@@ -10,7 +10,7 @@ import time
 import nbformat
 import pytest
 
-from atsdp_utils.foundation import cache, paths
+from atsdp_utils.foundation import paths
 from book import build
 
 OPENING = "(nb-05)=\n# Title\n\nDoes it?\n\n**What you will learn.** x\n\n**Prerequisites.** y\n\n**Run time.** z"
@@ -171,4 +171,3 @@ def test_a_second_run_waits_for_the_lock(tmp_path):
 def test_report_and_notebooks_import_neither_torch_nor_scanpy():
     code = "import sys, book.build, atsdp_utils.reporting.plots; print({'torch', 'scanpy'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
-    assert re.fullmatch("[0-9a-f]{12}", cache.package_version())

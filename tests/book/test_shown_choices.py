@@ -312,6 +312,13 @@ def test_dots_carry_the_name_colour_and_place_of_their_series(ax):
     assert [t.get_text() for t in ax.get_yticklabels()] == ["A", "B"]
 
 
+def test_the_key_of_axes_where_nothing_was_drawn_is_empty():
+    fig, ax = plt.subplots()
+    plots.key(fig, ax)
+    assert not fig.legends[0].get_texts()
+    plt.close(fig)
+
+
 def test_the_key_puts_each_handle_at_its_name_and_the_paper_last():
     fig, ax = plt.subplots()
     ax.scatter([], [], color="#444444", label="paper")

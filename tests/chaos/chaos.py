@@ -29,7 +29,8 @@ ROOT = Path(__file__).resolve().parents[2]
 CODE = """
 import hashlib
 import pandas as pd
-from atsdp_utils import cache, grid, paths
+from atsdp_utils.experiments import grid
+from atsdp_utils.foundation import cache, paths
 from atsdp_utils.experiments.task import ATSDP, NO_TRANSFER, Task
 NAME = "SCC47-afatinib"
 tasks = [Task(NAME, "U", ATSDP, "smoke", seed=s) for s in range(3)]

@@ -66,10 +66,8 @@ class Spy:
     def fit_bulk(self, source):
         self.fits.append(SimpleNamespace(how="bulk", source=source))
 
-    def _on_cells(how):
-        return lambda self, X, source: self.fits.append(SimpleNamespace(how=how, X=X, source=source))
-
-    fit_transfer, fit_transfer_once, fit_transfer_separate = map(_on_cells, ("transfer", "once", "separate"))
+    def fit_transfer(self, X, source, *, keep=False):
+        self.fits.append(SimpleNamespace(how="once" if keep else "transfer", X=X, source=source))
 
     def predict_proba(self, X):
         self.scored.append(rows_of(X, self.code))
@@ -245,9 +243,15 @@ def test_a_separate_gene_space_holds_the_cells_own_most_variable_genes(spies, mo
     monkeypatch.setattr(inputs, "cells_of", lambda *a: cells)
     monkeypatch.setattr(Spy, "predict_proba", lambda self, X: np.full(len(X), 0.5))
     _, (m,), _ = run(spies, "U", ATSDP, [("gene_space", "separate")])
-    assert m.fits[0].how == "separate" and m.fits[0].X.shape == (CELLS, GENES)
+    assert m.fits[0].how == "transfer" and m.fits[0].X.shape == (CELLS, GENES)
     own = preprocess.Standardizer().fit(wide[:, -1:]).transform(wide[:, -1:])
     np.testing.assert_allclose(m.fits[0].X[:, -1:], own, rtol=1e-5)
+
+
+def test_only_a_separate_gene_space_has_an_encoder_of_its_own():
+    for setting, separate in (((), False), ((("gene_space", "separate"),), True)):
+        task = Task(NAME, "U", ATSDP, "smoke", setting)
+        assert build(task).own_genes is separate
 
 
 @pytest.mark.parametrize("how", ["none", "undersampling"])

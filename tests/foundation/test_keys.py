@@ -13,7 +13,7 @@ from atsdp_utils.experiments.keys import key
 from atsdp_utils.experiments.task import ATSDP, Task
 from atsdp_utils.foundation import cache, checksums, closure, config, paths, runtime  # fmt: skip
 from atsdp_utils.interpretation import explained
-from atsdp_utils.models import train  # fmt: skip
+from atsdp_utils.models import atsdp, stages
 from atsdp_utils.own_cells import drugs, predict  # fmt: skip
 
 TABLE = pd.read_csv(paths.ROOT / "tests" / "cache_keys.csv", index_col="input")
@@ -41,19 +41,13 @@ def keys(run_folders, monkeypatch):
     made: dict[str, str] = {}
 
     def kept(path, read, write):
-        if path.parent != paths.SEARCHES:
-            return real_kept(path, read, write)
-        made["search"] = path.name
-        return {}
+        kind = "search" if path.parent == paths.SEARCHES else path.name.partition("-")[0]
+        made[kind] = path.name
+        return {} if kind == "search" else real_kept(path, read, write)
 
-    def noted(maker, *parts):
-        return made.setdefault(maker, real_key(maker, *parts))
-
-    real_kept, real_key = cache.kept, train._key
+    real_kept = cache.kept
     monkeypatch.setattr(cache, "kept", kept)
-    monkeypatch.setattr(train, "_key", noted)
-    monkeypatch.setattr(train, "fit", lambda net, stage: [])
-    monkeypatch.setattr(train, "_save", lambda path, state: None)
+    monkeypatch.setattr(stages, "fit", lambda net, stage: [])
 
     def keys_in(w: dict) -> dict[str, str]:
         made.clear()
@@ -73,18 +67,18 @@ def keys(run_folders, monkeypatch):
         split.unlink()
         seed, profile, source = w["seed"], w["profile"], inputs.source_of(NAME, w["profile"], w["seed"])
         cfg = dataclasses.replace(config.profile(profile).training, theta=0.0)
-        train.pretrain(source, ARCH, cfg, seed)
         tuned = Task(NAME, "S", "Logistic", profile, (("tune", True),), seed, folds=2)
         X = preprocess.columns(cells.X, cells.genes, source.genes)
         protocols.tuned(tuned, X, y, source)
+        atsdp.ATSDP(seed=seed, arch=ARCH, cfg=cfg).fit_transfer(X, source, keep=True)
         settings = dataclasses.replace(predict.SETTINGS, jobs=w["jobs"], training=cfg)
         return {
             "prepared": datasets._prepared_path(NAME).name,
             "twin": datasets.cells_key("DATA1-sim"),
             "split": split.name,
-            "autoencoder": made["models.train.pretrained_autoencoder"],
-            "bulk stage": made["models.train.pretrain"],
-            "transfer": train.ATSDP(seed=seed, arch=ARCH, cfg=cfg)._transfer_path(X, source).name,
+            "autoencoder": made["dae"],
+            "bulk stage": made["bulk"],
+            "transfer": made["transfer"],
             "result S": key(Task(NAME, "S", ATSDP, profile, seed=seed, folds=2)),
             "result U": key(Task(NAME, "U", ATSDP, profile, seed=seed)),
             "result S Logistic": key(Task(NAME, "S", "Logistic", profile, seed=seed, folds=2)),
@@ -149,7 +143,7 @@ def _renamed(w, m):
 def _everywhere(m, pattern: str, new: str):
     """Every module with a new comment or another docstring."""
     read = closure.source
-    assert re.search(pattern, read("models.train"))
+    assert re.search(pattern, read("models.stages"))
     m.setattr(closure, "source", lambda name: (text := read(name)) and re.sub(pattern, new, text))
 
 

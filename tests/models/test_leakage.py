@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from atsdp_utils.data import datasets, gdsc, preprocess
+from atsdp_utils.data import gdsc, preprocess
 from atsdp_utils.data.preprocess import Source
 from atsdp_utils.evaluation import plus_study
 from atsdp_utils.experiments import inputs, protocols
 from atsdp_utils.experiments.task import ATSDP, PLUS, Result, Task
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.foundation.config import Architecture, Training
-from atsdp_utils.models import calibration, joint, plus, train
+from atsdp_utils.models import atsdp, calibration, joint, plus, stages
 from atsdp_utils.models.plus import ATSDPPlus
 
 ARCH = Architecture(bottleneck=16, encoder=(16,), predictor=(8,), dropout=0.1, heads=2, tokens=4, token_dim=4)
@@ -57,29 +57,29 @@ def bits(net) -> dict[str, bytes]:
 
 
 def _bulk(source):
-    return train.pretrain(source, ARCH, CFG, 0).net
+    return stages.pretrain(source, ARCH, CFG, 0).net
 
 
 def _autoencoder(source):
-    return train.pretrained_autoencoder(source, ARCH, CFG, 0)[0]
+    return stages.pretrain_autoencoder(source.X[source.train], ARCH, CFG, 0)[0]
 
 
 def _transfer(source):
-    return train.ATSDP(arch=ARCH, cfg=CFG).fit_transfer(cells()[0], source).net_
+    return atsdp.ATSDP(arch=ARCH, cfg=CFG).fit_transfer(cells()[0], source).net_
 
 
 def _separate(source):
-    return train.ATSDP(arch=ARCH, cfg=CFG).fit_transfer_separate(cells()[0], source).net_
+    return atsdp.ATSDP(arch=ARCH, cfg=CFG, own_genes=True).fit_transfer(cells()[0], source).net_
 
 
 def _few(source):
     X, y = cells()
     few = [0, 1, 3, 4]
-    return train.ATSDP(arch=ARCH, cfg=CFG).fit_few(X, X[few], y[few], source=source).net_
+    return atsdp.ATSDP(arch=ARCH, cfg=CFG).fit_few(X, X[few], y[few], source=source).net_
 
 
 def _supervised(source):
-    return train.ATSDP(arch=ARCH, cfg=CFG).fit(*cells(), source=source).net_
+    return atsdp.ATSDP(arch=ARCH, cfg=CFG).fit(*cells(), source=source).net_
 
 
 def _joint(source):
@@ -130,11 +130,11 @@ def test_lines_are_standardised_on_the_training_lines(monkeypatch):
     rng = np.random.default_rng(0)
     names = np.array([f"L{i}" for i in range(50)])
     X = rng.normal(3, 2, (50, 6)).astype(np.float32)
-    monkeypatch.setattr(datasets, "all_labels", lambda given: np.zeros((len(given), 1), np.int8))
+    monkeypatch.setattr(gdsc, "all_labels", lambda given: np.zeros((len(given), 1), np.int8))
     found = []
     for extreme in (0, 1e5):
         bulk = gdsc.Bulk(X.copy(), names, np.array(list("abcdef")), np.zeros(50, np.int8))
-        monkeypatch.setattr(datasets, "load_bulk", lambda *a, b=bulk: b)
+        monkeypatch.setattr(gdsc, "load_bulk", lambda *a, b=bulk: b)
         test = np.isin(names, gdsc.held_out_lines(3))
         assert test.sum() == 10
         bulk.X[test] += extreme
@@ -155,7 +155,7 @@ def test_cells_of_a_test_fold_change_no_bit_of_its_network(tmp_path, monkeypatch
         X_now, y_now = X.copy(), y.copy()
         if spoiled:
             X_now[test_rows], y_now[test_rows] = 1e4, 1 - y[test_rows]
-        monkeypatch.setattr(protocols, "build", lambda task: train.ATSDP(arch=ARCH, cfg=CFG))
+        monkeypatch.setattr(protocols, "build", lambda task: atsdp.ATSDP(arch=ARCH, cfg=CFG))
         task = Task("SCC47-afatinib", "S", ATSDP, "smoke", (("balance", "smote"),), folds=2)
         _, model = protocols.fit_fold(task, X_now, y_now, train_rows, test_rows, lines(spoiled=False))
         found.append(bits(model.net_))
@@ -238,10 +238,10 @@ CHANGES = changes()
 @pytest.mark.parametrize("what", CHANGES)
 def test_a_stored_bulk_stage_is_not_taken_for_another(what, tmp_path, monkeypatch):
     """After a change of one input the network is the one that an empty cache gives, and differs from the stored one."""
-    first = bits(train.pretrain(lines(spoiled=False), ARCH, CFG, 0).net)
-    beside = bits(train.pretrain(*CHANGES[what]).net)
+    first = bits(stages.pretrain(lines(spoiled=False), ARCH, CFG, 0).net)
+    beside = bits(stages.pretrain(*CHANGES[what]).net)
     monkeypatch.setattr(paths, "PRETRAINED", tmp_path / "empty")
-    assert beside == bits(train.pretrain(*CHANGES[what]).net)
+    assert beside == bits(stages.pretrain(*CHANGES[what]).net)
     assert beside != first
 
 
@@ -257,7 +257,7 @@ def test_a_stored_joint_stage_is_not_taken_for_another(what, tmp_path, monkeypat
 @pytest.mark.parametrize("what", ["cells", "omega", "theta", "epochs_transfer", "labels", "rows", "seed", "sizes"])
 def test_a_stored_transfer_is_not_taken_for_another(what, tmp_path, monkeypatch):
     def fit(source, arch, cfg, seed, X):
-        return bits(train.ATSDP(seed=seed, arch=arch, cfg=cfg).fit_transfer_once(X, source).net_)
+        return bits(atsdp.ATSDP(seed=seed, arch=arch, cfg=cfg).fit_transfer(X, source, keep=True).net_)
 
     X = cells()[0]
     settings = {"omega": 0.9, "theta": 0.7, "epochs_transfer": 1}
@@ -274,23 +274,27 @@ def test_a_stored_transfer_is_not_taken_for_another(what, tmp_path, monkeypatch)
 
 
 def test_an_autoencoder_of_other_rows_seed_or_noise_is_trained_anew():
+
+    def autoencoder(source, *settings):
+        return stages.pretrain_autoencoder(source.X[source.train], *settings)
+
     source = lines(spoiled=False)
-    train.pretrained_autoencoder(source, ARCH, CFG, 0)
+    autoencoder(source, ARCH, CFG, 0)
     count = lambda: len(list(paths.PRETRAINED.glob("dae-*.pt")))  # noqa: E731
     for i, what in enumerate(("values", "rows", "seed", "sizes", "noise", "learning_rate", "epochs_dae"), start=1):
-        train.pretrained_autoencoder(*CHANGES[what])
+        autoencoder(*CHANGES[what])
         assert count() == i + 1, what
-    train.pretrained_autoencoder(*CHANGES["labels"])  # it sees no label
+    autoencoder(*CHANGES["labels"])  # it sees no label
     some = np.where(np.arange(N) % 7 == 1, -1, source.y).astype(np.int8)
-    train.pretrained_autoencoder(dataclasses.replace(source, y=some), ARCH, CFG, 0)  # nor whether there is one
+    stages.pretrain(dataclasses.replace(source, y=some), ARCH, CFG, 0)  # nor whether there is one
     assert count() == i + 1
 
 
 def test_the_bulk_stage_of_a_network_has_its_seed_and_both_encoders_start_alike():
     source = lines(spoiled=False)
-    started = [train.ATSDP(seed=seed, arch=ARCH, cfg=CFG).fit_bulk(source).net_ for seed in (0, 3)]
-    assert bits(started[1]) == bits(train.pretrain(source, ARCH, CFG, 3).net) != bits(started[0])
-    before = bits(train.pretrained_autoencoder(source, ARCH, CFG, 0)[0].encoder)
+    started = [atsdp.ATSDP(seed=seed, arch=ARCH, cfg=CFG).fit_bulk(source).net_ for seed in (0, 3)]
+    assert bits(started[1]) == bits(stages.pretrain(source, ARCH, CFG, 3).net) != bits(started[0])
+    before = bits(stages.pretrain_autoencoder(source.X[source.train], ARCH, CFG, 0)[0].encoder)
     for net in (started[0], joint.joint_stage(source, ARCH, CFG, 0, 0)):
         assert bits(net.source) == bits(net.target) != before
 
@@ -310,9 +314,9 @@ def test_few_labels_count_by_the_rarer_class():
 
 def test_members_of_an_ensemble_share_the_autoencoder_and_nothing_else(monkeypatch):
     seeds = []
-    original = train.pretrain
+    original = stages.pretrain
     monkeypatch.setattr(
-        train,
+        stages,
         "pretrain",
         lambda *a, autoencoder_seed=None: (
             seeds.append((a[3], autoencoder_seed)) or original(*a, autoencoder_seed=autoencoder_seed)

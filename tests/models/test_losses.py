@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from atsdp_utils.models.losses import BANDWIDTHS, cluster_dissimilarity, mmd2
+from atsdp_utils.models.losses import BANDWIDTHS, cluster_dissimilarity, mmd2, plain_mmd2
 
 
 def naive_mmd2(x, y, scale):
@@ -56,6 +56,16 @@ def test_gradient_of_the_mmd_against_differences():
     x, y = (torch.randn(n, 3, generator=g).double().requires_grad_() for n in (5, 4))
     assert torch.autograd.gradcheck(lambda a, b: mmd2(a, b, 2.5), (x, y))
     assert torch.autograd.gradcheck(lambda a: mmd2(a, y.detach(), 2.5), (x,))
+
+
+def test_the_closed_form_agrees_with_the_definition_in_value_and_gradient():
+    g = torch.Generator().manual_seed(7)
+    x, y = (torch.randn(n, 4, generator=g).double().requires_grad_() for n in (30, 20))
+    closed, plain = mmd2(x, y + 1), plain_mmd2(x, y + 1)
+    torch.testing.assert_close(closed, plain)
+    for a, b in zip(torch.autograd.grad(closed, (x, y)), torch.autograd.grad(plain, (x, y)), strict=True):
+        torch.testing.assert_close(a, b)
+        assert a.abs().max() > 1e-4
 
 
 def test_mmd_names_wrong_shapes():

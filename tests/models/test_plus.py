@@ -14,7 +14,7 @@ from atsdp_utils.evaluation import plus_study, selection
 from atsdp_utils.experiments import inputs, protocols, pseudo, tables
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.foundation.config import Architecture, Training
-from atsdp_utils.models import joint, plus, train
+from atsdp_utils.models import joint, plus, stages
 from atsdp_utils.models.calibration import Calibration
 from atsdp_utils.models.plus import ATSDPPlus
 
@@ -105,11 +105,11 @@ def test_joint_training_ignores_missing_labels():
     src = source()
     net = joint.joint_stage(src, ARCH, CFG, 5, 0)
     test = src.test_rows
-    assert roc_auc_score(src.y[test], train.predict(net, src.X[test], "source")) > 0.9
+    assert roc_auc_score(src.y[test], stages.predict(net, src.X[test], "source")) > 0.9
 
 
 def test_adabn_takes_the_statistics_of_the_cells_and_nothing_else():
-    net = train.pretrain(source(), ARCH, CFG, 0).net
+    net = stages.pretrain(source(), ARCH, CFG, 0).net
     X, _ = rows(80, 7)
     adapted = plus.adabn(net, source(), 3 * X + 1, CFG, 0)
     with torch.no_grad():
@@ -212,7 +212,7 @@ def test_without_held_out_lines_there_is_no_calibration():
     everything = dataclasses.replace(source(), train=np.ones(200, bool))
     model = ATSDPPlus(recipe="ensemble-adabn", members=1, arch=ARCH, cfg=CFG).fit_transfer(X, everything)
     with pytest.raises(ValueError, match="held-out lines"):
-        model.calibrated_proba(X)
+        model.calibration_.proba(model.logits(X))
 
 
 def test_calibration_sees_held_out_lines_only():
@@ -282,7 +282,7 @@ def test_the_choice_never_reads_a_real_cell_or_its_label(monkeypatch, run_folder
         adata.obs = adata.obs.iloc[order].set_index(adata.obs_names)
         return adata
 
-    monkeypatch.setattr(datasets, "_load_real", permuted)
+    monkeypatch.setattr(real_cells, "load", permuted)
     datasets.load_prepared.cache_clear()
     inputs.cells_of.cache_clear()
     after = run()

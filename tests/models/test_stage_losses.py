@@ -10,7 +10,7 @@ from scipy.special import log_softmax, softmax
 
 from atsdp_utils.data import preprocess
 from atsdp_utils.foundation.config import Architecture, Training
-from atsdp_utils.models import loop, losses, model, train
+from atsdp_utils.models import loop, losses, network, stages
 
 CFG = Training(noise=0.0, omega=0.5, theta=0.25, batch_size=64, balance="none", patience=3)
 RNG = np.random.default_rng(0)
@@ -91,19 +91,13 @@ def test_the_autoencoder_reconstructs_the_clean_rows_from_corrupted_ones():
     clean = torch.arange(1.0, 13.0).repeat(40, 1)
     seen = []
     net = lambda x: seen.append(x) or x + 0.5  # noqa: E731
-    stage = train.Denoising(dataclasses.replace(CFG, noise=0.4), loop.Rows(clean), clean[:5])
+    stage = stages.Denoising(dataclasses.replace(CFG, noise=0.4), loop.Rows(clean), clean[:5])
     loss, _ = only(stage.epoch(net))
     (given,) = seen
     assert 0.3 < (given == 0).float().mean() < 0.5 and ((given == 0) | (given == clean)).all()
     assert loss == pytest.approx(((given + 0.5 - clean) ** 2).mean().item(), rel=1e-6)
     assert stage.validate(net).item() == pytest.approx(0.25)  # held rows are not corrupted
     assert (stage.epochs, stage.trained(1)) == (CFG.epochs_dae, [1])
-
-
-def test_a_stack_has_the_mean_squared_error_of_each_network():
-    found, clean = draws(3, 6, 4), draws(3, 6, 4)
-    expected = ((found - clean) ** 2).mean((1, 2))
-    torch.testing.assert_close(train._mse(found, clean), expected)
 
 
 # --- bulk predictor ---------------------------------------------------------------------------------------------------
@@ -114,7 +108,7 @@ def test_the_predictor_minimises_cross_entropy_on_lines_by_the_source_encoder(we
     x, y, weight = draws(48, 3), labels(48), torch.linspace(0.2, 2, 48)
     x_held, y_held = draws(20, 3), labels(20)
     rows = loop.Rows(x, y, weight if weighted else None)
-    stage, net = train.Classification(CFG, rows, x_held, y_held), Net()
+    stage, net = stages.Classification(CFG, rows, x_held, y_held), Net()
     loss, _ = only(stage.epoch(net))
     assert loss == pytest.approx(by_hand(2 * x[:, :2], y, weight if weighted else None), rel=1e-5)
     assert stage.validate(net).item() == pytest.approx(by_hand(2 * x_held[:, :2], y_held, balanced=True), rel=1e-5)
@@ -123,12 +117,12 @@ def test_the_predictor_minimises_cross_entropy_on_lines_by_the_source_encoder(we
 
 def test_lines_and_cells_are_corrupted_at_the_rate_of_the_settings(monkeypatch):
     rates = []
-    monkeypatch.setattr(train, "corrupt", lambda x, p: rates.append(p) or x)
+    monkeypatch.setattr(stages, "corrupt", lambda x, p: rates.append(p) or x)
     cfg = dataclasses.replace(CFG, noise=0.35)
     x, y = draws(40, 3), labels(40)
-    only(train.Denoising(cfg, loop.Rows(x), x).epoch(lambda v: v))
-    only(train.Classification(cfg, loop.Rows(x, y, None), x, y).epoch(Net()))
-    only(train.FineTuning(cfg, loop.Rows(x, y, None, None), None, 64, x, y).epoch(Net()))
+    only(stages.Denoising(cfg, loop.Rows(x), x).epoch(lambda v: v))
+    only(stages.Classification(cfg, loop.Rows(x, y, None), x, y).epoch(Net()))
+    only(stages.FineTuning(cfg, loop.Rows(x, y, None, None), None, 64, x, y).epoch(Net()))
     assert rates == [0.35] * 3
 
 
@@ -142,7 +136,7 @@ def test_transfer_adds_mmd_and_regulariser_to_the_class_loss(omega, theta):
     x, y, weight = draws(30, 3), labels(30), torch.linspace(0.5, 1.5, 30)
     cells, cluster = draws(50, 3), torch.arange(50) % 4
     x_held, y_held, watched = draws(16, 3), labels(16), draws(9, 3)
-    stage = train.Transfer(
+    stage = stages.Transfer(
         cfg, loop.Rows(x, y, weight), loop.Rows(cells, cluster if theta else None), x_held, y_held, watched
     )
     net = Net()
@@ -179,7 +173,7 @@ def test_the_regulariser_is_one_minus_cosine_within_clusters():
 def test_transfer_takes_clusters_only_where_they_count_and_watches_cells():
     X, y = RNG.normal(size=(60, 5)).astype(np.float32), (np.arange(60) % 3 == 0).astype(np.int8)
     source = preprocess.Source(X, y, np.array(list("abcde")), np.arange(60) < 50)
-    with_, without = (train.Transfer.of(source, X, dataclasses.replace(CFG, theta=t), 0) for t in (0.1, 0.0))
+    with_, without = (stages.Transfer.of(source, X, dataclasses.replace(CFG, theta=t), 0) for t in (0.1, 0.0))
     assert with_.cells.values[1] is not None and without.cells.values[1] is None
     assert len(with_.cells) == len(with_.x_watched) == 60
     assert len(with_.lines) + len(with_.x_held) == 50
@@ -191,7 +185,7 @@ def test_transfer_takes_clusters_only_where_they_count_and_watches_cells():
 def test_fine_tuning_adds_the_lines_and_the_alignment_to_the_loss_of_cells():
     x, y, weight, cluster = draws(32, 3), labels(32), torch.linspace(0.5, 1.5, 32), torch.arange(32) % 3
     z_g, y_g = draws(16, 3), labels(16)
-    stage = train.FineTuning(CFG, loop.Rows(x, y, weight, cluster), loop.Rows(z_g, y_g), 32, x, y)
+    stage = stages.FineTuning(CFG, loop.Rows(x, y, weight, cluster), loop.Rows(z_g, y_g), 32, x, y)
     net = Net()
     loss, named = only(stage.epoch(net))
     assert [d for d, _ in net.seen] == ["target"]
@@ -210,7 +204,7 @@ def test_fine_tuning_adds_the_lines_and_the_alignment_to_the_loss_of_cells():
 
 def test_fine_tuning_without_lines_is_the_loss_of_cells_alone():
     x, y = draws(32, 3), labels(32)
-    stage = train.FineTuning(CFG, loop.Rows(x, y, None, None), None, 32, None, None)
+    stage = stages.FineTuning(CFG, loop.Rows(x, y, None, None), None, 32, None, None)
     loss, named = only(stage.epoch(Net()))
     assert loss == pytest.approx(by_hand(3 * x[:, :2], y), rel=1e-5) and set(named) == {"class"}
     assert stage.validate(Net()) is None
@@ -224,12 +218,12 @@ def test_lines_of_fine_tuning_are_balanced_training_lines_as_the_frozen_encoder_
     cells, labels_ = rng.normal(size=(40, 5)).astype(np.float32), (np.arange(40) % 2).astype(np.int8)
     net = Net()
     weight = np.linspace(1, 2, 40).astype(np.float32)
-    stage = train.FineTuning.of(net, cells, labels_, CFG, 0, weight=weight, source=source)
+    stage = stages.FineTuning.of(net, cells, labels_, CFG, 0, weight=weight, source=source)
     z, y_g = (v.numpy() for v in stage.lines.values)
     assert np.bincount(y_g).tolist() == [np.bincount(y[source.fit_rows])[0]] * 2
     known = {tuple(np.float32(2) * X[i]): y[i] for i in source.fit_rows}
     assert all(known[tuple(row)] == label for row, label in zip(z, y_g, strict=True))
-    keep, held = train._split(40, CFG.validation, 0, labels_)
+    keep, held = stages.hold_out(40, CFG.validation, 0, labels_)
     x, y_c, w, _ = (v.numpy() for v in stage.cells.values)
     for found, expected in ((x, cells[keep]), (y_c, labels_[keep]), (w, weight[keep]), (stage.x_held, cells[held]),
                             (stage.y_held, labels_[held])):  # fmt: skip
@@ -265,17 +259,17 @@ def test_optimiser_and_batches_take_the_settings(monkeypatch):
     made = []
     original = torch.optim.AdamW
     monkeypatch.setattr(torch.optim, "AdamW", lambda p, **o: made.append((list(p), o)) or original(made[-1][0], **o))
-    net = model.ATSDPNet(5, Architecture(16, (8,), (8,), heads=2, tokens=4, token_dim=4))
+    net = network.ATSDPNet(5, Architecture(16, (8,), (8,), heads=2, tokens=4, token_dim=4))
     cfg = dataclasses.replace(CFG, learning_rate=0.007, weight_decay=0.33, batch_size=16, epochs_tune=2)
     X, y = RNG.normal(size=(100, 5)).astype(np.float32), (np.arange(100) % 2).astype(np.int8)
-    sizes, epoch = [], train.FineTuning.epoch
+    sizes, epoch = [], stages.FineTuning.epoch
     monkeypatch.setattr(
-        train.FineTuning,
+        stages.FineTuning,
         "epoch",
         lambda self, n: (sizes.append(1) or s for s in epoch(self, n)),
     )
     frozen = net.source[0].weight.clone()
-    tuned, history = train.fine_tune(net, X, y, cfg, 0)
+    tuned, history = stages.fine_tune(net, X, y, cfg, 0)
     ((parameters, options),) = made
     assert (options["lr"], options["weight_decay"]) == (0.007, 0.33)
     assert len(parameters) == len([*net.target.parameters(), *net.predictor.parameters()])
@@ -298,12 +292,12 @@ def test_every_row_is_drawn_once_a_pass():
 def test_the_attention_block_by_hand(heads):
     """LayerNorm(x + W_o concat_h softmax(Q K^T / sqrt(d_k)) V), with tokens of an embedding, in numpy."""
     arch = Architecture(bottleneck=12, encoder=(8,), predictor=(4,), heads=heads, tokens=3, token_dim=4)
-    block = model.AttentionBlock(arch).eval()
+    block = network.AttentionBlock(arch).eval()
     for p in block.parameters():
         torch.nn.init.normal_(p)
     z = draws(5, 12)
     w = {k: v.detach().numpy().astype(float) for k, v in block.named_parameters()}
-    x = z.numpy().astype(float).reshape(5, 3, 4) + w["position.weight"]
+    x = z.numpy().astype(float).reshape(5, 3, 4) + w["position"]
 
     def linear(name, v):
         return v @ w[f"mix.{name}.weight"].T + w[f"mix.{name}.bias"]
@@ -320,12 +314,12 @@ def test_the_attention_block_by_hand(heads):
 
 def test_a_hidden_layer_is_linear_batch_norm_relu_dropout():
     arch = Architecture(bottleneck=16, encoder=(8, 6), predictor=(5,), dropout=0.37, heads=0)
-    names = [type(m).__name__ for m in model.Encoder(10, arch)]
+    names = [type(m).__name__ for m in network.Encoder(10, arch)]
     assert names == ["Linear", "BatchNorm1d", "ReLU", "Dropout"] * 2 + ["Linear"]
-    assert [m.p for m in model.Encoder(10, arch) if hasattr(m, "p")] == [0.37, 0.37]
-    shapes = [tuple(m.weight.shape) for m in model.Decoder(10, arch) if isinstance(m, torch.nn.Linear)]
+    assert [m.p for m in network.Encoder(10, arch) if hasattr(m, "p")] == [0.37, 0.37]
+    shapes = [tuple(m.weight.shape) for m in network.Decoder(10, arch) if isinstance(m, torch.nn.Linear)]
     assert shapes == [(6, 16), (8, 6), (10, 8)]
-    assert [type(m).__name__ for m in model.Predictor(arch).mlp] == ["Linear", "ReLU", "Dropout", "Linear"]
+    assert [type(m).__name__ for m in network.Predictor(arch).mlp] == ["Linear", "ReLU", "Dropout", "Linear"]
 
 
 def test_probability_is_that_of_the_second_logit_by_the_encoder_asked_for():
@@ -333,6 +327,6 @@ def test_probability_is_that_of_the_second_logit_by_the_encoder_asked_for():
     net = Net()
     for domain, factor in (("target", 3), ("source", 2)):
         expected = softmax(factor * x[:, :2].astype(float), axis=1)[:, 1]
-        np.testing.assert_allclose(train.predict(net, x, domain), expected, rtol=1e-5)
-    np.testing.assert_allclose(train.predict(net, x), train.predict(net, x, "target"))
-    np.testing.assert_allclose(train.embed(net, x, "source"), 2 * x)
+        np.testing.assert_allclose(stages.predict(net, x, domain), expected, rtol=1e-5)
+    np.testing.assert_allclose(stages.predict(net, x), stages.predict(net, x, "target"))
+    np.testing.assert_allclose(stages.embed(net, x, "source"), 2 * x)

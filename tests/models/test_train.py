@@ -10,7 +10,8 @@ from sklearn.metrics import roc_auc_score
 from atsdp_utils.data.preprocess import Source
 from atsdp_utils.foundation import paths
 from atsdp_utils.foundation.config import Architecture, Training
-from atsdp_utils.models import train
+from atsdp_utils.models import stages
+from atsdp_utils.models.atsdp import ATSDP
 
 ARCH = Architecture(bottleneck=16, encoder=(32, 16), predictor=(16,), dropout=0.1, heads=2, tokens=4, token_dim=4)
 CFG = Training(
@@ -40,73 +41,73 @@ def source(seed=0):
 
 def test_autoencoder_learns_to_denoise():
     X, _ = planted()
-    _, history = train.pretrain_autoencoder(X, ARCH, dataclasses.replace(CFG, epochs_dae=30), 0)
+    _, history = stages.pretrain_autoencoder(X, ARCH, dataclasses.replace(CFG, epochs_dae=30), 0)
     assert history[-1]["validation"] < 0.95 * history[0]["validation"]
 
 
 def test_bulk_stage_predicts_held_out_lines_and_shuffled_labels_do_not():
     src = source()
-    net = train.pretrain(src, ARCH, CFG, 0).net
+    net = stages.pretrain(src, ARCH, CFG, 0).net
     test = src.test_rows
-    assert roc_auc_score(src.y[test], train.predict(net, src.X[test], "source")) > 0.9
+    assert roc_auc_score(src.y[test], stages.predict(net, src.X[test], "source")) > 0.9
     # One network can land anywhere, because the planted axis dominates the data; the mean over weights cannot.
     shuffled = []
     for seed in range(8):
         labels = np.random.default_rng(seed).permutation(src.y)
-        net = train.pretrain(dataclasses.replace(src, y=labels), ARCH, CFG, seed).net
-        shuffled.append(roc_auc_score(src.y[test], train.predict(net, src.X[test], "source")))
+        net = stages.pretrain(dataclasses.replace(src, y=labels), ARCH, CFG, seed).net
+        shuffled.append(roc_auc_score(src.y[test], stages.predict(net, src.X[test], "source")))
     assert 0.25 < np.mean(shuffled) < 0.75
 
 
 def test_transfer_updates_both_encoders_and_the_predictor_and_leaves_its_input_alone():
     src, (X, y) = source(), planted(120, seed=9, shift=0.5)
-    before = train.pretrain(src, ARCH, CFG, 0).net
+    before = stages.pretrain(src, ARCH, CFG, 0).net
     kept = {k: v.clone() for k, v in before.state_dict().items()}
-    after, history = train.transfer(before, src, X, CFG, 0)
+    after, history = stages.transfer(before, src, X, CFG, 0)
     for k, v in before.state_dict().items():
         assert torch.equal(v, kept[k]), k
     for part in ("source.0.weight", "target.0.weight", "predictor.mlp.0.weight", "predictor.attention.mix.w_q.weight"):
         assert not torch.equal(after.state_dict()[part], kept[part]), part
     assert {"loss", "class", "mmd2", "regulariser", "validation"} <= set(history[0])
-    assert roc_auc_score(y, train.predict(after, X)) > 0.9
+    assert roc_auc_score(y, stages.predict(after, X)) > 0.9
 
 
 def test_without_mmd_and_regulariser_the_target_encoder_gets_no_gradient():
     src, (X, _) = source(), planted(120, seed=9)
-    before = train.pretrain(src, ARCH, CFG, 0).net
+    before = stages.pretrain(src, ARCH, CFG, 0).net
     cfg = dataclasses.replace(CFG, omega=0.0, theta=0.0, weight_decay=0.0)
-    after, _ = train.transfer(before, src, X, cfg, 0)
+    after, _ = stages.transfer(before, src, X, cfg, 0)
     assert torch.equal(after.target[0].weight, before.target[0].weight)
     assert not torch.equal(after.source[0].weight, before.source[0].weight)
 
 
 def test_fine_tuning_freezes_the_source_encoder_and_learns():
     src, (X, y) = source(), planted(150, seed=3)
-    start = train.pretrain(src, ARCH, CFG, 0).net
-    tuned, _ = train.fine_tune(start, X[:100], y[:100], CFG, 0, source=src)
+    start = stages.pretrain(src, ARCH, CFG, 0).net
+    tuned, _ = stages.fine_tune(start, X[:100], y[:100], CFG, 0, source=src)
     for a, b in zip(start.source.parameters(), tuned.source.parameters(), strict=True):
         assert torch.equal(a, b)
-    assert roc_auc_score(y[100:], train.predict(tuned, X[100:])) > 0.9
+    assert roc_auc_score(y[100:], stages.predict(tuned, X[100:])) > 0.9
 
 
 def test_fine_tuning_on_two_cells_works():
     src, (X, y) = source(), planted(150, seed=3)
     few = [int(np.flatnonzero(y == 0)[0]), int(np.flatnonzero(y == 1)[0])]
-    model = train.ATSDP(seed=0, arch=ARCH, cfg=CFG).fit_few(X, X[few], y[few], source=src)
+    model = ATSDP(seed=0, arch=ARCH, cfg=CFG).fit_few(X, X[few], y[few], source=src)
     assert np.isfinite(model.predict_proba(X)).all()
 
 
 def test_a_regulariser_outside_the_graph_trains_the_network_that_has_none(monkeypatch):
     """Ambiguity 14: the ablation of the ledger is the row without the term."""
     src, (X, _) = source(), planted(120, seed=9, shift=0.5)
-    before = train.pretrain(src, ARCH, CFG, 0).net
+    before = stages.pretrain(src, ARCH, CFG, 0).net
 
     def weights(theta):
-        return train.transfer(before, src, X, dataclasses.replace(CFG, theta=theta), 0)[0].state_dict()
+        return stages.transfer(before, src, X, dataclasses.replace(CFG, theta=theta), 0)[0].state_dict()
 
     without, inside = weights(0.0), weights(2.0)
-    whole = train.losses.cluster_dissimilarity
-    monkeypatch.setattr(train.losses, "cluster_dissimilarity", lambda z, cluster: whole(z.detach(), cluster))
+    whole = stages.losses.cluster_dissimilarity
+    monkeypatch.setattr(stages.losses, "cluster_dissimilarity", lambda z, cluster: whole(z.detach(), cluster))
     outside = weights(2.0)
     assert all(torch.equal(outside[k], without[k]) for k in without)
     assert not all(torch.equal(inside[k], without[k]) for k in without)
@@ -114,10 +115,10 @@ def test_a_regulariser_outside_the_graph_trains_the_network_that_has_none(monkey
 
 def test_a_shared_transfer_is_the_one_that_is_trained_and_is_trained_once(monkeypatch):
     src, (X, _) = source(), planted(120, seed=9)
-    trained = train.ATSDP(seed=0, arch=ARCH, cfg=CFG).fit_transfer(X, src).predict_proba(X)
-    first = train.ATSDP(seed=0, arch=ARCH, cfg=CFG).fit_transfer_once(X, src).predict_proba(X)
-    monkeypatch.setattr(train, "fit", None)  # the second time nothing may be trained
-    again = train.ATSDP(seed=0, arch=ARCH, cfg=dataclasses.replace(CFG, epochs_tune=1)).fit_transfer_once(X, src)
+    trained = ATSDP(seed=0, arch=ARCH, cfg=CFG).fit_transfer(X, src).predict_proba(X)
+    first = ATSDP(seed=0, arch=ARCH, cfg=CFG).fit_transfer(X, src, keep=True).predict_proba(X)
+    monkeypatch.setattr(stages, "fit", None)  # the second time nothing may be trained
+    again = ATSDP(seed=0, arch=ARCH, cfg=dataclasses.replace(CFG, epochs_tune=1)).fit_transfer(X, src, keep=True)
     np.testing.assert_array_equal(first, trained)
     np.testing.assert_array_equal(again.predict_proba(X), trained)
 
@@ -126,7 +127,7 @@ def test_same_seed_same_result_other_seed_another():
     src, (X, _) = source(), planted(120, seed=9)
 
     def run(seed):
-        return train.ATSDP(seed=seed, arch=ARCH, cfg=CFG).fit_transfer(X, src).predict_proba(X)
+        return ATSDP(seed=seed, arch=ARCH, cfg=CFG).fit_transfer(X, src).predict_proba(X)
 
     first = run(1)
     for path in paths.PRETRAINED.glob("*.pt"):
@@ -137,20 +138,20 @@ def test_same_seed_same_result_other_seed_another():
 
 def test_cached_stage_gives_the_same_network_and_a_damaged_file_is_replaced():
     src = source()
-    first = train.pretrain(src, ARCH, CFG, 0).net.state_dict()
+    first = stages.pretrain(src, ARCH, CFG, 0).net.state_dict()
     for path in paths.PRETRAINED.glob("*.pt"):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    again = train.pretrain(src, ARCH, CFG, 0).net.state_dict()
+    again = stages.pretrain(src, ARCH, CFG, 0).net.state_dict()
     for k, v in first.items():
         assert torch.equal(v, again[k]), k
-    cached = train.pretrain(src, ARCH, CFG, 0).net.state_dict()
+    cached = stages.pretrain(src, ARCH, CFG, 0).net.state_dict()
     assert all(torch.equal(v, cached[k]) for k, v in first.items())
 
 
 def test_balancing_strategies_share_one_autoencoder():
     src = source()
     for how in ("none", "smote", "class_weight"):
-        train.pretrain(src, ARCH, dataclasses.replace(CFG, balance=how), 0)
+        stages.pretrain(src, ARCH, dataclasses.replace(CFG, balance=how), 0)
     assert len(list(paths.PRETRAINED.glob("dae-*.pt"))) == 1
     assert len(list(paths.PRETRAINED.glob("bulk-*.pt"))) == 3
 
@@ -158,16 +159,16 @@ def test_balancing_strategies_share_one_autoencoder():
 def test_validation_rows_never_enter_training(monkeypatch):
     """Early stopping watches rows that the optimiser and the sampler do not see."""
     src, seen = source(), []
-    original = train.preprocess.balance
+    original = stages.preprocess.balance
 
     def spy(X, y, how, seed):
         seen.append(X.copy())
         return original(X, y, how, seed)
 
-    monkeypatch.setattr(train.preprocess, "balance", spy)
-    train.pretrain(src, ARCH, CFG, 0)
+    monkeypatch.setattr(stages.preprocess, "balance", spy)
+    stages.pretrain(src, ARCH, CFG, 0)
     rows = src.fit_rows
-    _, held = train._split(len(rows), CFG.validation, 0, src.y[rows])
+    _, held = stages.hold_out(len(rows), CFG.validation, 0, src.y[rows])
     assert len(seen) == 1
     balanced = {r.tobytes() for r in seen[0]}
     assert not balanced & {r.tobytes() for r in src.X[rows[held]]}
@@ -177,5 +178,5 @@ def test_validation_rows_never_enter_training(monkeypatch):
 def test_bulk_is_required_unless_switched_off():
     X, y = planted()
     with pytest.raises(ValueError, match="source: got None, expected bulk rows"):
-        train.ATSDP(arch=ARCH, cfg=CFG).fit(X, y)
-    train.ATSDP(arch=ARCH, cfg=CFG, pretrained=False).fit(X, y)
+        ATSDP(arch=ARCH, cfg=CFG).fit(X, y)
+    ATSDP(arch=ARCH, cfg=CFG, pretrained=False).fit(X, y)

@@ -129,7 +129,7 @@ def predicted(resistant, sensitive, z):
 
 
 def test_calibration_and_sets_by_hand(tmp_path, monkeypatch):
-    monkeypatch.setattr(page.report, "REFERENCE", tmp_path)
+    monkeypatch.setattr(page.paths, "REFERENCE", tmp_path)
     # alpha 0.1: a set holds resistant if 1 + #{resistant lines >= z} > 13 / 10, sensitive if 1 + #{<= z} > 1.
     apart = predicted(range(-12, 0), range(1, 10), [-5, -0.5, 0, 5, np.nan])
     assert list(apart.columns.atsdp_conformal) == ["resistant", "neither", "neither", "sensitive", "not scored"]

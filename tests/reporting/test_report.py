@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from atsdp_utils.foundation import cache, runtime
+from atsdp_utils.foundation import cache, closure, paths, runtime
 from atsdp_utils.interpretation import embedding
 from atsdp_utils.reporting import plots, report
 
@@ -21,7 +22,7 @@ from atsdp_utils.reporting import plots, report
 @pytest.fixture
 def run(run_folders, monkeypatch):
     known = {"tier": "real", "origin": "made up", "shape": "2 × 2", "sha256": "ab" * 32}
-    monkeypatch.setattr(report, "_describe", lambda name, profile: {"input": name, **known})
+    monkeypatch.setattr(report, "_describe", lambda name: {"input": name, **known})
     return report.Run("05_cv_evaluation", "embedded", "smoke")
 
 
@@ -40,7 +41,7 @@ def test_table_is_written_and_recorded(run):
     output = json.loads((run.folder / "manifest.json").read_text())["outputs"]["table3"]
     assert output["tiers"] == ["simulated"] and output["seeds"] == [0, 1] and output["protocol"] == "S"
     assert output["notebook"] == "05_cv_evaluation" and output["inputs"] == {"DATA1-sim": "ab" * 32}
-    assert output["code"] == cache.package_version()
+    assert "reporting.report" in output["modules"] and re.fullmatch("[0-9a-f]{12}", output["code"])
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
@@ -172,7 +173,7 @@ def test_differences_within_and_beyond_tolerance(tmp_path):
 
 
 def test_committed_tolerances_parse():
-    tolerances = json.loads((report.REFERENCE / "tolerances.json").read_text())
+    tolerances = json.loads((paths.REFERENCE / "tolerances.json").read_text())
     rules = [tolerances["default"], *tolerances["columns"].values()]
     assert all(r == "ignore" or set(r) == {"absolute", "relative"} for r in rules)
 
@@ -215,14 +216,50 @@ def test_a_file_is_kept_until_it_is_damaged(tmp_path):
     assert kept() == 7 and len(written) == 2
 
 
-def test_the_mark_of_the_package_is_of_its_code_and_not_of_its_words(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "PACKAGE", tmp_path)
-    texts = ('"""One."""\nx = 1\n', '"""Two."""\nx = 1  # why\n', '"""One."""\nx = 2\n')
-    marks = []
-    for text in texts:
-        (tmp_path / "m.py").write_text(text)
-        marks.append(cache.package_version.__wrapped__())
-    assert marks[0] == marks[1] != marks[2]
+@pytest.fixture
+def marks(tmp_path, monkeypatch):
+    """Marks of two notebooks over a small package, after changes to its files."""
+    texts = {"a.py": "from atsdp_utils.room import b\n", "b.py": '"""One."""\nx = 1\n', "c.py": "y = 1\n",
+             "__init__.py": "LAZY = '.d:D'\n", "d.py": "D = 1\n"}  # fmt: skip
+    cells = {
+        "01_first": ["from atsdp_utils.room import a", "%matplotlib inline\na"],
+        "02_second": ["from atsdp_utils.room.c import y"],
+    }
+    monkeypatch.setattr(closure, "PACKAGE", tmp_path / "atsdp_utils")
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
+    (tmp_path / "atsdp_utils" / "room").mkdir(parents=True)
+
+    def made(cells=cells, **changes) -> dict[str, dict]:
+        for name, text in texts.items():
+            (tmp_path / "atsdp_utils" / "room" / name).write_text(changes.get(name.removesuffix(".py"), text))
+        for name, sources in cells.items():
+            made = {"cells": [{"cell_type": "code", "source": s} for s in (*sources, "x = 1  # a cell")]}
+            (tmp_path / f"{name}.ipynb").write_text(json.dumps(made))
+        return {name: report.made_by.__wrapped__(name) for name in cells}
+
+    return made, cells
+
+
+def test_outputs_are_marked_with_their_notebook_and_the_code_that_it_imports(marks):
+    made, cells = marks
+    before = made()
+    assert before["01_first"]["modules"] == ["room", "room.a", "room.b", "room.d"]
+    assert before["02_second"]["modules"] == ["room", "room.c", "room.d"]
+    assert made(b='"""Two."""\nx = 1  # why\n') == before
+    assert made({**cells, "01_first": [cells["01_first"][0] + "  # why", *cells["01_first"][1:]]}) == before
+    for changed, name in (
+        (made(b="x = 2\n"), "01_first"),
+        (made({**cells, "01_first": cells["01_first"][:1]}), "01_first"),
+        (made(c="y = 2\n"), "02_second"),
+    ):
+        assert [n for n in cells if changed[n] != before[n]] == [name] and changed[name]["notebook"] == name
+    changed = made(d="D = 2\n")  # which both reach, by a string
+    assert all(changed[n]["code"] != before[n]["code"] for n in cells)
+
+
+def test_a_run_of_no_notebook_fails_at_once():
+    with pytest.raises(ValueError, match="notebook: got '05_cv', expected the name of a file in"):
+        report.Run("05_cv", "embedded", "smoke")
 
 
 def test_half_precision_and_data_files_are_in_keys(monkeypatch):
@@ -234,11 +271,15 @@ def test_half_precision_and_data_files_are_in_keys(monkeypatch):
     assert cache._data_files(["f('*.gmt.gz')", 'g("labels.csv")']) == ["hallmark.gmt.gz", "labels.csv"]
 
 
-def test_tolerance_is_absolute_and_relative():
-    rule = {"absolute": 0.1, "relative": 0.01}
-    assert report._agree(100.9, 100.0, rule) and report._agree(-100.9, -100.0, rule)
-    assert not report._agree(101.2, 100.0, rule) and not report._agree(0.2, 0.0, rule)
-    assert report._agree(np.nan, np.nan, rule) and not report._agree(0.0, np.nan, rule)
+def test_tolerance_is_absolute_and_relative(tmp_path):
+    rule = {"default": {"absolute": 0.1, "relative": 0.01}, "columns": {}}
+
+    def agree(actual, expected) -> bool:
+        pd.DataFrame({"x": [actual, 1.0], "y": ["a", None]}).to_csv(tmp_path / "t.csv", index=False)
+        return not report.differences(tmp_path, {"t.csv": pd.DataFrame({"x": [expected, 1.0], "y": ["a", None]})}, rule)
+
+    assert agree(100.9, 100.0) and agree(-100.9, -100.0) and not agree(101.2, 100.0) and not agree(0.2, 0.0)
+    assert agree(np.nan, np.nan) and not agree(0.0, np.nan) and not agree(np.nan, 0.0) and not agree("one", 1.0)
 
 
 def test_a_picture_of_two_groups_keeps_them_apart():

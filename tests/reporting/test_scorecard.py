@@ -446,7 +446,7 @@ def test_paired_tables(protocol):
 
 
 def test_scores_over_seeds_and_cells_are_limited():
-    table = evaluate.seeds_and_cells(results("U", 5)).set_index("metric")
+    table = evaluate.summary_over_seeds(results("U", 5)).set_index("metric")
     each = [metrics.classification_metrics(r.y, r.p)["auc"] for r in results("U", 5)]
     assert table.loc["auc", "mean"] == pytest.approx(np.mean(each)) and table.loc["auc", "seeds"] == 4
     assert table.loc["auc", "ci_low"] < np.mean(each) < table.loc["auc", "ci_high"] <= 1

@@ -8,7 +8,7 @@ from torch import nn
 
 from atsdp_utils.foundation.config import TABLE2, Architecture
 from atsdp_utils.models.masks import Dropout, keep_mask
-from atsdp_utils.models.model import (
+from atsdp_utils.models.network import (
     ATSDPNet,
     AttentionBlock,
     Decoder,

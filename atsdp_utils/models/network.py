@@ -1,8 +1,7 @@
 """The network: denoising autoencoder, multi-head attention over tokens, predictor (section 2.4, equations 1-11).
 
-Nothing here knows of files, AnnData or training. Symbols are the paper's: E_g and E_t are the encoders of the
-source (bulk) and target (single-cell) domains, D the decoder, P the predictor with attention inside. Where a shape
-begins with n, a stack of networks (:mod:`atsdp_utils.models.stack`) has its own axis before it.
+Symbols are the paper's: E_g and E_t are the encoders of the source (bulk) and target (single-cell) domains, D the
+decoder, P the predictor with attention inside.
 """
 
 from __future__ import annotations
@@ -17,24 +16,12 @@ from atsdp_utils.foundation.config import Architecture
 from atsdp_utils.foundation.runtime import bf16
 from atsdp_utils.models.masks import Dropout, keep_mask
 
+#: Readings of the attention (ambiguity 9).
+READINGS = ("tokens", "single", "batch", "linear")
+
 
 def corrupt(x: Tensor, p: float, generator: torch.Generator | None = None) -> Tensor:
-    """Noise injection G of equation 1: each value is kept with probability 1 - p, else set to zero.
-
-    Parameters
-    ----------
-    x
-        Values, any shape.
-    p
-        Masking probability F_g, in [0, 1).
-    generator
-        Source of randomness; the global one if None.
-
-    Returns
-    -------
-    Tensor
-        X', same shape as `x`; the kept values are not rescaled.
-    """
+    """Noise injection G of equation 1: a value is set to zero with probability p (F_g in [0, 1)), else kept."""
     if not 0 <= p < 1:
         raise ValueError(f"p: got {p}, expected a masking probability in [0, 1)")
     return x * keep_mask(x, p, generator) if p else x
@@ -93,15 +80,7 @@ class DenoisingAutoencoder(nn.Module):
 
 
 class MultiHeadAttention(nn.Module):
-    """Equations 4-9: h scaled dot-product heads, concatenated and mixed by W^O.
-
-    Parameters
-    ----------
-    dim
-        Width of a token; divisible by `heads`, d_k = dim / heads.
-    heads
-        Number of heads h.
-    """
+    """Equations 4-9: h scaled dot-product heads of width d_k = dim / h, concatenated and mixed by W^O."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -110,39 +89,22 @@ class MultiHeadAttention(nn.Module):
         self.heads = heads
         self.w_q, self.w_k, self.w_v, self.w_o = (nn.Linear(dim, dim) for _ in range(4))
 
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Q, K and V of equations 4-6, each (n, tokens, heads, d_k)."""
-        q, k, v = (w(x).unflatten(-1, (self.heads, -1)) for w in (self.w_q, self.w_k, self.w_v))
-        return q, k, v
+    def _by_head(self, x: Tensor) -> Tensor:
+        """Q, K or V of equations 4-6 as (n, tokens, heads, d_k)."""
+        return x.unflatten(-1, (self.heads, -1))
 
-    @staticmethod
-    def _softmax(q: Tensor, k: Tensor) -> Tensor:
-        return torch.softmax(torch.einsum("...thd,...shd->...hts", q, k) / math.sqrt(q.shape[-1]), dim=-1)
+    def weights(self, x: Tensor) -> Tensor:
+        """Softmax(Q K^T / sqrt(d_k)) of equation 7, (n, heads, tokens, tokens); each row sums to 1."""
+        q, k = self._by_head(self.w_q(x)), self._by_head(self.w_k(x))
+        return torch.softmax(torch.einsum("nthd,nshd->nhts", q, k) / math.sqrt(q.shape[-1]), dim=-1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend within each sequence of tokens, (n, tokens, dim) to (n, tokens, dim).
 
         Products of a dozen tokens are so small that torch's fused kernel takes longer on a processor.
         """
-        q, k, v = self._project(x)
-        return self.w_o(torch.einsum("...hts,...shd->...thd", self._softmax(q, k), v).reshape(x.shape))
-
-    def weights(self, x: Tensor) -> Tensor:
-        """Softmax(Q K^T / sqrt(d_k)) of equation 7, (n, heads, tokens, tokens); each row sums to 1."""
-        q, k, _ = self._project(x)
-        return self._softmax(q, k)
-
-
-class TokenEmbedding(nn.Module):
-    """One learned vector a token, added to it; (n, tokens, dim) to the same."""
-
-    def __init__(self, tokens: int, dim: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(0.02 * torch.randn(tokens, dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Add the vectors."""
-        return x + self.weight
+        heads = torch.einsum("nhts,nshd->nthd", self.weights(x), self._by_head(self.w_v(x)))
+        return self.w_o(heads.reshape(x.shape))
 
 
 class AttentionBlock(nn.Module):
@@ -155,20 +117,13 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, arch: Architecture) -> None:
         super().__init__()
-        self.reading = arch.attention
-        self.width = arch.tokens * arch.token_dim
-        self.shape = {
-            "tokens": (arch.tokens, arch.token_dim),
-            "single": (1, self.width),
-            "batch": (1, self.width),
-            "linear": (1, self.width),
-        }
-        if self.reading not in self.shape:
-            raise ValueError(f"attention: got {self.reading!r}, expected one of {', '.join(self.shape)}")
-        tokens, dim = self.shape[self.reading]
-        narrow = arch.bottleneck != self.width
-        self.project = nn.Linear(arch.bottleneck, self.width) if narrow else nn.Identity()
-        self.position = TokenEmbedding(tokens, dim) if self.reading == "tokens" else nn.Identity()
+        if arch.attention not in READINGS:
+            raise ValueError(f"attention: got {arch.attention!r}, expected one of {', '.join(READINGS)}")
+        self.reading, width, tokens = arch.attention, arch.tokens * arch.token_dim, arch.attention == "tokens"
+        self.shape = (arch.tokens, arch.token_dim) if tokens else (1, width)
+        narrow, dim = arch.bottleneck != width, self.shape[1]
+        self.project = nn.Linear(arch.bottleneck, width) if narrow else nn.Identity()
+        self.position = nn.Parameter(0.02 * torch.randn(self.shape)) if tokens else None
         self.mix = nn.Linear(dim, dim) if self.reading == "linear" else MultiHeadAttention(dim, arch.heads)
         self.norm = nn.LayerNorm(dim)
 
@@ -176,13 +131,14 @@ class AttentionBlock(nn.Module):
         """Arrange (n, bottleneck) embeddings as the sequence that is attended: (n, T, d), or (1, n, width)."""
         x = self.project(z)
         if self.reading == "batch":
-            return x.unsqueeze(-3)
-        return self.position(x.unflatten(-1, self.shape[self.reading]))
+            return x.unsqueeze(0)
+        x = x.unflatten(1, self.shape)
+        return x if self.position is None else x + self.position
 
     def forward(self, z: Tensor) -> Tensor:
         """Map (n, bottleneck) embeddings to (n, width)."""
         x = self.tokens(z)
-        return self.norm(x + self.mix(x)).reshape(*z.shape[:-1], self.width)
+        return self.norm(x + self.mix(x)).reshape(len(z), -1)
 
     def weights(self, z: Tensor) -> Tensor:
         """Attention weights (n, heads, T, T) of embeddings; (1, heads, n, n) under the ``batch`` reading."""
@@ -195,7 +151,7 @@ class Predictor(nn.Module):
     def __init__(self, arch: Architecture) -> None:
         super().__init__()
         self.attention = AttentionBlock(arch) if arch.heads else None
-        width = self.attention.width if self.attention else arch.bottleneck
+        width = arch.tokens * arch.token_dim if arch.heads else arch.bottleneck
         self.mlp = nn.Sequential(
             *_hidden((width, *arch.predictor), arch.dropout, norm=False), nn.Linear(arch.predictor[-1], 2)
         )
@@ -206,11 +162,7 @@ class Predictor(nn.Module):
 
 
 class ATSDPNet(nn.Module):
-    """E_g, E_t and P of equation 16.
-
-    E_t starts as a copy of E_g (shared gene space). For the separate gene space, assign an encoder with the same
-    bottleneck to :attr:`target`.
-    """
+    """E_g, E_t and P of equation 16. E_t starts as a copy of E_g, or is assigned where the gene space is its own."""
 
     def __init__(self, n_genes: int, arch: Architecture, encoder: Encoder | None = None) -> None:
         super().__init__()
@@ -229,3 +181,8 @@ class ATSDPNet(nn.Module):
     def forward(self, x: Tensor, domain: str = "target") -> Tensor:
         """Logits (n, 2) of standardised expression (n, genes)."""
         return self.predictor(self.embed(x, domain))
+
+
+def n_parameters(*modules: nn.Module) -> int:
+    """Trainable parameters of some parts of a network."""
+    return sum(p.numel() for module in modules for p in module.parameters())

@@ -1,0 +1,352 @@
+"""The four stages, one function each: autoencoder, bulk stage, transfer (equation 16), fine-tuning on labelled cells.
+
+Validation rows are taken from the training rows. Seeds fix every draw, so a stage gives the same result in any process
+with the same number of threads.
+"""
+
+from __future__ import annotations
+
+import copy
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from atsdp_utils.data import preprocess
+from atsdp_utils.data.preprocess import Source
+from atsdp_utils.foundation import cache, paths, runtime
+from atsdp_utils.foundation.config import Architecture, Training
+from atsdp_utils.models import losses
+from atsdp_utils.models.loop import History, Rows, Stage, Step, fit, tensor
+from atsdp_utils.models.losses import balanced_cross_entropy, cross_entropy
+from atsdp_utils.models.network import ATSDPNet, DenoisingAutoencoder, corrupt
+
+#: Cells at most on which transfer watches the MMD, whose cost is quadratic.
+WATCHED = 500
+
+
+def hold_out(n: int, share: float, seed: int, y: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Training and validation rows; stratified where every class has at least two rows."""
+    from sklearn.model_selection import train_test_split
+
+    stratify = y if y is not None and np.bincount(y).min() >= 2 and share * n >= len(np.unique(y)) else None
+    train, validation = train_test_split(np.arange(n), test_size=share, random_state=seed, stratify=stratify)
+    return np.sort(train), np.sort(validation)
+
+
+def _labelled(x: np.ndarray, y: np.ndarray, weight: np.ndarray | None, *more: Tensor | None) -> Rows:
+    return Rows(tensor(x), tensor(y, torch.long), None if weight is None else tensor(weight), *more)
+
+
+def stored(net: nn.Module, kind: str, maker: str, parts: tuple, train: Callable[[], History]) -> History:
+    """Train `net` in place, or take its weights from the file of a training with the same code, device and inputs."""
+    path = paths.PRETRAINED / f"{kind}-{cache.key(cache.code(maker), runtime.precision(), *parts)}.pt"
+
+    def write(part: str) -> None:
+        history = train()
+        torch.save({"weights": net.state_dict(), "history": history}, part)
+
+    state = cache.kept(path, read_network, write)
+    net.load_state_dict(state["weights"])
+    net.eval()
+    return state["history"]
+
+
+def read_network(path: Path) -> dict:
+    """Weights and history of a stored network."""
+    with zipfile.ZipFile(path) as archive:  # torch itself does not compare check sums
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"{damaged} is damaged")
+    return torch.load(path, map_location=runtime.device(), weights_only=True)
+
+
+# --- 1 · bulk stage ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Denoising(Stage):
+    """Equations 1-3: reconstruct the clean rows from corrupted ones."""
+
+    rows: Rows
+    x_held: Tensor
+    length = "epochs_dae"
+
+    def epoch(self, net: nn.Module) -> Iterator[Step]:
+        """Mean squared errors."""
+        for batch in self.rows.batches(self.cfg.batch_size):
+            (clean,) = self.rows[batch]
+            yield nn.functional.mse_loss(net(corrupt(clean, self.cfg.noise)), clean), {}
+
+    def validate(self, net: nn.Module) -> Tensor:
+        """Mean squared error of held rows, not corrupted."""
+        return nn.functional.mse_loss(net(self.x_held), self.x_held)
+
+
+def pretrain_autoencoder(
+    X: np.ndarray, arch: Architecture, cfg: Training, seed: int
+) -> tuple[DenoisingAutoencoder, History]:
+    """Equations 1-3 (bulk) or 12-14 (single cells): reconstruct the clean X from a corrupted one.
+
+    X is (n, genes), standardised; a tenth of its rows watches for early stopping. The autoencoder does not depend on
+    labels, heads or balancing, so drugs, ablations and the members of an ensemble share it.
+    """
+    torch.manual_seed(seed)
+    dae = DenoisingAutoencoder(X.shape[1], arch).to(runtime.device())
+    rows, held = hold_out(len(X), 0.1, seed)
+
+    def train() -> History:
+        return fit(dae, Denoising(cfg, Rows(tensor(X[rows])), tensor(X[held])))
+
+    sizes = replace(arch, heads=0, attention="tokens", predictor=(1,))
+    settings = replace(bulk_only(cfg), balance="none", epochs_predictor=0)
+    parts = X, asdict(sizes), asdict(settings), seed
+    return dae, stored(dae, "dae", "models.stages.pretrain_autoencoder", parts, train)
+
+
+def bulk_only(cfg: Training) -> Training:
+    """The settings without those of later stages, so that they do not distinguish stored bulk stages."""
+    return replace(cfg, epochs_transfer=0, epochs_tune=0, omega=0, theta=0)
+
+
+@dataclass
+class Classification(Stage):
+    """Equations 10-11: cross-entropy of P(E_g(X'_g)) on bulk lines."""
+
+    lines: Rows
+    x_held: Tensor
+    y_held: Tensor
+    length = "epochs_predictor"
+    learns = "source", "predictor"
+
+    @classmethod
+    def of(cls, X: np.ndarray, y: np.ndarray, cfg: Training, seed: int) -> Classification:
+        """Rows are held out before balancing, so no duplicate or synthetic line is validated on."""
+        rows, held = hold_out(len(y), cfg.validation, seed, y)
+        lines = _labelled(*preprocess.balance(X[rows], y[rows], cfg.balance, seed))
+        return cls(cfg, lines, tensor(X[held]), tensor(y[held], torch.long))
+
+    def loss(self, logits: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
+        """Class loss of a batch."""
+        return cross_entropy(logits, y, weight)
+
+    def epoch(self, net: ATSDPNet) -> Iterator[Step]:
+        """Losses on corrupted lines."""
+        for batch in self.lines.batches(self.cfg.batch_size):
+            x, y, weight = self.lines[batch]
+            yield self.loss(net(corrupt(x, self.cfg.noise), "source"), y, weight), {}
+
+    def validate(self, net: ATSDPNet) -> Tensor:
+        """Class loss on held lines."""
+        return balanced_cross_entropy(net(self.x_held, "source"), self.y_held)
+
+
+@dataclass
+class Pretrained:
+    """The bulk stage: network with E_t = E_g, and what the book shows of it."""
+
+    net: ATSDPNet
+    dae_history: History
+    predictor_history: History
+
+
+def pretrain(
+    source: Source, arch: Architecture, cfg: Training, seed: int, *, autoencoder_seed: int | None = None
+) -> Pretrained:
+    """Stage 1: autoencoder on all training lines, then predictor on the labelled ones.
+
+    Members of an ensemble share one autoencoder, by its own seed.
+    """
+    cfg, rows = bulk_only(cfg), source.fit_rows
+    dae_seed = seed if autoencoder_seed is None else autoencoder_seed
+    dae, dae_history = pretrain_autoencoder(source.X[source.train], arch, cfg, dae_seed)
+    torch.manual_seed(seed)
+    net = ATSDPNet(source.X.shape[1], arch, dae.encoder).to(runtime.device())
+
+    def train() -> History:
+        torch.manual_seed(seed)
+        history = fit(net, Classification.of(source.X[rows], source.y[rows], cfg, seed))
+        net.target.load_state_dict(net.source.state_dict())
+        return history
+
+    parts = source.X[source.train], source.y[source.train], asdict(arch), asdict(cfg), seed, dae_seed
+    return Pretrained(net, dae_history, stored(net, "bulk", "models.stages.pretrain", parts, train))
+
+
+# --- 2 · transfer -----------------------------------------------------------------------------------------------------
+
+
+def _with_alignment(
+    class_loss: Tensor, z_g: Tensor, z_t: Tensor, clusters: Tensor | None, cfg: Training, also: Tensor | float = 0
+) -> Step:
+    """Add omega MMD^2 and theta times the regulariser (equation 16); name the terms for the history."""
+    loss, named = class_loss + also, {"class": class_loss}
+    if cfg.omega:
+        named["mmd2"] = losses.mmd2(z_g, z_t)
+        loss = loss + cfg.omega * named["mmd2"]
+    if clusters is not None:
+        named["regulariser"] = losses.cluster_dissimilarity(z_t, clusters)
+        loss = loss + cfg.theta * named["regulariser"]
+    return loss, named
+
+
+@dataclass
+class Transfer(Stage):
+    """Stage 2, equation 16: class loss on bulk + omega MMD^2 + theta regulariser, updating E_g, E_t and P."""
+
+    lines: Rows
+    cells: Rows
+    x_held: Tensor
+    y_held: Tensor
+    x_watched: Tensor
+    length = "epochs_transfer"
+
+    @classmethod
+    def of(cls, source: Source, X: np.ndarray, cfg: Training, seed: int) -> Transfer:
+        """Lines but for those held out, cells with their clusters, cells that are watched."""
+        rows = source.fit_rows
+        keep, held = (rows[part] for part in hold_out(len(rows), cfg.validation, seed, source.y[rows]))
+        lines = _labelled(*preprocess.balance(source.X[keep], source.y[keep], cfg.balance, seed))
+        clusters = tensor(preprocess.louvain(X, seed), torch.long) if cfg.theta else None
+        watched = np.sort(np.random.default_rng(seed).permutation(len(X))[:WATCHED])
+        x_held, y_held = tensor(source.X[held]), tensor(source.y[held], torch.long)
+        return cls(cfg, lines, Rows(tensor(X), clusters), x_held, y_held, tensor(X[watched]))
+
+    def epoch(self, net: ATSDPNet) -> Iterator[Step]:
+        """Losses of equation 16, each on as many cells as lines."""
+        for batch in self.lines.batches(self.cfg.batch_size):
+            x_t, clusters = self.cells[self.cells.draw(self.cfg.batch_size)]
+            x_g, y_g, weight = self.lines[batch]
+            z_g, z_t = net.embed(x_g, "source"), net.embed(x_t, "target")
+            class_loss = cross_entropy(net.predictor(z_g), y_g, weight)
+            yield _with_alignment(class_loss, z_g, z_t, clusters, self.cfg)
+
+    def validate(self, net: ATSDPNet) -> Tensor:
+        """Class loss on held lines and MMD to the cells that are watched."""
+        z_g = net.embed(self.x_held, "source")
+        class_loss = balanced_cross_entropy(net.predictor(z_g), self.y_held)
+        return class_loss + self.cfg.omega * losses.mmd2(z_g, net.embed(self.x_watched, "target"))
+
+
+def transfer(
+    net: ATSDPNet, source: Source, X: np.ndarray, cfg: Training, seed: int, *, keep: bool = False
+) -> tuple[ATSDPNet, History]:
+    """Stage 2 (:class:`Transfer`) of a copy of a pre-trained network.
+
+    Parameters
+    ----------
+    X
+        (cells, genes) standardised, without labels, on the genes that the `target` encoder of `net` reads.
+    keep
+        Store the network: protocols U and F and every number of labelled cells share it.
+
+    Returns
+    -------
+    tuple
+        The transferred network and its history: ``class``, ``mmd2``, ``regulariser``, ``loss``, ``validation``.
+    """
+    net = copy.deepcopy(net)
+
+    def train() -> History:
+        torch.manual_seed(seed)
+        return fit(net, Transfer.of(source, X, cfg, seed))
+
+    if not keep:
+        return net, train()
+    weights = [v.cpu().numpy() for v in net.state_dict().values()]
+    settings = asdict(net.arch), asdict(replace(cfg, epochs_tune=0)), seed
+    parts = *weights, source.X[source.train], source.y[source.train], X, *settings
+    return net, stored(net, "transfer", "models.stages.transfer", parts, train)
+
+
+# --- 3 · labelled cells -----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class FineTuning(Stage):
+    """Protocols S and F: cross-entropy on labelled cells beside the alignment of equation 16, E_g frozen."""
+
+    cells: Rows
+    lines: Rows | None
+    size: int
+    x_held: Tensor | None
+    y_held: Tensor | None
+    length = "epochs_tune"
+    learns = "target", "predictor"
+
+    @classmethod
+    def of(
+        cls, net: ATSDPNet, X: np.ndarray, y: np.ndarray, cfg: Training, seed: int, *, weight: np.ndarray | None,
+        source: Source | None, validation: bool = True,
+    ) -> FineTuning:  # fmt: skip
+        """Cells with their clusters, and what the frozen E_g of `net` makes of the lines."""
+        keep, held = hold_out(len(y), cfg.validation, seed, y) if validation else (np.arange(len(y)), None)
+        clusters = tensor(preprocess.louvain(X[keep], seed), torch.long) if cfg.theta else None
+        cells = _labelled(X[keep], y[keep], None if weight is None else weight[keep], clusters)
+        lines = None
+        if source is not None:
+            rows = source.fit_rows
+            xb, yb, _ = preprocess.balance(source.X[rows], source.y[rows], "oversampling", seed)
+            with torch.no_grad():
+                lines = Rows(net.eval().embed(tensor(xb), "source"), tensor(yb, torch.long))
+        held = (None, None) if held is None else (tensor(X[held]), tensor(y[held], torch.long))
+        return cls(cfg, cells, lines, min(cfg.batch_size, max(16, len(keep) // 4)), *held)
+
+    def epoch(self, net: ATSDPNet) -> Iterator[Step]:
+        """Class losses of cells, and of lines beside half as many of them."""
+        for batch in self.cells.batches(self.size):
+            x, y, weight, clusters = self.cells[batch]
+            z_t = net.embed(corrupt(x, self.cfg.noise), "target")
+            if self.lines is None:
+                class_loss = cross_entropy(net.predictor(z_t), y, weight)
+                yield class_loss, {"class": class_loss}
+                continue
+            z_g, y_g = self.lines[self.lines.draw(max(16, self.size // 2))]
+            of_cells, of_lines = net.predictor(torch.cat([z_t, z_g])).split([len(z_t), len(z_g)])
+            class_loss = cross_entropy(of_cells, y, weight)
+            yield _with_alignment(class_loss, z_g, z_t, clusters, self.cfg, also=cross_entropy(of_lines, y_g))
+
+    def validate(self, net: ATSDPNet) -> Tensor | None:
+        """Class loss on held cells, if any are."""
+        return None if self.x_held is None else balanced_cross_entropy(net(self.x_held), self.y_held)
+
+
+def fine_tune(
+    net: ATSDPNet, X: np.ndarray, y: np.ndarray, cfg: Training, seed: int,
+    *, weight: np.ndarray | None = None, source: Source | None = None, validation: bool = True,
+) -> tuple[ATSDPNet, History]:  # fmt: skip
+    """Protocols S and F (:class:`FineTuning`), of a copy of a pre-trained or transferred network.
+
+    Parameters
+    ----------
+    X, y, weight
+        Training cells (n, genes), standardised and balanced, with labels and weights (n,).
+    source
+        Bulk rows; their embeddings by the frozen E_g keep P true to the bulk and anchor the MMD. None: cells alone.
+    validation
+        Whether a part of the training cells decides when to stop (not with a handful of cells).
+    """
+    torch.manual_seed(seed)
+    net = copy.deepcopy(net)
+    stage = FineTuning.of(net, X, y, cfg, seed, weight=weight, source=source, validation=validation)
+    return net, fit(net, stage)
+
+
+# --- what a network says ----------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def predict(net: ATSDPNet, X: np.ndarray, domain: str = "target") -> np.ndarray:
+    """P(sensitive), (n,) float64, of standardised rows (n, genes)."""
+    net.eval()
+    return torch.softmax(net(tensor(X), domain).double(), dim=1)[:, 1].cpu().numpy()
+
+
+@torch.no_grad()
+def embed(net: ATSDPNet, X: np.ndarray, domain: str = "target") -> np.ndarray:
+    """Embeddings (n, bottleneck) float32 of standardised rows."""
+    net.eval()
+    return net.embed(tensor(X), domain).cpu().numpy()
