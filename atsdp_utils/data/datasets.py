@@ -60,13 +60,9 @@ def prepare(name: str) -> Cells:
     try:
         return load_prepared(name)
     except Exception:  # absent, or damaged by a full disk or a flipped bit: made again
-        cells = preprocess.to_cells(load_cells(name), config.DATASETS[name])
-
-        def write(temporary: str) -> None:
-            with open(temporary, "wb") as handle:
-                np.savez_compressed(handle, **{f: getattr(cells, f) for f in Cells.__dataclass_fields__})
-
-        cache.write_atomically(_prepared_path(name), write)  # after loading, which may have downloaded the set
+        fields = vars(preprocess.to_cells(load_cells(name), config.DATASETS[name]))
+        path = _prepared_path(name)  # after loading, which may have downloaded the set
+        cache.write_atomically(path, lambda temporary: np.savez_compressed(temporary, **fields))
     return load_prepared(name)
 
 

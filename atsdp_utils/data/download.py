@@ -80,10 +80,9 @@ def read_lock(folder: Path) -> dict[str, str]:
 
 
 def fetch(url: str, folder: Path) -> Path:
-    """Return the path of a file, downloading it if `folder` does not hold it.
+    """Return the path of a file, downloading it if `folder` does not hold it; one placed by hand is taken as it is.
 
-    A file placed by hand is taken as it is. On first use its content is checked and its SHA-256 is written down; from
-    then on any other content is an error.
+    On first use its content is checked and its SHA-256 is written down; from then on any other content is an error.
 
     Raises
     ------
@@ -94,17 +93,18 @@ def fetch(url: str, folder: Path) -> Path:
     path = folder / url.rpartition("/")[2]
     with FileLock(folder / ".lock"):  # two notebooks that need one file
         known, here = read_lock(folder).get(path.name), path.exists()
-        if not here:
-            _download(url, path, known)
+        try:
+            if not here:
+                _download(url, path, known)
+            if known is None:
+                check_content(path)
+        except GeoError as error:
+            if here:
+                raise GeoError(f"{error}. Delete {path} and run again, or put the right file there.") from None
+            path.unlink(missing_ok=True)
+            raise GeoError(f"{error}. Tried {url}. Run again, or place the file by hand at {path}.") from None
         digest = sha256(path)
         if known is None:
-            try:
-                check_content(path)
-            except GeoError as error:
-                if not here:
-                    path.unlink()
-                way_out = f"Delete {path} and run again, or put the right file there." if here else _way_out(url, path)
-                raise GeoError(f"{error}. {way_out}") from None
             text = json.dumps({**read_lock(folder), path.name: digest}, indent=2, sort_keys=True) + "\n"
             write_text(folder / FIRST_USE, text)
         elif digest != known:
@@ -115,12 +115,8 @@ def fetch(url: str, folder: Path) -> Path:
     return path
 
 
-def _way_out(url: str, path: Path) -> str:
-    return f"Tried {url}. Run again, or place the file by hand at {path}."
-
-
 def _download(url: str, path: Path, known: str | None) -> None:
-    """Let pooch retrieve one file and say, if it cannot, which file, from where, why, and what to do."""
+    """Let pooch retrieve one file, and say why if it cannot."""
     import pooch
     import requests
 
@@ -135,13 +131,10 @@ def _download(url: str, path: Path, known: str | None) -> None:
     files = pooch.create(path.parent, "", registry=registry, urls={path.name: url}, retry_if_failed=RETRIES)
     try:
         files.fetch(path.name, downloader=receive)
-    except GeoError as error:
-        raise GeoError(f"{error}. {_way_out(url, path)}") from None
     except requests.RequestException as error:
-        why = f"{type(error).__name__}: {error}"
-        raise GeoError(f"{path.name}: download failed ({why}). {_way_out(url, path)}") from None
+        raise GeoError(f"{path.name}: download failed ({type(error).__name__}: {error})") from None
     except ValueError:  # the hash does not match
         raise GeoError(
-            f"{path.name}: the server sent another content than that of first use (SHA-256 {(known or '')[:12]}…). "
-            f"{_way_out(url, path)} If GEO has changed it on purpose, remove its line from {FIRST_USE}."
+            f"{path.name}: the server sent another content than that of first use (SHA-256 {known}); if GEO has "
+            f"changed it on purpose, remove its line from {FIRST_USE}"
         ) from None

@@ -25,17 +25,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from atsdp_utils.data import gene_names
+from atsdp_utils.data import gene_names, geo_files
 from atsdp_utils.data.download import GeoError, fetch, read_lock
-from atsdp_utils.data.geo_files import (
-    check_linear,
-    check_whole,
-    no_repeats,
-    read_count_files,
-    read_matrix,
-    read_series_matrix,
-    some,
-)
+from atsdp_utils.data.geo_files import no_repeats, some
 from atsdp_utils.data.preprocess import MIN_GENES
 from atsdp_utils.foundation import paths
 from atsdp_utils.foundation.checksums import verify
@@ -102,8 +94,7 @@ SERIES = {
 
 
 def _columns(table: pd.DataFrame, wanted: tuple[str, ...], file: str) -> None:
-    missing = [c for c in wanted if c not in table]
-    if missing:
+    if missing := [c for c in wanted if c not in table]:
         found = ", ".join(map(str, table.columns))
         raise GeoError(f"{file}: column {', '.join(missing)} is missing; found {found}, expected {', '.join(wanted)}")
 
@@ -191,8 +182,8 @@ def read_head_and_neck(folder: Path, series: Series) -> AnnData:
     _recognise(selected["cell_color"].fillna("")[condition != "Holiday"], cultures, file)
     obs = selected.set_index("groups").rename_axis("cell").fillna("")
     _label(obs, obs["cell_color"], condition)
-    X, cells, genes = read_matrix(folder / matrix, "\t")
-    check_linear(X, matrix)
+    X, cells, genes = geo_files.read_matrix(folder / matrix, "\t")
+    geo_files.check_linear(X, matrix)
     adata = _assemble(X, cells, genes, obs, matrix)
     adata.uns["reported"] = _left(f"columns of {matrix} without annotation", set(cells) - set(info["groups"]))
     return adata
@@ -203,14 +194,13 @@ def read_prostate(folder: Path, series: Series) -> AnnData:
     from scipy import sparse
 
     tar, file = series.files
-    counts, cells, genes, ignored = read_count_files(folder / tar)
+    counts, cells, genes, ignored = geo_files.read_count_files(folder / tar)
     X = sparse.csr_matrix(counts)
     no_repeats(cells, tar)
-    check_whole(X, tar)
-    samples = read_series_matrix(folder / file)
+    geo_files.check_whole(X, tar)
+    samples = geo_files.read_series_matrix(folder / file)
     no_repeats(samples.index.tolist(), file)
-    missing = [cell for cell in cells if cell not in samples.index]
-    if missing:
+    if missing := [cell for cell in cells if cell not in samples.index]:
         raise GeoError(
             f"{file}: {len(missing)} of {len(cells)} cells are not described: {some(missing)}; found samples "
             f"{some(list(samples.index))}, expected one for each count file"
@@ -260,8 +250,8 @@ def read_leukaemia(folder: Path, series: Series) -> AnnData:
     names = obs["Sample name"].str.split().str.join(" ").str.upper()
     condition = _recognise(names, PATTERNS["conditions_GSE110894"], sheet)
     _label(obs, condition, condition)
-    X, cells, genes = read_matrix(folder / file, ",")
-    check_whole(X, file)
+    X, cells, genes = geo_files.read_matrix(folder / file, ",")
+    geo_files.check_whole(X, file)
     here = obs.index.isin(cells)
     adata = _assemble(X, cells, genes, obs[here] if here.any() else obs, file, species="mouse")
     adata.uns["reported"] = [
@@ -361,8 +351,7 @@ def load(name: str, folder: Path | None = None, expected: Expected | None = None
     reported = adata.uns["reported"]
     if expected.genes and adata.uns["matrix_rows"] != expected.genes:
         reported.append(f"{adata.uns['matrix_rows']:,} genes in {series.files[0]}, expected {expected.genes:,}")
-    found = differences(adata, expected)
-    if found:
+    if found := differences(adata, expected):
         lines = "\n  ".join([*found, *(f"left out: {line}" for line in reported)])
         raise GeoError(
             f"{name} ({series.accession}) is not what was expected:\n  {lines}\n"
@@ -380,9 +369,8 @@ def main(argv: list[str]) -> int:
     failed = 0
     for name in argv[1:] or SERIES:
         try:
-            if argv[0] == "download":
-                print(f"[OK] {name}: " + ", ".join(f"{p.name} ({p.stat().st_size:,} bytes)" for p in download(name)))
-            else:
+            print(f"[OK] {name}: " + ", ".join(f"{p.name} ({p.stat().st_size:,} bytes)" for p in download(name)))
+            if argv[0] == "check":
                 adata = load(name)
                 print(f"[OK] {name}: {adata.n_obs:,} cells x {adata.n_vars:,} genes, as expected")
                 print("".join(f"     {name}: {line}\n" for line in adata.uns["reported"]), end="")

@@ -32,13 +32,7 @@ COUNT_FILE = re.compile(r"(GSM\d+)[^/\\]*\.counts(?:\.txt)?\.gz", re.IGNORECASE)
 
 
 def read_matrix(path: Path, sep: str) -> tuple[csr_matrix, list[str], list[str]]:
-    """Read a gzipped text table of genes x cells in blocks.
-
-    Returns
-    -------
-    X, cells, genes
-        (cells, genes) sparse float32, and the names as written (pandas would rename repeated ones).
-    """
+    """Gzipped text table of genes x cells: X (cells, genes) float32, cells and genes as written, repeated or not."""
     from scipy import sparse
 
     with gzip.open(path, "rt", newline="") as handle:
@@ -72,15 +66,13 @@ def check_linear(X: csr_matrix, file: str) -> None:
 
 def check_whole(X: csr_matrix, file: str) -> None:
     """Refuse values that are no counts."""
-    odd = X.data[(X.data < 0) | (X.data != np.rint(X.data))]
-    if len(odd):
+    if len(odd := X.data[(X.data < 0) | (X.data != np.rint(X.data))]):
         raise GeoError(f"{file}: found values such as {odd[0]:.4g}, expected counts (whole numbers, none negative)")
 
 
 def no_repeats(names: list[str], file: str) -> None:
     """Refuse a cell that comes twice."""
-    repeated = [f"{name} ({n} times)" for name, n in Counter(names).items() if n > 1]
-    if repeated:
+    if repeated := [f"{name} ({n} times)" for name, n in Counter(names).items() if n > 1]:
         raise GeoError(f"{file}: found {some(repeated)}, expected every cell once")
 
 
@@ -114,10 +106,7 @@ def read_series_matrix(path: Path) -> pd.DataFrame:
 def read_count_files(path: Path) -> tuple[np.ndarray, list[str], list[str], list[str]]:
     """HTSeq counts of every cell in a tar, read in memory: nothing is extracted, so no path in it matters.
 
-    Returns
-    -------
-    X, cells, genes, ignored
-        (cells, genes) float32 without the ``__`` summary rows, accessions, gene names, members that are no counts.
+    Returns X (cells, genes) float32, accessions, gene names without ``__`` rows, and members that are no counts.
     """
     found, ignored = [], []
     with tarfile.open(path, "r:") as archive:

@@ -239,7 +239,7 @@ def _genes(genes: np.ndarray, planted: np.ndarray, spec: config.Dataset) -> pd.D
     return var
 
 
-def linear_reference(adata: AnnData, spec: config.Dataset, C: float = 1e-4) -> float:
+def linear_reference(adata: AnnData, spec: config.Dataset) -> float:
     """AUC over cells of L2 logistic regression trained on the twin's bulk (protocol U): the measure of difficulty."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
@@ -249,7 +249,7 @@ def linear_reference(adata: AnnData, spec: config.Dataset, C: float = 1e-4) -> f
     source = gdsc.bulk_source(bulk, gdsc.shared_genes(bulk, cells.genes, 10_000), seed=0)
     X = preprocess.standardised(cells, source)
     rows = source.fit_rows
-    fit = LogisticRegression(C=C, class_weight="balanced", max_iter=2000).fit(source.X[rows], source.y[rows])
+    fit = LogisticRegression(C=1e-4, class_weight="balanced", max_iter=2000).fit(source.X[rows], source.y[rows])
     return roc_auc_score(cells.y[cells.labelled], fit.decision_function(X[cells.labelled]))
 
 
