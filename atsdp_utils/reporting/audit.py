@@ -108,21 +108,10 @@ def confusion_scores(sensitive: int, resistant: int) -> tuple[np.ndarray, np.nda
 
 
 def candidates(printed: pd.DataFrame, farthest: float) -> pd.DataFrame:
-    """Every counting of the cells, averaging and confusion matrix whose scores are near those printed.
+    """Every counting of the cells, averaging and confusion matrix near a printed row, and how far off each score is.
 
-    Parameters
-    ----------
-    printed
-        ``dataset, precision, recall, f1, auc``, one row a printed row.
-    farthest
-        Largest difference of precision, recall or F1, in units of the last decimal.
-
-    Returns
-    -------
-    DataFrame
-        ``row`` (index in `printed`), ``counting, sensitive, resistant``, the averaging of the three scores (positions
-        in :data:`AVERAGES`), ``sensitive_right, resistant_right``, and the difference of each score in units, the AUC
-        read as balanced accuracy (``off_precision`` … ``off_auc``; the last one may be large).
+    Precision, recall and F1 are within `farthest` units of the last decimal, the AUC read as balanced accuracy may be
+    further. ``row`` is the index in `printed`, an averaging its position in :data:`AVERAGES`.
     """
     found, limit = [], farthest + SLACK
     for counting, ((dataset, _), sizes) in enumerate(CLASS_SIZES.items()):
@@ -159,13 +148,8 @@ def fits(found: pd.DataFrame, auc: str, error_model: str) -> pd.Series:
 def averaging_search() -> pd.DataFrame:
     """The nearest confusion matrix of every printed row, once with the AUC as its balanced accuracy, once without it.
 
-    Returns
-    -------
-    DataFrame
-        ``where, dataset, model, auc`` (one of :data:`AUC_READINGS`), ``counting, sensitive, resistant``, the averaging
-        of the three scores, ``sensitive_right, resistant_right``, ``largest_error`` (of three scores, or of four with
-        the AUC), whether any matrix fits under each of :data:`ERROR_MODELS`, and ``matrices``, how many do to one unit.
-        Empty where none comes within :data:`FARTHEST` units.
+    Beside it ``largest_error`` (of the three scores, or of four with the AUC), whether any matrix fits under each of
+    :data:`ERROR_MODELS`, and ``matrices``, how many do to one unit. Empty where none comes within :data:`FARTHEST`.
     """
     printed, tables = printed_rows(), []
     found = candidates(printed, FARTHEST)
@@ -213,11 +197,7 @@ def table4_said() -> str:
 def averaging_nulls(seed: int = 0) -> pd.DataFrame:
     """How many printed rows of Table 4, and of rows shifted at random from them, find a matrix, with the same freedom.
 
-    Returns
-    -------
-    DataFrame
-        ``rows`` (printed or shifted), ``models`` (whether any of the model's rows fits with a hard-label AUC),
-        ``dataset, auc, averagings`` (any for each score, or one for all three), ``error_model``, ``n`` and ``fits``.
+    ``models`` tells those with a hard-label AUC from others; ``averagings`` is any for each score or one for all.
     """
     printed = printed_rows().query("where == 'Table 4'").reset_index(drop=True)
     printed["models"] = np.where(printed["model"].isin(hard_label_models()), "hard-label AUC", "others")

@@ -82,7 +82,8 @@ def test_changes_of_the_ledger_on_real_cells_are_the_largest_of_each_number():
 
 
 def test_the_threshold_of_one_half_is_that_of_the_curve():
-    curve = pd.DataFrame({"F1": np.linspace(0, 1, 101), "recall": np.linspace(0.8, 0, 101)})
+    scores = {"F1": np.linspace(0, 1, 101), "recall": np.linspace(0.8, 0, 101)}
+    curve = pd.DataFrame(scores, index=np.arange(101) / 100)
     text = said(execute("11", ("threshold-said",), curve=curve))
     assert "At one half: F1 0.500, recall 0.400." in text and "Best thresholds: 1.00 (F1), 0.00 (recall)." in text
 

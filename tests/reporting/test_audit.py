@@ -311,6 +311,13 @@ def test_every_check_is_explained_in_two_sentences(found):
         assert text.count(". ") + text.endswith(".") == 2, text
 
 
-def test_the_audit_is_the_same_twice(found):
-    again = audit.run()
-    assert again[0].set_index("check").equals(found[0]) and again[1].equals(found[1])
+def test_the_audit_reads_the_printed_numbers_alone(found, monkeypatch):
+    """One changed number changes what the checks find, in its own row and nowhere else."""
+    printed = audit.reported().copy()
+    row = (printed["where"] == "Table 3") & (printed["dataset"] == "DATA4") & (printed["metric"] == "f1")
+    printed.loc[row, "value"] = 0.5
+    monkeypatch.setattr(audit, "reported", lambda: printed)
+    flagged = audit.run()[1].query("check == 'not_one_averaging'")
+    before = found[1].query("check == 'not_one_averaging'")
+    gone = before.merge(flagged, how="left", on=["where", "dataset", "model"], indicator=True).query("_merge != 'both'")
+    assert gone[["where", "dataset"]].values.tolist() == [["Table 3", "DATA4"]] and len(flagged) == len(before) - 1
