@@ -38,15 +38,12 @@ def _biomart(file: str) -> pd.DataFrame:
 
 @lru_cache(maxsize=1)
 def orthologs() -> pd.DataFrame:
-    """One row per one-to-one pair: mouse_id, mouse_symbol, human_symbol, human_id; symbols unique on both sides."""
+    """One row per one-to-one pair: mouse_id, mouse_symbol, human_symbol; symbols unique on both sides."""
     raw = _biomart("mouse_to_human.csv")
     raw = raw[raw["Human homology type"] == "ortholog_one2one"]
-    columns = {
-        "Gene stable ID": "mouse_id", "Gene name": "mouse_symbol",
-        "Human gene name": "human_symbol", "Human gene stable ID": "human_id",
-    }  # fmt: skip
-    pairs = raw[list(columns)].rename(columns=columns).dropna(subset=["mouse_id", "mouse_symbol", "human_symbol"])
-    for column in ("mouse_id", "mouse_symbol", "human_symbol"):
+    columns = {"Gene stable ID": "mouse_id", "Gene name": "mouse_symbol", "Human gene name": "human_symbol"}
+    pairs = raw[list(columns)].rename(columns=columns).dropna()
+    for column in pairs:
         pairs = pairs[~pairs[column].duplicated(keep=False)]
     return pairs.reset_index(drop=True)
 

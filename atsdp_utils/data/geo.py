@@ -158,12 +158,11 @@ def _left(what: str, names: set[str]) -> list[str]:
     return [f"{len(names)} {what}: {some(sorted(names))}"] if names else []
 
 
-def _label(obs: pd.DataFrame, culture: pd.Series, condition: pd.Series) -> None:
-    """Put culture, condition and both label columns in front of the columns of the source."""
-    obs.insert(0, "culture", pd.Categorical(culture))
-    obs.insert(1, "condition", pd.Categorical(condition))
-    for i, column in enumerate(("sensitive", "sensitive_paper")):
-        obs.insert(2 + i, column, pd.array([_SENSITIVE[LABELS[c][i]] for c in condition], dtype="boolean"))
+def _label(obs: pd.DataFrame, culture: pd.Series, condition: pd.Series) -> pd.DataFrame:
+    """Culture, condition and both label columns, and behind them the columns of the source."""
+    strict, paper = (pd.array([_SENSITIVE[LABELS[c][i]] for c in condition], dtype="boolean") for i in (0, 1))
+    first = {"culture": pd.Categorical(culture), "condition": pd.Categorical(condition)}
+    return pd.DataFrame({**first, "sensitive": strict, "sensitive_paper": paper}, index=obs.index).join(obs)
 
 
 def read_head_and_neck(folder: Path, series: Series) -> AnnData:
@@ -181,7 +180,7 @@ def read_head_and_neck(folder: Path, series: Series) -> AnnData:
     cultures = {f"^{c}$": c for c in series.expected.groups["culture"]}
     _recognise(selected["cell_color"].fillna("")[condition != "Holiday"], cultures, file)
     obs = selected.set_index("groups").rename_axis("cell").fillna("")
-    _label(obs, obs["cell_color"], condition)
+    obs = _label(obs, obs["cell_color"], condition)
     X, cells, genes = geo_files.read_matrix(folder / matrix, "\t")
     geo_files.check_linear(X, matrix)
     adata = _assemble(X, cells, genes, obs, matrix)
@@ -207,7 +206,7 @@ def read_prostate(folder: Path, series: Series) -> AnnData:
         )
     obs = samples.loc[cells]
     condition, line = (_recognise(obs["text"], PATTERNS[f"{w}_GSE140440"], file) for w in ("conditions", "lines"))
-    _label(obs, line.where(condition == "Sensitive", line + " docetaxel-resistant"), condition)
+    obs = _label(obs, line.where(condition == "Sensitive", line + " docetaxel-resistant"), condition)
     adata = _assemble(X, cells, genes, obs, tar)
     adata.uns["reported"] = [
         *_left(f"members of {tar} that are no counts", set(ignored)),
@@ -249,7 +248,7 @@ def read_leukaemia(folder: Path, series: Series) -> AnnData:
     obs = info[~without].set_index("cell").loc[:, lambda t: ~t.columns.str.startswith("Unnamed")].fillna("")
     names = obs["Sample name"].str.split().str.join(" ").str.upper()
     condition = _recognise(names, PATTERNS["conditions_GSE110894"], sheet)
-    _label(obs, condition, condition)
+    obs = _label(obs, condition, condition)
     X, cells, genes = geo_files.read_matrix(folder / file, ",")
     geo_files.check_whole(X, file)
     here = obs.index.isin(cells)

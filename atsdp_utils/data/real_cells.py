@@ -28,7 +28,6 @@ def load_pc9() -> AnnData:
 
     adata = anndata.read_h5ad(verify(paths.DATA / "pc9_erlotinib_day11_counts.h5ad"))
     adata.obs["culture"] = pd.Categorical(["PC9 erlotinib day 11"] * adata.n_obs)
-    adata.uns["tier"] = "real"
     return adata
 
 

@@ -126,22 +126,13 @@ def _summary(scores: pd.DataFrame, metric: str) -> dict[str, float | int | str]:
 def summarise(
     frame: pd.DataFrame, by: Sequence[str], metrics: Sequence[str] = config.METRICS + config.EXTRA_METRICS
 ) -> pd.DataFrame:
-    """Means, spreads and 95 % intervals of many fits, tidy.
+    """Means, spreads and 95 % intervals of many fits: a row for each group of `by` and metric.
 
-    Parameters
-    ----------
-    frame
-        One row a fit and test fold: the columns of `by`, ``repeat``, ``fold`` and the metrics. A protocol without
-        folds has one fold value, and its seeds are the repeats.
-
-    Returns
-    -------
-    DataFrame
-        `by`, ``metric``, ``mean`` (over all scores), ``std``, ``std_over``, ``n`` (scores), ``ci_low``, ``ci_high``.
-        The std is over repeats, each averaged over its folds, as in the paper; a single repeat leaves only the
-        (larger) std over folds, and ``std_over`` says which. The interval is for the mean, from a t distribution
-        with the Nadeau-Bengio correction where there are folds (:func:`stats.corrected_interval`), cut at the
-        metric's range. Undefined scores (a fold with one class) are left out and lower n.
+    `frame` has a row a fit and test fold, with ``repeat`` and ``fold``; a protocol without folds has one fold value,
+    and its seeds are the repeats. The std is over repeats, each averaged over its folds, as in the paper; a single
+    repeat leaves only the (larger) std over folds, and ``std_over`` says which. The interval is for the mean of all n
+    scores (:func:`stats.corrected_interval`), cut at the metric's range. Undefined scores (a fold with one class) are
+    left out.
     """
     missing = {*by, "repeat", "fold", *metrics} - set(frame.columns)
     if missing:

@@ -97,16 +97,8 @@ ALIGNMENTS: dict[str, Callable] = {"mmd": mmd, "adabn": adabn, "balanced": balan
 class ATSDPPlus:
     """ATSDP-NET+ with the interface of ATSDP-NET under protocols U and F, and with calibrated outputs.
 
-    Parameters
-    ----------
-    seed
-        Seed of the ensemble; member i has the seed ``seed * 1000 + i``. The members share one autoencoder.
-    members
-        Networks; None: as many as the recipe says.
-    recipe
-        A key of :data:`atsdp_utils.foundation.config.RECIPES`.
-    arch, cfg
-        Sizes and training settings.
+    Member i has the seed ``seed * 1000 + i``; all share one autoencoder. `recipe` is a key of ``config.RECIPES``, which
+    says how many members there are unless `members` does.
     """
 
     def __init__(
@@ -122,19 +114,14 @@ class ATSDPPlus:
     def fit_transfer(self, X: np.ndarray, source: Source) -> ATSDPPlus:
         """Learn from labelled lines and unlabelled cells, then calibrate on the held-out lines of `source`, if any.
 
-        Parameters
-        ----------
-        X
-            (cells, genes) float32, standardised on the cells themselves, on the genes of `source`.
-        source
-            Bulk rows with the labels of one drug.
+        X is (cells, genes) float32, standardised on the cells themselves, on the genes of `source`.
         """
         source = replace(source, X=self._features(source.X))
         X = self._features(X)
         self.nets_ = self.networks(X, source)
         self.few_ = self.linear_ = None
         if self.recipe.linear:
-            self.linear_ = _logistic().fit(source.X[source.fit_rows], source.y[source.fit_rows])
+            self.linear_ = logistic().fit(source.X[source.fit_rows], source.y[source.fit_rows])
             self.scale_ = _spread(self._networks(X).mean(0)) / _spread(self.linear_.decision_function(X))
         held, self._calibration = source.test_rows, None
         if len(set(source.y[held].tolist())) == 2:
@@ -147,8 +134,11 @@ class ATSDPPlus:
 
     def network(self, i: int, X: np.ndarray, source: Source) -> ATSDPNet:
         """Member i after the bulk stage and the alignment to the cells X."""
-        seed, stage = self.seed * SEED_STRIDE + i, joint_stage if self.recipe.joint else _own_stage
-        net = stage(source, self.arch, self.cfg, seed, self.seed)
+        seed = self.seed * SEED_STRIDE + i
+        if self.recipe.joint:
+            net = joint_stage(source, self.arch, self.cfg, seed, self.seed)
+        else:
+            net = stages.pretrain(source, self.arch, self.cfg, seed, autoencoder_seed=self.seed).net
         return ALIGNMENTS[self.recipe.align](net, source, X, self.cfg, seed)
 
     def fit_few(self, X_all: np.ndarray, X: np.ndarray, y: np.ndarray, *, source: Source) -> ATSDPPlus:
@@ -177,18 +167,8 @@ class ATSDPPlus:
     def calibration_(self) -> Calibration:
         """Fitted on the held-out lines of the source."""
         if self._calibration is None:
-            raise ValueError(
-                "source: its held-out lines (train=False) lack a class, so there is nothing to calibrate on"
-            )
+            raise ValueError("source: its held-out lines (train=False) lack a class; nothing to calibrate on")
         return self._calibration
-
-    def calibrated_proba(self, X: np.ndarray) -> np.ndarray:
-        """Share of held-out lines with such a score that are sensitive, (n,); holds for lines, not under shift."""
-        return self.calibration_.proba(self.logits(X))
-
-    def conformal_sets(self, X: np.ndarray, alpha: float = 0.1) -> np.ndarray:
-        """Sets of labels, (n, 2) bool, resistant then sensitive; see :meth:`Calibration.sets`."""
-        return self.calibration_.sets(self.logits(X), alpha)
 
     @property
     def n_parameters(self) -> int:
@@ -212,17 +192,13 @@ class ATSDPPlus:
 class FewLabels:
     """A logistic regression on k labelled cells a class that joins a logit with a share of k / (k + 5).
 
-    Parameters
-    ----------
-    zero, X_all
-        Logits (n,) without labels and features (n, genes) of all cells: both parts are brought to one spread there.
-    X, y
-        Features and labels of the labelled cells; k counts those of the rarer class.
+    k counts cells of the rarer class. On all cells, with logits `zero` (n,) and features `X_all` (n, genes), both parts
+    are brought to one spread.
     """
 
     def __init__(self, zero: np.ndarray, X_all: np.ndarray, X: np.ndarray, y: np.ndarray) -> None:
         k = int(np.bincount(y, minlength=2).min())
-        self.few_, self.share_ = _logistic().fit(X, y), k / (k + FEW_HALF)
+        self.few_, self.share_ = logistic().fit(X, y), k / (k + FEW_HALF)
         self.scale_ = _spread(zero) / _spread(self.few_.decision_function(X_all))
 
     def join(self, z: np.ndarray, X: np.ndarray) -> np.ndarray:
@@ -230,11 +206,8 @@ class FewLabels:
         return (1 - self.share_) * z + self.share_ * self.scale_ * self.few_.decision_function(X)
 
 
-def _own_stage(source: Source, arch: Architecture, cfg: Training, seed: int, autoencoder_seed: int) -> ATSDPNet:
-    return stages.pretrain(source, arch, cfg, seed, autoencoder_seed=autoencoder_seed).net
-
-
-def _logistic():
+def logistic():
+    """The simple reference."""
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(C=LINEAR_C, class_weight="balanced", max_iter=2000)

@@ -91,17 +91,8 @@ def pretrain_autoencoder(
 ) -> tuple[DenoisingAutoencoder, History]:
     """Equations 1-3 (bulk) or 12-14 (single cells): reconstruct the clean X from a corrupted one.
 
-    It does not depend on labels, heads or balancing, so drugs, ablations and the members of an ensemble share it.
-
-    Parameters
-    ----------
-    X
-        (n, genes) standardised training rows; a tenth of them watches for early stopping.
-
-    Returns
-    -------
-    tuple
-        The autoencoder and its history (``loss``, ``validation``: mean squared errors).
+    X is (n, genes), standardised; a tenth of its rows watches for early stopping. The autoencoder does not depend on
+    labels, heads or balancing, so drugs, ablations and the members of an ensemble share it.
     """
     torch.manual_seed(seed)
     dae = DenoisingAutoencoder(X.shape[1], arch).to(runtime.device())
@@ -167,12 +158,7 @@ def pretrain(
 ) -> Pretrained:
     """Stage 1: autoencoder on all training lines, then predictor on the labelled ones.
 
-    Parameters
-    ----------
-    source
-        Bulk rows; only rows with ``train`` are seen.
-    autoencoder_seed
-        Seed of the autoencoder where it is not `seed`: members of an ensemble share one.
+    Members of an ensemble share one autoencoder, by its own seed.
     """
     cfg, rows = bulk_only(cfg), source.fit_rows
     dae_seed = seed if autoencoder_seed is None else autoencoder_seed
@@ -248,16 +234,12 @@ class Transfer(Stage):
 def transfer(
     net: ATSDPNet, source: Source, X: np.ndarray, cfg: Training, seed: int, *, keep: bool = False
 ) -> tuple[ATSDPNet, History]:
-    """Stage 2 (:class:`Transfer`).
+    """Stage 2 (:class:`Transfer`) of a copy of a pre-trained network.
 
     Parameters
     ----------
-    net
-        A pre-trained network; left as it is, a copy is trained. Its `target` encoder decides the gene space of `X`.
-    source
-        Bulk rows; validation lines come from its training rows.
     X
-        (cells, genes) standardised, without labels.
+        (cells, genes) standardised, without labels, on the genes that the `target` encoder of `net` reads.
     keep
         Store the network: protocols U and F and every number of labelled cells share it.
 
@@ -336,16 +318,12 @@ def fine_tune(
     net: ATSDPNet, X: np.ndarray, y: np.ndarray, cfg: Training, seed: int,
     *, weight: np.ndarray | None = None, source: Source | None = None, validation: bool = True,
 ) -> tuple[ATSDPNet, History]:  # fmt: skip
-    """Protocols S and F (:class:`FineTuning`).
+    """Protocols S and F (:class:`FineTuning`), of a copy of a pre-trained or transferred network.
 
     Parameters
     ----------
-    net
-        Pre-trained (or transferred) network; a copy is trained.
-    X, y
-        (n, genes) standardised and balanced training cells, (n,) labels.
-    weight
-        (n,) weights, or None.
+    X, y, weight
+        Training cells (n, genes), standardised and balanced, with labels and weights (n,).
     source
         Bulk rows; their embeddings by the frozen E_g keep P true to the bulk and anchor the MMD. None: cells alone.
     validation

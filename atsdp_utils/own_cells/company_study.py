@@ -71,7 +71,7 @@ def _model(model: str, source: Source, training: config.Training, seed: int) -> 
     """Learn from lines; what comes back scores the cells of a file, as a person would have them scored."""
     if model == LOGISTIC:
         rows = source.fit_rows
-        fitted = plus._logistic().fit(source.X[rows], source.y[rows])
+        fitted = plus.logistic().fit(source.X[rows], source.y[rows])
         return lambda cells: fitted.predict_proba(cells)[:, 1]
 
     def align_and_score(cells: np.ndarray) -> np.ndarray:

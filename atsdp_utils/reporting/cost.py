@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
-
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class Cost(NamedTuple):
@@ -20,26 +19,20 @@ class Cost(NamedTuple):
 
 
 def _resident(field: str) -> float:
-    """A field of the process's status (``VmRSS`` now, ``VmHWM`` at the peak), in megabytes."""
-    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) / 1024
+    """Megabytes of this process, from Linux: ``VmRSS`` now, ``VmHWM`` at the peak."""
+    return int(re.search(rf"{field}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 
 
 def measure(call: Callable[[], object]) -> tuple[object, Cost]:
-    """Run `call`; return what it returns and what it cost.
-
-    Peak memory is read from Linux's process table, with freed memory handed back first, so that one model does not
-    train in what another left behind. Elsewhere it is NaN.
-    """
+    """What `call` returns, and what it cost; freed memory is handed back first, so that models do not share it."""
     gc.collect()
     try:
         ctypes.CDLL(None).malloc_trim(0)
-        _CLEAR.write_text("5")  # 5 sets the recorded peak to the present size
+        Path("/proc/self/clear_refs").write_text("5")  # sets the recorded peak to the present size
         before = _resident("VmRSS")
     except (OSError, AttributeError):
-        before = float("nan")
+        before = None
     started = time.perf_counter()
     result = call()
     seconds = time.perf_counter() - started
-    peak = _resident("VmHWM") - before if before == before else before
-    return result, Cost(seconds, max(peak, 0.0) if peak == peak else peak)
+    return result, Cost(seconds, float("nan") if before is None else max(_resident("VmHWM") - before, 0.0))

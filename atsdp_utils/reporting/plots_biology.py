@@ -111,12 +111,8 @@ def expression_heatmap(
 ) -> None:
     """Genes by cells, each gene z-scored over the cells, with the name of each culture above its cells.
 
-    Parameters
-    ----------
-    values
-        (cells, genes) expression, cells in the order to draw; `group` must be sorted into blocks.
-    directions
-        List of each gene, ``sensitive`` or ``resistant``, in blocks; its name has that colour.
+    `values` (cells, genes) and `group` come sorted into blocks of cultures. `directions` names the list of each gene,
+    ``sensitive`` or ``resistant``, in blocks; the gene's name has that colour.
     """
     z = (values - values.mean(axis=0)) / np.maximum(values.std(axis=0), 1e-9)
     image = ax.imshow(z.T, aspect="auto", vmin=-2, vmax=2, cmap="cividis", interpolation="nearest", rasterized=True)

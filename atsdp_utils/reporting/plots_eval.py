@@ -31,15 +31,9 @@ def _spread(values: Sequence[float], gap: float) -> np.ndarray:
 def radar(ax, table: pd.DataFrame, *, colours: Mapping[str, str] | None = None) -> None:
     """Radar chart in polar axes, its series named beside their point on the right-hand spoke.
 
-    Give it a place wider than high: the chart takes the left of it and the names the rest. Areas of a radar chart
-    depend on the order of the spokes: it is here because the paper has one; read the bars.
-
-    Parameters
-    ----------
-    ax
-        Axes made with ``projection="polar"``.
-    table
-        Rows are series (at most 9), columns metrics (at least 3), values in [0, 1].
+    Rows of `table` are series (at most 9), columns metrics (at least 3), values in [0, 1]. Give it a place wider than
+    high: the chart takes the left of it and the names the rest. Areas of a radar chart depend on the order of the
+    spokes: it is here because the paper has one; read the bars.
     """
     k, inks = table.shape[1], shades(table.index, colours)
     angles = np.pi / 2 - 2 * np.pi * np.arange(k) / k
@@ -143,14 +137,8 @@ def reliability(ax, y, p) -> None:
 def heads(ax, summary: pd.DataFrame, *, chosen: int, control: str) -> None:
     """Metrics against the number of attention heads, each line named at its right end, pushed apart by a line's height.
 
-    Parameters
-    ----------
-    summary
-        Tidy: ``setting`` (number of heads, or the control), ``metric``, ``mean, ci_low, ci_high``.
-    chosen
-        The paper's number of heads, marked on the axis.
-    control
-        Setting that is not a number of heads (the width-matched linear layer): drawn apart, at the left.
+    `chosen` is the paper's number, marked on the axis; the setting `control` is no number of heads (the width-matched
+    linear layer) and drawn apart, at the left.
     """
     counts = sorted(set(summary["setting"]) - {control}, key=int)
     x = np.array([-1.3, *range(len(counts))])

@@ -7,7 +7,7 @@ import pytest
 
 from atsdp_utils.data import datasets, preprocess
 from atsdp_utils.experiments import inputs, keys, protocols
-from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, NO_TRANSFER, Task, build
+from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, NO_TRANSFER, PROTOCOLS, Task, build
 from atsdp_utils.foundation import cache
 
 NAME = "SCC47-afatinib"
@@ -180,3 +180,10 @@ def test_wells_are_a_task_of_the_set_that_has_them_and_of_no_other():
         tasks = tables.wells(data, "smoke")
         assert {t.dataset for t in tasks} == {name} and {t.protocol for t in tasks} == {"S", "U"}
         assert all(t.options == {"all_wells": True} for t in tasks)
+
+
+def test_every_protocol_is_a_function_whose_code_is_in_the_key(monkeypatch):
+    monkeypatch.setattr(cache, "code", lambda *roots, cut=(): roots)
+    for letter, name in PROTOCOLS.items():
+        assert callable(getattr(protocols, name))
+        assert f"experiments.protocols.{name}" in keys.code_of(Task(NAME, letter, "Logistic", "smoke"))

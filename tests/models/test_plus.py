@@ -212,7 +212,7 @@ def test_without_held_out_lines_there_is_no_calibration():
     everything = dataclasses.replace(source(), train=np.ones(200, bool))
     model = ATSDPPlus(recipe="ensemble-adabn", members=1, arch=ARCH, cfg=CFG).fit_transfer(X, everything)
     with pytest.raises(ValueError, match="held-out lines"):
-        model.calibrated_proba(X)
+        model.calibration_.proba(model.logits(X))
 
 
 def test_calibration_sees_held_out_lines_only():
