@@ -1,13 +1,9 @@
-"""Baselines: the paper's eight, adapted as its text says, and the simple models that it leaves out.
+"""Baselines: the paper's eight, adapted as its text says (``data/baselines.csv``), and what it leaves out.
 
-Every model is a class with one interface::
-
-    Model(*, seed=0, **hyperparameters)
-    fit(X, y, *, weight=None, source=None) -> self
-    predict_proba(X) -> P(sensitive), float64 (n,)
-
-X is float32 (n, genes), standardised per gene on training rows; y is 0 (resistant) or 1 (sensitive); weight is (n,) or
-None; source is a :class:`atsdp_utils.data.preprocess.Source` (bulk rows on the same genes, and the gene names).
+Every model is a class with one interface: ``Model(*, seed=0, **hyperparameters)``, ``fit(X, y, *, weight=None,
+source=None) -> self`` and ``predict_proba(X)``, P(sensitive) as float64 (n,). X is float32 (n, genes), standardised per
+gene on training rows; y is 0 (resistant) or 1 (sensitive); weight is (n,) or None; source is a
+:class:`atsdp_utils.data.preprocess.Source` (bulk rows on the same genes, and the gene names).
 
 To add one: write a module with such a class, add one line to :data:`REGISTRY`. Importing this package imports neither
 torch nor scikit-learn; making a model does.

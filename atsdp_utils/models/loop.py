@@ -70,11 +70,9 @@ class Stage:
 
     @property
     def epochs(self) -> int:
-        """Epochs at most."""
         return getattr(self.cfg, self.length)
 
     def trained(self, net: nn.Module) -> list[nn.Module]:
-        """Parts of `net` that learn."""
         return [getattr(net, part) for part in self.learns] or [net]
 
     def epoch(self, net: nn.Module) -> Iterator[Step]:

@@ -17,8 +17,7 @@ def keep_mask(x: Tensor, p: float, generator: torch.Generator | None = None) -> 
 
 
 class Dropout(nn.Dropout):
-    """torch's dropout with the mask of :func:`keep_mask`."""
+    """torch's dropout with the mask of :func:`keep_mask`; kept values are divided by 1 - p."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Same shape as `x`; kept values are divided by 1 - p."""
         return x * (keep_mask(x, self.p) / (1 - self.p)) if self.training and self.p else x

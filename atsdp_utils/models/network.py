@@ -41,7 +41,6 @@ class _Products(nn.Sequential):
     """Layers whose matrix products may run in bfloat16 (``ATSDP_BF16=1``); values in and out are float32."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the layers in turn."""
         if not bf16():
             return super().forward(x)
         with torch.autocast(x.device.type, torch.bfloat16):
@@ -75,12 +74,11 @@ class DenoisingAutoencoder(nn.Module):
         self.decoder = Decoder(n_genes, arch)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Reconstruct (n, genes) values from (n, genes) corrupted ones."""
         return self.decoder(self.encoder(x))
 
 
 class MultiHeadAttention(nn.Module):
-    """Equations 4-9: h scaled dot-product heads of width d_k = dim / h, concatenated and mixed by W^O."""
+    """Equations 4-9: h scaled dot-product heads of width d_k = dim / h, within each sequence of tokens (n, T, dim)."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -90,7 +88,6 @@ class MultiHeadAttention(nn.Module):
         self.w_q, self.w_k, self.w_v, self.w_o = (nn.Linear(dim, dim) for _ in range(4))
 
     def _by_head(self, x: Tensor) -> Tensor:
-        """Q, K or V of equations 4-6 as (n, tokens, heads, d_k)."""
         return x.unflatten(-1, (self.heads, -1))
 
     def weights(self, x: Tensor) -> Tensor:
@@ -99,10 +96,6 @@ class MultiHeadAttention(nn.Module):
         return torch.softmax(torch.einsum("nthd,nshd->nhts", q, k) / math.sqrt(q.shape[-1]), dim=-1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Attend within each sequence of tokens, (n, tokens, dim) to (n, tokens, dim).
-
-        Products of a dozen tokens are so small that torch's fused kernel takes longer on a processor.
-        """
         heads = torch.einsum("nhts,nshd->nthd", self.weights(x), self._by_head(self.w_v(x)))
         return self.w_o(heads.reshape(x.shape))
 
@@ -136,7 +129,6 @@ class AttentionBlock(nn.Module):
         return x if self.position is None else x + self.position
 
     def forward(self, z: Tensor) -> Tensor:
-        """Map (n, bottleneck) embeddings to (n, width)."""
         x = self.tokens(z)
         return self.norm(x + self.mix(x)).reshape(len(z), -1)
 
@@ -146,7 +138,7 @@ class AttentionBlock(nn.Module):
 
 
 class Predictor(nn.Module):
-    """P: attention and a multilayer perceptron with two logits (equations 10-11). ``heads=0`` removes the attention."""
+    """P: attention (none if ``heads=0``), and a perceptron with logits (n, 2), resistant first (equations 10-11)."""
 
     def __init__(self, arch: Architecture) -> None:
         super().__init__()
@@ -157,7 +149,6 @@ class Predictor(nn.Module):
         )
 
     def forward(self, z: Tensor) -> Tensor:
-        """Logits (n, 2), resistant then sensitive, of embeddings (n, bottleneck)."""
         return self.mlp(z if self.attention is None else self.attention(z))
 
 
