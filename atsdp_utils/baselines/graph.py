@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from atsdp_utils.baselines.rows import check_rows
 from atsdp_utils.baselines.wrapper import TorchBaseline
-from atsdp_utils.models.masks import Dropout
+from atsdp_utils.models.network import Dropout
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ Folds of cross-validation share most of their training rows, so a plain t-test f
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,31 +17,18 @@ from scipy.special import expit, logit
 ROPE = 0.01
 
 
-class Interval(NamedTuple):
-    """An estimate with its confidence limits."""
-
-    mean: float
-    low: float
-    high: float
-
-
-class TTest(NamedTuple):
-    """Result of :func:`corrected_ttest`: mean difference, its limits, t, degrees of freedom, two-sided p."""
-
-    mean: float
-    low: float
-    high: float
-    t: float
-    df: int
-    p: float
-
-
-class Bayes(NamedTuple):
-    """Posterior probabilities that a - b is below -rope (b better), within it (no matter), above it (a better)."""
-
-    p_left: float
-    p_rope: float
-    p_right: float
+#: An estimate with its confidence limits.
+Interval = namedtuple("Interval", "mean low high")
+#: Mean difference with its limits, t, degrees of freedom, two-sided p.
+TTest = namedtuple("TTest", "mean low high t df p")
+#: Posterior probabilities that a - b is below -rope (b better), within it (no matter), above it (a better).
+Bayes = namedtuple("Bayes", "p_left p_rope p_right")
+#: ``picks``: how often each setting is chosen when one fold is left out.
+Selection = namedtuple("Selection", "best reported nested bias picks")
+#: Mean ranks (1 is best), critical difference of two, Nemenyi p of all pairs.
+Friedman = namedtuple("Friedman", "chi2 p ranks critical_difference pairwise")
+#: An interval and the degrees of freedom behind it.
+Combined = namedtuple("Combined", "mean low high df")
 
 
 def _finite(name: str, values) -> np.ndarray:
@@ -112,16 +99,6 @@ def holm(p) -> np.ndarray:
     return multipletests(p, method="holm")[1] if p.size else p
 
 
-class Selection(NamedTuple):
-    """Result of :func:`selection_bias`; ``picks``: how often each setting is chosen when one fold is left out."""
-
-    best: str
-    reported: float
-    nested: float
-    bias: float
-    picks: dict[str, int]
-
-
 def selection_bias(scores: pd.DataFrame) -> Selection:
     """What reporting the best of several settings on the folds that chose it adds to the score.
 
@@ -147,16 +124,6 @@ def expected_maximum(settings: int, sd: float) -> float:
     return float(sd * np.trapezoid(x * density, x))
 
 
-class Friedman(NamedTuple):
-    """Result of :func:`friedman`: mean ranks (1 is best), critical difference of two, Nemenyi p of all pairs."""
-
-    chi2: float
-    p: float
-    ranks: pd.Series
-    critical_difference: float
-    pairwise: pd.DataFrame
-
-
 def friedman(scores: pd.DataFrame, alpha: float = 0.05) -> Friedman:
     """Friedman test over data sets (rows; columns are models), with the Nemenyi critical difference (Demsar 2006).
 
@@ -174,15 +141,6 @@ def friedman(scores: pd.DataFrame, alpha: float = 0.05) -> Friedman:
     pairwise = scikit_posthocs.posthoc_nemenyi_friedman(values).to_numpy()
     pairwise = pd.DataFrame(pairwise, index=scores.columns, columns=scores.columns)
     return Friedman(float(chi2), float(p), scores.rank(axis=1, ascending=False).mean(), distance, pairwise)
-
-
-class Combined(NamedTuple):
-    """Result of :func:`seeds_and_cells`: an estimate with its limits, and the degrees of freedom behind them."""
-
-    mean: float
-    low: float
-    high: float
-    df: float
 
 
 def seeds_and_cells(by_seed, by_draw, level: float = 0.95) -> Combined:
