@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import zipfile
+from collections import namedtuple
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -138,13 +139,8 @@ class Classification(Stage):
         return balanced_cross_entropy(net(self.x_held, "source"), self.y_held)
 
 
-@dataclass
-class Pretrained:
-    """The bulk stage: network with E_t = E_g, and what the book shows of it."""
-
-    net: ATSDPNet
-    dae_history: History
-    predictor_history: History
+#: The bulk stage: network with E_t = E_g, and what the book shows of it.
+Pretrained = namedtuple("Pretrained", "net dae_history predictor_history")
 
 
 def pretrain(
