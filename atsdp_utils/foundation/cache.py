@@ -9,7 +9,7 @@ import re
 import shutil
 import uuid
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from fnmatch import fnmatch
 from functools import cache
 from importlib import metadata
@@ -68,30 +68,17 @@ def write_text(path: Path, text: str) -> Path:
 version = cache(metadata.version)  # which reads the description of a package, a millisecond each time
 
 
-def versions() -> tuple[str, ...]:
-    """Versions of the :data:`LIBRARIES`."""
-    return tuple(f"{name} {version(name)}" for name in LIBRARIES)
-
-
 @cache
 def code(*roots: str, cut: tuple[str, ...] = ()) -> str:
     """Hash of the code that `roots` reach (:func:`closure.closure`), the data files named in it, and the libraries.
 
     A changed comment, docstring or module that they do not reach changes nothing. Values of settings are not in it.
     """
-    digest = hashlib.sha256(repr(versions()).encode())
-    texts = closure.closure(roots, (*READ_BY_VALUE, *cut))
-    for name, text in sorted(texts.items()):
-        digest.update(f"{name}\0{text}\0".encode())
-    for file in _data_files(texts.values()):
-        digest.update(f"{file}\0{checksums.register()[file]}\0".encode())
-    return digest.hexdigest()[:20]
-
-
-def _data_files(texts: Iterable[str]) -> list[str]:
-    """Embedded files that code names, also by a pattern such as ``*.gmt.gz``."""
-    quoted = {name for text in texts for name in re.findall(r"['\"]([^'\"\s]+\.(?:gz|npz|h5ad|csv|toml))['\"]", text)}
-    return sorted(f for f in checksums.register() if any(fnmatch(f, name) for name in quoted))
+    texts = sorted(closure.closure(roots, (*READ_BY_VALUE, *cut)).items())
+    quoted = re.findall(r"['\"]([^'\"\s]+\.(?:gz|npz|h5ad|csv|toml))['\"]", "\n".join(text for _, text in texts))
+    # also by a pattern such as ``*.gmt.gz``
+    files = sorted((f, sha) for f, sha in checksums.register().items() if any(fnmatch(f, name) for name in quoted))
+    return key([f"{name} {version(name)}" for name in LIBRARIES], texts, files)
 
 
 def key(*parts: object) -> str:

@@ -33,9 +33,9 @@ def call_all(function: Callable, arguments: list[tuple], *, jobs: int = 1, backe
     with _log() as log:
         # a screen that keeps every line (a pipe, CI) gets fewer of them
         pause = 20 if log is sys.stderr and not log.isatty() else 2
-        with tqdm(total=len(arguments), desc=label, unit="task", mininterval=pause, file=log, ncols=78) as bar:
-            for _ in ways[backend](function, arguments, jobs):
-                bar.update()
+        done, total = ways[backend](function, arguments, jobs), len(arguments)
+        for _ in tqdm(done, label, total, unit="task", mininterval=pause, file=log, ncols=78):
+            pass
 
 
 @contextlib.contextmanager

@@ -16,17 +16,15 @@ import pandas as pd
 from anndata.io import write_elem
 
 from atsdp_utils.foundation import paths
+from atsdp_utils.own_cells.cell_values import SCORED
 from atsdp_utils.own_cells.cellfile import CellFile, InputError
-from atsdp_utils.own_cells.checks import SCORED
 from atsdp_utils.own_cells.prediction import Prediction
 
 #: Bytes beyond those of the input that scores, report and a first use of the cache take.
 ROOM = 5e7
 
 
-def destinations(
-    path: Path, drug: str, out: Path | None, report: Path | None, ending: str = ".h5ad"
-) -> tuple[Path, Path]:
+def destinations(path: Path, drug: str, out: Path | None, report: Path | None, ending=".h5ad") -> tuple[Path, Path]:
     """Where scores and report go, checked before any work is done; by default beside the input, a link's own folder."""
     here = Path(os.path.abspath(path))
     stem = here.name if path.is_dir() else re.sub(r"(\.atsdp)?(\.(h5ad|h5|csv|tsv|txt|tab))?(\.gz)?$", "", here.name)
@@ -39,9 +37,8 @@ def destinations(
         if target.exists() and path.exists() and target.samefile(path):
             raise InputError(f"{option} {target}: this is the input, which is never changed. Choose another.")
         if target.is_dir() or not folder.is_dir():
-            raise InputError(
-                f"{option} {target}: no such folder to write in, or a folder itself. Make the folder first."
-            )
+            way = "no such folder to write in, or a folder itself. Make the folder first."
+            raise InputError(f"{option} {target}: {way}")
         if not os.access(folder, os.W_OK):
             raise InputError(f"{option} {target}: the folder may not be written to. Choose another with {option}.")
     if out.exists() and (other := _drug_of(out)) not in (None, drug):
@@ -75,9 +72,8 @@ def writable(obs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Columns that anndata can write, and what was changed: doubled or reserved names, kinds that it does not know."""
     plain = ["index_" if str(c) == "_index" else str(c).replace("/", "_") for c in obs.columns]
     names = list(anndata.utils.make_index_unique(pd.Index(plain, dtype=object), join="_"))
-    notes = [
-        f"column {old} is called {new} in the output" for old, new in zip(obs.columns, names, strict=True) if old != new
-    ]
+    pairs = zip(obs.columns, names, strict=True)
+    notes = [f"column {old} is called {new} in the output" for old, new in pairs if old != new]
     index = obs.index.astype(str)
     obs = obs.set_axis(names, axis=1).set_axis(index.rename(None) if index.name in names else index)
     with h5py.File("obs", "w", driver="core", backing_store=False) as f, any_strings():
@@ -98,8 +94,8 @@ def any_strings():
 def check_output(file: CellFile, out: Path, members: int) -> None:
     """Write what the output will hold to a file beside it and remove it; see that the cache may be filled."""
     n = len(file.obs)
-    missing, none = np.full((members + 2, n), np.nan), np.zeros(0)
-    blank = Prediction(missing[2:], missing[0], missing[1], None, np.full(n, SCORED), none)
+    missing = np.full((members + 2, n), np.nan)
+    blank = Prediction(missing[2:], missing[0], missing[1], None, np.full(n, SCORED), np.zeros(0))
     size = sum(p.stat().st_size for p in (file.path.rglob("*") if file.path.is_dir() else [file.path]))
     for folder, needed in ((out.resolve().parent, size + ROOM), (paths.CACHE, ROOM)):
         way = "choose another with --out" if folder != paths.CACHE else "name another in the variable ATSDP_BUILD"
