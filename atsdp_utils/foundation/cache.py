@@ -30,10 +30,7 @@ READ_BY_VALUE = ("data.gdsc._expression", "data.gdsc.label_table", "data.gdsc.LA
 
 
 def write_atomically(path: Path, write: Callable[[str], object]) -> Path:
-    """Call ``write(temporary path)`` and rename: a reader never sees a partial file, a failed write leaves none.
-
-    `write` makes the file itself, so it gets the mode that the umask gives, as a file that others may read should.
-    """
+    """Call ``write(temporary path)`` and rename: a reader never sees a partial file, a failed write leaves none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".part-{uuid.uuid4().hex}{path.suffix}")
     try:
@@ -61,7 +58,7 @@ def kept(path: Path, read: Callable[[Path], T], write: Callable[[str], object]) 
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write UTF-8 text by :func:`write_atomically`, without a change to its ends of lines."""
+    """Write UTF-8 text atomically, without a change to its ends of lines."""
     return write_atomically(path, lambda temporary: Path(temporary).write_bytes(text.encode()))
 
 

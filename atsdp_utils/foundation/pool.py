@@ -22,8 +22,7 @@ MAX_RESTARTS = 3
 def call_all(function: Callable, arguments: list[tuple], *, jobs: int = 1, backend: str = "loky", label: str) -> None:
     """Call `function` with each of `arguments`, in this process if `jobs` is 1; `label` names the progress bar.
 
-    `backend` is ``loky`` (joblib) or ``dask`` (extra ``[cluster]``; the address of a scheduler in
-    ``ATSDP_DASK_SCHEDULER``). Workers that keep dying, for example where memory runs out, are a RuntimeError.
+    `backend` is ``loky`` (joblib) or ``dask`` (extra ``[cluster]``). Workers that keep dying are a RuntimeError.
     """
     ways = {"loky": by_loky, "dask": by_dask}
     if backend not in ways:

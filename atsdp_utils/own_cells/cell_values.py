@@ -24,11 +24,9 @@ SCORED, ZERO, SHALLOW, FOREIGN = REASONS = (
     "scored", "zero on every gene used", "far less depth than the other cells", "mostly genes of the other species",
 )  # fmt: skip
 #: A row this many times less deep than the cells that hold most of the file is no cell among them: ten times (the rule
-#: of Cell Ranger 2 for droplets) with a smaller share of :data:`GENOME_SIZE` genes than quality control asks for, or
+#: of Cell Ranger 2 for droplets) with a smaller share of the genes of a whole file than quality control asks for, or
 #: thirty times with less than half of the genes that those have, or in a group whose centre lies thirty times lower.
-FAR, FARTHER = 10, 30
-#: Genes that a whole file measures, about.
-GENOME_SIZE = 20_000
+FAR, FARTHER, GENOME_SIZE = 10, 30, 20_000
 
 
 def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
@@ -38,7 +36,13 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
     """
     v = file.X.data if sparse.issparse(file.X) else file.X.ravel()
     if not np.isfinite(v).all():
-        raise _not_finite(file)
+        X = sparse.coo_matrix(file.X)
+        bad = np.flatnonzero(~np.isfinite(X.data))
+        where = f"cell {file.obs.index[X.row[bad[0]]]}, gene {next(iter(file.names.values()))[X.col[bad[0]]]}"
+        raise InputError(
+            f"{file.path}: {len(bad):,} values are missing (NaN) or infinite, first {X.data[bad[0]]} at {where}. "
+            "Expected finite numbers; drop those cells or genes, or fill in zeros where nothing was detected."
+        )
     low, high = float(file.X.min()), float(file.X.max())
     if low == high:
         raise InputError(f"{file.path}: every value is {low:g}. Expected expression; is it in another --layer?")
@@ -66,19 +70,6 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
     return kind, notes
 
 
-def _not_finite(file: CellFile) -> InputError:
-    X = sparse.coo_matrix(file.X)
-    bad = np.flatnonzero(~np.isfinite(X.data))
-    where = f"cell {file.obs.index[X.row[bad[0]]]}, gene {next(iter(file.names.values()))[X.col[bad[0]]]}"
-    return InputError(
-        f"{file.path}: {len(bad):,} values are missing (NaN) or infinite, first {X.data[bad[0]]} at {where}. "
-        "Expected finite numbers; drop those cells or genes, or fill in zeros where nothing was detected."
-    )
-
-
-# --- rows that are no cells: empty droplets, debris, cells of other species -----------------------------------------
-
-
 def not_cells(file: CellFile, known: CellFile, genes: Genes, kind: str, chunk: int) -> np.ndarray:
     """Why each row is no cell to score, (rows,) str; `known` is the file with the genes of the bulk only."""
     reason, detected = np.full(file.X.shape[0], SCORED, dtype=object), _detected(known.X)
@@ -104,25 +95,19 @@ def _detected(X: Matrix) -> np.ndarray:
 
 
 def _depth(X: Matrix, kind: str, chunk: int) -> np.ndarray:
-    """Depth of rows up to a factor, (rows,).
-
-    Whole counts have their total. Values that were scaled have lost it, but not its trace: the smallest of a row is
-    that of one count, so it is the smaller the deeper the row was.
-    """
+    """Depth of rows up to a factor, (rows,): the total of whole counts, else from the smallest value."""
     total, least, whole = [], [], kind == "counts"
     for block in dense_chunks(X, chunk):
         value = np.where(block > 0, block, np.inf).min(1)
         total.append(block.sum(1, dtype=np.float64))
+        # scaled values have lost their total, but the smallest of a row is that of one count: the smaller, the deeper
         least.append(value if kind == "counts" else np.expm1(np.minimum(value, MAX_LOG)))
         whole = whole and bool(np.all(block == np.rint(block)))
     return np.concatenate(total) if whole else 1 / np.concatenate(least)
 
 
 def _lower_mode(depth: np.ndarray) -> float:
-    """Upper end of the shallower of two groups whose centres are :data:`FARTHER` apart; 0 if there are no two such.
-
-    The groups are those of Otsu: the split with the most variance between them, of logarithms of depth.
-    """
+    """Upper end of the shallower of two groups (Otsu's) whose centres are :data:`FARTHER` apart; 0 if there is none."""
     logs = np.sort(np.log(depth))
     n, below = np.arange(1, len(logs)), np.cumsum(logs)[:-1]
     apart = (logs.sum() - below) / n[::-1] - below / n
@@ -141,18 +126,15 @@ def counted(path: Path, reason: np.ndarray, least: int) -> list[str]:
     return [f"{count:,} cells are {said}: marked '{NOT_SCORED}' in atsdp_reason" for said, count in why.items()]
 
 
-# --- values on the genes used ---------------------------------------------------------------------------------------
-
-
 def shared_matrix(
     file: CellFile, symbol: np.ndarray, chosen: np.ndarray, kind: str, chunk: int
 ) -> tuple[Matrix, list[str]]:
     """Values on the genes `chosen`, (cells, genes) float32, log-normalised to one depth (z-scored ones as they are).
 
     `file` holds genes of the bulk only, called `symbol`: nothing else adds to the depth of a cell. Logarithms are
-    undone first, so that it does not matter to what depth, and over which genes, they were scaled. Genes measured
-    twice are then summed; of values that are neither counts nor their logarithms the most variable is kept. Values are
-    rounded to half precision, so that neither the precision of a file nor the order of a sum changes what is learned.
+    undone first, so that it does not matter to what depth they were scaled. Of genes measured twice counts are summed;
+    of other values the most variable is kept. Values are rounded to half precision, so that neither the precision of a
+    file nor the order of a sum changes what is learned.
     """
     X, position = file.X, pd.Index(chosen).get_indexer(symbol)
     columns = np.flatnonzero(position >= 0)

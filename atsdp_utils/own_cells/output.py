@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import anndata
@@ -20,6 +20,8 @@ from atsdp_utils.own_cells.cell_values import SCORED
 from atsdp_utils.own_cells.cellfile import CellFile, InputError
 from atsdp_utils.own_cells.prediction import Prediction
 
+#: A context in which anndata writes strings with missing values.
+any_strings = functools.partial(anndata.settings.override, allow_write_nullable_strings=True)
 #: Bytes beyond those of the input that scores, report and a first use of the cache take.
 ROOM = 5e7
 
@@ -55,19 +57,6 @@ def _drug_of(out: Path) -> str | None:
         return None
 
 
-def publish(writers: dict[Path, Callable[[Path], object]]) -> None:
-    """Write every file under a temporary name beside it; rename them only when all are complete."""
-    parts = {target: target.with_name(f".part-{os.getpid()}-{target.name}") for target in writers}
-    try:
-        for target, write in writers.items():
-            write(parts[target])
-        for target, part in parts.items():
-            part.replace(target)
-    finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
-
-
 def writable(obs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Columns that anndata can write, and what was changed: doubled or reserved names, kinds that it does not know."""
     plain = ["index_" if str(c) == "_index" else str(c).replace("/", "_") for c in obs.columns]
@@ -84,11 +73,6 @@ def writable(obs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
                 obs[name] = obs[name].astype("string").fillna("").astype(object)
                 notes.append(f"column {name} is written as text, its kind cannot be stored")
     return obs, notes
-
-
-def any_strings():
-    """Let anndata write strings with missing values."""
-    return anndata.settings.override(allow_write_nullable_strings=True)
 
 
 def check_output(file: CellFile, out: Path, members: int) -> None:
@@ -111,10 +95,7 @@ def check_output(file: CellFile, out: Path, members: int) -> None:
 
 
 def write_obs(part: Path, obs: pd.DataFrame, found: Prediction) -> None:
-    """Write columns on cells with the scores, and what they rest on, into an HDF5 file.
-
-    Columns of an earlier run for another drug stay, with the name of their drug.
-    """
+    """Write columns on cells with the scores and what they rest on, beside those of an earlier run for another drug."""
     columns, before = found.columns.set_axis(obs.index), _drug_of(part)
     facts = {k: np.array(v, dtype=object) if isinstance(v, list) else v for k, v in found.facts.items()}
     with h5py.File(part, "a") as f, any_strings():

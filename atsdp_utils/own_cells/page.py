@@ -32,11 +32,20 @@ def render(found: Prediction, y: np.ndarray | None) -> str:
     plain = {k: v for k, v in facts.items() if k not in ("warnings", "metrics", "company")}
     calibrated = found.calibrated[~np.isnan(found.calibrated)]
     sets = found.columns.atsdp_conformal[~np.isnan(found.p)].value_counts(normalize=True)
+    measured, evidence = paths.REFERENCE / "plus_coverage.csv", []  # what the committed reference run found on cells
+    for name, rows in pd.read_csv(measured).groupby("dataset", sort=False) if measured.exists() else ():
+        each = {
+            r.asked: f"coverage {r.coverage:.0%}, calibration error {r.ece_calibrated:.2f}" for r in rows.itertuples()
+        }
+        evidence.append(f"{name}: {each['cells']} (lines: {each['lines']})")
+    pictures = {}
     with mpl.rc_context(plots.STYLE):
-        pictures = {"umap": _umap(found), "histogram": _histogram(found, y), "overlap": _bars(facts)}
-        pictures = {name: _encoded(figure) for name, figure in pictures.items()}
+        for name, figure in {"umap": _umap(found), "histogram": _histogram(found, y), "overlap": _bars(facts)}.items():
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+            pictures[name] = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
     return TEMPLATES.get_template("page.html").render(
-        found=found, facts=facts, labelled=y is not None, agree=agreement(found.members), evidence=_evidence(),
+        found=found, facts=facts, labelled=y is not None, agree=agreement(found.members), evidence=evidence,
         counts=", ".join(f"{n:,} {label}" for label, n in zip(labels, count, strict=True)),
         company=prediction.company_said(facts["company"]), drawn=len(found.layout[0]),
         held_out="unknown, for they are of one class" if np.isnan(auc) else f"{auc:.2f}",
@@ -45,23 +54,6 @@ def render(found: Prediction, y: np.ndarray | None) -> str:
         against={k: f"{v:.3f}" for k, v in found.metrics.items() if k in config.METRICS},
         made={k.replace("_", " "): f"{v:.3f}" if isinstance(v, float) else v for k, v in plain.items()}, **pictures,
     )  # fmt: skip
-
-
-def _evidence() -> list[str]:
-    """Coverage that the committed reference run measured on cells, a phrase a data set."""
-    measured, said = paths.REFERENCE / "plus_coverage.csv", []
-    for name, rows in pd.read_csv(measured).groupby("dataset", sort=False) if measured.exists() else ():
-        each = {
-            r.asked: f"coverage {r.coverage:.0%}, calibration error {r.ece_calibrated:.2f}" for r in rows.itertuples()
-        }
-        said.append(f"{name}: {each['cells']} (lines: {each['lines']})")
-    return said
-
-
-def _encoded(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _umap(found: Prediction) -> Figure:

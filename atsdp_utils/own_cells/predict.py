@@ -63,7 +63,6 @@ class Ready:
     """A file that is ready to be scored for any drug."""
 
     file: CellFile  # the matrix of an h5ad is let go
-    kind: str  # of its values
     known: dict  # goes into uns['atsdp']
     chosen: np.ndarray  # (genes,) genes used
     Z: Matrix  # (scored cells, genes) values, in the order of `canonical`
@@ -97,10 +96,12 @@ def predict(
     found.facts["warnings"] = [*given.notes, *prediction.warnings(found)]
     if y is not None:
         found.metrics = found.facts["metrics"] = prediction.score(y, found)
-    output.publish({
-        out: lambda part: output.write_h5ad(given.file, found, part),
-        report: lambda part: part.write_text(page.render(found, y), encoding="utf-8"),
-    })  # fmt: skip
+
+    def write(part: str) -> None:
+        output.write_h5ad(given.file, found, Path(part))
+        cache.write_text(report, page.render(found, y))
+
+    cache.write_atomically(out, write)
     for line in found.facts["warnings"]:
         say(f"warning: {line}")
     say(prediction.company_said(found.facts["company"]))
@@ -150,7 +151,7 @@ def prepare(
     notes = [*remarks, *more, *prediction.origins_said(parts), *changed]
     rows, scaler = _drawn(len(where), settings.sample, seed), cell_values.streaming_standardizer(Z, settings.chunk)
     seen = scaler.transform(np.vstack(list(dense_chunks(Z[rows], settings.chunk))))
-    return Ready(file, kind, facts, chosen, Z, where, reason, notes, parts, scaler, rows, seen, seed, settings)
+    return Ready(file, facts, chosen, Z, where, reason, notes, parts, scaler, rows, seen, seed, settings)
 
 
 def _drawn(n: int, size: int, seed: int) -> np.ndarray:
@@ -279,7 +280,7 @@ def unlikeness(source: preprocess.Source, given: Ready, size: int = 500) -> dict
     both, domain = np.vstack([lines, cells]), np.repeat([0, 1], [len(lines), len(cells)])
     forest = RandomForestClassifier(50, random_state=given.seed, min_samples_leaf=3)
     auc, shift = cross_val_score(forest, both, domain, cv=3, scoring="roc_auc").mean(), np.nan
-    if given.kind != "zscored":
+    if given.known["values"] != "zscored":
         bulk = gdsc.load_bulk()
         reference = within(preprocess.columns(bulk.X, bulk.genes, source.genes))
         level = within(next(dense_chunks(given.Z[_drawn(given.Z.shape[0], size, given.seed)], size)))

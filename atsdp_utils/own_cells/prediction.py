@@ -24,6 +24,11 @@ ALPHA = 0.1
 FEWEST = math.ceil(1 / ALPHA) - 1
 #: Names of conformal sets, by whether resistant and sensitive are in them, and of none where lines are too few.
 SETS, NO_SET = np.array([["neither", SENSITIVE], [RESISTANT, "both"]]), "no set"
+#: Names of columns that say where or from whom a cell comes.
+ORIGIN = re.compile(r"(?i)(orig[._ ]ident|batch|sample|patient|donor|library|lane|plate|culture)([._ ]?id)?s?")
+#: Random divisions of a file into halves; fewer cells are no part.
+SPLITS, MIN_PART = 5, 10
+RANDOM, UNLIKE = "random halves", "most unlike halves"
 
 
 def pooled(members: np.ndarray) -> np.ndarray:
@@ -137,17 +142,6 @@ def warnings(found: Prediction) -> list[str]:
     return [line for holds, line in said if holds]
 
 
-# --- company: genes are standardised over all cells of a file, so the score of one depends on the others -------------
-
-#: Names of columns that say where or from whom a cell comes.
-ORIGIN = re.compile(r"(?i)(orig[._ ]ident|batch|sample|patient|donor|library|lane|plate|culture)([._ ]?id)?s?")
-#: Random divisions of a file into halves.
-SPLITS = 5
-#: Fewer cells are no part.
-MIN_PART = 10
-RANDOM, UNLIKE = "random halves", "most unlike halves"
-
-
 def origins(obs: pd.DataFrame) -> dict[str, np.ndarray]:
     """What divides a file into patients, batches or cultures: name of a column or of the barcodes, (cells,) codes."""
     found = {str(c): pd.factorize(obs[c])[0] for c in obs if ORIGIN.fullmatch(str(c))}
@@ -167,12 +161,12 @@ def origins_said(parts: dict[str, np.ndarray]) -> list[str]:
 def company(
     score: Callable[[np.ndarray], np.ndarray], X: np.ndarray, p: np.ndarray, parts: dict[str, np.ndarray], seed: int
 ) -> dict[str, dict[str, float]]:
-    """Score parts of a file standardised by themselves, with networks as they are, and compare with the whole file.
+    """By how much scores depend on company: parts of a file standardised by themselves, with networks as they are.
 
     `score` gives P(sensitive), (n,), of standardised cells (n, genes); X (cells, genes) is not yet standardised; p
     (cells,) is P(sensitive) in the whole file. For random halves, the halves on either side of the median of the first
-    principal component, and each of `parts` (:func:`origins`): ``labels_changed``, the share of labels that change
-    (mean over divisions), ``most`` in one division, and the mean ``rank_correlation`` of part and whole.
+    principal component, and each of `parts` (:func:`origins`): ``labels_changed``, the mean share over divisions,
+    ``most`` in one division, and the mean ``rank_correlation`` of part and whole.
     """
     rng, n = np.random.default_rng([seed, 97]), len(X)
     ways = {RANDOM: [rng.permutation(n) < n // 2 for _ in range(SPLITS)]}

@@ -71,10 +71,8 @@ def rank(
         facts=facts, notes=given.notes, columns=COLUMNS, rows=shown.to_numpy().tolist(),
         tested=int(table.ci_low.notna().sum()), made={k.replace("_", " "): v for k, v in facts.items()},
     )  # fmt: skip
-    output.publish({
-        out: lambda part: table.to_csv(part, index=False, float_format="%.6g"),
-        report: lambda part: part.write_text(page_text, encoding="utf-8"),
-    })  # fmt: skip
+    cache.write_text(report, page_text)
+    cache.write_text(out, table.to_csv(index=False, float_format="%.6g"))
     for note in given.notes:
         say(f"warning: {note}")
     say(shown.head(10).to_string(index=False))
@@ -90,8 +88,7 @@ def _kept(drug: str, given: predict.Ready, cells: str) -> dict:
     model = predict.model_hash(source, given.seen, given.seed, given.settings)
     file = paths.CACHE / "ranking" / f"{drug}-{cache.key(model, cache.code('own_cells.ranking.row'), cells)}.json"
     if not file.exists():
-        found = row(drug, source, given)
-        cache.write_text(file, json.dumps({k: v.item() if isinstance(v, np.generic) else v for k, v in found.items()}))
+        cache.write_text(file, json.dumps(row(drug, source, given), default=np.generic.item))
     return json.loads(file.read_text())
 
 

@@ -149,9 +149,6 @@ def _expression(file: CellFile, kinds: np.ndarray | None) -> CellFile:
     return file.only(keep, f"{(~keep).sum():,} features other than gene expression left out ({others})")
 
 
-# --- 10x: more layouts than scanpy's readers take (no types of features, some files zipped, two genomes) ----------
-
-
 def _ten_x_group(f: h5py.File) -> str | None:
     """The group of a 10x file that holds the matrix: Cell Ranger 2 has one a genome, of which a human one is taken."""
     if "matrix" in f and hasattr(f["matrix"], "keys"):  # a loom file has a matrix of that name
@@ -186,7 +183,7 @@ def _read_10x_folder(folder: Path) -> tuple:
 
 
 def _ten_x(path: Path, kind: str, X, features: dict[str, np.ndarray], barcodes: np.ndarray) -> CellFile:
-    """Cells x genes of a 10x matrix: gene-expression features only."""
+    """A 10x matrix, in more layouts than scanpy reads: without types of features, some files zipped, two genomes."""
     X, n_genes = checked(X), len(features["id"])
     if X.shape != (len(barcodes), n_genes):
         expected = f"{len(barcodes)} barcodes x {n_genes} features"
