@@ -293,7 +293,7 @@ def test_the_choice_never_reads_a_real_cell_or_its_label(monkeypatch, run_folder
         raise AssertionError(f"the choice read {name}")
 
     monkeypatch.setattr(datasets, "load_cells", refused)
-    monkeypatch.setattr(preprocess, "load_prepared", refused)
+    monkeypatch.setattr(datasets, "load_prepared", refused)
     pd.testing.assert_frame_equal(before, run())
 
 
