@@ -29,8 +29,7 @@ SIMPLE = ["logistic regression", "random forest", "PC1, bulk sign"]
 def ablation(results: Sequence[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Scores of every seed, and per setting their mean, spread and paired change against the method as it is.
 
-    ``base`` is the mean of the method as it is on the seeds of the row. Holm's correction is over the tests of a pool
-    (:func:`evaluate.pools`); a change that moves no score of any seed is no test, and its ``p_holm`` is missing.
+    A change that moves no score of any seed is no test, and its ``p_holm`` is missing.
     """
     names = {key: name for name, key in tables.ABLATIONS.items()}
     start = next(iter(tables.ABLATIONS))

@@ -33,10 +33,9 @@ def _over_kinds(values: pd.Series) -> tuple[float, float]:
 
 
 def choose(table: pd.DataFrame) -> tuple[str, pd.DataFrame]:
-    """Name of the recipe that the rule of :mod:`atsdp_utils.models.plus` takes, and a row for each candidate.
+    """Name of the recipe that the rule of ``data/plus_rule.md`` takes, and a row for each candidate.
 
-    Columns are the mean AUC by kind, ``score`` with ``ci_low`` and ``ci_high`` (normal, over tasks), ``behind`` the
-    best and the standard error of that (``behind_se``), ``tied`` with the best, ``eligible`` (no reference).
+    ``score`` has limits ``ci_low`` and ``ci_high`` (normal, over tasks); ``behind`` the best has a standard error.
     """
     wide = table.pivot_table(index=["kind", "place", "seed"], columns="candidate", values="auc")
     if wide.isna().any().any():
