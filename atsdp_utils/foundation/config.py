@@ -198,7 +198,7 @@ def datasets(data: str, *, nulls: bool = True) -> list[Dataset]:
 
 
 def units(specs: Sequence[Dataset]) -> str:
-    """Count sets in words, each unit once and kinds of label apart, with the names of the sets."""
+    """Count sets in words, each unit once and kinds of label apart."""
     parts = []
     for kind, word in (("culture", "culture task"), ("programme", "programme axis")):
         names: dict[str, list[str]] = {}
