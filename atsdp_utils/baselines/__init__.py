@@ -1,21 +1,18 @@
-"""Baselines: the paper's eight, adapted as its text says, and the simple models that it leaves out.
+"""Baselines: the paper's eight, adapted as its text says, and what it leaves out (``data/baselines.toml``).
 
-Every model is a class with one interface::
+Every model is a class with one interface: ``Model(*, seed=0, **hyperparameters)``, ``fit(X, y, *, weight=None,
+source=None) -> self`` and ``predict_proba(X)``, P(sensitive) as float64 (n,). X is float32 (n, genes), standardised per
+gene on training rows; y is 0 (resistant) or 1 (sensitive); weight is (n,) or None; source is a
+:class:`atsdp_utils.data.preprocess.Source` (bulk rows on the same genes, and the gene names).
 
-    Model(*, seed=0, **hyperparameters)
-    fit(X, y, *, weight=None, source=None) -> self
-    predict_proba(X) -> P(sensitive), float64 (n,)
-
-X is float32 (n, genes), standardised per gene on training rows; y is 0 (resistant) or 1 (sensitive); weight is (n,) or
-None; source is a :class:`atsdp_utils.data.preprocess.Source` (bulk rows on the same genes, and the gene names).
-
-To add one: write a module with such a class, add one line to :data:`REGISTRY`. Importing this package imports neither
-torch nor scikit-learn; making a model does.
+To add one: write a module with such a class, add an entry to ``data/baselines.toml``. Importing this package imports
+neither torch nor scikit-learn; making a model does.
 """
 
 from __future__ import annotations
 
 import importlib
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import product
@@ -23,6 +20,7 @@ from itertools import product
 import numpy as np
 
 from atsdp_utils.baselines.rows import check_rows, hold_out
+from atsdp_utils.foundation import paths
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Baseline:
     name: str
     #: Makes the model from ``seed`` and hyperparameters; ``".module:Class"`` is imported when it is called.
     factory: str | Callable
-    #: Defaults; ``of`` stands for those of another entry.
+    #: Defaults; a variant has those of its model too.
     hyperparameters: dict = field(default_factory=dict)
     #: Search space of :func:`tune`: values of each name, the default first; four settings for every model.
     grid: dict = field(default_factory=dict)
@@ -51,6 +49,9 @@ class Baseline:
     #: Name in tables and figures, where it differs from `name`.
     label: str = ""
     note: str = ""
+    #: What one of the paper's eight was made of, and how this one departs from it.
+    original: str = ""
+    departs: str = ""
     #: Model of which this is another reading or a control; it takes the settings that the search chose for that one on
     #: the same rows, so that the two differ in one thing.
     variant_of: str = ""
@@ -62,9 +63,8 @@ class Baseline:
 
     @property
     def defaults(self) -> dict:
-        """Hyperparameters, with those of the entry that ``of`` names."""
-        own = dict(self.hyperparameters)
-        return (REGISTRY[own.pop("of")].defaults if "of" in own else {}) | own
+        """Hyperparameters, with those of the model of which this is a variant."""
+        return (REGISTRY[self.variant_of].defaults if self.variant_of else {}) | self.hyperparameters
 
     def make(self, *, seed: int = 0, **changes):
         """A new model with the default hyperparameters, some changed."""
@@ -82,99 +82,17 @@ class Baseline:
         return [every[i] for i in np.linspace(0, len(every) - 1, most).round().astype(int)]
 
 
-#: The paper names the threshold; the learning rate and 60 full-batch steps are those of the original GCN, shortened.
-_GRAPH = {
-    "hidden": 32, "dropout": 0.3, "threshold": 0.8, "neighbours": 10, "learning_rate": 1e-2, "steps": 60,
-}  # fmt: skip
-_SHORT = {"steps": 25, "check_every": 8}
-_EIGHT = (
-    Baseline(
-        "SA", ".networks:SparseAutoencoder", {"hidden": 64, "sparsity": 0.05, "dropout": 0.2},
-        {"sparsity": (0.05, 0.5), "dropout": (0.2, 0.5)}, trial=_SHORT, paper_name="SA", label="Sparse autoencoder",
-    ),
-    Baseline(
-        "ResNet18", ".networks:ResNet18",
-        {"width": 8, "dropout": 0.3, "batch_size": 16, "learning_rate": 1e-2, "steps": 120},
-        {"learning_rate": (1e-2, 3e-3), "dropout": (0.3, 0.6)}, trial={"steps": 30, "check_every": 10},
-        paper_name="ResNet18", label="ResNet18 (1-D)",
-    ),
-    Baseline(
-        "CNN", ".networks:CNN", {"channels": 16, "dropout": 0.3},
-        {"learning_rate": (2e-3, 6e-3), "dropout": (0.3, 0.6)}, trial=_SHORT, paper_name="CNN", label="CNN (1-D)",
-    ),
-    Baseline(
-        "Transformer", ".networks:Transformer",
-        {"tokens": 40, "dim": 16, "heads": 2, "dropout": 0.1, "learning_rate": 5e-3},
-        {"learning_rate": (5e-3, 2e-3), "dropout": (0.1, 0.3)}, trial=_SHORT, paper_name="Transformer",
-    ),
-    Baseline(
-        "GCN", ".graph:GCN", _GRAPH,
-        {"neighbours": (10, 5), "dropout": (0.3, 0.6)}, trial={"steps": 15}, paper_name="GCN", note="inductive",
-    ),
-    Baseline(
-        "GAT", ".graph:GAT", _GRAPH,
-        {"neighbours": (10, 5), "dropout": (0.3, 0.6)}, trial={"steps": 15}, paper_name="GAT", note="inductive",
-    ),
-    Baseline(
-        "DeepDR", ".networks:DeepDR", {"encoder": (256, 64), "predictor": 128, "dropout": 0.2},
-        {"learning_rate": (2e-3, 5e-4), "dropout": (0.2, 0.5)}, uses_source=True, trial=_SHORT, paper_name="DeepDR",
-        label="DeepDR (expression-only adaptation)", note="encoder pre-trained on bulk",
-    ),
-    Baseline(
-        "DrugCell", ".drugcell:DrugCell", {"width": 4, "root": 6, "dropout": 0.2, "auxiliary": 0.2},
-        {"auxiliary": (0.2, 1.0), "dropout": (0.2, 0.5)}, uses_source=True, trial=_SHORT, paper_name="DrugCell",
-        label="DrugCell (expression-only adaptation)", note="reads gene names",
-    ),
-)  # fmt: skip
+def _registry() -> dict[str, Baseline]:
+    with (paths.DATA / "baselines.toml").open("rb") as file:
+        table = tomllib.load(file)
+    for entry in table.values():
+        for group in ("hyperparameters", "grid"):
+            entry[group] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.get(group, {}).items()}
+    return {name: Baseline(name, **entry) for name, entry in table.items()}
 
-_LEFT_OUT = (
-    Baseline("Majority", ".classical:Majority", label="Majority class", balanced=False, note="constant"),
-    Baseline(
-        "LibrarySize", ".classical:LibrarySize", {"C": 1.0}, {"C": (1.0, 1e-2, 1e-1, 10.0)},
-        features="library_size", label="Library size only",
-    ),
-    Baseline(
-        "Logistic", ".classical:Logistic", {"C": 1e-3}, {"C": (1e-3, 1e-4, 1e-2, 1e-1)},
-        label="Logistic regression (L2)",
-    ),
-    Baseline(
-        "PCA+SVM", ".classical:PcaSvm", {"components": 50, "C": 1.0}, {"components": (50, 20), "C": (1.0, 0.1)},
-    ),
-    Baseline(
-        "RandomForest", ".classical:Forest", {"n_estimators": 100, "max_features": "sqrt"},
-        {"min_samples_leaf": (1, 3), "max_features": ("sqrt", 0.1)}, trial={"n_estimators": 25}, label="Random forest",
-    ),
-    Baseline(
-        "Boosting", ".classical:Boosting", {"max_iter": 60, "max_leaf_nodes": 8, "max_features": 0.1},
-        {"learning_rate": (0.1, 0.03), "min_samples_leaf": (20, 5)}, trial={"max_iter": 15}, label="Gradient boosting",
-    ),
-    Baseline(
-        "kNN", ".classical:Neighbours", {"neighbours": 15, "metric": "cosine"},
-        {"neighbours": (15, 5), "metric": ("cosine", "euclidean")}, label="k nearest neighbours",
-    ),
-    Baseline("PC1Sign", ".classical:PC1Sign", {"C": 1e-3}, under_s=False, label="PC1, bulk sign", note="one sign bit"),
-)  # fmt: skip
-
-_VARIANTS = (
-    Baseline(
-        "GCN-transductive", ".graph:TransductiveGCN", _GRAPH, label="GCN (transductive)",
-        note="test cells are in the training graph", variant_of="GCN",
-    ),
-    Baseline(
-        "GAT-transductive", ".graph:TransductiveGAT", _GRAPH, label="GAT (transductive)",
-        note="test cells are in the training graph", variant_of="GAT",
-    ),
-    Baseline(
-        "CNN-shuffled", ".networks:ShuffledCNN", {"of": "CNN"}, label="CNN, shuffled genes", variant_of="CNN",
-    ),
-    Baseline(
-        "ResNet18-shuffled", ".networks:ShuffledResNet18", {"of": "ResNet18"}, label="ResNet18, shuffled genes",
-        variant_of="ResNet18",
-    ),
-)  # fmt: skip
 
 #: Baselines by name, in the order of tables: the paper's eight, what it left out, variants.
-REGISTRY: dict[str, Baseline] = {b.name: b for b in (*_EIGHT, *_LEFT_OUT, *_VARIANTS)}
+REGISTRY = _registry()
 
 
 def tune(

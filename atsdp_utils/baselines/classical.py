@@ -1,7 +1,4 @@
-"""What the paper leaves out: classical models on the same rows and the same folds.
-
-The paper argues "PCA+SVM" away without a test.
-"""
+"""What the paper leaves out: classical models on the same rows and folds (it argues "PCA+SVM" away without a test)."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from atsdp_utils.baselines.rows import check_rows
 
 
 class SklearnBaseline:
-    """fit and predict_proba around a scikit-learn estimator. Subclasses define `_estimator`."""
+    """fit and predict_proba around a scikit-learn estimator: `_estimator(X, y)` of a subclass."""
 
     #: Argument of the estimator's fit that takes sample weights; None where it takes none.
     weight_argument: str | None = "sample_weight"
@@ -29,22 +26,16 @@ class SklearnBaseline:
         self.seed = seed
         self.hyperparameters = hyperparameters
 
-    def _estimator(self, X: np.ndarray, y: np.ndarray):
-        raise NotImplementedError
-
     def fit(self, X, y, *, weight=None, source=None):
-        """Train on rows X (n, genes), labels y in {0, 1}; see the package docstring."""
         X, y, weight = check_rows(X, y, weight)
         self.model_ = self._estimator(X, y)
         self.model_.fit(self._transform(X), y, **({self.weight_argument: weight} if self.weight_argument else {}))
         return self
 
     def _transform(self, X: np.ndarray) -> np.ndarray:
-        """What the estimator sees."""
         return X
 
     def predict_proba(self, X) -> np.ndarray:
-        """P(sensitive), (n,)."""
         return self.model_.predict_proba(self._transform(np.asarray(X, np.float32)))[:, 1].astype(np.float64)
 
 
@@ -63,7 +54,6 @@ class Logistic(SklearnBaseline):
 
     @property
     def n_parameters(self) -> int:
-        """Coefficients and intercept."""
         return self.model_.coef_.size + 1
 
 
@@ -71,7 +61,6 @@ class LibrarySize(Logistic):
     """Logistic regression on one number a cell, the logarithm of its library size: a check for a technical shortcut."""
 
     def fit(self, X, y, *, weight=None, source=None):
-        """Train on X (n, 1)."""
         if np.shape(X)[1:] != (1,):
             raise ValueError(f"X: got shape {np.shape(X)}, expected (n, 1), the log library size")
         return super().fit(X, y, weight=weight)
@@ -80,17 +69,15 @@ class LibrarySize(Logistic):
 class PC1Sign(Logistic):
     """First principal component of the unlabelled cells, signed by a logistic regression on bulk lines.
 
-    `predict_proba` takes the cells it is given as one set and computes their first principal component, turned so that
-    it correlates positively with the regression's decision on the same cells. No cell label is read; where two groups
-    of cells are the largest difference between them, all that is left to the bulk lines is which group is which. The
-    value of a cell depends on the cells beside it, so scores of two sets cannot be put together.
+    `predict_proba` turns the component of the cells it is given so that it correlates positively with the regression's
+    decision on them. No cell label is read; scores of two sets of cells cannot be put together.
     """
 
     def predict_proba(self, X) -> np.ndarray:
         """P(sensitive), (n,): the logistic function of the component in units of its standard deviation.
 
-        The map is increasing, so AUC and AP are the component's; 0.5 is the mean of the cells and no calibrated
-        probability. Cells that do not differ, or a decision that is uncorrelated with the component, give 0.5.
+        AUC and AP are the component's; 0.5 is the mean of the cells. Cells that do not differ, or a decision that is
+        uncorrelated with the component, give 0.5.
         """
         X = np.asarray(X, np.float64)
         left, size, _ = np.linalg.svd(X - X.mean(axis=0), full_matrices=False)
@@ -126,8 +113,8 @@ class Forest(SklearnBaseline):
 class Boosting(SklearnBaseline):
     """Gradient boosting on histograms; each split looks at a random tenth of the genes.
 
-    Values are rounded to a quarter of a standard deviation, at most 33 levels: with sample weights scikit-learn
-    otherwise takes weighted percentiles of every gene, ten times the time of the boosting itself.
+    Values are rounded to a quarter of a standard deviation: with sample weights scikit-learn otherwise takes weighted
+    percentiles of every gene, ten times the time of the boosting itself.
     """
 
     def _transform(self, X):

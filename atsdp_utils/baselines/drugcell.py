@@ -33,8 +33,7 @@ def set_mask(genes: Sequence[str], sets: Mapping[str, Sequence[str]], min_genes:
 class VisibleNetwork(nn.Module):
     """Genes → one module a gene set → root → logit, with an auxiliary logit on each module.
 
-    A module is `width` tanh units that see the genes of their set only: weights outside of `mask` are multiplied by 0
-    in every forward pass, so they have no effect and no gradient.
+    A module is `width` tanh units that see the genes of their set only: other weights are always multiplied by 0.
     """
 
     def __init__(self, mask: Tensor, width: int, root: int, dropout: float) -> None:
@@ -57,24 +56,12 @@ class VisibleNetwork(nn.Module):
         return auxiliary, self.root(state).squeeze(1)
 
     def forward(self, X: Tensor) -> Tensor:
-        """Logits (n,) of X (n, genes)."""
         return self.modules_and_logit(X)[1]
 
 
 @dataclass(kw_only=True)
 class DrugCell(TorchBaseline):
-    """Visible network of DrugCell: modules are gene sets, each with an auxiliary head.
-
-    Original: Kuenzi et al., Cancer Cell 2020: mutations flow through 2,086 Gene Ontology terms, six tanh units
-    and batch norm a term, each term with an auxiliary output (weight 0.2 of its loss); beside it a network of
-    the drug's structure; the output is the AUC of drug and cell line.
-
-    Deviations: expression instead of mutations; no drug branch, since each data set has one drug; Hallmark and
-    Reactome sets instead of the ontology, hence one level below the root, not six; `width` units a set; one
-    masked layer from genes to units, where the original has two linear ones in a row; auxiliary outputs are linear and
-    their losses averaged, so that their weight does not depend on the number of sets; class instead of AUC. Genes
-    in no set are not seen (`coverage_` is the share that is).
-    """
+    """Visible network of DrugCell: modules are gene sets, each with an auxiliary head (`coverage_`: genes in a set)."""
 
     width: int = 4
     root: int = 6
@@ -100,6 +87,6 @@ class DrugCell(TorchBaseline):
 
     @property
     def n_parameters(self) -> int:
-        """Trainable parameters; of the masked layer only the weights inside a set."""
+        """Of the masked layer only the weights inside a set."""
         masked = int((1 - self.net_.mask).sum())
         return super().n_parameters - masked

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from atsdp_utils.baselines.rows import check_rows
 from atsdp_utils.baselines.wrapper import TorchBaseline
-from atsdp_utils.models.masks import Dropout
+from atsdp_utils.models.network import Dropout
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class CellGraph:
     threshold_degree: np.ndarray
 
     def degree(self, n: int) -> np.ndarray:
-        """Number of cells, other than itself, that each of the `n` cells receives from."""
+        """Cells, other than itself, that each of the `n` cells receives from."""
         return torch.bincount(self.edges[0], minlength=n).numpy() - 1
 
 
@@ -45,11 +45,10 @@ def nearest(S: Tensor, neighbours: int) -> Tensor:
 def cell_graph(train: Tensor, new: Tensor | None = None, *, threshold: float = 0.8, neighbours: int = 10) -> CellGraph:
     """Connect training cells to each other, and each new cell to training cells only.
 
-    Cells are connected where their Pearson correlation exceeds `threshold` (the paper: "a similarity threshold
-    (e.g., 0.8)"). Where that leaves more than half of the training cells without a neighbour, or connected to more
-    than half of the others, each cell is connected to its `neighbours` most similar ones instead (in either
-    direction between training cells). The rule is chosen from the training cells alone. Cells of `train` (n, genes)
-    are rows 0..n-1 of the graph, those of `new` (m, genes) rows n..n+m-1.
+    Cells are connected where their Pearson correlation exceeds `threshold` (the paper: "a similarity threshold (e.g.,
+    0.8)"). Where that leaves more than half of the training cells without a neighbour, or connected to more than half
+    of the others, each is connected to its `neighbours` most similar ones (in either direction between training cells).
+    The rule is chosen from the training cells alone. Rows of `train` (n, genes) and `new` (m, genes) are the cells.
     """
     n = len(train)
     S = similarity(train, train).fill_diagonal_(-2)
@@ -76,7 +75,6 @@ class GraphConvolution(nn.Module):
         self.linear = nn.Linear(n_in, n_out)
 
     def forward(self, H: Tensor, edges: Tensor) -> Tensor:
-        """(n, n_in) to (n, n_out)."""
         to, source = edges
         scale = torch.bincount(to, minlength=len(H)).float().rsqrt()
         H = self.linear(H)
@@ -96,7 +94,6 @@ class GraphAttention(nn.Module):
         self.shape = (heads, n_out)
 
     def forward(self, H: Tensor, edges: Tensor) -> Tensor:
-        """(n, n_in) to (n, n_out)."""
         to, source = edges
         H = self.linear(H).unflatten(1, self.shape)
         score = F.leaky_relu((H * self.receive).sum(-1)[to] + (H * self.send).sum(-1)[source], 0.2)
@@ -117,22 +114,13 @@ class GraphNet(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, X: Tensor, edges: Tensor) -> Tensor:
-        """Logits (n,) of X (n, genes)."""
         H = F.elu(self.first(self.dropout(X), edges))
         return self.second(self.dropout(H), edges).squeeze(1)
 
 
 @dataclass(kw_only=True)
 class GCN(TorchBaseline):
-    """Graph convolutional network; a node is a cell.
-
-    Original: Kipf & Welling, ICLR 2017 (in drug research GCNGAT, Yang et al., Artif Intell Med 2024, the paper's
-    reference 33). Two layers, full-batch training, drop-out, as there.
-
-    Deviations: *inductive*: the graph of :func:`cell_graph` connects a test cell to training cells only, so that no
-    prediction depends on another test cell (:class:`Transductive` is the original's reading). The paper names
-    neither the similarity nor a rule for isolated cells: Pearson correlation, and nearest neighbours as fallback.
-    """
+    """Graph convolutional network whose nodes are cells; a test cell has edges to training cells only (inductive)."""
 
     hidden: int = 32
     dropout: float = 0.3
@@ -154,18 +142,13 @@ class GCN(TorchBaseline):
         return F.binary_cross_entropy_with_logits(logit, y[rows], weight[rows])
 
     def _logit(self, X):
-        """Each cell from itself and its training neighbours."""
         edges = self._graph(self.train_, X).edges
         return self.net_(torch.cat([self.train_, X]), edges)[len(self.train_) :]
 
 
 @dataclass(kw_only=True)
 class GAT(GCN):
-    """Graph attention network; a node is a cell.
-
-    Original: Veličković et al., ICLR 2018. Two layers, LeakyReLU 0.2, ELU, drop-out, as there; deviations as in
-    :class:`GCN`, and two heads that are averaged, where the original has eight that are concatenated.
-    """
+    """Graph attention network, inductive as :class:`GCN`."""
 
     layer = GraphAttention
 
@@ -173,17 +156,14 @@ class GAT(GCN):
 class Transductive:
     """The original's reading, to stand before a graph model: test cells (never their labels) are in the training graph.
 
-    `fit` keeps the training cells; the training happens in `predict_proba`, which sees the test cells. A prediction
-    then depends on the other test cells of the same call.
+    The training happens in `predict_proba`, so a prediction depends on the other test cells of the same call.
     """
 
     def fit(self, X, y, *, weight=None, source=None):
-        """Keep the training cells."""
         self.rows_ = check_rows(X, y, weight)
         return self
 
     def predict_proba(self, X) -> np.ndarray:
-        """Train on the joint graph; P(sensitive) of the test cells, (n,)."""
         cells, y, weight = self.rows_
         self._learn(torch.from_numpy(np.concatenate([cells, np.asarray(X, np.float32)])), y, weight)
         return super().predict_proba(X)

@@ -27,16 +27,7 @@ def _pretrain(model: TorchBaseline, encoder: nn.Module, decoder: nn.Module, X: T
 
 @dataclass(kw_only=True)
 class SparseAutoencoder(TorchBaseline):
-    """Sparse autoencoder with a classification layer.
-
-    Original: a deep sparse autoencoder for drug repositioning (Lei et al., Interdiscip Sci 2024, the paper's
-    reference 30). The paper: "extract sparse representations of the gene expression data, which were then passed
-    through a classification layer"; "all baseline models were fine-tuned".
-
-    Deviations: one hidden layer of `hidden` units; sparsity is an L1 penalty on ReLU activations (the original
-    penalises the KL divergence from a target activation, which needs sigmoid units and many more epochs); the
-    autoencoder sees the training rows only, then encoder and classification layer are fine-tuned together.
-    """
+    """Autoencoder of training rows with an L1 penalty on its code, fine-tuned with a classification layer."""
 
     hidden: int = 64
     sparsity: float = 0.05
@@ -50,15 +41,7 @@ class SparseAutoencoder(TorchBaseline):
 
 @dataclass(kw_only=True)
 class CNN(TorchBaseline):
-    """Convolutional network in 1-D.
-
-    Original: image classifiers; the paper "reshapes the gene expression matrix into 1D vectors" and adds "fully
-    connected layers". It gives no sizes.
-
-    Deviations: two convolutions (kernel 9, strides 4 and 2) with max-pooling and one hidden layer of 32 units,
-    so that a step on 32 cells x 1,000 genes takes about 5 ms. The last map is flattened, not averaged: an average
-    could not tell genes apart. The order of genes carries no meaning; :class:`ShuffledGenes` is the control.
-    """
+    """Two 1-D convolutions over genes; the last map is flattened: an average could not tell genes apart."""
 
     channels: int = 16
     dropout: float = 0.3
@@ -87,21 +70,12 @@ class Block(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv1d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm1d(n_out))
 
     def forward(self, X: Tensor) -> Tensor:
-        """(n, n_in, length) to (n, n_out, length / stride)."""
         return F.relu(self.body(X) + self.shortcut(X))
 
 
 @dataclass(kw_only=True)
 class ResNet18(TorchBaseline):
-    """ResNet18 over the vector of genes.
-
-    Original: He et al., CVPR 2016; in drug research ResNet18DNN (Chen et al., Brief Bioinform 2022, the paper's
-    reference 31). Kept: stem, four stages of two basic blocks (17 convolutions), one linear layer, hence 18 layers.
-
-    Deviations: 1-D; widths 8–64 instead of 64–512 and a stem of stride 8, so that a step on 16 cells x 1,000 genes
-    takes about 10 ms; the last map (8 positions) is flattened, not averaged: with a global average the network
-    could not tell genes apart.
-    """
+    """ResNet18 in 1-D: stem, four stages of two basic blocks, one linear layer on the flattened last map."""
 
     width: int = 8
     dropout: float = 0.3
@@ -123,8 +97,8 @@ class ResNet18(TorchBaseline):
 class GeneTransformer(nn.Module):
     """Encoder over gene tokens, mean over tokens, one logit.
 
-    The token of gene i with value v is b_i + v·e_i. With `identity` each gene has its own (b_i, e_i); without it
-    all genes share one pair, and the network is a function of the multiset of values.
+    The token of gene i with value v is b_i + v·e_i. With `identity` each gene has its own (b_i, e_i); without it all
+    genes share one pair, and the network is a function of the multiset of values.
     """
 
     def __init__(self, genes: Tensor, dim: int, heads: int, dropout: float, *, identity: bool = True) -> None:
@@ -137,7 +111,6 @@ class GeneTransformer(nn.Module):
         self.head = nn.Linear(dim, 1)
 
     def forward(self, X: Tensor) -> Tensor:
-        """Logits (n,) of X (n, genes)."""
         tokens = self.offset + X[:, self.genes, None] * self.direction
         return self.head(self.encoder(tokens).mean(1)).squeeze(1)
 
@@ -151,16 +124,7 @@ def _separation(X: Tensor, y: Tensor) -> Tensor:
 
 @dataclass(kw_only=True)
 class Transformer(TorchBaseline):
-    """Transformer encoder without positional encoding.
-
-    Original: Vaswani et al., NeurIPS 2017; in drug response DeepTTA (Jiang et al., Brief Bioinform 2022, the
-    paper's reference 32). The paper: "without positional encoding ... on unordered gene expression data".
-
-    Deviations: without any mark on its tokens the network sees only the multiset of values of a cell, not which gene
-    has which, so tokens carry gene-identity embeddings (no order is implied by them). One layer, and the
-    `tokens` genes that separate the training classes best (training rows only): attention costs the square of
-    the number of tokens; a step on 32 cells x 40 tokens takes about 6 ms.
-    """
+    """One encoder layer, with gene-identity embeddings, over the `tokens` genes that separate the classes best."""
 
     tokens: int = 40
     dim: int = 16
@@ -179,15 +143,7 @@ def _dense(*widths: int) -> list[nn.Module]:
 
 @dataclass(kw_only=True)
 class DeepDR(TorchBaseline):
-    """Expression branch of DeepDR: an encoder pre-trained as an autoencoder on bulk, then a dense predictor.
-
-    Original: Chiu et al., BMC Med Genomics 2019: autoencoders of mutations and of expression (1024–256–64)
-    pre-trained on 9,059 TCGA tumours; both codes feed three layers of 128 units that predict ln IC50 of 265 drugs.
-
-    Deviations: no mutations are measured in these cells, so only the expression branch; pre-training on the bulk
-    training lines of `source` (on the training rows where there is none); encoder 256–64, since the input
-    has about 1,000 genes, not 15,363; one output, the class of one drug; drop-out before the predictor.
-    """
+    """Expression branch of DeepDR: an encoder pre-trained as an autoencoder on bulk, then a dense predictor."""
 
     encoder: tuple[int, ...] = (256, 64)
     predictor: int = 128
@@ -207,23 +163,20 @@ class DeepDR(TorchBaseline):
 class ShuffledGenes:
     """Control of the order of genes, to stand before a model: all rows have their genes in one fixed random order.
 
-    If the order of genes carried information that the convolutions use, the model would score lower. It must not use
-    `source`, whose genes keep their order.
+    If the order carried information that the convolutions use, the model would score lower. `source` keeps its order,
+    so such a model must not use it.
     """
 
     #: Seed of the order: the same for all folds and seeds.
     order = 20250
 
     def shuffle(self, X: np.ndarray) -> np.ndarray:
-        """Columns of X in the fixed random order."""
         return X[:, np.random.default_rng(self.order).permutation(X.shape[1])]
 
     def fit(self, X, y, *, weight=None, source=None):
-        """Train on shuffled columns."""
         return super().fit(self.shuffle(X), y, weight=weight)
 
     def predict_proba(self, X) -> np.ndarray:
-        """P(sensitive), (n,)."""
         return super().predict_proba(self.shuffle(X))
 
 

@@ -45,26 +45,22 @@ class Minibatches(loop.Stage):
 
     @property
     def epochs(self) -> int:
-        """Checks at most."""
         return self.checks
 
     def epoch(self, net: nn.Module) -> Iterator[loop.Step]:
-        """Losses up to the next check."""
         for batch in itertools.islice(self.batches, self.cfg.check_every):
             yield self.loss(batch), {}
 
     def validate(self, net: nn.Module) -> Tensor | None:
-        """Loss of the held-out rows, if there are any."""
         return self.loss(self.held) if len(self.held) else None
 
 
 @dataclass(kw_only=True)
 class TorchBaseline:
-    """fit and predict_proba around a network that maps (n, genes) to logits (n,). Subclasses define `_build`.
+    """fit and predict_proba around a network from (n, genes) to logits (n,), which `_build` of a subclass makes.
 
-    Steps, not epochs, are the unit of a training, so that it costs the same for 20 and 1,400 cells. Every `check_every`
-    steps the loss on the inner validation rows (`validation` of the training rows) is computed; `patience` checks
-    without a better one end the training, and the best weights are kept.
+    Steps, not epochs, are the unit of a training, so that it costs the same for 20 and 1,400 cells. Every
+    `check_every` steps the inner validation rows are asked; `patience` checks without a better loss end the training.
     """
 
     seed: int = 0
@@ -76,16 +72,10 @@ class TorchBaseline:
     patience: int = 4
     validation: float = 0.15
 
-    def _build(self, X: Tensor, y: Tensor, source: object | None) -> nn.Module:
-        """Make the network; models that pre-train do so here."""
-        raise NotImplementedError
-
     def _loss(self, X: Tensor, y: Tensor, weight: Tensor, rows: Tensor) -> Tensor:
-        """Weighted mean of the binary cross-entropy of some rows."""
         return binary_cross_entropy_with_logits(self.net_(X[rows]), y[rows], weight[rows])
 
     def fit(self, X, y, *, weight=None, source=None):
-        """Train on rows X (n, genes), labels y in {0, 1}; see the package docstring."""
         X, y, weight = check_rows(X, y, weight)
         return self._learn(torch.from_numpy(X), y, weight, source)
 
@@ -99,7 +89,6 @@ class TorchBaseline:
         return self
 
     def predict_proba(self, X) -> np.ndarray:
-        """P(sensitive), (n,)."""
         with reproducible(self.seed), torch.inference_mode():
             logit = self._logit(torch.as_tensor(np.asarray(X, np.float32)))
             return torch.sigmoid(logit).double().numpy()
@@ -109,7 +98,6 @@ class TorchBaseline:
 
     @property
     def n_parameters(self) -> int:
-        """Trainable parameters of the fitted network."""
         return sum(p.numel() for p in self.net_.parameters() if p.requires_grad)
 
 
@@ -117,5 +105,4 @@ class Logit(nn.Sequential):
     """A sequence of layers whose last one has width 1, returned as (n,)."""
 
     def forward(self, X: Tensor) -> Tensor:
-        """Logits (n,) of X (n, genes)."""
         return super().forward(X).squeeze(1)

@@ -20,10 +20,9 @@ CONSTANT = "Majority"
 
 
 def scores(results: Sequence[Result]) -> pd.DataFrame:
-    """Score every test fold of every result: a row each, with its task and options.
+    """Score every test fold of every result: a row each, with its task and its options.
 
-    ``setting`` is empty: name it from the options, one column each. ``repeat`` is that of the partition under S, else
-    the seed; ``seconds`` are of the whole task.
+    ``setting`` is empty, to be named from the options; ``repeat`` is that of the partition under S, else the seed.
     """
     frames = []
     for r in results:
@@ -48,10 +47,7 @@ def tiers(datasets: Sequence[str]) -> list[str]:
 
 
 def summary(frame: pd.DataFrame, names: Sequence[str] = config.METRICS + config.EXTRA_METRICS) -> pd.DataFrame:
-    """Summarise scores by data set, model, setting and protocol: the tidy form of Tables 1, 3 and 4.
-
-    The column ``paper`` is there and empty; :func:`with_paper` fills it on the paper's own cells.
-    """
+    """Scores by data set, model, setting and protocol (Tables 1, 3, 4); ``paper`` is empty."""
     table = metrics.summarise(frame, KEY, names)
     return table.assign(tier=tiers(table["dataset"]), paper=np.nan)
 
@@ -68,8 +64,7 @@ def paper_table(name: str) -> pd.DataFrame:
 def with_paper(table: pd.DataFrame, reported: pd.DataFrame, where: pd.Series | None = None) -> pd.DataFrame:
     """Put the paper's values beside what was measured on the paper's own cells (tier ``geo``), and nowhere else.
 
-    `reported` has ``dataset``, ``metric``, ``paper`` and any further columns of `table` to match on; `where` narrows
-    the rows that take a value.
+    Tables match on the columns that both have; `where` narrows the rows that take a value.
     """
     on = [c for c in reported if c in table and c not in ("paper", "std")]
     values = table[on].merge(reported[[*on, "paper"]], "left", on=on)["paper"].to_numpy()
@@ -78,11 +73,7 @@ def with_paper(table: pd.DataFrame, reported: pd.DataFrame, where: pd.Series | N
 
 
 def with_printed(table: pd.DataFrame, reported: pd.DataFrame) -> pd.DataFrame:
-    """Add the paper's values below a tidy table, as rows of their own: what is written, not what is shown or averaged.
-
-    They have the paper's names of data sets and models, the tier ``print`` and no protocol (the paper names none); what
-    it does not print is missing.
-    """
+    """Add the paper's values below a tidy table, as rows of their own (tier ``print``, no protocol)."""
     rows = reported.rename(columns={"paper": "mean"}).assign(tier="print", protocol="")
     rows = rows.assign(**{c: v for c, v in {"model": "ATSDP-NET", "setting": ""}.items() if c not in rows})
     return pd.concat([table.astype({"n": float}), rows.reindex(columns=table.columns)], ignore_index=True)
@@ -91,8 +82,8 @@ def with_printed(table: pd.DataFrame, reported: pd.DataFrame) -> pd.DataFrame:
 def pools(names: Sequence[str]) -> dict[str, list[str]]:
     """Data sets that may share a mean or a count, under the name of each pool.
 
-    Twins are one pool, the paper's own sets are one, and every other real unit stands alone: the drug names of one
-    axis are one unit. So no sentence joins real and simulated cells, and none counts an axis twice.
+    Twins are one pool, the paper's own sets are one, and the drug names of each other real axis are one: no sentence
+    joins real and simulated cells, and none counts an axis twice.
     """
     found: dict[str, list[str]] = {}
     for name in names:
@@ -106,10 +97,9 @@ def _pool(name: str) -> str:
 
 
 def counted(members: Sequence[str], protocol: str) -> list[str]:
-    """Sets of a pool that a count or mean speaks of.
+    """Sets of a pool that a count or mean speaks of: under S one name of an axis, whose labels differ by a flip.
 
-    The drug names of one axis share their cells. Under S the labels are the same up to a flip, so the first name stands
-    for all; under U the bulk lines differ and every name counts.
+    Under U the bulk lines differ, and every name counts.
     """
     by_unit = {config.DATASETS[n].unit: n for n in reversed(members)}
     return [n for n in members if protocol != "S" or n in by_unit.values()]
@@ -127,7 +117,7 @@ def named(pool: str, members: Sequence[str], protocol: str) -> str:
 def holm(table: pd.DataFrame, protocol: str, column: str = "model") -> np.ndarray:
     """Holm's adjustment of ``p`` within each family: the tests of one pool under one protocol, without the constant.
 
-    Under S each name of an axis is a family of its own, as only one is counted. The constant's adjusted p is missing.
+    Under S each name of an axis is a family of its own, as only one is counted.
     """
     family = table["dataset"].map(_pool)
     if protocol == "S":
@@ -159,16 +149,10 @@ def readable(table: pd.DataFrame, rows: Sequence[str], columns: str = "metric") 
 
 
 def compare(frame: pd.DataFrame, reference: str, column: str = "setting", metric: str = "auc") -> pd.DataFrame:
-    """Test every level of `column` against `reference` on the same folds of one protocol, per data set.
+    """Test every level of `column` against `reference` on the same repeats and folds of one protocol, per data set.
 
-    A level is compared on the repeats (seeds) and folds that it shares with the reference, never by a difference of
-    means over different ones.
-
-    Returns
-    -------
-    DataFrame
-        ``difference`` (level - reference) with its corrected interval, ``p``, ``p_holm`` (:func:`holm`), and of the
-        Bayesian test ``p_worse, p_equal, p_better`` (missing without folds).
+    ``difference`` (level - reference) has its corrected interval, ``p``, ``p_holm`` (:func:`holm`), and the Bayesian
+    ``p_worse, p_equal, p_better`` (missing without folds).
     """
     rows = []
     for dataset, part in frame.groupby("dataset", sort=False):
@@ -216,17 +200,10 @@ def summary_over_seeds(results: Sequence[Result]) -> pd.DataFrame:
 
 
 def paired(results: Sequence[Result], names: Sequence[str], first: dict[str, str]) -> pd.DataFrame:
-    """One model (or setting) minus every other, in all five metrics, each with an interval.
+    """One model (or setting, by `names` of the results) minus every other, in all five metrics, each with an interval.
 
-    Under S the pairs are folds, with the correction for shared training rows; under U they are seeds on the same cells,
-    and the error of the cells is added (:func:`stats.seeds_and_cells`).
-
-    Parameters
-    ----------
-    results, names
-        Of one protocol or both, and the name of the model or setting of each.
-    first
-        Name of the one that the others are compared with, for every data set; a set without it gives no rows.
+    `first` names the one that the others are compared with, for every data set. Under S the pairs are folds, with the
+    correction for shared training rows; under U they are seeds on the same cells, and the error of the cells is added.
     """
     groups: dict[tuple[str, str], dict[str, list[Result]]] = {}
     for r, name in zip(results, names, strict=True):

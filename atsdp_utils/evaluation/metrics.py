@@ -1,7 +1,6 @@
-"""Scores of predictions: the paper's five metrics (eqs 18-21), four more, and how scores of many fits become a table.
+"""Scores of predictions: the paper's five metrics (eqs 18-21), four more, and tables of many.
 
-Plain numpy, because one table asks for thousands of evaluations; ``tests/evaluation/test_metrics.py`` holds every value
-against scikit-learn.
+Plain numpy, because one table asks for thousands of evaluations; tests hold every value against scikit-learn.
 """
 
 from __future__ import annotations
@@ -59,24 +58,13 @@ def calibration_error(y: np.ndarray, p: np.ndarray, bins: int = ECE_BINS) -> flo
 
 
 def classification_metrics(y, p, threshold: float = 0.5) -> dict[str, float]:
-    """Score predictions of one fit on one set of cells.
+    """Score labels y (1 sensitive, 0 resistant) and P(sensitive) p, both (n,), of one fit on one set of cells.
 
-    Parameters
-    ----------
-    y, p
-        Labels, 1 sensitive or 0 resistant, and P(sensitive), shape (n,).
-    threshold
-        A cell with p >= threshold is called sensitive (the paper's two intervals overlap at 0.5, ambiguity 24).
-
-    Returns
-    -------
-    dict
-        ``precision``, ``recall``, ``f1``: means of the two classes weighted by their support, which fits what the
-        paper prints for ATSDP-NET (ambiguity 26; eqs 18-20 are of the positive class); a class that is never
-        predicted has precision 0.
-        ``auc``, ``ap`` (sensitive is the positive class), ``balanced_accuracy``, ``mcc``, ``brier``, ``ece``
-        (:func:`calibration_error`). With one class present `auc`, `ap`, `balanced_accuracy` are NaN (they compare
-        classes) and `mcc` is 0, its convention for an empty margin.
+    A cell with p >= threshold is called sensitive (the paper's two intervals overlap at 0.5, ambiguity 24).
+    ``precision``, ``recall``, ``f1`` are means of the two classes weighted by their support, which fits what the paper
+    prints for ATSDP-NET (ambiguity 26; eqs 18-20 are of the positive class); a class that is never predicted has
+    precision 0. With one class present `auc`, `ap`, `balanced_accuracy` are NaN and `mcc` is 0, its convention for an
+    empty margin.
     """
     y, p = _checked(y, p)
     called = p >= threshold
@@ -128,11 +116,10 @@ def summarise(
 ) -> pd.DataFrame:
     """Means, spreads and 95 % intervals of many fits: a row for each group of `by` and metric.
 
-    `frame` has a row a fit and test fold, with ``repeat`` and ``fold``; a protocol without folds has one fold value,
-    and its seeds are the repeats. The std is over repeats, each averaged over its folds, as in the paper; a single
-    repeat leaves only the (larger) std over folds, and ``std_over`` says which. The interval is for the mean of all n
-    scores (:func:`stats.corrected_interval`), cut at the metric's range. Undefined scores (a fold with one class) are
-    left out.
+    `frame` has a row a fit and test fold, with ``repeat`` and ``fold``; without folds the seeds are the repeats. The
+    std is over repeats, each averaged over its folds, as in the paper; a single repeat leaves only the (larger) std
+    over folds (``std_over``). The interval is for the mean of all n scores, cut at the metric's range; undefined scores
+    are left out.
     """
     missing = {*by, "repeat", "fold", *metrics} - set(frame.columns)
     if missing:

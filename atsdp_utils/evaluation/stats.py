@@ -1,13 +1,12 @@
 """Tests and intervals behind every "better", "significant" and "±" of the book.
 
-Scores of cross-validation folds share most of their training rows, so a plain t-test finds differences in noise;
-:func:`corrected_ttest` is the repair.
+Folds of cross-validation share most of their training rows, so a plain t-test finds differences in noise.
 """
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,31 +17,18 @@ from scipy.special import expit, logit
 ROPE = 0.01
 
 
-class Interval(NamedTuple):
-    """An estimate with its confidence limits."""
-
-    mean: float
-    low: float
-    high: float
-
-
-class TTest(NamedTuple):
-    """Result of :func:`corrected_ttest`: mean difference, its limits, t, degrees of freedom, two-sided p."""
-
-    mean: float
-    low: float
-    high: float
-    t: float
-    df: int
-    p: float
-
-
-class Bayes(NamedTuple):
-    """Posterior probabilities that a - b is below -rope (b better), within it (no matter), above it (a better)."""
-
-    p_left: float
-    p_rope: float
-    p_right: float
+#: An estimate with its confidence limits.
+Interval = namedtuple("Interval", "mean low high")
+#: Mean difference with its limits, t, degrees of freedom, two-sided p.
+TTest = namedtuple("TTest", "mean low high t df p")
+#: Posterior probabilities that a - b is below -rope (b better), within it (no matter), above it (a better).
+Bayes = namedtuple("Bayes", "p_left p_rope p_right")
+#: ``picks``: how often each setting is chosen when one fold is left out.
+Selection = namedtuple("Selection", "best reported nested bias picks")
+#: Mean ranks (1 is best), critical difference of two, Nemenyi p of all pairs.
+Friedman = namedtuple("Friedman", "chi2 p ranks critical_difference pairwise")
+#: An interval and the degrees of freedom behind it.
+Combined = namedtuple("Combined", "mean low high df")
 
 
 def _finite(name: str, values) -> np.ndarray:
@@ -64,11 +50,10 @@ def _corrected_se(values: np.ndarray, folds: int) -> float:
 
 
 def corrected_interval(scores, folds: int, level: float = 0.95) -> Interval:
-    """Interval for the mean score of (repeated) cross-validation, corrected for shared training rows.
+    """Interval for the mean of (repeats * folds,) scores of cross-validation, corrected for shared training rows.
 
-    `scores` are those of all folds of all repeats, shape (repeats * folds,). With ``folds=1`` they are one score a seed
-    and the interval is the plain t interval: it speaks of other seeds on the same cells; :func:`auc_over_seeds` also
-    counts the sampling of cells. The limits are NaN for fewer than two scores, the mean too for none.
+    With ``folds=1`` scores are one a seed and this is the plain t interval: it speaks of other seeds on the same cells;
+    :func:`auc_over_seeds` also counts the sampling of cells. The limits are NaN for fewer than two scores.
     """
     scores = _finite("scores", scores)
     if scores.size < 2:
@@ -81,8 +66,8 @@ def corrected_interval(scores, folds: int, level: float = 0.95) -> Interval:
 def corrected_ttest(a, b, folds: int, level: float = 0.95) -> TTest:
     """Corrected resampled t-test of Nadeau and Bengio (2003) on paired fold scores a - b, shape (repeats * folds,).
 
-    `folds` are those of one repeat: n_test/n_train = 1/(folds - 1); 1 for paired seeds, the plain paired t-test.
-    Identical scores give t = 0, p = 1; a constant difference t = ±inf, p = 0.
+    `folds` are those of one repeat; 1 for paired seeds, the plain paired t-test. Identical scores give t = 0, p = 1; a
+    constant difference t = ±inf, p = 0.
     """
     a, b = _finite("a", a), _finite("b", b)
     if a.shape != b.shape or a.size < 2:
@@ -114,23 +99,11 @@ def holm(p) -> np.ndarray:
     return multipletests(p, method="holm")[1] if p.size else p
 
 
-class Selection(NamedTuple):
-    """Result of :func:`selection_bias`; ``picks``: how often each setting is chosen when one fold is left out."""
-
-    best: str
-    reported: float
-    nested: float
-    bias: float
-    picks: dict[str, int]
-
-
 def selection_bias(scores: pd.DataFrame) -> Selection:
     """What reporting the best of several settings on the folds that chose it adds to the score.
 
-    The maximum over settings of a mean is above the mean of the chosen setting on fresh data, because the winner is
-    partly the luckiest. Nested estimate: for each fold, choose the setting by the mean over all *other* folds and
-    score it on this one. ``bias`` = reported - nested is what the folds at hand say about the optimism; it is itself
-    noisy, and can be negative in a single sample. Rows of `scores` are folds (of all repeats), columns settings.
+    The winner is partly the luckiest. Nested estimate: for each fold (row of `scores`), choose the setting (column) by
+    the mean over all *other* folds and score it on this one. ``bias`` = reported - nested is itself noisy.
     """
     table = scores.to_numpy(dtype=float)
     if table.shape[0] < 2 or table.shape[1] < 2 or not np.isfinite(table).all():
@@ -145,30 +118,16 @@ def selection_bias(scores: pd.DataFrame) -> Selection:
 
 
 def expected_maximum(settings: int, sd: float) -> float:
-    """Expected excess of the best of `settings` equally good settings whose mean scores have standard error `sd`.
-
-    The mean of the largest of that many independent normal values, by numerical integration.
-    """
+    """Mean of the largest of `settings` independent normal values of standard deviation `sd`, by integration."""
     x = np.linspace(-9, 9, 4001)
     density = settings * sps.norm.pdf(x) * sps.norm.cdf(x) ** (settings - 1)
     return float(sd * np.trapezoid(x * density, x))
 
 
-class Friedman(NamedTuple):
-    """Result of :func:`friedman`: mean ranks (1 is best), critical difference of two, Nemenyi p of all pairs."""
-
-    chi2: float
-    p: float
-    ranks: pd.Series
-    critical_difference: float
-    pairwise: pd.DataFrame
-
-
 def friedman(scores: pd.DataFrame, alpha: float = 0.05) -> Friedman:
-    """Friedman test over data sets, with the Nemenyi critical difference (Demsar 2006).
+    """Friedman test over data sets (rows; columns are models), with the Nemenyi critical difference (Demsar 2006).
 
-    Underpowered with the handful of data sets there are here: no difference found says little. Rows of `scores` are
-    data sets (or other independent blocks), columns at least three models.
+    Underpowered with the handful of data sets there are here: no difference found says little.
     """
     import scikit_posthocs
 
@@ -184,27 +143,12 @@ def friedman(scores: pd.DataFrame, alpha: float = 0.05) -> Friedman:
     return Friedman(float(chi2), float(p), scores.rank(axis=1, ascending=False).mean(), distance, pairwise)
 
 
-class Combined(NamedTuple):
-    """Result of :func:`seeds_and_cells`: an estimate with its limits, and the degrees of freedom behind them."""
-
-    mean: float
-    low: float
-    high: float
-    df: float
-
-
 def seeds_and_cells(by_seed, by_draw, level: float = 0.95) -> Combined:
     """Interval for a mean over seeds that are scored on the same cells: the errors of seeds and of cells together.
 
-    The variance of the mean over seeds and the variance over resampled cells are added; the degrees of freedom are
-    Satterthwaite's, with those of the cells taken as many. The limits are NaN with one seed.
-
-    Parameters
-    ----------
-    by_seed
-        One score a seed, on all cells, shape (seeds,).
-    by_draw
-        The mean over the same seeds on each resample of the cells, shape (resamples,).
+    `by_seed` (seeds,) are scores on all cells, `by_draw` (resamples,) their means on resampled cells. Both variances
+    are added; the degrees of freedom are Satterthwaite's, those of the cells taken as many. The limits are NaN with one
+    seed.
     """
     by_seed, by_draw = _finite("by_seed", by_seed), _finite("by_draw", by_draw)
     mean = float(by_seed.mean())
@@ -254,6 +198,36 @@ def auc_difference(y, p, q, level: float = 0.95) -> Interval:
     mean = float(by_class[0].mean())
     half = sps.norm.ppf((1 + level) / 2) * np.sqrt(sum(np.var(d, ddof=1) / d.size for d in by_class))
     return Interval(mean, mean - half, mean + half)
+
+
+def printed_auc_interval(area: float, sensitive: int, resistant: int, level: float = 0.95) -> Interval:
+    """Interval for an AUC of which only the value and the class sizes are known (Hanley and McNeil 1982), on the logit.
+
+    It counts the sampling of cells alone, and stands in for DeLong's where scores of single cells are not published.
+    """
+    if not 0 < area < 1:
+        raise ValueError(f"area: got {area}, expected a value inside (0, 1)")
+    q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
+    variance = area * (1 - area) + (sensitive - 1) * (q1 - area**2) + (resistant - 1) * (q2 - area**2)
+    half = sps.norm.ppf((1 + level) / 2) * np.sqrt(variance / (sensitive * resistant)) / (area * (1 - area))
+    return Interval(float(area), float(expit(logit(area) - half)), float(expit(logit(area) + half)))
+
+
+def auc_over_folds(y, p, fold, q=None, level: float = 0.95) -> Interval:
+    """Mean over folds of the AUC of `p` (minus that of `q`) with DeLong's error of the cells, each in one fold.
+
+    Folds have models of their own, whose scores need not share a scale, so the folds are not pooled.
+    """
+    y, p, fold = np.asarray(y), np.asarray(p), np.asarray(fold)
+    found = []
+    for own in (fold == f for f in np.unique(fold)):
+        parts = _placements(y[own], p[own])
+        if q is not None:
+            parts = [a - b for a, b in zip(parts, _placements(y[own], np.asarray(q)[own]), strict=True)]
+        found.append((parts[0].mean(), sum(np.var(d, ddof=1) / d.size for d in parts)))
+    means, variances = np.transpose(found)
+    half = sps.norm.ppf((1 + level) / 2) * np.sqrt(variances.sum()) / means.size
+    return Interval(float(means.mean()), float(means.mean() - half), float(means.mean() + half))
 
 
 def auc_over_seeds(y, p, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Interval:

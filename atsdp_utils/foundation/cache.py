@@ -9,7 +9,7 @@ import re
 import shutil
 import uuid
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from fnmatch import fnmatch
 from functools import cache
 from importlib import metadata
@@ -30,10 +30,7 @@ READ_BY_VALUE = ("data.gdsc._expression", "data.gdsc.label_table", "data.gdsc.LA
 
 
 def write_atomically(path: Path, write: Callable[[str], object]) -> Path:
-    """Call ``write(temporary path)`` and rename: a reader never sees a partial file, a failed write leaves none.
-
-    `write` makes the file itself, so it gets the mode that the umask gives, as a file that others may read should.
-    """
+    """Call ``write(temporary path)`` and rename: a reader never sees a partial file, a failed write leaves none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".part-{uuid.uuid4().hex}{path.suffix}")
     try:
@@ -61,16 +58,11 @@ def kept(path: Path, read: Callable[[Path], T], write: Callable[[str], object]) 
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write UTF-8 text by :func:`write_atomically`, without a change to its ends of lines."""
+    """Write UTF-8 text atomically, without a change to its ends of lines."""
     return write_atomically(path, lambda temporary: Path(temporary).write_bytes(text.encode()))
 
 
 version = cache(metadata.version)  # which reads the description of a package, a millisecond each time
-
-
-def versions() -> tuple[str, ...]:
-    """Versions of the :data:`LIBRARIES`."""
-    return tuple(f"{name} {version(name)}" for name in LIBRARIES)
 
 
 @cache
@@ -79,19 +71,11 @@ def code(*roots: str, cut: tuple[str, ...] = ()) -> str:
 
     A changed comment, docstring or module that they do not reach changes nothing. Values of settings are not in it.
     """
-    digest = hashlib.sha256(repr(versions()).encode())
-    texts = closure.closure(roots, (*READ_BY_VALUE, *cut))
-    for name, text in sorted(texts.items()):
-        digest.update(f"{name}\0{text}\0".encode())
-    for file in _data_files(texts.values()):
-        digest.update(f"{file}\0{checksums.register()[file]}\0".encode())
-    return digest.hexdigest()[:20]
-
-
-def _data_files(texts: Iterable[str]) -> list[str]:
-    """Embedded files that code names, also by a pattern such as ``*.gmt.gz``."""
-    quoted = {name for text in texts for name in re.findall(r"['\"]([^'\"\s]+\.(?:gz|npz|h5ad|csv|toml))['\"]", text)}
-    return sorted(f for f in checksums.register() if any(fnmatch(f, name) for name in quoted))
+    texts = sorted(closure.closure(roots, (*READ_BY_VALUE, *cut)).items())
+    quoted = re.findall(r"['\"]([^'\"\s]+\.(?:gz|npz|h5ad|csv|toml))['\"]", "\n".join(text for _, text in texts))
+    # also by a pattern such as ``*.gmt.gz``
+    files = sorted((f, sha) for f, sha in checksums.register().items() if any(fnmatch(f, name) for name in quoted))
+    return key([f"{name} {version(name)}" for name in LIBRARIES], texts, files)
 
 
 def key(*parts: object) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from atsdp_utils.foundation import paths
 REGISTER = paths.DATA / "checksums.json"
 #: What belongs to the embedded data; scripts and prose do not.
 SUFFIXES = {".csv", ".gz", ".h5ad", ".npz", ".toml"}
+#: Whether something holds, its name, what is said of it.
+Line = tuple[bool, str, str]
 
 
 def sha256(path: Path) -> str:
@@ -53,26 +56,28 @@ def embedded() -> list[Path]:
     return sorted(p for p in paths.DATA.rglob("*") if p.is_file() and p.suffix in SUFFIXES)
 
 
-def write() -> None:
-    """Record the SHA-256 of every embedded file as it is now."""
-    found = {path.relative_to(paths.DATA).as_posix(): sha256(path) for path in embedded()}
-    REGISTER.write_text(json.dumps(found, indent=2) + "\n")
-
-
-def main(argv: list[str]) -> int:
-    """Command line; returns 0 when every registered file is there and as recorded."""
-    if argv == ["write"]:
-        write()
-        return 0
-    failed = 0
+def state() -> Iterator[Line]:
+    """Whether each registered file is there and as recorded."""
     for name in register():
         try:
-            print(f"[OK] data/{verify(paths.DATA / name).relative_to(paths.DATA)}")
+            verify(paths.DATA / name)
+            yield True, f"data/{name}", "as recorded"
         except (OSError, ValueError) as error:
-            failed += 1
-            print(f"[FAIL] {error}")
-    return 1 if failed else 0
+            yield False, f"data/{name}", str(error)
+
+
+def failures(lines: Iterable[Line]) -> int:
+    """Print lines of what was checked; how many do not hold."""
+    failed = 0
+    for right, name, said in lines:
+        failed += not right
+        print(f"{'[OK]  ' if right else '[FAIL]'} {name:<40} {said}")
+    return failed
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    if sys.argv[1:] == ["write"]:
+        found = {path.relative_to(paths.DATA).as_posix(): sha256(path) for path in embedded()}
+        REGISTER.write_text(json.dumps(found, indent=2) + "\n")
+    else:
+        sys.exit(failures(state()) > 0)

@@ -3,18 +3,15 @@
 A definition (function, class or constant at the top of a module) reaches every definition of this package that it
 names, through imports at the top of its module or inside of it, and through strings such as ``".graph:GCN"``. What a
 module does when it is imported counts as soon as one of its definitions does. Comments and docstrings do not count.
-
-Two things are never followed, because keys hold their values instead: settings and places (:data:`BY_VALUE`), and
-what the caller names in `cut` and describes in the key by itself, such as a table that it has read.
+Settings and places (:data:`BY_VALUE`) are never followed, because keys hold their values instead.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-import symtable
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import resolve_name
 from pathlib import Path
@@ -28,15 +25,6 @@ _LAZY = re.compile(r"\.(\w+):(\w+)")
 Name = tuple[str, str]
 
 
-@dataclass
-class _Module:
-    """Statements by the name that they define, where imported names come from, and all other statements."""
-
-    definitions: dict[str, list[ast.stmt]] = field(default_factory=dict)
-    imports: dict[str, Name] = field(default_factory=dict)
-    loose: list[ast.stmt] = field(default_factory=list)
-
-
 def source(module: str) -> str | None:
     """Text of a module of this package (``""`` is the package itself), or None if there is none."""
     place = PACKAGE.joinpath(*module.split("."))
@@ -44,8 +32,9 @@ def source(module: str) -> str | None:
     return found[0].read_text(encoding="utf-8") if found else None
 
 
-def plain(tree: ast.Module) -> ast.Module:
-    """The tree without docstrings, in place; comments are in no tree."""
+def _tree(text: str) -> ast.Module:
+    """The tree without docstrings; comments are in no tree."""
+    tree = ast.parse(text)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             if ast.get_docstring(node, clean=False) is not None:
@@ -54,20 +43,21 @@ def plain(tree: ast.Module) -> ast.Module:
 
 
 @cache
-def _module(name: str) -> _Module:
-    found = _Module()
-    for statement in plain(ast.parse(source(name) or "")).body:
+def _module(name: str) -> tuple[dict[str, list[ast.stmt]], dict[str, Name]]:
+    """Statements by the name that they define, all others under ``""``; and where imported names come from."""
+    definitions, imports = defaultdict(list), {}
+    for statement in _tree(source(name) or "").body:
         if isinstance(statement, ast.Import | ast.ImportFrom):
-            found.imports |= _imported(statement, name)
+            imports |= _imported(statement, name)
         elif isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            found.definitions.setdefault(statement.name, []).append(statement)
+            definitions[statement.name].append(statement)
         elif isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign):
             targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
             for node in (n for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)):
-                found.definitions.setdefault(node.id, []).append(statement)
+                definitions[node.id].append(statement)
         elif not (isinstance(statement, ast.If) and re.match("__name__|TYPE_CHECKING", ast.unparse(statement.test))):
-            found.loose.append(statement)
-    return found
+            definitions[""].append(statement)
+    return dict(definitions), imports
 
 
 def _imported(statement: ast.stmt, module: str) -> dict[str, Name]:
@@ -86,37 +76,32 @@ def _imported(statement: ast.stmt, module: str) -> dict[str, Name]:
     return bound
 
 
-def _globals(table: symtable.SymbolTable, top: bool = True) -> set[str]:
-    names = {s.get_name() for s in table.get_symbols() if top or s.is_global()}
-    return names.union(*(_globals(child, False) for child in table.get_children()))
-
-
 def _uses(statement: ast.stmt, module: str) -> Iterator[Name]:
     """What a statement names of this package, as (module, name)."""
-    own, nodes = _module(module), list(ast.walk(statement))
-    named = _globals(symtable.symtable(ast.unparse(statement), module, "exec"))
-    yield from ((module, name) for name in named & own.definitions.keys())
-    bound = {name: target for name, target in own.imports.items() if name in named}
-    for node in nodes:
-        bound |= _imported(node, module)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and (lazy := _LAZY.fullmatch(node.value)):
-            yield f"{module}.{lazy[1]}", lazy[2]
+    (definitions, bound), nodes = _module(module), list(ast.walk(statement))
     owners = {id(n.value): n.attr for n in nodes if isinstance(n, ast.Attribute)}
     for node in nodes:
-        if isinstance(node, ast.Name) and node.id in bound:
-            origin, name = bound[node.id]
-            yield origin, owners.get(id(node), "*") if name == "*" else name
+        bound = bound | _imported(node, module)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and (lazy := _LAZY.fullmatch(node.value)):
+            yield f"{module}.{lazy[1]}", lazy[2]
+    for node in nodes:
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            if node.id in bound:
+                origin, name = bound[node.id]
+                yield origin, owners.get(id(node), "*") if name == "*" else name
+            elif node.id in definitions:
+                yield module, node.id
 
 
 @cache
 def _reached(name: Name) -> tuple[str, frozenset[Name]]:
     """Text of a definition and what it names; a name that its module only imports leads to its origin."""
-    module, own = name[0], _module(name[0])
+    module, (definitions, imports) = name[0], _module(name[0])
     if name[1] == "*":
-        return "", frozenset((module, n) for n in (*own.definitions, ""))
-    if name[1] in own.imports:
-        return "", frozenset({own.imports[name[1]]})
-    statements = own.definitions.get(name[1], []) if name[1] else own.loose
+        return "", frozenset((module, n) for n in definitions)
+    if name[1] in imports:
+        return "", frozenset({imports[name[1]]})
+    statements = definitions.get(name[1], [])
     return "\n".join(map(ast.unparse, statements)), frozenset(u for s in statements for u in _uses(s, module))
 
 
@@ -128,7 +113,7 @@ def closure(roots: Iterable[str], cut: Iterable[str] = ()) -> dict[Name, str]:
 
     def named(name: str) -> Name:
         module, _, last = name.rpartition(".")
-        if last not in _module(module).definitions:
+        if last not in _module(module)[0]:
             raise KeyError(f"name: got {name!r}, expected a function, class or constant of {PACKAGE.name}")
         return module, last
 
@@ -149,15 +134,12 @@ def modules(program: str) -> dict[str, str]:
     while left:
         module, tree = left.pop()
         for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom):
-                names = {origin for origin, _ in _imported(node, module).values()}
-            elif isinstance(node, ast.Constant) and (lazy := _LAZY.fullmatch(str(node.value))):
+            names = {origin for origin, _ in _imported(node, module).values()}
+            if isinstance(node, ast.Constant) and (lazy := _LAZY.fullmatch(str(node.value))):
                 names = {f"{module}.{lazy[1]}"}
-            else:
-                continue
             names |= {name.rpartition(".")[0] for name in names}  # the room runs before what is in it
             for name in sorted(names - found.keys() - {""}):
-                inner = plain(ast.parse(source(name)))
+                inner = _tree(source(name))
                 found[name] = ast.unparse(inner)
                 left.append((name, inner))
     return found

@@ -130,7 +130,7 @@ RECIPES: dict[str, Recipe] = {
         joint=True, align="adabn", linear=0.5, changed="joint, half of the logit from a linear path"
     ),
 }
-#: The winner of the rule in :mod:`atsdp_utils.models.plus`.
+#: The winner of the rule of notebook 12.
 CHOSEN = "ensemble-rank"
 
 
@@ -198,7 +198,7 @@ def datasets(data: str, *, nulls: bool = True) -> list[Dataset]:
 
 
 def units(specs: Sequence[Dataset]) -> str:
-    """Count sets in words, each unit once and kinds of label apart, with the names of the sets."""
+    """Count sets in words, each unit once and kinds of label apart."""
     parts = []
     for kind, word in (("culture", "culture task"), ("programme", "programme axis")):
         names: dict[str, list[str]] = {}

@@ -28,10 +28,10 @@ RESULTS = CACHE / "results"
 
 
 def figures_dir(data: str, profile: str) -> Path:
-    """Folder of the regenerated tables and figures of one run (the outputs contract)."""
+    """Regenerated tables and figures of one run."""
     return FIGURES / f"{data}-{profile}"
 
 
 def run_dir(data: str, profile: str) -> Path:
-    """Folder of executed notebooks, manifest fragments and the HTML of one run."""
+    """Executed notebooks, manifest fragments and the HTML of one run."""
     return BUILD / f"{data}-{profile}"

@@ -22,8 +22,7 @@ MAX_RESTARTS = 3
 def call_all(function: Callable, arguments: list[tuple], *, jobs: int = 1, backend: str = "loky", label: str) -> None:
     """Call `function` with each of `arguments`, in this process if `jobs` is 1; `label` names the progress bar.
 
-    `backend` is ``loky`` (joblib) or ``dask`` (extra ``[cluster]``; the address of a scheduler in
-    ``ATSDP_DASK_SCHEDULER``). Workers that keep dying, for example where memory runs out, are a RuntimeError.
+    `backend` is ``loky`` (joblib) or ``dask`` (extra ``[cluster]``). Workers that keep dying are a RuntimeError.
     """
     ways = {"loky": by_loky, "dask": by_dask}
     if backend not in ways:
@@ -33,9 +32,9 @@ def call_all(function: Callable, arguments: list[tuple], *, jobs: int = 1, backe
     with _log() as log:
         # a screen that keeps every line (a pipe, CI) gets fewer of them
         pause = 20 if log is sys.stderr and not log.isatty() else 2
-        with tqdm(total=len(arguments), desc=label, unit="task", mininterval=pause, file=log, ncols=78) as bar:
-            for _ in ways[backend](function, arguments, jobs):
-                bar.update()
+        done, total = ways[backend](function, arguments, jobs), len(arguments)
+        for _ in tqdm(done, label, total, unit="task", mininterval=pause, file=log, ncols=78):
+            pass
 
 
 @contextlib.contextmanager

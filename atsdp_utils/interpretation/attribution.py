@@ -56,8 +56,7 @@ def _attribution(forward: Forward, X: Tensor, values: Tensor, baselines: Tensor)
 def integrated_gradients(forward: Forward, X: np.ndarray, baseline: np.ndarray, *, steps: int = 32) -> Attribution:
     """Integrated gradients of cells `X` (n, genes) from one `baseline` (genes,), the mean of the training cells here.
 
-    (x - b) times the integral over t in [0, 1] of the gradient at b + t (x - b), by Gauss-Legendre quadrature with
-    `steps` points; `delta` tells whether they were enough.
+    (x - b) times the integral over t in [0, 1] of the gradient at b + t (x - b), by Gauss-Legendre quadrature.
     """
     X, baseline = (torch.as_tensor(np.asarray(a), dtype=torch.float32) for a in (X, baseline))
     nodes, weights = np.polynomial.legendre.leggauss(steps)
@@ -72,8 +71,8 @@ def expected_gradients(
 ) -> Attribution:
     """Expected gradients (GradientSHAP without noise): baselines are random cells of `reference`, not their mean.
 
-    The cross-check of :func:`integrated_gradients`: a gene that matters only relative to a mean cell that does not
-    exist loses its place here. `samples` are pairs of a baseline and a point on the line to it, per cell.
+    The cross-check of :func:`integrated_gradients`, whose mean cell does not exist. `samples` are pairs of a baseline
+    and a point on the line to it, per cell.
     """
     X, reference = (torch.as_tensor(np.asarray(a), dtype=torch.float32) for a in (X, reference))
     generator = torch.Generator().manual_seed(seed)
@@ -91,12 +90,11 @@ def ensemble(attributions: Sequence[Attribution]) -> Attribution:
 
 
 def rank_genes(attribution: Attribution, X: np.ndarray, y, genes: Sequence[str]) -> pd.DataFrame:
-    """Key genes of a network, in the order of `genes`, from the attribution of cells `X` (n, genes) with labels `y`.
+    """Key genes, in the order of `genes`, from the attribution of cells `X` (n, genes) with labels `y`.
 
     ``mean_abs`` is the mean |attribution|; ``z, p, padj`` the paper's rank-sum test of attributions between classes;
-    ``slope`` how the attribution moves with expression; ``direction`` *sensitive* where more expression means more
-    log-odds of sensitive. A resistance gene pulls resistant cells down, so its attribution too is higher in sensitive
-    cells: the sign of z cannot tell the two kinds apart, the slope can.
+    ``slope`` how the attribution moves with expression, and with it ``direction``: a resistance gene pulls resistant
+    cells down, so its attribution too is higher in sensitive cells, and the sign of z cannot tell the two kinds apart.
     """
     values = attribution.values.astype(np.float64)
     centred = X - X.mean(axis=0)
@@ -117,9 +115,8 @@ def key_genes(ranking: pd.DataFrame, *, top: int = 10, by: str = "mean_abs") -> 
 def attention_table(weights: np.ndarray, y) -> pd.DataFrame:
     """Attention weights (n, heads, T, T), rows summing to 1, of cells with labels `y`, in one row a head.
 
-    ``entropy`` is the mean entropy of a row over log T (1: the head looks everywhere alike); ``class_distance`` the
-    total variation between the mean maps of the classes; ``p`` the smallest Bonferroni-corrected rank-sum p over the
-    attention that the tokens receive.
+    ``entropy`` is relative to log T (1: the head looks everywhere alike); ``class_distance`` the total variation
+    between the classes' mean maps; ``p`` the smallest corrected rank-sum p over the attention that the tokens receive.
     """
     sensitive, (heads, tokens) = binary(y), weights.shape[1:3]
     entropy = -(weights * np.log(np.clip(weights, 1e-12, None))).sum(axis=-1).mean(axis=(0, 2)) / np.log(tokens)
@@ -135,8 +132,8 @@ def attention_relevance(
 ) -> np.ndarray:
     """Genes as the attention sees them, (genes,): the view that "attention explains" rests on.
 
-    Root mean square over cells of d(a·token)/d(gene), with a the attention received (held fixed), estimated with
-    `probes` random directions. `tokens` maps expression (n, genes) to (n, T, d), `weights` to (n, heads, T, T).
+    Root mean square over cells of d(a·token)/d(gene), with a the attention received (held fixed), by random `probes`.
+    `tokens` maps expression (n, genes) to (n, T, d), `weights` to (n, heads, T, T).
     """
     x = torch.as_tensor(np.asarray(X), dtype=torch.float32).requires_grad_(True)
     with torch.no_grad():

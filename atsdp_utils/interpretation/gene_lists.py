@@ -1,7 +1,4 @@
-"""Lists and rankings of genes, and what they hold (sections 3.5 and 3.6).
-
-Everything works on arrays: expression ``X`` (cells, genes) and labels ``y`` (1 sensitive, 0 resistant).
-"""
+"""Lists and rankings of genes from expression ``X`` (cells, genes) and labels ``y`` (1 sensitive)."""
 
 from __future__ import annotations
 

@@ -34,10 +34,9 @@ def membership(sets: Sequence[np.ndarray], n_genes: int) -> np.ndarray:
 
 
 def score_sets(X: np.ndarray, member: np.ndarray, bins: np.ndarray) -> np.ndarray:
-    """Score (n, sets) of every set in every cell: mean of its genes minus that of control genes of like expression.
+    """Score (n, sets) of every set in every cell: mean of its genes minus that of all other genes of like expression.
 
-    ``scanpy.tl.score_genes`` samples 50 control genes from each bin that the set touches; here all other genes of a
-    bin are the controls of its genes, so the score needs no random numbers. NaN for an empty set.
+    ``scanpy.tl.score_genes`` samples 50 controls from each bin; here no random number is needed. NaN for an empty set.
     """
     one_hot = (bins[:, None] == np.unique(bins)[None, :]).astype(np.float64)
     size = member.sum(axis=0)
@@ -96,8 +95,8 @@ class ScoreComparison(NamedTuple):
 class ListScorer:
     """Derives lists from some cells and scores them on others, both kinds of labels on the same values.
 
-    `derive` and `score` are booleans (n,): the cells that lists come from and the cells that are scored; all by
-    default, as in the paper; disjoint ones make the held-out version. ``alpha=1.1`` takes genes whatever their p.
+    `derive` and `score` are booleans (n,), all cells by default, as in the paper; disjoint ones make the held-out
+    version.
     """
 
     def __init__(self, X, genes, *, derive=None, score=None, top: int = 50, alpha: float = 0.05) -> None:
@@ -129,9 +128,8 @@ class ListScorer:
     def nulls(self, comparison: ScoreComparison, y_pred, n_draws: int, seed: int) -> pd.DataFrame:
         """Correlations with the score of the true list that arise without a good prediction: ``list, null, r``.
 
-        *plain*: random genes, as many as the predicted list has (the paper's test); *matched*: random genes of the
-        same expression bins; *permuted*: the list that predictions dealt out to random cells give. Only the last keeps
-        what any list of differing genes shares, and only its p-values are uniform when predictions know nothing.
+        *plain*: random genes, as many as the predicted list has (the paper's test); *matched*: of the same expression
+        bins; *permuted*: the list that predictions dealt out to random cells give, the only null with uniform p-values.
         """
         rng = np.random.default_rng(seed)
         sensitive = binary(np.asarray(y_pred)[self.derive])
@@ -153,10 +151,7 @@ class ListScorer:
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["list", "null", "r"])
 
     def shuffled(self, y_true, y_pred, n_shuffles: int, seed: int) -> pd.DataFrame:
-        """Table of :meth:`compare` after true and predicted labels move **together** to random cells.
-
-        The predictions stay as right as they were, but the labels mean nothing: what correlation is left is built in.
-        """
+        """Table of :meth:`compare` after true and predicted labels move **together** to random cells."""
         rng, y = np.random.default_rng(seed), np.column_stack([y_true, y_pred])
         return pd.concat([self.compare(*rng.permutation(y).T).table for _ in range(n_shuffles)], ignore_index=True)
 
@@ -174,9 +169,8 @@ def null_table(comparison: ScoreComparison, null: pd.DataFrame) -> pd.DataFrame:
 def scores_by_seed(name: str, profile: str, *, resamples: int = 200, **parallel) -> pd.DataFrame:
     """Correlation of gene scores under S (over repeats) and U (over seeds), with the errors of seeds and of cells.
 
-    Lists and scores are made anew for the predictions of every seed; cells are resampled with the scores kept. The last
-    row of a protocol is the difference of the two lists; ``p`` is that of the first seed against plain random lists.
-    No rows of a protocol where some list is empty.
+    The last row of a protocol is the difference of the two lists; ``p`` is that of the first seed against plain random
+    lists. No rows of a protocol where some list is empty.
     """
 
     def correlations(pairs: Sequence[np.ndarray]) -> np.ndarray:
@@ -212,8 +206,7 @@ def scores_by_seed(name: str, profile: str, *, resamples: int = 200, **parallel)
 def built_in(data: predicted.Predicted, n_shuffles: int, seed: int, *, top: int = 50) -> pd.DataFrame:
     """How much of the correlation of two gene scores comes from the construction; one row a list, fold and shuffle.
 
-    ``cells`` are the *same* for lists and scores, as in the paper, or *held out* (lists from the other folds);
-    ``labels`` are *real* or *shuffled*, which pass no threshold: lists hold the `top` genes whatever their p.
+    ``cells`` are the *same* for lists and scores, or *held out*; lists hold the `top` genes whatever their p.
     """
     tables, labels = [], (data.y, data.label)
     designs = [("same", None, None)]

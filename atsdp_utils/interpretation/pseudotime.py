@@ -1,8 +1,4 @@
-"""Diffusion pseudotime by scanpy (section 3.7).
-
-An AnnData made by :func:`neighbourhood` carries ``obsm['X_pca', 'X_diffmap']`` and the neighbour graph; the other
-functions read them there. scanpy is imported inside functions.
-"""
+"""Diffusion pseudotime by scanpy (section 3.7) on an AnnData made by :func:`neighbourhood`."""
 
 from __future__ import annotations
 
@@ -36,11 +32,9 @@ def neighbourhood(X: np.ndarray, obs: pd.DataFrame, *, n_pcs: int, n_neighbors: 
 
 
 def root_without_labels(adata, signature: np.ndarray) -> int:
-    """Root chosen without any label of a cell: an extreme of the first diffusion component that is not stationary.
+    """Extreme of the first moving diffusion component, where `signature` (n,) is lower: no cell's label is read.
 
-    Diffusion gives two ends and no direction. `signature` (n,) decides which end is early: the one where it is lower.
-    Here it is a resistance score that bulk lines define (resistant minus sensitive lines), which never sees a cell's
-    label; without such outside knowledge the sign of a pseudotime is a coin toss.
+    Diffusion gives two ends and no direction. Here `signature` is a resistance score that bulk lines define.
     """
     component = np.asarray(adata.obsm["X_diffmap"][:, 1], dtype=np.float64)
     rises = sps.spearmanr(component, signature).statistic >= 0

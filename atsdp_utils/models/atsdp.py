@@ -17,13 +17,8 @@ from atsdp_utils.models.network import ATSDPNet, n_parameters
 class ATSDP:
     """ATSDP-NET with the interface of the baselines.
 
-    Parameters
-    ----------
-    pretrained
-        Whether the bulk stage comes first; without it the network starts from random weights and no bulk is used.
-    own_genes
-        Whether cells come on genes of their own, read by an E_t from an autoencoder of theirs: the literature's literal
-        reading of stage 2. Its sign is arbitrary.
+    Without `pretrained` the network starts from random weights and uses no bulk. With `own_genes` cells come on genes
+    of their own, read by an E_t from an autoencoder of theirs: stage 2 taken literally, whose sign is arbitrary.
     """
 
     def __init__(
@@ -65,7 +60,6 @@ class ATSDP:
         return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """P(sensitive), (n,), of standardised cells (n, genes)."""
         return stages.predict(self.net_, X)
 
     @property

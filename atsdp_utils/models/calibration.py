@@ -6,12 +6,9 @@ import numpy as np
 
 
 class Calibration:
-    """What scores of held-out lines mean: isotonic probabilities and split-conformal sets.
+    """What scores z (n,) mean: isotonic probabilities and split-conformal sets, from lines that no training saw.
 
-    Parameters
-    ----------
-    z, y
-        Scores (n,) and labels (n,) of lines that no training saw; both classes must be there.
+    Labels y (n,) of both classes must be there.
     """
 
     def __init__(self, z: np.ndarray, y: np.ndarray) -> None:

@@ -43,12 +43,10 @@ class JointClassification(stages.Classification):
         return cls(cfg, Rows(*(v[keep] for v in values)), *(v[held] for v in values))
 
     def loss(self, logits: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-        """Binary cross-entropy over the labels there are."""
         per_label = nn.functional.binary_cross_entropy_with_logits(logits, y, reduction="none")
         return (per_label * weight).sum() / weight.sum().clamp_min(1)
 
     def validate(self, net: ATSDPNet) -> Tensor:
-        """The same loss on held lines."""
         return self.loss(net(self.x_held, "source"), self.y_held, self.weight_held)
 
 

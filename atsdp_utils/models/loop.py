@@ -6,7 +6,7 @@ import copy
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -48,19 +48,12 @@ class Rows:
         return next(self._endless)
 
 
-class Settings(Protocol):
-    """What the loop itself reads of a stage's settings, such as :class:`atsdp_utils.foundation.config.Training`."""
-
-    learning_rate: float
-    weight_decay: float
-    patience: int
-
-
 @dataclass
 class Stage:
     """What is drawn and minimised; subclasses add what they draw from, as :class:`Rows` or as tensors of held rows."""
 
-    cfg: Settings
+    #: Settings with ``learning_rate``, ``weight_decay``, ``patience``.
+    cfg: Any
     #: Epochs at most: the name of a setting.
     length: ClassVar[str]
     #: Parts of the network that learn; none named: all.
@@ -70,11 +63,9 @@ class Stage:
 
     @property
     def epochs(self) -> int:
-        """Epochs at most."""
         return getattr(self.cfg, self.length)
 
     def trained(self, net: nn.Module) -> list[nn.Module]:
-        """Parts of `net` that learn."""
         return [getattr(net, part) for part in self.learns] or [net]
 
     def epoch(self, net: nn.Module) -> Iterator[Step]:

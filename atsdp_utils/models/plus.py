@@ -1,17 +1,4 @@
-"""ATSDP-NET+: an ensemble of networks for cells without labels, with calibration and conformal sets from bulk lines.
-
-How its recipe is chosen
-------------------------
-1. Candidates are the rows of ``config.RECIPES``, simplest first. Nothing else is eligible.
-2. Evidence is bulk and simulation only (``pseudo.py``): (a) *lines*: an expression cluster of cell lines
-   held out as an unlabelled target domain with a standardisation of its own; (b) *pseudo-cells*: the same lines turned
-   into sparse counts; (c) *twins*: the four simulated sets, drawn with a seed that is used nowhere else. No cell and no
-   label of the real tasks is read. Their scores by ATSDP-NET and by linear models were known when this was written.
-3. The score of a candidate is the mean AUC over the tasks of each kind, averaged over the three kinds.
-4. The candidate with the highest score wins; candidates within one standard error (of the paired difference to it, over
-   tasks, kinds weighted alike) count as tied, and of the tied ones the first, the simplest, is taken.
-5. The real sets are scored once with the winner. Whatever comes out is reported, and the recipe is not chosen again.
-"""
+"""ATSDP-NET+: an ensemble for cells without labels, with calibration and conformal sets from bulk lines."""
 
 from __future__ import annotations
 
@@ -32,8 +19,6 @@ from atsdp_utils.models.joint import joint_stage
 from atsdp_utils.models.loop import tensor
 from atsdp_utils.models.network import ATSDPNet, n_parameters
 
-#: The text above, for the book.
-RULE = __doc__.partition("---\n")[2]
 #: Members of a seed have seeds seed * SEED_STRIDE + i: ensembles of different seeds share no member.
 SEED_STRIDE = 1000
 #: Strength of the linear path, that of the simple reference.
@@ -129,7 +114,6 @@ class ATSDPPlus:
         return self
 
     def networks(self, X: np.ndarray, source: Source) -> list[ATSDPNet]:
-        """Every member, trained; a place to train them side by side."""
         return [self.network(i, X, source) for i in range(self.members)]
 
     def network(self, i: int, X: np.ndarray, source: Source) -> ATSDPNet:
@@ -165,14 +149,12 @@ class ATSDPPlus:
 
     @property
     def calibration_(self) -> Calibration:
-        """Fitted on the held-out lines of the source."""
         if self._calibration is None:
             raise ValueError("source: its held-out lines (train=False) lack a class; nothing to calibrate on")
         return self._calibration
 
     @property
     def n_parameters(self) -> int:
-        """Trainable parameters of E_t and P over all members."""
         return sum(n_parameters(net.target, net.predictor) for net in self.nets_)
 
     def _features(self, X: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import zipfile
+from collections import namedtuple
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -69,30 +70,27 @@ def read_network(path: Path) -> dict:
 
 @dataclass
 class Denoising(Stage):
-    """Equations 1-3: reconstruct the clean rows from corrupted ones."""
+    """Equations 1-3: mean squared error of clean rows that are reconstructed from corrupted ones."""
 
     rows: Rows
     x_held: Tensor
     length = "epochs_dae"
 
     def epoch(self, net: nn.Module) -> Iterator[Step]:
-        """Mean squared errors."""
         for batch in self.rows.batches(self.cfg.batch_size):
             (clean,) = self.rows[batch]
             yield nn.functional.mse_loss(net(corrupt(clean, self.cfg.noise)), clean), {}
 
     def validate(self, net: nn.Module) -> Tensor:
-        """Mean squared error of held rows, not corrupted."""
         return nn.functional.mse_loss(net(self.x_held), self.x_held)
 
 
 def pretrain_autoencoder(
     X: np.ndarray, arch: Architecture, cfg: Training, seed: int
 ) -> tuple[DenoisingAutoencoder, History]:
-    """Equations 1-3 (bulk) or 12-14 (single cells): reconstruct the clean X from a corrupted one.
+    """Equations 1-3 (bulk) or 12-14 (single cells): reconstruct clean, standardised X (n, genes) from corrupted ones.
 
-    X is (n, genes), standardised; a tenth of its rows watches for early stopping. The autoencoder does not depend on
-    labels, heads or balancing, so drugs, ablations and the members of an ensemble share it.
+    It does not depend on labels, heads or balancing, so drugs, ablations and the members of an ensemble share it.
     """
     torch.manual_seed(seed)
     dae = DenoisingAutoencoder(X.shape[1], arch).to(runtime.device())
@@ -114,7 +112,7 @@ def bulk_only(cfg: Training) -> Training:
 
 @dataclass
 class Classification(Stage):
-    """Equations 10-11: cross-entropy of P(E_g(X'_g)) on bulk lines."""
+    """Equations 10-11: cross-entropy of P(E_g(X'_g)) on corrupted bulk lines."""
 
     lines: Rows
     x_held: Tensor
@@ -130,27 +128,19 @@ class Classification(Stage):
         return cls(cfg, lines, tensor(X[held]), tensor(y[held], torch.long))
 
     def loss(self, logits: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
-        """Class loss of a batch."""
         return cross_entropy(logits, y, weight)
 
     def epoch(self, net: ATSDPNet) -> Iterator[Step]:
-        """Losses on corrupted lines."""
         for batch in self.lines.batches(self.cfg.batch_size):
             x, y, weight = self.lines[batch]
             yield self.loss(net(corrupt(x, self.cfg.noise), "source"), y, weight), {}
 
     def validate(self, net: ATSDPNet) -> Tensor:
-        """Class loss on held lines."""
         return balanced_cross_entropy(net(self.x_held, "source"), self.y_held)
 
 
-@dataclass
-class Pretrained:
-    """The bulk stage: network with E_t = E_g, and what the book shows of it."""
-
-    net: ATSDPNet
-    dae_history: History
-    predictor_history: History
+#: The bulk stage: network with E_t = E_g, and what the book shows of it.
+Pretrained = namedtuple("Pretrained", "net dae_history predictor_history")
 
 
 def pretrain(
@@ -195,7 +185,7 @@ def _with_alignment(
 
 @dataclass
 class Transfer(Stage):
-    """Stage 2, equation 16: class loss on bulk + omega MMD^2 + theta regulariser, updating E_g, E_t and P."""
+    """Equation 16 on as many cells as lines: class loss + omega MMD^2 + theta regulariser, updating E_g, E_t and P."""
 
     lines: Rows
     cells: Rows
@@ -216,7 +206,6 @@ class Transfer(Stage):
         return cls(cfg, lines, Rows(tensor(X), clusters), x_held, y_held, tensor(X[watched]))
 
     def epoch(self, net: ATSDPNet) -> Iterator[Step]:
-        """Losses of equation 16, each on as many cells as lines."""
         for batch in self.lines.batches(self.cfg.batch_size):
             x_t, clusters = self.cells[self.cells.draw(self.cfg.batch_size)]
             x_g, y_g, weight = self.lines[batch]
@@ -225,7 +214,6 @@ class Transfer(Stage):
             yield _with_alignment(class_loss, z_g, z_t, clusters, self.cfg)
 
     def validate(self, net: ATSDPNet) -> Tensor:
-        """Class loss on held lines and MMD to the cells that are watched."""
         z_g = net.embed(self.x_held, "source")
         class_loss = balanced_cross_entropy(net.predictor(z_g), self.y_held)
         return class_loss + self.cfg.omega * losses.mmd2(z_g, net.embed(self.x_watched, "target"))
@@ -234,19 +222,10 @@ class Transfer(Stage):
 def transfer(
     net: ATSDPNet, source: Source, X: np.ndarray, cfg: Training, seed: int, *, keep: bool = False
 ) -> tuple[ATSDPNet, History]:
-    """Stage 2 (:class:`Transfer`) of a copy of a pre-trained network.
+    """Stage 2 of a copy of a pre-trained network; the history names ``class``, ``mmd2``, ``regulariser``.
 
-    Parameters
-    ----------
-    X
-        (cells, genes) standardised, without labels, on the genes that the `target` encoder of `net` reads.
-    keep
-        Store the network: protocols U and F and every number of labelled cells share it.
-
-    Returns
-    -------
-    tuple
-        The transferred network and its history: ``class``, ``mmd2``, ``regulariser``, ``loss``, ``validation``.
+    X is (cells, genes), standardised, on the genes that the `target` encoder reads. With `keep` the network is stored:
+    protocols U and F and every number of labelled cells share it.
     """
     net = copy.deepcopy(net)
 
@@ -267,7 +246,7 @@ def transfer(
 
 @dataclass
 class FineTuning(Stage):
-    """Protocols S and F: cross-entropy on labelled cells beside the alignment of equation 16, E_g frozen."""
+    """Protocols S and F: cross-entropy on cells and half as many lines, aligned by equation 16, E_g frozen."""
 
     cells: Rows
     lines: Rows | None
@@ -296,7 +275,6 @@ class FineTuning(Stage):
         return cls(cfg, cells, lines, min(cfg.batch_size, max(16, len(keep) // 4)), *held)
 
     def epoch(self, net: ATSDPNet) -> Iterator[Step]:
-        """Class losses of cells, and of lines beside half as many of them."""
         for batch in self.cells.batches(self.size):
             x, y, weight, clusters = self.cells[batch]
             z_t = net.embed(corrupt(x, self.cfg.noise), "target")
@@ -310,7 +288,6 @@ class FineTuning(Stage):
             yield _with_alignment(class_loss, z_g, z_t, clusters, self.cfg, also=cross_entropy(of_lines, y_g))
 
     def validate(self, net: ATSDPNet) -> Tensor | None:
-        """Class loss on held cells, if any are."""
         return None if self.x_held is None else balanced_cross_entropy(net(self.x_held), self.y_held)
 
 
@@ -318,16 +295,10 @@ def fine_tune(
     net: ATSDPNet, X: np.ndarray, y: np.ndarray, cfg: Training, seed: int,
     *, weight: np.ndarray | None = None, source: Source | None = None, validation: bool = True,
 ) -> tuple[ATSDPNet, History]:  # fmt: skip
-    """Protocols S and F (:class:`FineTuning`), of a copy of a pre-trained or transferred network.
+    """Protocols S and F of a copy of a network, on standardised, balanced cells X (n, genes), with labels and weights.
 
-    Parameters
-    ----------
-    X, y, weight
-        Training cells (n, genes), standardised and balanced, with labels and weights (n,).
-    source
-        Bulk rows; their embeddings by the frozen E_g keep P true to the bulk and anchor the MMD. None: cells alone.
-    validation
-        Whether a part of the training cells decides when to stop (not with a handful of cells).
+    Embeddings of the bulk rows of `source` by the frozen E_g keep P true to the bulk and anchor the MMD; without, cells
+    alone. With `validation` a part of the cells decides when to stop (not with a handful of them).
     """
     torch.manual_seed(seed)
     net = copy.deepcopy(net)

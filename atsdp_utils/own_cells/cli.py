@@ -22,8 +22,6 @@ import typer
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split("\n")[0]
 )
-
-
 Values = StrEnum("Values", ["auto", "counts", "lognorm", "zscored"])
 Species = StrEnum("Species", ["human", "mouse"])
 
@@ -114,10 +112,7 @@ def drugs() -> None:
     """List the drugs: sensitive and resistant cell lines, and the AUC on held-out lines where a run has computed it."""
     from atsdp_utils.own_cells.drugs import drug_table
 
-    typer.echo(f"{'drug':<18}{'sensitive':>10}{'resistant':>10}{'held-out AUC':>14}")
-    for row in drug_table().itertuples():
-        auc = f"{row.held_out_auc:.3f}" if row.held_out_auc == row.held_out_auc else "-"
-        typer.echo(f"{row.drug:<18}{row.sensitive:>10}{row.resistant:>10}{auc:>14}")
+    typer.echo(drug_table().to_string(index=False, na_rep="-", float_format="%.3f".__mod__))
 
 
 @app.command()

@@ -7,6 +7,7 @@ the same cells in the file of all of them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -47,14 +48,6 @@ def _lines_and_cells(drug: str, seed: int) -> tuple[Source, np.ndarray, np.ndarr
     return source, cells, np.repeat(bulk.y[labelled], pseudo.CELLS_PER_LINE)
 
 
-def _reference_cells(genes: np.ndarray) -> np.ndarray:
-    """Log-normalised values of the embedded counts, the only real cells here whose genes were not centred before."""
-    adata = real_cells.load_pc9()
-    counts = dense(adata.X).astype(np.float64)
-    X = np.log1p(preprocess.TARGET_SUM * counts / counts.sum(1, keepdims=True))
-    return preprocess.columns(X, adata.var_names.to_numpy(str), genes)
-
-
 def standardised(way: str, lines: np.ndarray, genes: np.ndarray) -> tuple[np.ndarray, Score]:
     """Lines as a model sees them, and the function that does the same to the cells of a file."""
     if way == RANKS:
@@ -62,8 +55,12 @@ def standardised(way: str, lines: np.ndarray, genes: np.ndarray) -> tuple[np.nda
     if way == BULK:
         of_rows = Standardizer().fit(within(lines))
         return of_rows.transform(within(lines)), lambda cells: of_rows.transform(within(cells))
-    if way == REFERENCE:
-        return Standardizer().fit_transform(lines), Standardizer().fit(_reference_cells(genes)).transform
+    if way == REFERENCE:  # the embedded counts, the only real cells here whose genes were not centred before
+        adata = real_cells.load_pc9()
+        counts = dense(adata.X).astype(np.float64)
+        X = np.log1p(preprocess.TARGET_SUM * counts / counts.sum(1, keepdims=True))
+        reference = preprocess.columns(X, adata.var_names.to_numpy(str), genes)
+        return Standardizer().fit_transform(lines), Standardizer().fit(reference).transform
     return Standardizer().fit_transform(lines), lambda cells: Standardizer().fit_transform(cells)
 
 
@@ -73,32 +70,26 @@ def _model(model: str, source: Source, training: config.Training, seed: int) -> 
         rows = source.fit_rows
         fitted = plus.logistic().fit(source.X[rows], source.y[rows])
         return lambda cells: fitted.predict_proba(cells)[:, 1]
-
-    def align_and_score(cells: np.ndarray) -> np.ndarray:
-        net = plus.ATSDPPlus(seed=seed, recipe="plain", arch=TINY, cfg=training)
-        return net.fit_transfer(cells, source).predict_proba(cells)
-
-    return align_and_score
+    net = plus.ATSDPPlus(seed=seed, recipe="plain", arch=TINY, cfg=training)
+    return lambda cells: net.fit_transfer(cells, source).predict_proba(cells)
 
 
 def files(training: config.Training, drugs: int = DRUGS) -> Iterator[dict]:
     """A row for each drug, cluster, way, model and share: AUC, balanced accuracy at 0.5, and labels that change."""
-    for drug in pseudo.drugs()[:drugs]:
-        for seed in SEEDS:
-            source, cells, y = _lines_and_cells(drug, seed)
-            mixes = {share: pseudo.mix(y, share, seed) for share in SHARES}
-            for way in WAYS:
-                lines, same = standardised(way, source.X, source.genes)
-                for model in MODELS:
-                    score = _model(model, Source(lines, source.y, source.genes, source.train), training, seed)
-                    whole = score(same(cells)) >= 0.5
-                    for share, rows in mixes.items():
-                        p = score(same(cells[rows]))
-                        called = p >= 0.5
-                        yield {"drug": drug, "seed": seed, "standardised": way, "model": model, "share": share,
-                               "cells": len(rows), "auc": metrics.classification_metrics(y[rows], p)["auc"],
-                               "balanced_accuracy": np.mean([(called == y[rows])[y[rows] == c].mean() for c in (0, 1)]),
-                               "labels_changed": (called != whole[rows]).mean()}  # fmt: skip
+    for drug, seed in itertools.product(pseudo.drugs()[:drugs], SEEDS):
+        source, cells, y = _lines_and_cells(drug, seed)
+        mixes = {share: pseudo.mix(y, share, seed) for share in SHARES}
+        for way, model in itertools.product(WAYS, MODELS):
+            lines, same = standardised(way, source.X, source.genes)
+            score = _model(model, Source(lines, source.y, source.genes, source.train), training, seed)
+            whole = score(same(cells)) >= 0.5
+            for share, rows in mixes.items():
+                p = score(same(cells[rows]))
+                called = p >= 0.5
+                yield {"drug": drug, "seed": seed, "standardised": way, "model": model, "share": share,
+                       "cells": len(rows), "auc": metrics.classification_metrics(y[rows], p)["auc"],
+                       "balanced_accuracy": np.mean([(called == y[rows])[y[rows] == c].mean() for c in (0, 1)]),
+                       "labels_changed": (called != whole[rows]).mean()}  # fmt: skip
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
@@ -109,40 +100,33 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """
     tasks = rows.groupby(["model", "standardised", "drug", "seed"])[MEASURES].mean()
     out = []
-    for model in MODELS:
-        for way in WAYS:
-            own, base = tasks.loc[(model, way)], tasks.loc[(model, FILE)]
-            found = {"model": model, "standardised": way, "tasks": len(own)}
-            for measure in MEASURES:
-                found |= _interval(own[measure], measure)
-                if way != FILE:
-                    found |= _interval(own[measure] - base[measure], f"{measure}_gain")
-            out.append(found)
+    for model, way in itertools.product(MODELS, WAYS):
+        own, base = tasks.loc[(model, way)], tasks.loc[(model, FILE)]
+        found = {"model": model, "standardised": way, "tasks": len(own)}
+        for measure in MEASURES:
+            for name, values in ((measure, own[measure]), (f"{measure}_gain", own[measure] - base[measure])):
+                if name == measure or way != FILE:
+                    half = sps.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+                    mean = values.mean()
+                    found |= {name: mean, f"{name}_low": mean - half, f"{name}_high": mean + half}
+        out.append(found)
     return pd.DataFrame(out)
-
-
-def _interval(values: pd.Series, name: str) -> dict[str, float]:
-    half = sps.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return {name: values.mean(), f"{name}_low": values.mean() - half, f"{name}_high": values.mean() + half}
 
 
 def sentences(table: pd.DataFrame) -> list[str]:
     """What the table shows of each way, in words that follow its intervals; the first is that in use."""
     out = []
     for row in table.to_dict("records"):
-        name = row["model"].capitalize()
+        on = "on" if row["standardised"] == FILE else "by"
+        said = f"{row['model'].capitalize()}, standardised {on} {row['standardised']}: "
         if row["standardised"] == FILE:
-            out.append(
-                f"{name}, standardised on the file: AUC {row['auc']:.3f}, balanced accuracy "
-                f"{row['balanced_accuracy']:.3f}; {row['labels_changed']:.0%} of the labels change with the company."
-            )
+            said += f"AUC {row['auc']:.3f}, balanced accuracy {row['balanced_accuracy']:.3f}; "
+            out.append(f"{said}{row['labels_changed']:.0%} of the labels change with the company.")
             continue
         gains = {m: [row[f"{m}_gain{end}"] for end in ("", "_low", "_high")] for m in MEASURES}
-        words = ", ".join(
-            f"{m.replace('_', ' ')} {g:+.3f} [{low:+.3f}, {high:+.3f}]" for m, (g, low, high) in gains.items()
-        )
+        words = [f"{m.replace('_', ' ')} {g:+.3f} [{low:+.3f}, {high:+.3f}]" for m, (g, low, high) in gains.items()]
         scores = gains["auc"], gains["balanced_accuracy"]
         better, worse = all(low > 0 for _, low, _ in scores), any(high < 0 for _, _, high in scores)
         verdict = "better in both scores" if better else "worse in one score at least" if worse else "undecided"
-        out.append(f"{name}, standardised by {row['standardised']}: {', '.join(words)}: {verdict}.")
+        out.append(f"{said}{', '.join(words)}: {verdict}.")
     return out

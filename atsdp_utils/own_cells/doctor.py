@@ -12,17 +12,15 @@ from importlib import metadata
 from atsdp_utils.foundation import checksums, paths
 
 FREE_GB = 3.0
-Line = tuple[bool, str, str]
 
 
 def pinned() -> dict[str, str]:
     """Direct requirements and their versions, from ``pyproject.toml``."""
     project = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"].values()
-    return dict(pin.split("==") for pin in [*project["dependencies"], *(p for extra in extras for p in extra)])
+    return dict(pin.split("==") for pin in sum(project["optional-dependencies"].values(), project["dependencies"]))
 
 
-def python() -> Iterator[Line]:
+def python() -> Iterator[checksums.Line]:
     """The interpreter, its kernel, room for caches and the book."""
     yield sys.version_info >= (3, 11), "python", f"{sys.version.split()[0]}, needed 3.11 or newer"
     kernel = os.path.join(sys.prefix, "share", "jupyter", "kernels", "python3", "kernel.json")
@@ -32,17 +30,7 @@ def python() -> Iterator[Line]:
     yield free >= FREE_GB, "free disk", f"{free:.0f} GB, needed {FREE_GB:.0f}"
 
 
-def packages() -> Iterator[Line]:
-    """Every direct requirement at its pinned version (a build tag such as +cpu does not matter)."""
-    for name, wanted in pinned().items():
-        try:
-            found = metadata.version(name).split("+")[0]
-        except metadata.PackageNotFoundError:
-            found = "missing"
-        yield found == wanted, name, found if found == wanted else f"{found}, expected {wanted}; run: make install"
-
-
-def threads() -> Iterator[Line]:
+def threads() -> Iterator[checksums.Line]:
     """One thread a process, which keeps results the same for any JOBS."""
     import torch
 
@@ -51,27 +39,23 @@ def threads() -> Iterator[Line]:
     yield True, "accelerator", device
 
 
-def data() -> Iterator[Line]:
-    """Every embedded file against ``data/checksums.json``."""
-    for name in checksums.register():
-        try:
-            checksums.verify(paths.DATA / name)
-            yield True, f"data/{name}", "as recorded"
-        except (OSError, ValueError) as error:
-            yield False, f"data/{name}", str(error)
+def packages() -> Iterator[checksums.Line]:
+    """Every direct requirement at its pinned version (a build tag such as +cpu does not matter)."""
+    there = {d.name.lower().replace("_", "-"): d.version.split("+")[0] for d in metadata.distributions()}
+    for name, wanted in pinned().items():
+        found = there.get(name.lower().replace("_", "-"), "missing")
+        yield found == wanted, name, found if found == wanted else f"{found}, expected {wanted}; run: make install"
 
 
 def main() -> int:
     """Print every line; return 1 if a requirement is not met."""
     failed = 0
-    for group in (python, packages, threads, data):
+    for group in (python, packages, threads, checksums.state):
         try:
             lines = list(group())
         except Exception as error:  # a broken torch or a missing list is itself a finding
             lines = [(False, group.__name__, f"{type(error).__name__}: {error}")]
-        for right, name, state in lines:
-            failed += not right
-            print(f"{'[OK]  ' if right else '[FAIL]'} {name:<40} {state}")
+        failed += checksums.failures(lines)
     print("Ready: make reproduce" if not failed else f"{failed} requirement(s) not met")
     return int(failed > 0)
 

@@ -20,8 +20,7 @@ ALL = "all"
 
 def synonyms() -> dict[str, str]:
     """Drug of the label table -> its other names: international names, developers' codes, trade names, no relatives."""
-    table = pd.read_csv(checksums.verify(paths.DATA / "drug_names.csv"))
-    return dict(zip(table["drug"], table["other_names"], strict=True))
+    return pd.read_csv(checksums.verify(paths.DATA / "drug_names.csv"), index_col="drug")["other_names"].to_dict()
 
 
 def bare(name: str) -> str:
@@ -54,8 +53,8 @@ def drug_table() -> pd.DataFrame:
     for drug in gdsc.drugs():
         y, path = gdsc.load_bulk(drug).y, held_out_file(drug)
         auc = json.loads(path.read_text())["auc"] if path.exists() else np.nan
-        rows.append((drug, int((y == 1).sum()), int((y == 0).sum()), auc))
-    return pd.DataFrame(rows, columns=["drug", "sensitive", "resistant", "held_out_auc"])
+        rows.append({"drug": drug, "sensitive": sum(y == 1), "resistant": sum(y == 0), "held_out_auc": auc})
+    return pd.DataFrame(rows)
 
 
 def held_out_file(drug: str) -> Path:

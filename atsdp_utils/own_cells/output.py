@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import anndata
@@ -16,17 +16,17 @@ import pandas as pd
 from anndata.io import write_elem
 
 from atsdp_utils.foundation import paths
+from atsdp_utils.own_cells.cell_values import SCORED
 from atsdp_utils.own_cells.cellfile import CellFile, InputError
-from atsdp_utils.own_cells.checks import SCORED
 from atsdp_utils.own_cells.prediction import Prediction
 
+#: A context in which anndata writes strings with missing values.
+any_strings = functools.partial(anndata.settings.override, allow_write_nullable_strings=True)
 #: Bytes beyond those of the input that scores, report and a first use of the cache take.
 ROOM = 5e7
 
 
-def destinations(
-    path: Path, drug: str, out: Path | None, report: Path | None, ending: str = ".h5ad"
-) -> tuple[Path, Path]:
+def destinations(path: Path, drug: str, out: Path | None, report: Path | None, ending=".h5ad") -> tuple[Path, Path]:
     """Where scores and report go, checked before any work is done; by default beside the input, a link's own folder."""
     here = Path(os.path.abspath(path))
     stem = here.name if path.is_dir() else re.sub(r"(\.atsdp)?(\.(h5ad|h5|csv|tsv|txt|tab))?(\.gz)?$", "", here.name)
@@ -39,9 +39,8 @@ def destinations(
         if target.exists() and path.exists() and target.samefile(path):
             raise InputError(f"{option} {target}: this is the input, which is never changed. Choose another.")
         if target.is_dir() or not folder.is_dir():
-            raise InputError(
-                f"{option} {target}: no such folder to write in, or a folder itself. Make the folder first."
-            )
+            way = "no such folder to write in, or a folder itself. Make the folder first."
+            raise InputError(f"{option} {target}: {way}")
         if not os.access(folder, os.W_OK):
             raise InputError(f"{option} {target}: the folder may not be written to. Choose another with {option}.")
     if out.exists() and (other := _drug_of(out)) not in (None, drug):
@@ -58,26 +57,12 @@ def _drug_of(out: Path) -> str | None:
         return None
 
 
-def publish(writers: dict[Path, Callable[[Path], object]]) -> None:
-    """Write every file under a temporary name beside it; rename them only when all are complete."""
-    parts = {target: target.with_name(f".part-{os.getpid()}-{target.name}") for target in writers}
-    try:
-        for target, write in writers.items():
-            write(parts[target])
-        for target, part in parts.items():
-            part.replace(target)
-    finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
-
-
 def writable(obs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Columns that anndata can write, and what was changed: doubled or reserved names, kinds that it does not know."""
     plain = ["index_" if str(c) == "_index" else str(c).replace("/", "_") for c in obs.columns]
     names = list(anndata.utils.make_index_unique(pd.Index(plain, dtype=object), join="_"))
-    notes = [
-        f"column {old} is called {new} in the output" for old, new in zip(obs.columns, names, strict=True) if old != new
-    ]
+    pairs = zip(obs.columns, names, strict=True)
+    notes = [f"column {old} is called {new} in the output" for old, new in pairs if old != new]
     index = obs.index.astype(str)
     obs = obs.set_axis(names, axis=1).set_axis(index.rename(None) if index.name in names else index)
     with h5py.File("obs", "w", driver="core", backing_store=False) as f, any_strings():
@@ -90,16 +75,11 @@ def writable(obs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return obs, notes
 
 
-def any_strings():
-    """Let anndata write strings with missing values."""
-    return anndata.settings.override(allow_write_nullable_strings=True)
-
-
 def check_output(file: CellFile, out: Path, members: int) -> None:
     """Write what the output will hold to a file beside it and remove it; see that the cache may be filled."""
     n = len(file.obs)
-    missing, none = np.full((members + 2, n), np.nan), np.zeros(0)
-    blank = Prediction(missing[2:], missing[0], missing[1], None, np.full(n, SCORED), none)
+    missing = np.full((members + 2, n), np.nan)
+    blank = Prediction(missing[2:], missing[0], missing[1], None, np.full(n, SCORED), np.zeros(0))
     size = sum(p.stat().st_size for p in (file.path.rglob("*") if file.path.is_dir() else [file.path]))
     for folder, needed in ((out.resolve().parent, size + ROOM), (paths.CACHE, ROOM)):
         way = "choose another with --out" if folder != paths.CACHE else "name another in the variable ATSDP_BUILD"
@@ -115,10 +95,7 @@ def check_output(file: CellFile, out: Path, members: int) -> None:
 
 
 def write_obs(part: Path, obs: pd.DataFrame, found: Prediction) -> None:
-    """Write columns on cells with the scores, and what they rest on, into an HDF5 file.
-
-    Columns of an earlier run for another drug stay, with the name of their drug.
-    """
+    """Write columns on cells with the scores and what they rest on, beside those of an earlier run for another drug."""
     columns, before = found.columns.set_axis(obs.index), _drug_of(part)
     facts = {k: np.array(v, dtype=object) if isinstance(v, list) else v for k, v in found.facts.items()}
     with h5py.File(part, "a") as f, any_strings():

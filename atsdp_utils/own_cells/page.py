@@ -14,7 +14,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from atsdp_utils.foundation import config, paths
-from atsdp_utils.own_cells import company
+from atsdp_utils.own_cells import prediction
 from atsdp_utils.own_cells.prediction import Prediction, agreement
 from atsdp_utils.reporting import plots
 
@@ -32,48 +32,28 @@ def render(found: Prediction, y: np.ndarray | None) -> str:
     plain = {k: v for k, v in facts.items() if k not in ("warnings", "metrics", "company")}
     calibrated = found.calibrated[~np.isnan(found.calibrated)]
     sets = found.columns.atsdp_conformal[~np.isnan(found.p)].value_counts(normalize=True)
+    measured, evidence = paths.REFERENCE / "plus_coverage.csv", []  # what the committed reference run found on cells
+    for name, rows in pd.read_csv(measured).groupby("dataset", sort=False) if measured.exists() else ():
+        each = {
+            r.asked: f"coverage {r.coverage:.0%}, calibration error {r.ece_calibrated:.2f}" for r in rows.itertuples()
+        }
+        evidence.append(f"{name}: {each['cells']} (lines: {each['lines']})")
+    pictures = {}
     with mpl.rc_context(plots.STYLE):
-        pictures = {"umap": _umap(found), "histogram": _histogram(found, y), "overlap": _bars(facts)}
-        pictures = {name: _picture(figure) for name, figure in pictures.items()}
+        for name, figure in {"umap": _umap(found), "histogram": _histogram(found, y), "overlap": _bars(facts)}.items():
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+            pictures[name] = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
     return TEMPLATES.get_template("page.html").render(
-        found=found, facts=facts, labelled=y is not None, agree=agreement(found.members), evidence=_evidence(),
+        found=found, facts=facts, labelled=y is not None, agree=agreement(found.members), evidence=evidence,
         counts=", ".join(f"{n:,} {label}" for label, n in zip(labels, count, strict=True)),
-        company=company.sentence(facts["company"]), drawn=len(found.layout[0]), unlike=_unlike(found.unlike),
+        company=prediction.company_said(facts["company"]), drawn=len(found.layout[0]),
         held_out="unknown, for they are of one class" if np.isnan(auc) else f"{auc:.2f}",
         calibrated=[f"{q:.2f}" for q in np.quantile(calibrated, (0.05, 0.5, 0.95))] if len(calibrated) else [],
         shares=", ".join(f"{n:.1%} {word}" for word, n in sets.items() if n),
         against={k: f"{v:.3f}" for k, v in found.metrics.items() if k in config.METRICS},
         made={k.replace("_", " "): f"{v:.3f}" if isinstance(v, float) else v for k, v in plain.items()}, **pictures,
     )  # fmt: skip
-
-
-def _evidence() -> str:
-    """Coverage that the committed reference run measured on cells."""
-    measured = paths.REFERENCE / "plus_coverage.csv"
-    if not measured.exists():
-        return "Notebook 12 of the book measures both on real labelled sets."
-    said = {}
-    for row in pd.read_csv(measured).itertuples():
-        each = f"coverage {row.coverage:.0%}, calibration error {row.ece_calibrated:.2f}"
-        said.setdefault(row.dataset, {})[row.asked] = each
-    sets = "; ".join(f"{name}: {each['cells']} (lines: {each['lines']})" for name, each in said.items())
-    return f"Notebook 12 of the book measured both on real labelled sets. {sets}."
-
-
-def _unlike(u: dict[str, float]) -> dict[str, str]:
-    shift = f"{u['gene_shift']:.2f} standard deviations over lines (median over genes)"
-    return {
-        "MMD² between lines and cells": f"{u['mmd2']:.4f} (two halves of the lines: {u['mmd2_lines']:.4f})",
-        "A random forest told to separate them": f"AUC {u['auc']:.3f} (0.5: cannot, 1: always)",
-        "Shift of the level of a gene, before standardisation":
-            "hidden: the values were centred per gene before" if np.isnan(u["gene_shift"]) else shift,
-    }  # fmt: skip
-
-
-def _picture(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _umap(found: Prediction) -> Figure:

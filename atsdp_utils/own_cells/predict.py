@@ -13,7 +13,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from joblib import Parallel, delayed
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.model_selection import cross_val_score
 from tqdm import tqdm
 
 from atsdp_utils import __version__
@@ -22,12 +25,11 @@ from atsdp_utils.evaluation import metrics
 from atsdp_utils.foundation import cache, config, pool, runtime
 from atsdp_utils.foundation.config import RESISTANT, SENSITIVE
 from atsdp_utils.interpretation import embedding
+from atsdp_utils.models.losses import mmd2
 from atsdp_utils.models.plus import ATSDPPlus, expit
-from atsdp_utils.own_cells import company, drugs, output, page, prediction, readers
-from atsdp_utils.own_cells.cell_values import canonical, shared_matrix, some_rows, streaming_standardizer, within
-from atsdp_utils.own_cells.cellfile import CellFile, InputError, Matrix, dense_chunks
-from atsdp_utils.own_cells.checks import NOT_SCORED, SCORED, ZERO, counted, detect_values, not_cells
-from atsdp_utils.own_cells.naming import left_out, recognise
+from atsdp_utils.own_cells import cell_values, drugs, output, page, prediction, readers
+from atsdp_utils.own_cells.cell_values import NOT_SCORED, SCORED, ZERO, within
+from atsdp_utils.own_cells.cellfile import CellFile, InputError, Matrix, dense_chunks, left_out, recognise
 from atsdp_utils.own_cells.prediction import Prediction, pooled
 
 #: Spellings of labels, lower case.
@@ -41,7 +43,7 @@ MIN_LINES = 5
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is computed for a person's file; what is computed does not depend on it."""
+    """How much is computed for a person's file."""
 
     members: int = 5  # networks of the ensemble
     max_genes: int = 1000  # of those shared with the bulk, its most variable ones
@@ -61,14 +63,13 @@ class Ready:
     """A file that is ready to be scored for any drug."""
 
     file: CellFile  # the matrix of an h5ad is let go
-    kind: str  # of its values
     known: dict  # goes into uns['atsdp']
     chosen: np.ndarray  # (genes,) genes used
     Z: Matrix  # (scored cells, genes) values, in the order of `canonical`
     where: np.ndarray  # (scored cells,) rows of the file that these are
     reason: np.ndarray  # (rows,) str, why a row has no score
     notes: list[str]  # what a reader of the scores is told of the file
-    parts: dict[str, np.ndarray]  # patients, batches or cultures, `company.origins`
+    parts: dict[str, np.ndarray]  # patients, batches or cultures, `prediction.origins`
     scaler: preprocess.Standardizer
     rows: np.ndarray  # which of the scored cells transfer and picture see
     seen: np.ndarray  # (rows, genes) their values by `scaler`
@@ -80,20 +81,11 @@ def predict(
     path: Path, drug: str, *, out: Path | None = None, report: Path | None = None, labels: str | None = None,
     say: Callable[[str], object] = print, **asked,
 ) -> Prediction:  # fmt: skip
-    """Score the cells of a file and write the scores and a report; both files appear complete or not at all.
+    """Score the cells of a file for a drug and write scores and a report; both appear complete or not at all.
 
-    Parameters
-    ----------
-    path, drug
-        The person's file or folder, which is only read; a name that :func:`drugs.find_drug` knows.
-    out, report
-        Files to write; None: beside the input, ``<stem>.<DRUG>.atsdp.h5ad``, and beside that, ``.html``.
-    labels
-        Column of ``obs`` to compare the finished scores with.
-    say
-        Receives one line a step.
-    asked
-        ``layer``, ``values``, ``species``, ``seed`` and ``settings``, see :func:`prepare`.
+    By default they lie beside the file, which is only read: ``<stem>.<DRUG>.atsdp.h5ad``, and beside that, ``.html``.
+    `labels` is a column of ``obs`` that the finished scores are compared with, `say` receives one line a step, and
+    `asked` goes to :func:`prepare`: ``layer``, ``values``, ``species``, ``seed`` and ``settings``.
     """
     drug = drugs.find_drug(drug)
     out, report = output.destinations(path, drug, out, report)
@@ -104,11 +96,19 @@ def predict(
     found.facts["warnings"] = [*given.notes, *prediction.warnings(found)]
     if y is not None:
         found.metrics = found.facts["metrics"] = prediction.score(y, found)
-    output.publish({
-        out: lambda part: output.write_h5ad(given.file, found, part),
-        report: lambda part: part.write_text(page.render(found, y), encoding="utf-8"),
-    })  # fmt: skip
-    _summarise(found, say)
+
+    def write(part: str) -> None:
+        output.write_h5ad(given.file, found, Path(part))
+        cache.write_text(report, page.render(found, y))
+
+    cache.write_atomically(out, write)
+    for line in found.facts["warnings"]:
+        say(f"warning: {line}")
+    say(prediction.company_said(found.facts["company"]))
+    n = {label: int((found.label == label).sum()) for label in (SENSITIVE, RESISTANT, NOT_SCORED)}
+    say("cells: " + ", ".join(f"{count:,} {label}" for label, count in n.items() if count))
+    if found.metrics:
+        say("against the labels: " + ", ".join(f"{k} {v:.3f}" for k, v in found.metrics.items() if k != "cells"))
     say(f"written: {out}\nreport:  {report}")
     return found
 
@@ -117,17 +117,13 @@ def prepare(
     path: Path, say: Callable[[str], object], *, layer: str | None = None, values: str = "auto",
     species: str | None = None, labels: str | None = None, seed: int = 0, settings: Settings = SETTINGS,
 ) -> Ready:  # fmt: skip
-    """Read a file and find out what its genes, values and rows are; an :class:`InputError` says what is wrong with it.
-
-    ``layer`` is that of :func:`readers.read`, ``values`` of :func:`checks.detect_values`, ``species`` of
-    :func:`naming.recognise`.
-    """
+    """Read a file and find out what its genes, values and rows are, or say what is wrong with it."""
     runtime.one_thread()
     file = readers.read(path, layer, labels)
     say("; ".join([f"{path.name}: {file.kind}, {len(file.obs):,} cells x {file.X.shape[1]:,} genes", *file.notes]))
     genes = recognise(file, species)
     known = file.only(genes.symbol != "")
-    kind, remarks = detect_values(known, values)
+    kind, remarks = cell_values.detect_values(known, values)
     say("; ".join([f"values: {kind} ({'detected' if values == 'auto' else 'as asked'})", *remarks]))
     bulk = gdsc.load_bulk()
     chosen = gdsc.shared_genes(bulk, genes.symbol, settings.max_genes)
@@ -135,16 +131,16 @@ def prepare(
     overlap = f"{genes.shared:,} of {len(bulk.genes):,} of the bulk ({ways}), {len(chosen)} used"
     say("; ".join([f"genes: {genes.naming} in {genes.place}, {overlap}", *left_out(file, genes)]))
     file.obs, changed = output.writable(file.obs)
-    reason = not_cells(file, known, genes, kind, settings.chunk)
+    reason = cell_values.not_cells(file, known, genes, kind, settings.chunk)
     if file.kind == "h5ad":
         # The output is a copy of the file, and the matrix may be most of the memory; `known` may be the file itself.
         known, file.X = replace(known), None
-    Z, more = shared_matrix(known, genes.symbol[genes.symbol != ""], chosen, kind, settings.chunk)
+    Z, more = cell_values.shared_matrix(known, genes.symbol[genes.symbol != ""], chosen, kind, settings.chunk)
     del known
     reason[(reason == SCORED) & (np.asarray(abs(Z).sum(1)).ravel() == 0)] = ZERO
-    more += counted(path, reason, settings.min_cells)
-    parts = company.origins(file.obs)
-    where = canonical(Z, np.flatnonzero(reason == SCORED), settings.chunk)
+    more += cell_values.counted(path, reason, settings.min_cells)
+    parts = prediction.origins(file.obs)
+    where = cell_values.canonical(Z, np.flatnonzero(reason == SCORED), settings.chunk)
     Z = Z[where]
     facts = {
         "input": path.name, "values": kind, "gene_names": genes.naming, "gene_names_in": genes.place,
@@ -152,10 +148,15 @@ def prepare(
         "gene_overlap": genes.shared / len(bulk.genes), "gene_names_found": genes.ways, "genes_used": len(chosen),
         "cells": len(reason), "cells_scored": len(where),
     }  # fmt: skip
-    notes = [*remarks, *more, *company.said_of(parts), *changed]
-    rows, scaler = some_rows(len(where), settings.sample, seed), streaming_standardizer(Z, settings.chunk)
+    notes = [*remarks, *more, *prediction.origins_said(parts), *changed]
+    rows, scaler = _drawn(len(where), settings.sample, seed), cell_values.streaming_standardizer(Z, settings.chunk)
     seen = scaler.transform(np.vstack(list(dense_chunks(Z[rows], settings.chunk))))
-    return Ready(file, kind, facts, chosen, Z, where, reason, notes, parts, scaler, rows, seen, seed, settings)
+    return Ready(file, facts, chosen, Z, where, reason, notes, parts, scaler, rows, seen, seed, settings)
+
+
+def _drawn(n: int, size: int, seed: int) -> np.ndarray:
+    """At most `size` of n rows, drawn at random, in order."""
+    return np.sort(np.random.default_rng(seed).permutation(n)[:size])
 
 
 def read_labels(file: CellFile, column: str, scored: np.ndarray) -> np.ndarray:
@@ -176,9 +177,6 @@ def read_labels(file: CellFile, column: str, scored: np.ndarray) -> np.ndarray:
     return y
 
 
-# --- training and scoring ---------------------------------------------------------------------------------------------
-
-
 class SideBySide(ATSDPPlus):
     """ATSDP-NET+ with its networks trained in several processes."""
 
@@ -186,15 +184,13 @@ class SideBySide(ATSDPPlus):
 
     def networks(self, X: np.ndarray, source: preprocess.Source) -> list:
         """Every member, trained side by side."""
-        work = (delayed(_alone)(self.network, i, X, source) for i in range(self.members))
+        work = (delayed(self._member)(i, X, source) for i in range(self.members))
         done = pool.workers(self.jobs, max_nbytes=None, return_as="generator")(work)
         return list(progress(done, self.members, "networks"))
 
-
-def _alone(work: Callable, *given):
-    """Body of a worker."""
-    runtime.one_thread()
-    return work(*given)
+    def _member(self, *given):
+        runtime.one_thread()
+        return self.network(*given)
 
 
 def progress(work: Iterable, total: int, what: str) -> Iterable:
@@ -202,30 +198,39 @@ def progress(work: Iterable, total: int, what: str) -> Iterable:
     return tqdm(work, what, total, leave=False, disable=None if total > 1 else True, ncols=78)
 
 
-def training_lines(drug: str, source: preprocess.Source) -> np.ndarray:
-    """Resistant and sensitive lines that a training may use, (2,); an :class:`InputError` if they are too few."""
+@dataclass
+class Learned:
+    """Networks for a drug, aligned to the cells of a file, and what is known of their scores."""
+
+    model: ATSDPPlus
+    lines: np.ndarray  # resistant and sensitive lines that trained them
+    held: np.ndarray  # the same of lines that no training saw
+    auc: float  # of the ensemble on these
+    members: np.ndarray  # (members, scored cells) P(sensitive) by each
+    company: dict  # by how much they depend on which cells are in the file: `prediction.company`, of the cells drawn
+
+
+def learn(drug: str, source: preprocess.Source, given: Ready, say: Callable[[str], object]) -> Learned:
+    """Train for the drug of `source` and score all cells; an :class:`InputError` if the lines are too few."""
+    settings, chunk = given.settings, given.settings.chunk
     lines = np.bincount(source.y[source.fit_rows], minlength=2)
     if lines.min() < MIN_LINES:
         found = f"{lines.min()} training lines of the rarer class"
         raise InputError(f"--drug {drug}: {found}, expected at least {MIN_LINES}.")
-    return lines
-
-
-def learn(source: preprocess.Source, given: Ready) -> tuple[ATSDPPlus, np.ndarray]:
-    """Networks for the drug of `source`, aligned to the cells, and P(sensitive) by each, (members, scored cells)."""
-    settings = given.settings
+    say(f"{drug}: {settings.members} networks learn from {lines[1]} sensitive, {lines[0]} resistant lines, then align")
     model = SideBySide(seed=given.seed, members=settings.members, arch=settings.arch, cfg=settings.training)
     model.jobs = settings.jobs
     model.fit_transfer(given.seen, source)
-    return model, member_scores(model, given.Z, given.scaler, settings)
-
-
-def member_scores(model: ATSDPPlus, X: Matrix, scaler: preprocess.Standardizer, settings: Settings) -> np.ndarray:
-    """P(sensitive) by each member, (members, cells); threads take chunks of cells, each computes on one core."""
-    blocks = dense_chunks(X, settings.chunk)
-    work = (delayed(model.member_proba)(scaler.transform(b)) for b in blocks)
-    found = Parallel(settings.jobs, prefer="threads", return_as="generator")(work)
-    return np.concatenate(list(progress(found, -(-X.shape[0] // settings.chunk), "scores")), axis=1)
+    # threads take chunks of cells, each computes on one core
+    work = (delayed(model.member_proba)(given.scaler.transform(block)) for block in dense_chunks(given.Z, chunk))
+    done = Parallel(settings.jobs, prefer="threads", return_as="generator")(work)
+    members = np.concatenate(list(progress(done, -(-given.Z.shape[0] // chunk), "scores")), axis=1)
+    X = np.vstack(list(dense_chunks(given.Z[given.rows], chunk)))
+    parts = {name: codes[given.where[given.rows]] for name, codes in given.parts.items()}
+    drawn = pooled(members[:, given.rows])
+    among = prediction.company(lambda cells: pooled(model.member_proba(cells)), X, drawn, parts, given.seed)
+    held = np.bincount(source.y[source.test_rows], minlength=2)
+    return Learned(model, lines, held, held_out_auc(model, source), members, among)
 
 
 def held_out_auc(model: ATSDPPlus, source: preprocess.Source) -> float:
@@ -234,19 +239,10 @@ def held_out_auc(model: ATSDPPlus, source: preprocess.Source) -> float:
     return metrics.classification_metrics(source.y[rows], expit(model.line_logits(source.X[rows])))["auc"]
 
 
-def company_of(model: ATSDPPlus, given: Ready, members: np.ndarray) -> dict:
-    """By how much the scores depend on which cells are in the file (:func:`company.measure`), on the cells drawn."""
-    X = np.vstack(list(dense_chunks(given.Z[given.rows], given.settings.chunk)))
-    parts = {name: codes[given.where[given.rows]] for name, codes in given.parts.items()}
-    p = pooled(members[:, given.rows])
-    return company.measure(lambda cells: pooled(model.member_proba(cells)), X, p, parts, given.seed)
-
-
 def model_hash(source: preprocess.Source, seen: np.ndarray, seed: int, settings: Settings) -> str:
     """Twenty hex digits over code, settings, lines, labels and the cells that transfer saw."""
-    code = cache.code("own_cells.predict.SideBySide", "own_cells.predict.member_scores")
     plain = sorted((k, v) for k, v in asdict(settings).items() if k != "jobs")
-    made_by = code, runtime.precision(), config.RECIPES[config.CHOSEN]
+    made_by = cache.code("own_cells.predict.learn"), runtime.precision(), config.RECIPES[config.CHOSEN]
     return cache.key(*made_by, plain, source.X, source.y, source.train, source.genes, seen, seed)
 
 
@@ -254,38 +250,29 @@ def _scores(drug: str, given: Ready, say: Callable[[str], object]) -> Prediction
     """Learn, score all cells, and gather what the report says of them."""
     seed, settings, n, where = given.seed, given.settings, len(given.reason), given.where
     source = gdsc.bulk_source(gdsc.load_bulk(drug), given.chosen, seed)
-    lines = training_lines(drug, source)
-    say(f"{drug}: {settings.members} networks learn from {lines[1]} sensitive, {lines[0]} resistant lines, then align")
-    model, members = learn(source, given)
-    auc = held_out_auc(model, source)
-    cache.write_text(drugs.held_out_file(drug), json.dumps({"auc": auc, "seed": seed, "genes": len(source.genes)}))
+    found = learn(drug, source, given, say)
+    kept = {"auc": found.auc, "seed": seed, "genes": len(source.genes)}
+    cache.write_text(drugs.held_out_file(drug), json.dumps(kept))
     every, p = np.full((settings.members, n), np.nan), np.full(n, np.nan)
-    every[:, where], p[where] = members, pooled(members)
-    held = np.bincount(source.y[source.test_rows], minlength=2)
-    calibrated, sets = prediction.calibrate(model, held, p)
+    every[:, where], p[where] = found.members, pooled(found.members)
+    calibrated, sets = prediction.calibrate(found.model, found.held, p)
     facts = {"drug": drug, "version": __version__} | given.known | {
-        "seed": seed, "members": settings.members, "held_out_auc": auc, "held_out_sensitive": int(held[1]),
-        "held_out_resistant": int(held[0]), "conformal_alpha": prediction.ALPHA,
-        "model_hash": model_hash(source, given.seen, seed, settings), "company": company_of(model, given, members),
+        "seed": seed, "members": settings.members, "held_out_auc": found.auc,
+        "held_out_sensitive": int(found.held[1]), "held_out_resistant": int(found.held[0]),
+        "conformal_alpha": prediction.ALPHA, "model_hash": model_hash(source, given.seen, seed, settings),
+        "company": found.company,
     }  # fmt: skip
     unlike, xy = unlikeness(source, given), embedding.umap(given.seen, seed)
-    return Prediction(every, p, calibrated, sets, given.reason, lines, facts, unlike, (where[given.rows], xy))
+    return Prediction(every, p, calibrated, sets, given.reason, found.lines, facts, unlike, (where[given.rows], xy))
 
 
 def unlikeness(source: preprocess.Source, given: Ready, size: int = 500) -> dict[str, float]:
     """How unlike the bulk lines the cells are, in what the network sees.
 
-    ``mmd2`` between lines and cells, ``mmd2_lines`` between two random halves of the lines (the yardstick); ``auc``:
-    how well a random forest tells lines from cells (0.5: not at all), cross-validated; ``gene_shift``: median over
-    genes of the difference of the mean level within a sample, in standard deviations over lines (NaN for values already
-    centred per gene, which hides it).
+    ``mmd2`` between lines and cells, ``mmd2_lines`` between two random halves of the lines (the yardstick); ``auc`` of
+    a random forest that tells lines from cells; ``gene_shift``: median over genes of the difference of the mean level
+    within a sample, in standard deviations over lines (NaN for values already centred per gene, which hides it).
     """
-    import torch
-    from sklearn.ensemble import RandomForestClassifier
-    from sklearn.model_selection import cross_val_score
-
-    from atsdp_utils.models.losses import mmd2
-
     rng = np.random.default_rng(given.seed)
     lines, cells = (A[np.sort(rng.permutation(len(A))[:size])] for A in (source.X, given.seen))
     half = len(lines) // 2
@@ -293,20 +280,10 @@ def unlikeness(source: preprocess.Source, given: Ready, size: int = 500) -> dict
     both, domain = np.vstack([lines, cells]), np.repeat([0, 1], [len(lines), len(cells)])
     forest = RandomForestClassifier(50, random_state=given.seed, min_samples_leaf=3)
     auc, shift = cross_val_score(forest, both, domain, cv=3, scoring="roc_auc").mean(), np.nan
-    if given.kind != "zscored":
+    if given.known["values"] != "zscored":
         bulk = gdsc.load_bulk()
         reference = within(preprocess.columns(bulk.X, bulk.genes, source.genes))
-        level = within(next(dense_chunks(given.Z[some_rows(given.Z.shape[0], size, given.seed)], size)))
+        level = within(next(dense_chunks(given.Z[_drawn(given.Z.shape[0], size, given.seed)], size)))
         shift = float(np.median(np.abs(level.mean(0) - reference.mean(0)) / np.maximum(reference.std(0), 1e-6)))
     found = {"mmd2": mmd2(a, b).item(), "mmd2_lines": mmd2(a[:half], a[half:]).item()}
     return found | {"auc": float(auc), "gene_shift": shift}
-
-
-def _summarise(found: Prediction, say: Callable[[str], object]) -> None:
-    for line in found.facts["warnings"]:
-        say(f"warning: {line}")
-    say(company.sentence(found.facts["company"]))
-    n = {label: int((found.label == label).sum()) for label in (SENSITIVE, RESISTANT, NOT_SCORED)}
-    say("cells: " + ", ".join(f"{count:,} {label}" for label, count in n.items() if count))
-    if found.metrics:
-        say("against the labels: " + ", ".join(f"{k} {v:.3f}" for k, v in found.metrics.items() if k != "cells"))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
+from sklearn.decomposition import PCA
 
+from atsdp_utils.data.preprocess import Standardizer
 from atsdp_utils.evaluation import metrics
 from atsdp_utils.foundation import config
 from atsdp_utils.foundation.config import RESISTANT, SENSITIVE
 from atsdp_utils.models.plus import ATSDPPlus, expit, logit
-from atsdp_utils.own_cells.checks import NOT_SCORED, REASONS
+from atsdp_utils.own_cells.cell_values import NOT_SCORED, REASONS
 
 #: Share of lines of each class that a conformal set may miss.
 ALPHA = 0.1
@@ -20,6 +24,11 @@ ALPHA = 0.1
 FEWEST = math.ceil(1 / ALPHA) - 1
 #: Names of conformal sets, by whether resistant and sensitive are in them, and of none where lines are too few.
 SETS, NO_SET = np.array([["neither", SENSITIVE], [RESISTANT, "both"]]), "no set"
+#: Names of columns that say where or from whom a cell comes.
+ORIGIN = re.compile(r"(?i)(orig[._ ]ident|batch|sample|patient|donor|library|lane|plate|culture)([._ ]?id)?s?")
+#: Random divisions of a file into halves; fewer cells are no part.
+SPLITS, MIN_PART = 5, 10
+RANDOM, UNLIKE = "random halves", "most unlike halves"
 
 
 def pooled(members: np.ndarray) -> np.ndarray:
@@ -45,7 +54,7 @@ class Prediction:
     p: np.ndarray  # (cells,) P(sensitive), `pooled`
     calibrated: np.ndarray  # (cells,) P(sensitive) by isotonic regression on held-out lines, NaN too without a class
     sets: np.ndarray | None  # (cells, 2) bool, conformal sets: resistant, sensitive; None if lines are too few
-    reason: np.ndarray  # (cells,) str: `checks.SCORED`, or why a row has no score
+    reason: np.ndarray  # (cells,) str: `cell_values.SCORED`, or why a row has no score
     bulk_classes: np.ndarray  # resistant and sensitive lines that trained it
     facts: dict = field(default_factory=dict)  # goes into uns['atsdp']
     unlike: dict[str, float] = field(default_factory=dict)  # how unlike the lines the cells are, `predict.unlikeness`
@@ -78,8 +87,7 @@ def calibrate(model: ATSDPPlus, held: np.ndarray, p: np.ndarray) -> tuple[np.nda
     """Calibrated P(sensitive), (cells,), and conformal sets, (cells, 2), of scores `p`, NaN where a cell has none.
 
     `held` counts the resistant and sensitive held-out lines on which `model` was calibrated. With fewer of a class than
-    :data:`FEWEST`, every set holds that class whatever the score, so no set is given; without a line of a class there
-    is no calibrated probability either.
+    :data:`FEWEST` every set holds that class, so none is given; without a line of a class, no probability either.
     """
     scored, calibrated = ~np.isnan(p), np.full(len(p), np.nan)
     if not held.min():
@@ -132,3 +140,62 @@ def warnings(found: Prediction) -> list[str]:
          "nearly all cells get one label: read the order of the scores, not the labels"),
     ]  # fmt: skip
     return [line for holds, line in said if holds]
+
+
+def origins(obs: pd.DataFrame) -> dict[str, np.ndarray]:
+    """What divides a file into patients, batches or cultures: name of a column or of the barcodes, (cells,) codes."""
+    found = {str(c): pd.factorize(obs[c])[0] for c in obs if ORIGIN.fullmatch(str(c))}
+    lane = obs.index.astype(str).str.extract(r"^[ACGT]{10,}-(\d+)$")[0]
+    if lane.notna().all():
+        found["the suffix of the barcodes"] = pd.factorize(lane)[0]
+    return {name: codes for name, codes in found.items() if 1 < len(set(codes[codes >= 0])) < len(obs) / 2}
+
+
+def origins_said(parts: dict[str, np.ndarray]) -> list[str]:
+    """What is said of a file of several patients, batches or cultures."""
+    way = ("genes are standardised over all of them together, so differences between them count as differences between "
+           "cells; for an order within one, score it in a file of its own")  # fmt: skip
+    return [f"{len(set(codes[codes >= 0]))} values of {name}: {way}" for name, codes in parts.items()]
+
+
+def company(
+    score: Callable[[np.ndarray], np.ndarray], X: np.ndarray, p: np.ndarray, parts: dict[str, np.ndarray], seed: int
+) -> dict[str, dict[str, float]]:
+    """By how much scores depend on company: parts of a file standardised by themselves, with networks as they are.
+
+    `score` gives P(sensitive), (n,), of standardised cells (n, genes); X (cells, genes) is not yet standardised; p
+    (cells,) is P(sensitive) in the whole file. For random halves, the halves on either side of the median of the first
+    principal component, and each of `parts` (:func:`origins`): ``labels_changed``, the mean share over divisions,
+    ``most`` in one division, and the mean ``rank_correlation`` of part and whole.
+    """
+    rng, n = np.random.default_rng([seed, 97]), len(X)
+    ways = {RANDOM: [rng.permutation(n) < n // 2 for _ in range(SPLITS)]}
+    first = PCA(1, svd_solver="randomized", random_state=0).fit_transform(Standardizer().fit_transform(X))[:, 0]
+    ways[UNLIKE] = [np.argsort(np.argsort(first, kind="stable"), kind="stable") < n // 2]
+    ways |= {f"parts by {name}": [codes] for name, codes in parts.items()}
+    found = {}
+    for way, divisions in ways.items():
+        compared = []
+        for codes in divisions:
+            rows = [np.flatnonzero(codes == code) for code in np.unique(codes[codes >= 0])]
+            both = [(score(Standardizer().fit_transform(X[r])), p[r]) for r in rows if len(r) >= MIN_PART]
+            if len(both) > 1:
+                changed = np.concatenate([(q >= 0.5) != (whole >= 0.5) for q, whole in both])
+                order = [pd.Series(q).corr(pd.Series(whole), "spearman") for q, whole in both]
+                compared.append((changed.mean(), np.mean(order)))
+        if compared:
+            changed, order = np.array(compared).T
+            values = {"labels_changed": changed.mean(), "most": changed.max(), "rank_correlation": order.mean()}
+            found[way] = {k: float(v) for k, v in values.items()}
+    return found
+
+
+def company_said(found: dict[str, dict[str, float]]) -> str:
+    """What is said before the scores are read."""
+    said = []
+    for way, v in found.items():
+        most = f" (at most {v['most']:.1%})" if v["most"] > v["labels_changed"] else ""
+        order = f"rank correlation {v['rank_correlation']:.2f} within a part"
+        said.append(f"standardised as {way}, {v['labels_changed']:.1%} of the labels change{most}, {order}")
+    return (f"how much the scores of this file depend on which cells are in it: {'; '.join(said)}. The networks were "
+            "the same; in files of their own the parts would also be aligned anew")  # fmt: skip

@@ -19,12 +19,10 @@ from atsdp_utils.data import gdsc, preprocess
 from atsdp_utils.evaluation import stats
 from atsdp_utils.foundation import cache, paths
 from atsdp_utils.models import plus
-from atsdp_utils.own_cells import company, drugs, output, page, predict
+from atsdp_utils.own_cells import drugs, output, page, predict, prediction
 from atsdp_utils.own_cells.cellfile import InputError
 from atsdp_utils.own_cells.prediction import agreement, pooled
 
-#: What stands in the place of a drug's name in the names of the files.
-NAME = "drugs"
 #: Columns of the table, and what they are.
 COLUMNS = {
     "drug": "name in the table of labels",
@@ -54,11 +52,10 @@ def rank(
 ) -> pd.DataFrame:  # fmt: skip
     """Score the cells of a file for several drugs, or ``all``, and write a table and a page, a row a drug.
 
-    Options are those of :func:`predict.predict`; by default the files are ``<stem>.drugs.atsdp.csv`` beside the input,
-    and beside that, ``.html``. Returned is the table, with :data:`COLUMNS`.
+    Options are those of :func:`predict.predict`; the table is by default ``<stem>.drugs.atsdp.csv`` beside the input.
     """
     wanted = drugs.find(names)
-    out, report = output.destinations(path, NAME, out, report, ".csv")
+    out, report = output.destinations(path, "drugs", out, report, ".csv")
     given = predict.prepare(path, say, **asked)
     output.check_output(given.file, out, given.settings.members)
     arrays = (given.Z.data, given.Z.indices, given.Z.indptr) if sparse.issparse(given.Z) else (given.Z,)
@@ -66,15 +63,16 @@ def rank(
     rows = [_kept(drug, given, cells) for drug in tqdm(wanted, "drugs", unit="drug", disable=None, ncols=78)]
     table = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("ci_low", ascending=False, kind="stable")
     table = table.reset_index(drop=True)
-    facts, shown = given.known | {"seed": given.seed, "members": given.settings.members}, _shown(table)
+    facts, shown = given.known | {"seed": given.seed, "members": given.settings.members}, table.astype(object)
+    for column in table.select_dtypes("number"):
+        form = ("{:.0f}" if column in WHOLE else "{:.2f}").format
+        shown[column] = ["–" if pd.isna(v) else form(v) for v in table[column]]
     page_text = page.TEMPLATES.get_template("ranking.html").render(
         facts=facts, notes=given.notes, columns=COLUMNS, rows=shown.to_numpy().tolist(),
         tested=int(table.ci_low.notna().sum()), made={k.replace("_", " "): v for k, v in facts.items()},
     )  # fmt: skip
-    output.publish({
-        out: lambda part: table.to_csv(part, index=False, float_format="%.6g"),
-        report: lambda part: part.write_text(page_text, encoding="utf-8"),
-    })  # fmt: skip
+    cache.write_text(report, page_text)
+    cache.write_text(out, table.to_csv(index=False, float_format="%.6g"))
     for note in given.notes:
         say(f"warning: {note}")
     say(shown.head(10).to_string(index=False))
@@ -90,49 +88,32 @@ def _kept(drug: str, given: predict.Ready, cells: str) -> dict:
     model = predict.model_hash(source, given.seen, given.seed, given.settings)
     file = paths.CACHE / "ranking" / f"{drug}-{cache.key(model, cache.code('own_cells.ranking.row'), cells)}.json"
     if not file.exists():
-        found = row(drug, source, given)
-        cache.write_text(file, json.dumps({k: v.item() if isinstance(v, np.generic) else v for k, v in found.items()}))
+        cache.write_text(file, json.dumps(row(drug, source, given), default=np.generic.item))
     return json.loads(file.read_text())
 
 
 def row(drug: str, source: preprocess.Source, given: predict.Ready) -> dict:
     """What is known of the scores for a drug, :data:`COLUMNS`; a note in their place where lines are too few."""
     try:
-        lines = predict.training_lines(drug, source)
+        found = predict.learn(drug, source, given, lambda line: None)
     except InputError as error:
         return {"drug": drug, "note": str(error).partition(": ")[2]}
-    model, members = predict.learn(source, given)
-    p, alike = pooled(members), agreement(members)
-    among = predict.company_of(model, given, members)
-    y = source.y[source.test_rows]
-    held = np.bincount(y, minlength=2)
-    auc, low, high = predict.held_out_auc(model, source), np.nan, np.nan
-    if held.min() > 1:  # else DeLong's interval has no variance to rest on
-        auc, low, high = stats.auc_interval(y, plus.expit(model.line_logits(source.X[source.test_rows])))
+    p, alike = pooled(found.members), agreement(found.members)
+    auc, low, high = found.auc, np.nan, np.nan
+    if found.held.min() > 1:  # else DeLong's interval has no variance to rest on
+        logits = found.model.line_logits(source.X[source.test_rows])
+        auc, low, high = stats.auc_interval(source.y[source.test_rows], plus.expit(logits))
+    simple = {"logistic": Logistic, "pc1": PC1Sign}  # compared over the cells drawn
+    for name, reference in simple.items():
+        fitted = reference(C=plus.LINEAR_C, class_weight="balanced")
+        fitted.fit(source.X[source.fit_rows], source.y[source.fit_rows])
+        simple[name] = pd.Series(p[given.rows]).corr(pd.Series(fitted.predict_proba(given.seen)), "spearman")
     return {
         "drug": drug, "held_out_auc": auc, "ci_low": low, "ci_high": high,
-        "held_out_sensitive": held[1], "held_out_resistant": held[0],
-        "sensitive_lines": lines[1], "resistant_lines": lines[0],
+        "held_out_sensitive": found.held[1], "held_out_resistant": found.held[0],
+        "sensitive_lines": found.lines[1], "resistant_lines": found.lines[0],
         "networks": alike["mean"], "same_label": alike["same"],
-        "company_random": among[company.RANDOM]["labels_changed"],
-        "company_unlike": among[company.UNLIKE]["labels_changed"],
+        "company_random": found.company[prediction.RANDOM]["labels_changed"],
+        "company_unlike": found.company[prediction.UNLIKE]["labels_changed"],
         "share_sensitive": (p >= 0.5).mean(), "note": "",
-    } | _references(source, given.seen, p[given.rows])  # fmt: skip
-
-
-def _references(source: preprocess.Source, cells: np.ndarray, p: np.ndarray) -> dict[str, float]:
-    """Spearman correlation of scores with those of the simple references, over the cells drawn."""
-    how, found = {"C": plus.LINEAR_C, "class_weight": "balanced"}, {}
-    for name, reference in {"logistic": Logistic(**how), "pc1": PC1Sign(**how)}.items():
-        reference.fit(source.X[source.fit_rows], source.y[source.fit_rows])
-        found[name] = pd.Series(p).corr(pd.Series(reference.predict_proba(cells)), "spearman")
-    return found
-
-
-def _shown(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with numbers as they are read."""
-    out = table.astype(object)
-    for column in table.select_dtypes("number"):
-        form = "{:.0f}" if column in WHOLE else "{:.2f}"
-        out[column] = ["–" if pd.isna(v) else form.format(v) for v in table[column]]
-    return out
+    } | simple  # fmt: skip

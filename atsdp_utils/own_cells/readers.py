@@ -9,9 +9,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
+from anndata.io import read_elem
 from scipy import sparse
+from scipy.io import mmread
 
 from atsdp_utils.own_cells import tables
 from atsdp_utils.own_cells.cellfile import CellFile, InputError, checked, dense
@@ -32,37 +35,36 @@ def read(path: Path, layer: str | None = None, labels: str | None = None) -> Cel
         kind = _kind(path)
         if layer is not None and kind != "h5ad":
             raise InputError(f"--layer {layer}: {path.name} is a {kind}, which has no layers. Leave --layer out.")
-        file = {
-            "h5ad": lambda: _read_h5ad(path, layer),
-            "10x h5": lambda: _read_10x_h5(path),
-            "10x folder": lambda: _read_10x_folder(path),
-            "table": lambda: tables.read(path, labels),
-        }[kind]()
+        if kind == "h5ad":
+            file = _read_h5ad(path, layer)
+        elif kind == "table":
+            file = tables.read(path, labels)
+        else:
+            file = _ten_x(path, kind, *(_read_10x_h5 if kind == "10x h5" else _read_10x_folder)(path))
     except (InputError, MemoryError):
         raise
+    except PermissionError as error:
+        raise InputError(f"{path}: may not be read. Ask for the permission (chmod u+r), or copy the file.") from error
     except Exception as error:  # damage that a library reports in words of its own
-        raise _unreadable(path, error) from error
+        short = " ".join(str(error).split())[:160]
+        said = f"cannot be read, truncated or damaged? Copy it again. ({short})"
+        if isinstance(error, BlockingIOError) or "unable to lock" in str(error):
+            said = "locked by another program that has it open. Close it there, or copy the file."
+        raise InputError(f"{path}: {said}") from error
     if not all(file.X.shape):
         raise InputError(f"{path}: {file.X.shape[0]} cells x {file.X.shape[1]} genes. Expected at least one of each.")
     if file.X.dtype.kind not in "biuf":
         raise InputError(f"{path}: values are of type {file.X.dtype}, expected numbers.")
-    return _without_missing_genes(file)
-
-
-def _without_missing_genes(file: CellFile) -> CellFile:
-    """Leave out genes that are missing (NaN) in every cell, which z-scoring makes of genes that do not vary."""
+    # z-scoring makes NaN in every cell of genes that do not vary
     missing = np.isnan(dense(file.X[[0]]).ravel())
-    if missing.any():
-        missing[missing] = np.isnan(dense(file.X[:, np.flatnonzero(missing)])).all(0)
-    if not missing.any() or missing.all():
+    missing[missing] = np.isnan(dense(file.X[:, np.flatnonzero(missing)])).all(0)
+    if missing.all():
         return file
     return file.only(~missing, f"{missing.sum():,} genes missing (NaN) in every cell are left out")
 
 
 def _kind(path: Path) -> str:
     """Format of `path`: by content where the content tells, else by name."""
-    import h5py
-
     if path.is_dir():
         if any((path / name).exists() for name in (".zgroup", ".zattrs", "zarr.json")):
             raise InputError(f"{path}: zarr is not read. Write an h5ad: anndata.read_zarr(folder).write_h5ad(file).")
@@ -96,24 +98,8 @@ def _kind(path: Path) -> str:
     raise InputError(f"{path}: format {path.suffix or '(no suffix)'} is not supported. Expected {FORMATS}.")
 
 
-def _unreadable(path: Path, error: BaseException) -> InputError:
-    """What is said of a file that cannot be opened or read."""
-    if isinstance(error, PermissionError):
-        return InputError(f"{path}: may not be read. Ask for the permission (chmod u+r), or copy the file.")
-    if isinstance(error, BlockingIOError) or "unable to lock" in str(error):
-        return InputError(f"{path}: locked by another program that has it open. Close it there, or copy the file.")
-    short = " ".join(str(error).split())[:160]
-    return InputError(f"{path}: cannot be read, truncated or damaged? Copy it again. ({short})")
-
-
-# --- h5ad -------------------------------------------------------------------------------------------------------------
-
-
 def _read_h5ad(path: Path, layer: str | None) -> CellFile:
     """The layer asked for and no other part of the file, which may be larger than memory."""
-    import h5py
-    from anndata.io import read_elem
-
     with h5py.File(path, "r") as f:
         layers = sorted(f.get("layers", ()))
         raw = next((r for r in ("raw/", "raw.") if f"{r}X" in f), None)  # anndata before 0.7 wrote raw.X
@@ -128,19 +114,19 @@ def _read_h5ad(path: Path, layer: str | None) -> CellFile:
         if hasattr(f[place], "shape") and f[place].size * f[place].dtype.itemsize > MAX_DENSE:
             size = f"{f[place].shape[0]:,} x {f[place].shape[1]:,}"
             raise InputError(f"{path}: a dense matrix of {size}. Store it sparse (scipy.sparse.csr_matrix) first.")
-        X, obs, genes = checked(read_elem(f[place])), _frame(f, read_elem(f["obs"])), _frame(f, read_elem(f[var]))
+        X, obs, genes = checked(read_elem(f[place])), _frame(f, "obs"), _frame(f, var)
     if X.ndim != 2 or X.shape != (len(obs), len(genes)):
         raise InputError(f"{path}: {place} has shape {X.shape}, expected {len(obs)} cells x {len(genes)} genes.")
     words = {c: genes[c].astype(str).to_numpy(str) for c in genes if not pd.api.types.is_numeric_dtype(genes[c])}
     names = {"the index of var": genes.index.to_numpy(str)} | {f"var[{c!r}]": words[c] for c in words}
     notes = [f"also there, for --layer: {', '.join(others)}"] if others and layer is None else []
-    return _expression(
-        CellFile(path, "h5ad", X, names, obs, notes), words.get("feature_types", words.get("feature_type"))
-    )
+    file = CellFile(path, "h5ad", X, names, obs, notes)
+    return _expression(file, words.get("feature_types", words.get("feature_type")))
 
 
-def _frame(f, table) -> pd.DataFrame:
+def _frame(f: h5py.File, place: str) -> pd.DataFrame:
     """Columns on cells or genes; anndata before 0.7 wrote a structured array, and the words of categories into uns."""
+    table = read_elem(f[place])
     if isinstance(table, pd.DataFrame):
         return table
     frame = pd.DataFrame({k: table[k] for k in table.dtype.names})
@@ -154,19 +140,16 @@ def _frame(f, table) -> pd.DataFrame:
 
 def _expression(file: CellFile, kinds: np.ndarray | None) -> CellFile:
     """Without features whose kind says that they are no gene: antibodies, hashtags, peaks, guides."""
-    keep = None if kinds is None else kinds == "Gene Expression"
-    if keep is None or keep.all():
+    if kinds is None:
         return file
+    keep = kinds == "Gene Expression"
     others = ", ".join(sorted(set(kinds[~keep]))[:4])
     if not keep.any():
         raise InputError(f"{file.path}: no gene among the features, only {others}. Expected some of 'Gene Expression'.")
     return file.only(keep, f"{(~keep).sum():,} features other than gene expression left out ({others})")
 
 
-# --- 10x: more layouts than scanpy's readers take (no types of features, some files zipped, two genomes) ----------
-
-
-def _ten_x_group(f) -> str | None:
+def _ten_x_group(f: h5py.File) -> str | None:
     """The group of a 10x file that holds the matrix: Cell Ranger 2 has one a genome, of which a human one is taken."""
     if "matrix" in f and hasattr(f["matrix"], "keys"):  # a loom file has a matrix of that name
         return "matrix"
@@ -174,9 +157,7 @@ def _ten_x_group(f) -> str | None:
     return min(genomes, key=lambda k: k.lower().startswith(("mm", "grcm")), default=None)
 
 
-def _read_10x_h5(path: Path) -> CellFile:
-    import h5py
-
+def _read_10x_h5(path: Path) -> tuple:
     with h5py.File(path, "r") as f:
         g = f[_ten_x_group(f)]
         X = sparse.csr_matrix((g["data"][:], g["indices"][:], g["indptr"][:]), tuple(map(int, g["shape"][:]))[::-1])
@@ -184,33 +165,25 @@ def _read_10x_h5(path: Path) -> CellFile:
         if "features" not in g:  # Cell Ranger 2
             places = {"id": "genes", "name": "gene_names"}
         features = {k: g[place].asstr()[:] for k, place in places.items() if place in g}
-        return _ten_x(path, "10x h5", X, features, g["barcodes"].asstr()[:])
+        return X, features, g["barcodes"].asstr()[:]
 
 
-def _read_10x_folder(path: Path) -> CellFile:
-    from scipy.io import mmread
-
-    matrix, features, barcodes = (_one(path, p) for p in ("matrix.mtx", "features.tsv|genes.tsv", "barcodes.tsv"))
-    table, cells = (
-        pd.read_csv(file, sep="\t", header=None, dtype=str, keep_default_na=False) for file in (features, barcodes)
-    )
+def _read_10x_folder(folder: Path) -> tuple:
+    found = []
+    for parts in (("matrix.mtx",), ("features.tsv", "genes.tsv"), ("barcodes.tsv",)):
+        ends = tuple(p + z for p in parts for z in ("", ".gz"))
+        files = sorted(p for p in folder.iterdir() if p.name.lower().endswith(ends))
+        if len(files) != 1:
+            names, wanted = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) or "nothing", " or ".join(parts)
+            raise InputError(f"{folder}: {len(files)} files {wanted} (.gz), expected one; the folder holds {names}.")
+        found += files
+    table, cells = (pd.read_csv(f, sep="\t", header=None, dtype=str, keep_default_na=False) for f in found[1:])
     columns = dict(zip(("id", "name", "feature_type"), (table[c].to_numpy(str) for c in table), strict=False))
-    return _ten_x(path, "10x folder", mmread(matrix).T, columns, cells[0].to_numpy(str))
-
-
-def _one(folder: Path, parts: str) -> Path:
-    """The one file of `folder` that ends like one of `parts` (``a|b``), gzipped or not."""
-    ends = tuple(p + z for p in parts.split("|") for z in ("", ".gz"))
-    found = sorted(p for p in folder.iterdir() if p.name.lower().endswith(ends))
-    if len(found) != 1:
-        names = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) or "nothing"
-        expected = parts.replace("|", " or ")
-        raise InputError(f"{folder}: {len(found)} files {expected} (.gz), expected one; the folder holds {names}.")
-    return found[0]
+    return mmread(found[0]).T, columns, cells[0].to_numpy(str)
 
 
 def _ten_x(path: Path, kind: str, X, features: dict[str, np.ndarray], barcodes: np.ndarray) -> CellFile:
-    """Cells x genes of a 10x matrix: gene-expression features only."""
+    """A 10x matrix, in more layouts than scanpy reads: without types of features, some files zipped, two genomes."""
     X, n_genes = checked(X), len(features["id"])
     if X.shape != (len(barcodes), n_genes):
         expected = f"{len(barcodes)} barcodes x {n_genes} features"

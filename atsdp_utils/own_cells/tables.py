@@ -20,7 +20,7 @@ from scipy import sparse
 
 from atsdp_utils.data import gene_names
 from atsdp_utils.own_cells import cellfile
-from atsdp_utils.own_cells.cellfile import CellFile, InputError
+from atsdp_utils.own_cells.cellfile import CellFile, InputError, names_of_no_gene
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,13 @@ def read(path: Path, labels: str | None) -> CellFile:
     """Cells x genes or genes x cells; `labels` names a column or row of labels."""
     look = _layout(path)
     header, first, beside, skipped = _heading(path, look, labels)
-    text = _columns_of_words(look, header, first, labels)
+    text = {0} | {i for i, value in enumerate(first) if not look.is_number(value)}
+    if not look.genes_in_rows and header[0] and all(map(look.is_number, look.names)):
+        numbered = len(set(look.names)) == len(look.names) and all(v.isdigit() for v in look.names)
+        if not numbered or gene_names.known([header[0]]):
+            text.discard(0)  # no column of names: the first field of the header is a gene
+    of_genes = names_of_no_gene()[cellfile.OF_GENES].fullmatch if look.genes_in_rows else lambda name: None
+    text |= {i for i, name in enumerate(header) if _describes(name, labels) or of_genes(name)}
     X, words = _numbers_and_words(path, look, header, text, skipped)
     columns = np.array([name for i, name in enumerate(header) if i not in text], dtype=str)
     named = 0 in text and (labels is None or header[0] != labels)
@@ -87,7 +93,8 @@ def _layout(path: Path) -> Layout:
     names, seconds, marks, empty, top = [], [], set(), True, 0
     with _open(path) as handle:
         header, below = handle.readline(), handle.readline()
-        while _is_remark(header, below):
+        # above the heading may stand a remark, or the sizes of a .gct file
+        while re.fullmatch(r"\d+\t\d+\s*", header) or (header[:1] == "#" and header.count("\t") != below.count("\t")):
             header, below, top = below, handle.readline(), top + 1
         sep = max("\t,;", key=header.count)
         sep = sep if sep in header else " "
@@ -114,12 +121,6 @@ def _layout(path: Path) -> Layout:
         numbered = ["", *(f"cell_{i}" for i in range(len(header) - 1))]  # no heading: its fields are the first gene
         look = replace(look, header=numbered, names=[header[0], *names], top=top - 1)
     return look
-
-
-def _is_remark(line: str, below: str) -> bool:
-    """Whether a line above the heading says something else: a remark, or the sizes of a .gct file."""
-    remark = line.startswith("#") and line.count("\t") != below.count("\t")
-    return remark or re.fullmatch(r"\d+\t\d+\s*", line) is not None
 
 
 def _fields(line: str, sep: str) -> list[str]:
@@ -149,29 +150,16 @@ def _heading(path: Path, look: Layout, labels: str | None) -> tuple[list[str], l
 
 def _describes(name: str, labels: str | None) -> bool:
     """Whether a column or row called so describes cells."""
-    return name == labels or cellfile.names_of_no_gene()[cellfile.OF_CELLS].fullmatch(name) is not None
-
-
-def _columns_of_words(look: Layout, header: list[str], first: list[str], labels: str | None) -> set[int]:
-    """Columns that hold no values of genes: names, words, and numbers that describe cells or genes."""
-    text = {0} | {i for i, value in enumerate(first) if not look.is_number(value)}
-    if not look.genes_in_rows and header[0] and all(map(look.is_number, look.names)):
-        numbered = len(set(look.names)) == len(look.names) and all(v.isdigit() for v in look.names)
-        if not numbered or gene_names.known([header[0]]):
-            text.discard(0)  # no column of names: the first field of the header is a gene
-    of_genes = cellfile.names_of_no_gene()[cellfile.OF_GENES]
-    text |= {i for i, name in enumerate(header) if look.genes_in_rows and of_genes.fullmatch(name)}
-    return text | {i for i, name in enumerate(header) if _describes(name, labels)}
+    return name == labels or names_of_no_gene()[cellfile.OF_CELLS].fullmatch(name) is not None
 
 
 def _numbers_and_words(
     path: Path, look: Layout, header: list[str], text: set[int], skipped: list[int]
 ) -> tuple[sparse.csr_matrix, pd.DataFrame]:
     """Numbers, sparse, and the columns of words; read in pieces of some million values."""
-    names = list(range(len(header)))
+    names, blocks, words = list(range(len(header))), [], []
     numbers = [i for i in names if i not in text]
     dtypes = {i: str if i in text else np.float32 for i in names}
-    blocks, words = [], []
     try:
         with _open(path) as handle:
             pieces = pd.read_csv(

@@ -6,6 +6,8 @@ Run ``python -m atsdp_utils.reporting.findings readme`` to write the results of 
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import groupby, product
@@ -23,9 +25,10 @@ from atsdp_utils.reporting.verdict import MISSING, VERDICTS
 
 TWIN_WORDS = ("recovered", "unclear", "silent", "false alarm", MISSING)
 ANSWERS = ("yes", "no", "open", "mixed", MISSING)
-REFERENCE = paths.ROOT / "figures" / "embedded-quick"
 README, TEMPLATE = paths.ROOT / "README.md", Path(__file__).with_name("readme.md")
-BEGIN, END = "<!-- results: python -m atsdp_utils.reporting.findings readme -->", "<!-- end of results -->"
+#: What opens and closes the two parts of the README that are written from a run.
+RESULTS = "<!-- results: python -m atsdp_utils.reporting.findings readme -->", "<!-- end of results -->"
+MADE = "<!-- made: python -m atsdp_utils.reporting.findings readme -->", "<!-- end of made -->"
 SCORE = "dataset={dataset};model={model};setting=;protocol={protocol};metric=auc"
 
 
@@ -192,21 +195,39 @@ def readme_block(out: Outputs) -> str:
     )  # fmt: skip
 
 
-def with_block(text: str, block: str) -> str:
-    """`text` with what stands between the two marks replaced by `block`."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+def made_block(folder: Path) -> str:
+    """Which notebook makes each table and figure of the paper, and with which rooms, as Markdown from the manifest."""
+    outputs = json.loads((folder / "manifest.json").read_text())["outputs"]
+    of_paper = filter(None, (re.fullmatch(r"(table|fig)(\d+)[a-z]?", name) for name in outputs))
+    in_order = sorted(of_paper, key=lambda match: (match[1] != "table", match[2], match[0]))
+    rows = ["| of the paper | here | notebook | rooms that it calls |", "|---|---|---|---|"]
+    for (kind, number), part in groupby(in_order, key=lambda match: match.group(1, 2)):
+        names = [match[0] for match in part]
+        notebook = outputs[names[0]]["notebook"]
+        text = (paths.NOTEBOOKS / f"{notebook}.ipynb").read_text()
+        called = re.findall(r"from atsdp_utils\.(?!foundation)(\w+)(?:\.\w+)? import", text)
+        here = ", ".join(f"`{name}`" for name in names)
+        modules = ", ".join(f"`{room}`" for room in dict.fromkeys(called))
+        rows.append(f"| {kind.replace('fig', 'figure').title()} {number} | {here} | `{notebook}` | {modules} |")
+    return "\n".join(rows)
+
+
+def with_block(text: str, block: str, marks: tuple[str, str]) -> str:
+    """`text` with what stands between two marks replaced by `block`."""
+    before, begin, rest = text.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not begin or not end:
-        raise ValueError(f"README.md: expected the lines {BEGIN!r} and {END!r}, in this order")
-    return f"{before}{BEGIN}\n{block}\n{END}{after}"
+        raise ValueError(f"README.md: expected the lines {marks[0]!r} and {marks[1]!r}, in this order")
+    return f"{before}{marks[0]}\n{block}\n{marks[1]}{after}"
 
 
 def main(arguments: list[str]) -> int:
-    """Command line: ``readme`` rewrites the block of results in README.md from ``figures/embedded-quick``."""
+    """Command line: ``readme`` rewrites two parts of README.md from ``figures/embedded-quick``."""
     if arguments != ["readme"]:
         print("usage: python -m atsdp_utils.reporting.findings readme", file=sys.stderr)
         return 2
-    README.write_text(with_block(README.read_text(), readme_block(Outputs(REFERENCE))))
+    text = with_block(README.read_text(), readme_block(Outputs(paths.REFERENCE)), RESULTS)
+    README.write_text(with_block(text, made_block(paths.REFERENCE), MADE))
     return 0
 
 

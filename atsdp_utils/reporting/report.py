@@ -38,11 +38,12 @@ OTHER_INPUTS = {
     "mixology-3": "real",
     "CCLE-bulk": "real",
     "paper": "reported",
+    "peers": "reported",
 }
 
 
 def tier_of(name: str) -> str:
-    """Tier of an input: ``real``, ``simulated``, ``geo``, or ``reported`` for the paper's own numbers."""
+    """Tier of an input: ``real``, ``simulated``, ``geo``, or ``reported`` for numbers of the paper or of peers."""
     tiers = {d: spec.tier for d, spec in config.DATASETS.items()} | OTHER_INPUTS
     if name not in tiers:
         raise ValueError(f"dataset: got {name!r}, expected one of {', '.join(tiers)}")
@@ -173,9 +174,10 @@ def _describe(name: str) -> dict[str, str]:
     from atsdp_utils.data import cell_lines, datasets, gdsc, real_cells
 
     about = {"input": name, "tier": tier_of(name)}
-    if name == "paper":
-        digest = hashlib.sha256(b"".join(f.read_bytes() for f in sorted(paths.PAPER.glob("*.csv"))))
-        return about | {"origin": "data/paper", "shape": "", "sha256": digest.hexdigest()}
+    if tier_of(name) == "reported":
+        files = sorted((paths.DATA / name).glob("*.csv*"))
+        digest = hashlib.sha256(b"".join(f.read_bytes() for f in files))
+        return about | {"origin": f"data/{name}", "shape": "", "sha256": digest.hexdigest()}
     if name == "GDSC-bulk":
         values, origin = gdsc.load_bulk().X, "GDSC basal expression"
     elif name == "CCLE-bulk":

@@ -367,7 +367,7 @@ def test_lines_are_balanced_by_the_option_under_u_and_b_and_by_the_papers_choice
 def test_hyperparameters_of_a_baseline_are_the_registrys_with_the_tasks_changes(model):
     seen, entry = [], REGISTRY[model]
     spy = dataclasses.replace(entry, factory=lambda **given: seen.append(given))
-    own = {"depth": 3} | {name: 0.5 for name in [*entry.hyperparameters][:1] if name != "of"}
+    own = {"depth": 3} | {name: 0.5 for name in [*entry.hyperparameters][:1]}
     task = Task(NAME, "S", model, "smoke", (("balance", "none"), ("permute", True), *own.items()), seed=5, folds=2)
     original = dict(REGISTRY)
     try:
@@ -375,7 +375,7 @@ def test_hyperparameters_of_a_baseline_are_the_registrys_with_the_tasks_changes(
         build(task)
     finally:
         REGISTRY.update(original)
-    defaults = REGISTRY[entry.hyperparameters.get("of", model)].hyperparameters
+    defaults = REGISTRY[entry.variant_of or model].hyperparameters
     assert seen == [{"seed": 5} | defaults | own]
 
 

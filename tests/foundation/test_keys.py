@@ -161,7 +161,7 @@ INPUTS = {
     "loader of real cells": lambda w, m: edited(m, "data.real_cells", "np.where(sensitive,", "np.where(~sensitive,"),
     "quality control": lambda w, m: edited(m, "data.preprocess", "MAX_MITO = 200, 3, 0.10", "MAX_MITO = 200, 3, 0.20"),
     "balancing": lambda w, m: edited(m, "data.preprocess", "neighbours = min(5,", "neighbours = min(4,"),
-    "dropout": lambda w, m: edited(m, "models.masks", "import torch\n", "import torch\n\ntorch.manual_seed(1)\n"),
+    "dropout": lambda w, m: edited(m, "models.network", "import torch\n", "import torch\n\ntorch.manual_seed(1)\n"),
     "alignment loss": lambda w, m: edited(m, "models.losses", "def mmd2(", "def mmd2(*, _more=0, "),
     "fold drawing": lambda w, m: edited(m, "experiments.inputs", "shuffle=True", "shuffle=bool(1)"),
     "logistic regression": lambda w, m: edited(m, "baselines.classical", "max_iter=", "tol=1e-9, max_iter="),

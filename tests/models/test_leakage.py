@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from atsdp_utils.data import gdsc, preprocess
+from atsdp_utils.data import datasets, gdsc, preprocess
 from atsdp_utils.data.preprocess import Source
 from atsdp_utils.evaluation import plus_study
 from atsdp_utils.experiments import inputs, protocols
@@ -343,8 +343,8 @@ def test_results_of_other_seeds_cells_and_settings_are_computed_and_not_read(run
     y = np.tile([0, 1], 10).astype(np.int8)
     ready = SimpleNamespace(y=y, labelled=np.arange(20), name="SCC47-afatinib", tier="real", drug="AFATINIB",
                             group=np.zeros(20), strict=1 - y, key="a" * 64)  # fmt: skip
-    monkeypatch.setattr(preprocess, "is_prepared", lambda name: True)
-    monkeypatch.setattr(preprocess, "prepare", lambda name: None)
+    monkeypatch.setattr(datasets, "is_prepared", lambda name: True)
+    monkeypatch.setattr(datasets, "prepare", lambda name: None)
     monkeypatch.setattr(inputs, "cells_of", lambda *a: ready)
     monkeypatch.setattr(protocols, "run_task", fake)
     monkeypatch.setattr(grid, "_prepare_bulk", lambda task: None)

@@ -7,16 +7,17 @@ import torch
 from torch import nn
 
 from atsdp_utils.foundation.config import TABLE2, Architecture
-from atsdp_utils.models.masks import Dropout, keep_mask
 from atsdp_utils.models.network import (
     ATSDPNet,
     AttentionBlock,
     Decoder,
     DenoisingAutoencoder,
+    Dropout,
     Encoder,
     MultiHeadAttention,
     Predictor,
     corrupt,
+    keep_mask,
 )
 
 SMALL = Architecture(bottleneck=8, encoder=(12, 10), predictor=(6,), dropout=0.0, heads=2, tokens=4, token_dim=2)

@@ -17,7 +17,7 @@ from atsdp_utils.foundation import config
 from atsdp_utils.interpretation import embedding
 from atsdp_utils.models import plus
 from atsdp_utils.models.calibration import Calibration
-from atsdp_utils.own_cells import cell_values, checks, cli, drugs, page, predict, prediction
+from atsdp_utils.own_cells import cell_values, cli, drugs, page, predict, prediction
 
 TINY = predict.Settings(
     members=2, max_genes=110, sample=60, chunk=16, jobs=1,
@@ -123,7 +123,7 @@ def predicted(resistant, sensitive, z):
     }  # fmt: skip
     unlike = dict.fromkeys(("mmd2", "mmd2_lines", "auc", "gene_shift"), 0.5)
     layout = np.flatnonzero(~np.isnan(p)), np.zeros(((~np.isnan(p)).sum(), 2))
-    reason = np.where(np.isnan(p), checks.ZERO, checks.SCORED)
+    reason = np.where(np.isnan(p), cell_values.ZERO, cell_values.SCORED)
     given = reason, np.array([90, 90]), facts, unlike, layout
     return prediction.Prediction(np.stack([p, p]), p, calibrated, sets, *given)
 

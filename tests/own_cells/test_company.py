@@ -8,7 +8,7 @@ import pytest
 from cells_fixtures import SETTINGS, Linear
 
 from atsdp_utils.data import gdsc, real_cells
-from atsdp_utils.own_cells import company, company_study, drugs, predict, ranking
+from atsdp_utils.own_cells import company_study, drugs, predict, prediction, ranking
 from atsdp_utils.own_cells.cellfile import InputError
 
 
@@ -21,25 +21,25 @@ def test_a_part_of_one_kind_loses_its_labels_and_keeps_its_order():
     X = rng.normal(size=(400, 5))
     X[:200, :2] += 20  # two kinds: every label rests on the other kind being there
     p = by_first_gene((X - X.mean(0)) / X.std(0))
-    found = company.measure(by_first_gene, X, p, {"patient": np.repeat([0, 1], 200)}, seed=0)
-    for way in (company.UNLIKE, "parts by patient"):
+    found = prediction.company(by_first_gene, X, p, {"patient": np.repeat([0, 1], 200)}, seed=0)
+    for way in (prediction.UNLIKE, "parts by patient"):
         assert found[way]["labels_changed"] == pytest.approx(0.5, abs=0.05)
         assert found[way]["rank_correlation"] == pytest.approx(1)
-    assert found[company.RANDOM]["most"] < 0.05
-    assert "50.0%" in company.sentence({"x": {"labels_changed": 0.5, "most": 0.5, "rank_correlation": 1.0}})
+    assert found[prediction.RANDOM]["most"] < 0.05
+    assert "50.0%" in prediction.company_said({"x": {"labels_changed": 0.5, "most": 0.5, "rank_correlation": 1.0}})
 
 
 @pytest.mark.filterwarnings("ignore:An input array is constant")
 def test_a_score_that_reads_no_company_changes_nothing_and_small_parts_are_left_out():
     X = np.random.default_rng(0).normal(size=(60, 3))
-    found = company.measure(lambda Z: np.full(len(Z), 0.9), X, np.full(60, 0.9), {"lane": np.arange(60) < 5}, seed=0)
-    assert found[company.RANDOM]["labels_changed"] == found[company.UNLIKE]["labels_changed"] == 0
+    found = prediction.company(lambda Z: np.full(len(Z), 0.9), X, np.full(60, 0.9), {"lane": np.arange(60) < 5}, seed=0)
+    assert found[prediction.RANDOM]["labels_changed"] == found[prediction.UNLIKE]["labels_changed"] == 0
     assert "parts by lane" not in found
 
 
 def test_origins_leave_out_what_divides_nothing_or_everything():
     obs = pd.DataFrame({"batch": ["a", "b"] * 5, "sample": "x", "donor": range(10), "n": 1})
-    assert list(company.origins(obs)) == ["batch"]
+    assert list(prediction.origins(obs)) == ["batch"]
 
 
 @pytest.fixture
@@ -96,9 +96,9 @@ def test_a_ranking_scores_as_the_command_for_one_drug_does(linear, mine, run_fol
         found.facts["held_out_auc"]
     )
     among = found.facts["company"]
-    assert row.company_unlike == among[company.UNLIKE]["labels_changed"] and among[company.RANDOM]["most"] < 0.5
+    assert row.company_unlike == among[prediction.UNLIKE]["labels_changed"] and among[prediction.RANDOM]["most"] < 0.5
     kept = anndata.read_h5ad(mine.with_name("mine.CISPLATIN.atsdp.h5ad")).uns["atsdp"]["company"]
-    assert kept[company.RANDOM]["labels_changed"] == among[company.RANDOM]["labels_changed"]
+    assert kept[prediction.RANDOM]["labels_changed"] == among[prediction.RANDOM]["labels_changed"]
 
 
 def test_drugs_with_too_few_lines_are_rows_that_say_so(linear, mine, monkeypatch):

@@ -17,7 +17,7 @@ from scipy import sparse
 
 from atsdp_utils.data import gdsc
 from atsdp_utils.foundation import config, paths
-from atsdp_utils.own_cells import checks, company, output, page, predict, prediction, readers
+from atsdp_utils.own_cells import cell_values, output, page, predict, prediction, readers
 from atsdp_utils.own_cells.cellfile import OF_GENES, InputError, names_of_no_gene
 
 CASES = int(os.environ.get("ATSDP_FUZZ_CASES", 300))
@@ -285,7 +285,7 @@ def test_several_patients_are_said(linear, tmp_path):
     found, _ = linear(tmp_path / "mine.h5ad")
     assert [w for w in found.facts["warnings"] if w.startswith("3 values of patient: genes are standardised over all")]
     lanes = pd.DataFrame(index=[f"ACGTACGTACGTACGT-{i % 2 + 1}" for i in range(60)])
-    assert company.said_of(company.origins(lanes))[0].startswith("2 values of the suffix of the barcodes")
+    assert prediction.origins_said(prediction.origins(lanes))[0].startswith("2 values of the suffix of the barcodes")
 
 
 def test_cells_of_unlike_depth_are_cells_and_reasons_are_written(linear, tmp_path):
@@ -307,7 +307,7 @@ def test_cells_of_unlike_depth_are_cells_and_reasons_are_written(linear, tmp_pat
 def test_the_page_on_own_cells_names_what_the_code_knows():
     text = " ".join((paths.BOOK / "own-cells.md").read_text().split())
     kinds = set(names_of_no_gene()) - {OF_GENES}
-    for said in (*checks.REASONS, *kinds, "`--values`", "`--layer`", "`--species mouse`"):
+    for said in (*cell_values.REASONS, *kinds, "`--values`", "`--layer`", "`--species mouse`"):
         assert said in text, said
     for suffix in re.findall(r"\.\w+", readers.FORMATS):
         assert suffix in text, suffix

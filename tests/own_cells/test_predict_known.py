@@ -12,7 +12,7 @@ from atsdp_utils.data import gdsc
 from atsdp_utils.evaluation import metrics
 from atsdp_utils.foundation import config
 from atsdp_utils.own_cells import predict
-from atsdp_utils.own_cells.checks import SCORED
+from atsdp_utils.own_cells.cell_values import SCORED
 from atsdp_utils.own_cells.prediction import Prediction
 
 SETTINGS = predict.Settings(

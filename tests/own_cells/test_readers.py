@@ -10,9 +10,8 @@ import pytest
 from scipy import io, sparse
 
 from atsdp_utils.data import gdsc, gene_names
-from atsdp_utils.own_cells import checks, readers
-from atsdp_utils.own_cells.cellfile import CellFile, InputError, dense, names_of_no_gene
-from atsdp_utils.own_cells.naming import of_other_species, recognise
+from atsdp_utils.own_cells import cell_values, readers
+from atsdp_utils.own_cells.cellfile import CellFile, InputError, dense, names_of_no_gene, of_other_species, recognise
 
 CELLS = [f"cell-{i}" for i in range(12)]
 
@@ -64,7 +63,7 @@ def test_every_format_gives_the_same_cells(tmp_path, name, counts, genes):
     assert list(file.obs.index) == CELLS
     found = recognise(file)
     assert (found.naming, found.shared, list(found.symbol)) == ("human symbols", 150, genes)
-    assert checks.detect_values(file)[0] == "counts"
+    assert cell_values.detect_values(file)[0] == "counts"
 
 
 def test_orientation_is_said(tmp_path, counts, genes):
@@ -138,12 +137,12 @@ def test_genes_missing_in_every_cell_are_left_out(tmp_path, counts, genes):
         file = readers.read(tmp_path / "a.h5ad")
         assert file.X.shape == (12, 148) and list(recognise(file).symbol) == np.delete(genes, [3, 5]).tolist()
         assert any("2 genes missing (NaN) in every cell" in note for note in file.notes)
-        assert checks.detect_values(file)[0] == "zscored"
+        assert cell_values.detect_values(file)[0] == "zscored"
         scaled[0, 7] = np.nan  # missing in one cell: nobody but the person knows what it means
         adata.X = make(scaled)
         adata.write_h5ad(tmp_path / "a.h5ad")
         with pytest.raises(InputError, match="1 values are missing"):
-            checks.detect_values(readers.read(tmp_path / "a.h5ad"))
+            cell_values.detect_values(readers.read(tmp_path / "a.h5ad"))
 
 
 @pytest.mark.filterwarnings("ignore:Element")
@@ -252,7 +251,7 @@ def test_too_few_genes(counts, genes):
 def test_values_are_detected(values, expected):
     values = [values, np.negative(values)] if expected == "zscored" else [values]
     file = CellFile("x", "table", np.array(values), {"names": np.array(list("abc"))}, pd.DataFrame())
-    assert checks.detect_values(file)[0] == expected
+    assert cell_values.detect_values(file)[0] == expected
 
 
 @pytest.mark.parametrize(
@@ -270,7 +269,7 @@ def test_impossible_values(values, asked, message, make):
     X = make(np.array([values], dtype=float))
     file = CellFile("x", "table", X, {"names": np.array(list("abc"))}, pd.DataFrame(index=["c"]))
     with pytest.raises(InputError, match=message):
-        checks.detect_values(file, asked)
+        cell_values.detect_values(file, asked)
 
 
 def bad_files(tmp_path, counts, genes):
@@ -431,13 +430,13 @@ def test_negative_values_need_centred_genes_or_a_word(counts, genes):
     logs = np.log1p(counts)
     logs[0, 3] = -0.2
     with pytest.raises(InputError, match="1 of 1,800 values are negative .*--values lognorm"):
-        checks.detect_values(named(genes, logs))
-    kind, notes = checks.detect_values(named(genes, logs), "lognorm")
+        cell_values.detect_values(named(genes, logs))
+    kind, notes = cell_values.detect_values(named(genes, logs), "lognorm")
     assert kind == "lognorm" and "taken as lognorm, as asked" in notes[0]
-    kind, notes = checks.detect_values(named(genes, counts / 7), "counts")
+    kind, notes = cell_values.detect_values(named(genes, counts / 7), "counts")
     assert kind == "counts" and len(notes) == 2 and "like counts" in notes[1]
     with pytest.raises(InputError, match="no negative counts"):
-        checks.detect_values(named(genes, logs), "counts")
+        cell_values.detect_values(named(genes, logs), "counts")
 
 
 def test_formats_that_are_not_read_name_the_way_out(tmp_path, counts, genes):

@@ -97,16 +97,16 @@ def test_a_data_set_and_a_model_are_one_file_and_one_line_each(copy):
     insert(copy / "atsdp_utils/foundation/config.py", "REAL = (", '    Dataset("Added-set", "real", "CISPLATIN"),')
     (copy / "atsdp_utils/baselines/nearest_mean.py").write_text(MODEL)
     insert(
-        copy / "atsdp_utils/baselines/__init__.py",
-        "_LEFT_OUT = (",
-        '    Baseline("NearestMean", ".nearest_mean:NearestMean"),',
+        copy / "data/baselines.toml",
+        "# A new model goes here",
+        '[NearestMean]\nfactory = ".nearest_mean:NearestMean"\n',
     )
     python(copy, "-m", "atsdp_utils.foundation.checksums", "write")
     cells, accuracy = python(copy, "-c", RUN).split()
     assert int(cells) == 60 and float(accuracy) > 0.9
     assert changed(copy, "atsdp_utils", "data") == {
         "data/Added-set.h5ad", "data/checksums.json", "atsdp_utils/foundation/config.py",
-        "atsdp_utils/baselines/nearest_mean.py", "atsdp_utils/baselines/__init__.py",
+        "atsdp_utils/baselines/nearest_mean.py", "data/baselines.toml",
     }  # fmt: skip
 
 

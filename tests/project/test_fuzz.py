@@ -23,7 +23,7 @@ from atsdp_utils.data.download import GeoError
 from atsdp_utils.experiments import grid, inputs, protocols
 from atsdp_utils.experiments.task import Result, Task, build
 from atsdp_utils.foundation import cache, config, paths
-from atsdp_utils.own_cells import cell_values, checks, company, drugs, naming, readers
+from atsdp_utils.own_cells import cell_values, cellfile, drugs, prediction, readers
 
 CASES = int(os.environ.get("ATSDP_FUZZ_CASES", 300))
 PAGE = paths.BOOK / "_messages.md"
@@ -136,16 +136,16 @@ def understood(path: Path) -> None:
     from atsdp_utils.own_cells import output
 
     file = readers.read(path)
-    genes = naming.recognise(file, None)
-    naming.left_out(file, genes)
+    genes = cellfile.recognise(file, None)
+    cellfile.left_out(file, genes)
     known = file.only(genes.symbol != "")
-    kind, _ = checks.detect_values(known, "auto")
+    kind, _ = cell_values.detect_values(known, "auto")
     obs, _ = output.writable(file.obs)
-    company.origins(obs)
-    reason = checks.not_cells(file, known, genes, kind, 100)
+    prediction.origins(obs)
+    reason = cell_values.not_cells(file, known, genes, kind, 100)
     symbol = genes.symbol[genes.symbol != ""]
     Z, _ = cell_values.shared_matrix(known, symbol, np.unique(symbol), kind, 100)
-    rows = np.flatnonzero(reason == checks.SCORED)
+    rows = np.flatnonzero(reason == cell_values.SCORED)
     assert sorted(cell_values.canonical(Z, rows, 100)) == rows.tolist()
     assert np.isfinite(readers.dense(Z)).all()
 

@@ -267,8 +267,16 @@ def test_half_precision_and_data_files_are_in_keys(monkeypatch):
     monkeypatch.setenv("ATSDP_BF16", "1")
     assert runtime.precision() != before
     register = {"hallmark.gmt.gz": "0", "labels.csv": "1", "other.csv": "2"}
-    monkeypatch.setattr(cache.checksums, "register", lambda: register)
-    assert cache._data_files(["f('*.gmt.gz')", 'g("labels.csv")']) == ["hallmark.gmt.gz", "labels.csv"]
+    monkeypatch.setattr(cache.closure, "closure", lambda *_: {("a", "f"): "f('*.gmt.gz'); g(\"labels.csv\")"})
+
+    def code(files):
+        monkeypatch.setattr(cache.checksums, "register", lambda: files)
+        cache.code.cache_clear()
+        return cache.code("a.f")
+
+    changed = [name for name in register if code(register | {name: "9"}) != code(register)]
+    cache.code.cache_clear()
+    assert changed == ["hallmark.gmt.gz", "labels.csv"]
 
 
 def test_tolerance_is_absolute_and_relative(tmp_path):

@@ -812,14 +812,26 @@ def committed(folder):
     return "table3.csv" in listed
 
 
-@pytest.mark.skipif(not committed(findings.REFERENCE), reason="no reference run is committed yet")
+@pytest.mark.skipif(not committed(paths.REFERENCE), reason="no reference run is committed yet")
 def test_readme_is_what_the_command_writes():
     text = findings.README.read_text()
-    assert text == findings.with_block(text, findings.readme_block(Outputs(findings.REFERENCE)))
+    text = findings.README.read_text()
+    assert text == findings.with_block(text, findings.readme_block(Outputs(paths.REFERENCE)), findings.RESULTS)
+    assert text == findings.with_block(text, findings.made_block(paths.REFERENCE), findings.MADE)
 
 
 def test_with_block():
-    text = f"a\n{findings.BEGIN}\nold\n{findings.END}\nb\n"
-    assert findings.with_block(text, "new") == f"a\n{findings.BEGIN}\nnew\n{findings.END}\nb\n"
-    with pytest.raises(ValueError, match="expected the lines"):
-        findings.with_block("a", "new")
+    begin, end = findings.MADE
+    text = f"a\n{begin}\nold\n{end}\nb\n"
+    assert findings.with_block(text, "new", findings.MADE) == f"a\n{begin}\nnew\n{end}\nb\n"
+    with pytest.raises(ValueError, match="README.md"):
+        findings.with_block("a", "new", findings.MADE)
+
+
+def test_the_map_says_which_notebook_makes_what(tmp_path):
+    made = {"fig2b": "05_cv_evaluation", "fig2a": "05_cv_evaluation", "table1": "05_cv_evaluation", "other": "01_x"}
+    outputs = {name: {"notebook": notebook} for name, notebook in made.items()}
+    (tmp_path / "manifest.json").write_text(json.dumps({"outputs": outputs}))
+    _, _, first, second = findings.made_block(tmp_path).splitlines()
+    assert first.startswith("| Table 1 | `table1` | `05_cv_evaluation` | ") and "`evaluation`" in first
+    assert second.startswith("| Figure 2 | `fig2a`, `fig2b` | ")
