@@ -29,7 +29,7 @@ from atsdp_utils.models.losses import mmd2
 from atsdp_utils.models.plus import ATSDPPlus, expit
 from atsdp_utils.own_cells import cell_values, drugs, output, page, prediction, readers
 from atsdp_utils.own_cells.cell_values import NOT_SCORED, SCORED, ZERO, within
-from atsdp_utils.own_cells.cellfile import CellFile, InputError, Matrix, dense, dense_chunks, left_out, recognise
+from atsdp_utils.own_cells.cellfile import CellFile, InputError, Matrix, dense_chunks, left_out, recognise
 from atsdp_utils.own_cells.prediction import Prediction, pooled
 
 #: Spellings of labels, lower case.
@@ -150,7 +150,7 @@ def prepare(
     }  # fmt: skip
     notes = [*remarks, *more, *prediction.origins_said(parts), *changed]
     rows, scaler = _drawn(len(where), settings.sample, seed), cell_values.streaming_standardizer(Z, settings.chunk)
-    seen = scaler.transform(dense(Z[rows]))
+    seen = scaler.transform(np.vstack(list(dense_chunks(Z[rows], settings.chunk))))
     return Ready(file, facts, chosen, Z, where, reason, notes, parts, scaler, rows, seen, seed, settings)
 
 
@@ -225,11 +225,10 @@ def learn(drug: str, source: preprocess.Source, given: Ready, say: Callable[[str
     work = (delayed(model.member_proba)(given.scaler.transform(block)) for block in dense_chunks(given.Z, chunk))
     done = Parallel(settings.jobs, prefer="threads", return_as="generator")(work)
     members = np.concatenate(list(progress(done, -(-given.Z.shape[0] // chunk), "scores")), axis=1)
+    X = np.vstack(list(dense_chunks(given.Z[given.rows], chunk)))
     parts = {name: codes[given.where[given.rows]] for name, codes in given.parts.items()}
     drawn = pooled(members[:, given.rows])
-    among = prediction.company(
-        lambda cells: pooled(model.member_proba(cells)), dense(given.Z[given.rows]), drawn, parts, given.seed
-    )
+    among = prediction.company(lambda cells: pooled(model.member_proba(cells)), X, drawn, parts, given.seed)
     held = np.bincount(source.y[source.test_rows], minlength=2)
     return Learned(model, lines, held, held_out_auc(model, source), members, among)
 
@@ -284,7 +283,7 @@ def unlikeness(source: preprocess.Source, given: Ready, size: int = 500) -> dict
     if given.known["values"] != "zscored":
         bulk = gdsc.load_bulk()
         reference = within(preprocess.columns(bulk.X, bulk.genes, source.genes))
-        level = within(dense(given.Z[_drawn(given.Z.shape[0], size, given.seed)]))
+        level = within(next(dense_chunks(given.Z[_drawn(given.Z.shape[0], size, given.seed)], size)))
         shift = float(np.median(np.abs(level.mean(0) - reference.mean(0)) / np.maximum(reference.std(0), 1e-6)))
     found = {"mmd2": mmd2(a, b).item(), "mmd2_lines": mmd2(a[:half], a[half:]).item()}
     return found | {"auc": float(auc), "gene_shift": shift}
