@@ -40,9 +40,6 @@ def _finite(name: str, values) -> np.ndarray:
     return values
 
 
-# --- scores of cross-validation folds -------------------------------------------------------------------------------
-
-
 def _corrected_se(values: np.ndarray, folds: int) -> float:
     """Standard error with the variance factor 1/n + n_test/n_train, which is 1/(folds - 1) for cross-validation."""
     overlap = 1 / (folds - 1) if folds > 1 else 0.0
@@ -161,9 +158,6 @@ def seeds_and_cells(by_seed, by_draw, level: float = 0.95) -> Combined:
     return Combined(mean, float(mean - half), float(mean + half), df)
 
 
-# --- area under the ROC curve ---------------------------------------------------------------------------------------
-
-
 def _placements(y, p) -> tuple[np.ndarray, np.ndarray]:
     """Structural components of DeLong et al. (1988): of each sensitive cell, of each resistant cell."""
     y, p = np.asarray(y).astype(bool), _finite("p", p)
@@ -256,9 +250,6 @@ def auc_over_seeds(y, p, resamples: int = 1000, level: float = 0.95, seed: int =
 def _resampling_shares(size: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """How often each of `size` units is drawn in each resample, as shares, shape (resamples, size)."""
     return (rng.multinomial(size, np.full(size, 1 / size), resamples) / size).astype(np.float32)
-
-
-# --- permutations and correlations ----------------------------------------------------------------------------------
 
 
 def permutation_p(observed: float, null: Sequence[float]) -> float:

@@ -46,9 +46,6 @@ def ranks(X: np.ndarray) -> np.ndarray:
     return ndtri((rankdata(X, axis=1) - 0.5) / X.shape[1]).astype(np.float32)
 
 
-# --- alignment --------------------------------------------------------------------------------------------------------
-
-
 def mmd(net: ATSDPNet, source: Source, X: np.ndarray, cfg: Training, seed: int) -> ATSDPNet:
     """Equation 16 as it stands."""
     return stages.transfer(net, source, X, cfg, seed)[0]
@@ -74,9 +71,6 @@ def balanced(net: ATSDPNet, source: Source, X: np.ndarray, cfg: Training, seed: 
 
 
 ALIGNMENTS: dict[str, Callable] = {"mmd": mmd, "adabn": adabn, "balanced": balanced}
-
-
-# --- estimator --------------------------------------------------------------------------------------------------------
 
 
 class ATSDPPlus:

@@ -65,9 +65,6 @@ def read_network(path: Path) -> dict:
     return torch.load(path, map_location=runtime.device(), weights_only=True)
 
 
-# --- 1 · bulk stage ---------------------------------------------------------------------------------------------------
-
-
 @dataclass
 class Denoising(Stage):
     """Equations 1-3: mean squared error of clean rows that are reconstructed from corrupted ones."""
@@ -166,9 +163,6 @@ def pretrain(
     return Pretrained(net, dae_history, stored(net, "bulk", "models.stages.pretrain", parts, train))
 
 
-# --- 2 · transfer -----------------------------------------------------------------------------------------------------
-
-
 def _with_alignment(
     class_loss: Tensor, z_g: Tensor, z_t: Tensor, clusters: Tensor | None, cfg: Training, also: Tensor | float = 0
 ) -> Step:
@@ -241,9 +235,6 @@ def transfer(
     return net, stored(net, "transfer", "models.stages.transfer", parts, train)
 
 
-# --- 3 · labelled cells -----------------------------------------------------------------------------------------------
-
-
 @dataclass
 class FineTuning(Stage):
     """Protocols S and F: cross-entropy on cells and half as many lines, aligned by equation 16, E_g frozen."""
@@ -304,9 +295,6 @@ def fine_tune(
     net = copy.deepcopy(net)
     stage = FineTuning.of(net, X, y, cfg, seed, weight=weight, source=source, validation=validation)
     return net, fit(net, stage)
-
-
-# --- what a network says ----------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
