@@ -106,6 +106,7 @@ $(RUN)/notebooks/%.ipynb: notebooks/%.ipynb $(RUN)/trainings
 
 # Notebooks that read tables of others wait for them; one line each.
 $(RUN)/notebooks/11_scorecard.ipynb: $(filter-out %/11_scorecard.ipynb,$(EXECUTED))
+$(RUN)/notebooks/14_peers.ipynb: $(RUN)/notebooks/07_baselines.ipynb
 
 $(MANIFEST): $(EXECUTED)
 	@$(PY) -m atsdp_utils.reporting.report manifest $(DATA) $(PROFILE)

@@ -17,7 +17,7 @@ from atsdp_utils.baselines.rows import check_rows
 
 
 class SklearnBaseline:
-    """fit and predict_proba around a scikit-learn estimator. Subclasses define `_estimator`."""
+    """fit and predict_proba around a scikit-learn estimator: `_estimator(X, y)` of a subclass."""
 
     #: Argument of the estimator's fit that takes sample weights; None where it takes none.
     weight_argument: str | None = "sample_weight"
@@ -25,9 +25,6 @@ class SklearnBaseline:
     def __init__(self, *, seed: int = 0, **hyperparameters) -> None:
         self.seed = seed
         self.hyperparameters = hyperparameters
-
-    def _estimator(self, X: np.ndarray, y: np.ndarray):
-        raise NotImplementedError
 
     def fit(self, X, y, *, weight=None, source=None):
         X, y, weight = check_rows(X, y, weight)

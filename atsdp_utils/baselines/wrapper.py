@@ -57,10 +57,10 @@ class Minibatches(loop.Stage):
 
 @dataclass(kw_only=True)
 class TorchBaseline:
-    """fit and predict_proba around a network that maps (n, genes) to logits (n,). Subclasses define `_build`.
+    """fit and predict_proba around a network from (n, genes) to logits (n,), which `_build` of a subclass makes.
 
-    Steps, not epochs, are the unit of a training, so that it costs the same for 20 and 1,400 cells. Every `check_every`
-    steps the inner validation rows are asked; `patience` checks without a better loss end the training.
+    Steps, not epochs, are the unit of a training, so that it costs the same for 20 and 1,400 cells. Every
+    `check_every` steps the inner validation rows are asked; `patience` checks without a better loss end the training.
     """
 
     seed: int = 0
@@ -71,9 +71,6 @@ class TorchBaseline:
     check_every: int = 10
     patience: int = 4
     validation: float = 0.15
-
-    def _build(self, X: Tensor, y: Tensor, source: object | None) -> nn.Module:
-        raise NotImplementedError
 
     def _loss(self, X: Tensor, y: Tensor, weight: Tensor, rows: Tensor) -> Tensor:
         return binary_cross_entropy_with_logits(self.net_(X[rows]), y[rows], weight[rows])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -24,16 +24,8 @@ def tasks(data: str, profile: str, seeds: int) -> list[Task]:
     return [t for t in plus if config.DATASETS[t.dataset].tier == "real"]
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Logits and labels of held-out lines and of labelled cells, by one model of one task."""
-
-    dataset: str
-    seed: int
-    lines: np.ndarray
-    y_lines: np.ndarray
-    cells: np.ndarray
-    y_cells: np.ndarray
+#: Logits and labels of held-out lines and of labelled cells, by one model of one task.
+Scores = namedtuple("Scores", "dataset seed lines y_lines cells y_cells")
 
 
 def scores(task: Task) -> Scores:

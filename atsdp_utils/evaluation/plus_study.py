@@ -1,4 +1,4 @@
-"""Tables of notebook 12 from results of the grid: ablation, class mixes, score, few-shot."""
+"""Tables of notebook 12 from results of the grid: ablation, class mixes, choice of the recipe, score, few-shot."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pandas as pd
 from atsdp_utils.data import preprocess
 from atsdp_utils.evaluation import evaluate, metrics, stats
 from atsdp_utils.experiments import inputs, tables
-from atsdp_utils.experiments.task import ATSDP, PLUS, Result
-from atsdp_utils.foundation import config
+from atsdp_utils.experiments.task import ATSDP, PLUS, Result, Task
+from atsdp_utils.foundation import config, paths
 from atsdp_utils.models import plus
 
 #: Models of the score, and their names in tables and figures.
@@ -24,6 +24,8 @@ LABEL = {
     tables.PC1: "PC1, bulk sign",
 }
 SIMPLE = ["logistic regression", "random forest", "PC1, bulk sign"]
+#: Evidence of the run that chose the shipped recipe.
+EVIDENCE = paths.DATA / "plus_selection.csv"
 
 
 def ablation(results: Sequence[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -79,6 +81,49 @@ def class_mix(results: Sequence[Result]) -> pd.DataFrame:
         for r in results
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["dataset", "tier", "setting", "percent", "seed", "auc", "called"])
+
+
+def evidence(tasks: Sequence[Task], results: Sequence[Result]) -> pd.DataFrame:
+    """AUC of every candidate (and reference) on every task: ``place, kind, seed, candidate, n, sensitive, auc``."""
+    rows = [
+        (t.dataset, t.options["kind"], t.seed, t.options.get("recipe", t.model), len(r.y), int(r.y.sum()),
+         metrics.classification_metrics(r.y, r.p)["auc"])
+        for t, r in zip(tasks, results, strict=True)
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["place", "kind", "seed", "candidate", "n", "sensitive", "auc"])
+
+
+def _over_kinds(values: pd.Series) -> tuple[float, float]:
+    """Mean over kinds of the mean over tasks, and its standard error over tasks; `values` is indexed by kind."""
+    kinds = values.groupby(level="kind")
+    error = kinds.var(ddof=1).fillna(0) / kinds.count()
+    return float(kinds.mean().mean()), float(np.sqrt(error.sum()) / len(error))
+
+
+def choose(table: pd.DataFrame) -> tuple[str, pd.DataFrame]:
+    """Name of the recipe that the rule of notebook 12 takes, and a row for each candidate.
+
+    ``score`` has limits ``ci_low`` and ``ci_high`` (normal, over tasks); ``behind`` the best has a standard error.
+    """
+    wide = table.pivot_table(index=["kind", "place", "seed"], columns="candidate", values="auc")
+    if wide.isna().any().any():
+        gaps = ", ".join(wide.columns[wide.isna().any()])
+        raise ValueError(f"table: every candidate needs every task, missing for {gaps}")
+    eligible = [name for name in config.RECIPES if name in wide]
+    score = {name: _over_kinds(wide[name]) for name in wide}
+    best = max(eligible, key=lambda name: score[name][0])
+    rows = []
+    for name in [*eligible, *(c for c in wide if c not in eligible)]:
+        mean, error = score[name]
+        behind, behind_se = _over_kinds(wide[best] - wide[name])
+        by_kind = wide[name].groupby(level="kind").mean().to_dict()
+        rows.append({"candidate": name, **by_kind, "score": mean, "ci_low": mean - 1.96 * error,
+                     "ci_high": mean + 1.96 * error, "behind": behind, "behind_se": behind_se,
+                     "tied": name in eligible and behind <= behind_se, "eligible": name in eligible,
+                     "changed": config.RECIPES[name].changed if name in eligible else "simple reference",
+                     "tier": "bulk and simulated"})  # fmt: skip
+    summary = pd.DataFrame(rows)
+    return str(summary.candidate[summary.tied].iloc[0]), summary
 
 
 def score(results: Sequence[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:

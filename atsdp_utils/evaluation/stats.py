@@ -40,9 +40,6 @@ def _finite(name: str, values) -> np.ndarray:
     return values
 
 
-# --- scores of cross-validation folds -------------------------------------------------------------------------------
-
-
 def _corrected_se(values: np.ndarray, folds: int) -> float:
     """Standard error with the variance factor 1/n + n_test/n_train, which is 1/(folds - 1) for cross-validation."""
     overlap = 1 / (folds - 1) if folds > 1 else 0.0
@@ -161,9 +158,6 @@ def seeds_and_cells(by_seed, by_draw, level: float = 0.95) -> Combined:
     return Combined(mean, float(mean - half), float(mean + half), df)
 
 
-# --- area under the ROC curve ---------------------------------------------------------------------------------------
-
-
 def _placements(y, p) -> tuple[np.ndarray, np.ndarray]:
     """Structural components of DeLong et al. (1988): of each sensitive cell, of each resistant cell."""
     y, p = np.asarray(y).astype(bool), _finite("p", p)
@@ -200,6 +194,36 @@ def auc_difference(y, p, q, level: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
+def printed_auc_interval(area: float, sensitive: int, resistant: int, level: float = 0.95) -> Interval:
+    """Interval for an AUC of which only the value and the class sizes are known (Hanley and McNeil 1982), on the logit.
+
+    It counts the sampling of cells alone, and stands in for DeLong's where scores of single cells are not published.
+    """
+    if not 0 < area < 1:
+        raise ValueError(f"area: got {area}, expected a value inside (0, 1)")
+    q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
+    variance = area * (1 - area) + (sensitive - 1) * (q1 - area**2) + (resistant - 1) * (q2 - area**2)
+    half = sps.norm.ppf((1 + level) / 2) * np.sqrt(variance / (sensitive * resistant)) / (area * (1 - area))
+    return Interval(float(area), float(expit(logit(area) - half)), float(expit(logit(area) + half)))
+
+
+def auc_over_folds(y, p, fold, q=None, level: float = 0.95) -> Interval:
+    """Mean over folds of the AUC of `p` (minus that of `q`) with DeLong's error of the cells, each in one fold.
+
+    Folds have models of their own, whose scores need not share a scale, so the folds are not pooled.
+    """
+    y, p, fold = np.asarray(y), np.asarray(p), np.asarray(fold)
+    found = []
+    for own in (fold == f for f in np.unique(fold)):
+        parts = _placements(y[own], p[own])
+        if q is not None:
+            parts = [a - b for a, b in zip(parts, _placements(y[own], np.asarray(q)[own]), strict=True)]
+        found.append((parts[0].mean(), sum(np.var(d, ddof=1) / d.size for d in parts)))
+    means, variances = np.transpose(found)
+    half = sps.norm.ppf((1 + level) / 2) * np.sqrt(variances.sum()) / means.size
+    return Interval(float(means.mean()), float(means.mean() - half), float(means.mean() + half))
+
+
 def auc_over_seeds(y, p, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Interval:
     """Mean AUC over seeds with a bootstrap interval over cells (within class) and seeds at once.
 
@@ -226,9 +250,6 @@ def auc_over_seeds(y, p, resamples: int = 1000, level: float = 0.95, seed: int =
 def _resampling_shares(size: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """How often each of `size` units is drawn in each resample, as shares, shape (resamples, size)."""
     return (rng.multinomial(size, np.full(size, 1 / size), resamples) / size).astype(np.float32)
-
-
-# --- permutations and correlations ----------------------------------------------------------------------------------
 
 
 def permutation_p(observed: float, null: Sequence[float]) -> float:

@@ -130,7 +130,7 @@ RECIPES: dict[str, Recipe] = {
         joint=True, align="adabn", linear=0.5, changed="joint, half of the logit from a linear path"
     ),
 }
-#: The winner of the rule in :mod:`atsdp_utils.models.plus`.
+#: The winner of the rule of notebook 12.
 CHOSEN = "ensemble-rank"
 
 

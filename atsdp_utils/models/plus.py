@@ -12,7 +12,6 @@ from torch import nn
 
 from atsdp_utils.data import preprocess
 from atsdp_utils.data.preprocess import Source
-from atsdp_utils.foundation import paths
 from atsdp_utils.foundation.config import CHOSEN, RECIPES, Architecture, Training
 from atsdp_utils.models import stages
 from atsdp_utils.models.calibration import Calibration
@@ -20,8 +19,6 @@ from atsdp_utils.models.joint import joint_stage
 from atsdp_utils.models.loop import tensor
 from atsdp_utils.models.network import ATSDPNet, n_parameters
 
-#: How the recipe was chosen.
-RULE = (paths.DATA / "plus_rule.md").read_text()
 #: Members of a seed have seeds seed * SEED_STRIDE + i: ensembles of different seeds share no member.
 SEED_STRIDE = 1000
 #: Strength of the linear path, that of the simple reference.
@@ -49,9 +46,6 @@ def ranks(X: np.ndarray) -> np.ndarray:
     return ndtri((rankdata(X, axis=1) - 0.5) / X.shape[1]).astype(np.float32)
 
 
-# --- alignment --------------------------------------------------------------------------------------------------------
-
-
 def mmd(net: ATSDPNet, source: Source, X: np.ndarray, cfg: Training, seed: int) -> ATSDPNet:
     """Equation 16 as it stands."""
     return stages.transfer(net, source, X, cfg, seed)[0]
@@ -77,9 +71,6 @@ def balanced(net: ATSDPNet, source: Source, X: np.ndarray, cfg: Training, seed: 
 
 
 ALIGNMENTS: dict[str, Callable] = {"mmd": mmd, "adabn": adabn, "balanced": balanced}
-
-
-# --- estimator --------------------------------------------------------------------------------------------------------
 
 
 class ATSDPPlus:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import zipfile
+from collections import namedtuple
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -62,9 +63,6 @@ def read_network(path: Path) -> dict:
         if damaged := archive.testzip():
             raise zipfile.BadZipFile(f"{damaged} is damaged")
     return torch.load(path, map_location=runtime.device(), weights_only=True)
-
-
-# --- 1 · bulk stage ---------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -138,13 +136,8 @@ class Classification(Stage):
         return balanced_cross_entropy(net(self.x_held, "source"), self.y_held)
 
 
-@dataclass
-class Pretrained:
-    """The bulk stage: network with E_t = E_g, and what the book shows of it."""
-
-    net: ATSDPNet
-    dae_history: History
-    predictor_history: History
+#: The bulk stage: network with E_t = E_g, and what the book shows of it.
+Pretrained = namedtuple("Pretrained", "net dae_history predictor_history")
 
 
 def pretrain(
@@ -168,9 +161,6 @@ def pretrain(
 
     parts = source.X[source.train], source.y[source.train], asdict(arch), asdict(cfg), seed, dae_seed
     return Pretrained(net, dae_history, stored(net, "bulk", "models.stages.pretrain", parts, train))
-
-
-# --- 2 · transfer -----------------------------------------------------------------------------------------------------
 
 
 def _with_alignment(
@@ -245,9 +235,6 @@ def transfer(
     return net, stored(net, "transfer", "models.stages.transfer", parts, train)
 
 
-# --- 3 · labelled cells -----------------------------------------------------------------------------------------------
-
-
 @dataclass
 class FineTuning(Stage):
     """Protocols S and F: cross-entropy on cells and half as many lines, aligned by equation 16, E_g frozen."""
@@ -308,9 +295,6 @@ def fine_tune(
     net = copy.deepcopy(net)
     stage = FineTuning.of(net, X, y, cfg, seed, weight=weight, source=source, validation=validation)
     return net, fit(net, stage)
-
-
-# --- what a network says ----------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()

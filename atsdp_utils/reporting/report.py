@@ -31,11 +31,19 @@ TIDY = ("dataset", "metric", "mean", "std", "n", "ci_low", "ci_high", "tier", "p
 TIDY_TABLES = ("table1", "table2", "table3", "table4")
 PROTOCOLS = ("U", "S", "F", "")
 #: Inputs that are not single-cell sets of :mod:`atsdp_utils.foundation.config`, and their tier.
-OTHER_INPUTS = {"GDSC-bulk": "real", "PC9-erlotinib": "real", "paper": "reported"}
+OTHER_INPUTS = {
+    "GDSC-bulk": "real",
+    "PC9-erlotinib": "real",
+    "mixology-5": "real",
+    "mixology-3": "real",
+    "CCLE-bulk": "real",
+    "paper": "reported",
+    "peers": "reported",
+}
 
 
 def tier_of(name: str) -> str:
-    """Tier of an input: ``real``, ``simulated``, ``geo``, or ``reported`` for the paper's own numbers."""
+    """Tier of an input: ``real``, ``simulated``, ``geo``, or ``reported`` for numbers of the paper or of peers."""
     tiers = {d: spec.tier for d, spec in config.DATASETS.items()} | OTHER_INPUTS
     if name not in tiers:
         raise ValueError(f"dataset: got {name!r}, expected one of {', '.join(tiers)}")
@@ -163,16 +171,20 @@ def source_line(tiers: dict[str, str], protocol: str, profile: str) -> str:
 @lru_cache
 def _describe(name: str) -> dict[str, str]:
     """Name, tier, origin, shape and content hash of an input; loads it once a process."""
-    from atsdp_utils.data import datasets, gdsc, real_cells
+    from atsdp_utils.data import cell_lines, datasets, gdsc, real_cells
 
     about = {"input": name, "tier": tier_of(name)}
-    if name == "paper":
-        digest = hashlib.sha256(b"".join(f.read_bytes() for f in sorted(paths.PAPER.glob("*.csv"))))
-        return about | {"origin": "data/paper", "shape": "", "sha256": digest.hexdigest()}
+    if tier_of(name) == "reported":
+        files = sorted((paths.DATA / name).glob("*.csv*"))
+        digest = hashlib.sha256(b"".join(f.read_bytes() for f in files))
+        return about | {"origin": f"data/{name}", "shape": "", "sha256": digest.hexdigest()}
     if name == "GDSC-bulk":
         values, origin = gdsc.load_bulk().X, "GDSC basal expression"
+    elif name == "CCLE-bulk":
+        values, origin = cell_lines.load_ccle().X, "CCLE RNA-seq, lines with calls"
     else:
-        cells = real_cells.load_pc9() if name == "PC9-erlotinib" else datasets.load_cells(name)
+        load = cell_lines.load_mixology if name in cell_lines.MIXOLOGY else datasets.load_cells
+        cells = real_cells.load_pc9() if name == "PC9-erlotinib" else load(name)
         values, origin = cells.X, str(cells.uns.get("origin", cells.uns.get("source", "")))
     dense = values if isinstance(values, np.ndarray) else values.toarray()
     digest = hashlib.sha256(np.ascontiguousarray(dense)).hexdigest()

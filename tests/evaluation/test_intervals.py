@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats as sps
 
-from atsdp_utils.evaluation import evaluate, metrics, plus_study, selection, stats  # fmt: skip
+from atsdp_utils.evaluation import evaluate, metrics, plus_study, stats
 from atsdp_utils.experiments import inputs, tables  # fmt: skip
 from atsdp_utils.experiments.task import PLUS, Result, Task
 from atsdp_utils.foundation import config  # fmt: skip
@@ -101,7 +101,7 @@ def test_candidates_have_normal_95_per_cent_intervals_over_tasks():
     places = [("lines", i) for i in range(4)] + [("twin", i) for i in range(2)]
     rows = [{"kind": k, "place": f"{k}{i}", "seed": 0, "candidate": c, "auc": row[m]}
             for (k, i), row in zip(places, auc, strict=True) for m, c in enumerate(("plain", "ensemble"))]  # fmt: skip
-    _, summary = selection.choose(pd.DataFrame(rows))
+    _, summary = plus_study.choose(pd.DataFrame(rows))
     one = summary.set_index("candidate").loc["plain"]
     kinds = auc[:4, 0], auc[4:, 0]
     error = np.sqrt(sum(k.var(ddof=1) / len(k) for k in kinds)) / 2

@@ -186,6 +186,36 @@ def test_bootstrap_over_cells_is_near_delong_and_grows_with_seeds_spread():
         stats.auc_over_seeds(y, p[1:])
 
 
+def test_printed_auc_interval_by_hand_and_beside_delong():
+    q1, q2 = 0.8 / 1.2, 2 * 0.64 / 1.8
+    variance = (0.16 + 29 * (q1 - 0.64) + 19 * (q2 - 0.64)) / 600
+    half = 1.959964 * np.sqrt(variance) / 0.16
+    found = stats.printed_auc_interval(0.8, 30, 20)
+    assert tuple(found) == pytest.approx((0.8, *(1 / (1 + np.exp(-(np.log(4) + s * half))) for s in (-1, 1))), abs=1e-6)
+    rng, y = np.random.default_rng(3), np.repeat([1, 0], 100)
+    delong = stats.auc_interval(y, rng.normal(size=200) + y)
+    found = stats.printed_auc_interval(delong.mean, 100, 100)
+    assert (found.low, found.high) == pytest.approx((delong.low, delong.high), abs=0.02)
+    with pytest.raises(ValueError, match="area: got 1.0"):
+        stats.printed_auc_interval(1.0, 10, 10)
+
+
+def test_auc_over_folds_is_the_mean_of_folds_and_covers():
+    rng = np.random.default_rng(4)
+    y, fold = np.tile([1, 0], 60), np.repeat(np.arange(5), 24)
+    inside = []
+    for _ in range(300):
+        p = rng.normal(size=120) + y + 10 * fold  # every fold's model has a scale of its own
+        found = stats.auc_over_folds(y, p, fold)
+        inside.append(found.low <= sps.norm.cdf(1 / np.sqrt(2)) <= found.high)
+    assert 0.9 <= np.mean(inside) <= 0.98
+    by_fold = [stats.auc_interval(y[fold == f], p[fold == f]).mean for f in range(5)]
+    assert found.mean == pytest.approx(np.mean(by_fold))
+    q = rng.normal(size=120)
+    one = stats.auc_over_folds(y[:24], p[:24], fold[:24], q[:24])
+    assert tuple(one) == pytest.approx(tuple(stats.auc_difference(y[:24], p[:24], q[:24])))
+
+
 def test_permutation_p():
     assert stats.permutation_p(0.9, [0.1, 0.9, 0.95, 0.3]) == (2 + 1) / 5
     assert stats.permutation_p(1.0, np.zeros(999)) == 1 / 1000

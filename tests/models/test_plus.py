@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from atsdp_utils.data import datasets, preprocess, real_cells
 from atsdp_utils.data.preprocess import Source
-from atsdp_utils.evaluation import plus_study, selection
+from atsdp_utils.evaluation import plus_study
 from atsdp_utils.experiments import inputs, protocols, pseudo, tables
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.foundation.config import Architecture, Training
@@ -240,18 +240,18 @@ def table(**auc):
 
 def test_the_rule_takes_the_simplest_of_the_tied_and_never_a_reference():
     clear = table(plain=[0.6] * 6, joint=[0.7] * 6, Logistic=[0.9] * 6)
-    assert selection.choose(clear)[0] == "joint"
+    assert plus_study.choose(clear)[0] == "joint"
     # A mean difference of 0.01 with a standard error of sqrt(3 * 0.03^2) / 3 = 0.017: tied.
     noisy = table(plain=[0.7] * 6, joint=[0.74, 0.68] * 3)
-    name, summary = selection.choose(noisy)
+    name, summary = plus_study.choose(noisy)
     row = summary.set_index("candidate").loc["plain"]
     assert name == "plain" and row.behind == pytest.approx(0.01) and row.behind_se == pytest.approx(0.0173, abs=1e-4)
 
 
 def test_the_rule_weighs_kinds_alike_and_refuses_gaps():
     with pytest.raises(ValueError, match="missing for joint"):
-        selection.choose(table(plain=[0.6] * 6, joint=[0.7] * 6).iloc[:-1])
-    _, summary = selection.choose(table(plain=[0.5, 0.5, 0.6, 0.6, 0.9, 0.9]))
+        plus_study.choose(table(plain=[0.6] * 6, joint=[0.7] * 6).iloc[:-1])
+    _, summary = plus_study.choose(table(plain=[0.5, 0.5, 0.6, 0.6, 0.9, 0.9]))
     assert summary.score[0] == pytest.approx((0.5 + 0.6 + 0.9) / 3)
 
 
@@ -271,7 +271,7 @@ def test_the_choice_never_reads_a_real_cell_or_its_label(monkeypatch, run_folder
     tasks = [t for t in tables.plus_selection("smoke") if t.options.get("recipe") in ("plain", "joint-linear")]
 
     def run():
-        return selection.evidence(tasks, [protocols.run_task(t) for t in tasks])
+        return plus_study.evidence(tasks, [protocols.run_task(t) for t in tasks])
 
     before = run()
     real = real_cells.load
@@ -287,7 +287,7 @@ def test_the_choice_never_reads_a_real_cell_or_its_label(monkeypatch, run_folder
     inputs.cells_of.cache_clear()
     after = run()
     pd.testing.assert_frame_equal(before, after)
-    assert selection.choose(before)[0] == selection.choose(after)[0]
+    assert plus_study.choose(before)[0] == plus_study.choose(after)[0]
 
     def refused(name):
         raise AssertionError(f"the choice read {name}")

@@ -1,0 +1,76 @@
+"""Is the sensitive line of a pair ranked above the resistant one? Pairs of lines and drugs as units, never cells.
+
+Scores and labels are (lines, drugs); labels are 1 sensitive, 0 resistant, NaN or -1 none.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import permutations
+
+import numpy as np
+
+
+def counts(scores, labels, lines=None) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs ranked right (ties are half) and pairs there are, (draws, drugs) each.
+
+    `lines` says how often each line is drawn, (draws, lines); without it every line counts once.
+    """
+    scores, labels = np.asarray(scores, float), np.asarray(labels, float)
+    if scores.shape != labels.shape or scores.ndim != 2:
+        raise ValueError(
+            f"scores, labels: got shapes {scores.shape} and {labels.shape}, expected the same (lines, drugs)"
+        )
+    if not np.isfinite(scores[(labels == 0) | (labels == 1)]).all():
+        raise ValueError("scores: a labelled line has no finite score")
+    lines = np.ones((1, len(scores))) if lines is None else np.asarray(lines, float)
+    right, there = np.zeros((2, len(lines), scores.shape[1]))
+    for d, (s, y) in enumerate(zip(scores.T, labels.T, strict=True)):
+        up, down = y == 1, y == 0
+        won = (s[up][:, None] > s[down]) + 0.5 * (s[up][:, None] == s[down])
+        right[:, d] = ((lines[:, up] @ won) * lines[:, down]).sum(1)
+        there[:, d] = lines[:, up].sum(1) * lines[:, down].sum(1)
+    return right, there
+
+
+def share(scores, labels) -> float:
+    """Share of sensitive-resistant pairs ranked right, over all drugs: a pair of lines and a drug counts once."""
+    right, there = counts(scores, labels)
+    return float(right.sum() / there.sum())
+
+
+def orders(scores, labels) -> np.ndarray:
+    """:func:`share` after each order of the labelled lines, the order as it is first.
+
+    The scores of whole lines change places, for all drugs at once, so that what drugs share by sharing lines is kept.
+    With n labelled lines there are n! orders and no p-value below 1/n!.
+    """
+    scores, labels = np.asarray(scores, float), np.asarray(labels, float)
+    used = np.flatnonzero(np.isin(labels, (0, 1)).any(1))
+    if math.factorial(len(used)) > 50_000:
+        raise ValueError(f"labels: {len(used)} labelled lines have too many orders to go through")
+    return np.array([share(scores[list(order)], labels[used]) for order in permutations(used)])
+
+
+def p_of_orders(found: np.ndarray) -> float:
+    """One-sided p-value of the first of :func:`orders`: the share of orders that do as well, itself among them."""
+    return float(np.mean(found >= found[0] - 1e-12))
+
+
+def resampled(scores, labels, draws: int, seed: int = 0, mean: str = "pairs") -> np.ndarray:
+    """The statistic when lines and drugs are both drawn again with replacement, (draws,); NaN where no pair is drawn.
+
+    `mean` is ``pairs`` for :func:`share` or ``drugs`` for the mean AUC of drugs, each with equal weight. Scores of
+    several models with the same labels, seed and draws are paired.
+    """
+    if mean not in ("pairs", "drugs"):
+        raise ValueError(f"mean: got {mean!r}, expected 'pairs' or 'drugs'")
+    rng, (n, k) = np.random.default_rng(seed), np.shape(scores)
+    lines = rng.multinomial(n, np.full(n, 1 / n), draws)
+    drugs = rng.multinomial(k, np.full(k, 1 / k), draws)
+    right, there = counts(scores, labels, lines)
+    with np.errstate(invalid="ignore"):
+        if mean == "pairs":
+            return (drugs * right).sum(1) / (drugs * there).sum(1)
+        area = right / there
+        return np.nansum(drugs * area, 1) / (drugs * np.isfinite(area)).sum(1)
