@@ -6,8 +6,9 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-#: All lines of ``atsdp_utils``, docstrings and templates included; and lines of code cells that are not blank.
-LIMITS = {"atsdp_utils": 9_000, "code cells of notebooks": 3_803}
+#: All lines of ``atsdp_utils``, docstrings and templates included; and lines of code cells that are not blank,
+#: 343 of them for chapter 14, which came later.
+LIMITS = {"atsdp_utils": 9_000, "code cells of notebooks": 3_803 + 343}
 
 
 def of_python(text: str) -> Counter:

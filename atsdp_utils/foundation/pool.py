@@ -95,11 +95,8 @@ def by_loky(function: Callable, arguments: list[tuple], jobs: int) -> Iterator[i
                 print(f"a worker was killed; starting again with {len(left)} tasks left", file=log)
 
 
-def by_dask(function: Callable, arguments: list[tuple], jobs: int) -> Iterator[int]:
-    """The same on a dask cluster, which runs the calls of a lost worker again.
-
-    Not by joblib's backend for dask: it returns nothing before the last call has ended, so no bar could move.
-    """
+def by_dask(function: Callable, arguments: list[tuple], jobs: int) -> Iterator:
+    """A result a call; dask runs those of a lost worker again. joblib's own backend for it could move no bar."""
     from distributed import Client, LocalCluster, as_completed
 
     address = os.environ.get(SCHEDULER)
@@ -107,5 +104,5 @@ def by_dask(function: Callable, arguments: list[tuple], jobs: int) -> Iterator[i
         if not address:
             address = stack.enter_context(LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None))
         client = stack.enter_context(Client(address))
-        futures = [client.submit(_indexed, function, i, a, pure=False) for i, a in enumerate(arguments)]
+        futures = [client.submit(function, *a, pure=False) for a in arguments]
         yield from (future.result() for future in as_completed(futures))

@@ -25,14 +25,14 @@ from atsdp_utils.own_cells.cellfile import CellFile, InputError, names_of_no_gen
 
 @dataclass(frozen=True)
 class Layout:
-    """How a table is written: heading, first field of every row, line of the heading, dialect, known genes a side."""
+    """How a table is written."""
 
     header: list[str]
-    names: list[str]
-    top: int
+    names: list[str]  # first field of every row
+    top: int  # line of the heading
     sep: str
     decimal: str
-    in_columns: int
+    in_columns: int  # known genes a side
     in_rows: int
 
     @property

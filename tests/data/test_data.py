@@ -52,7 +52,7 @@ def test_content(name):
 
 def test_sizes():
     sizes = [path.stat().st_size for path in checksums.embedded()]
-    assert max(sizes) <= 12e6 and sum(sizes) <= 20e6
+    assert max(sizes) <= 12e6 and sum(sizes) <= 40e6
 
 
 def test_readme_states_hash_and_size_of_each_file():

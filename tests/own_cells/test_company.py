@@ -124,6 +124,7 @@ def test_intervals_of_the_study_are_those_of_paired_differences():
     assert bulk.auc_low == pytest.approx(0.7 - 3.1824 * 0.12910 / 2, abs=1e-4)
     said = company_study.sentences(table)
     assert any("better in both" in s for s in said) and any("undecided" in s for s in said)
+    assert any("standardised by the bulk: auc +0.050 [+0.050, +0.050], balanced accuracy" in s for s in said)
 
 
 def test_a_way_that_looks_at_no_company_gives_a_cell_the_same_values_in_any_file():
