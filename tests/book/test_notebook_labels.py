@@ -48,7 +48,8 @@ def execute(number: str, ids: Sequence[str], /, **given) -> dict:
     """Variables after some cells of a notebook; `given` are those that other cells would have made."""
     profile = config.profile("smoke")
     space = {
-        "np": np, "pd": pd, "config": config, "datasets": datasets, "evaluate": evaluate, "metrics": metrics,
+        "np": np, "pd": pd, "config": config, "datasets": datasets, "gdsc": gdsc, "evaluate": evaluate,
+        "metrics": metrics, "paths": paths,
         "preprocess": preprocess, "protocols": protocols, "inputs": inputs, "ATSDP": ATSDP, "BULK_ONLY": BULK_ONLY,
         "report": report, "stats": stats, "tables": tables,
         "DATA": "embedded", "PROFILE": "smoke", "JOBS": 1, "BACKEND": "loky", "profile": profile, "run": Run(),

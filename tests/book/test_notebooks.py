@@ -156,7 +156,7 @@ def test_run_renames_on_success_and_explains_a_failure(tmp_path, capsys):
 
 
 def test_a_second_run_waits_for_the_lock(tmp_path):
-    lock = [sys.executable, str(paths.ROOT / "atsdp_utils" / "lock.py"), str(tmp_path / "lock")]
+    lock = [sys.executable, str(paths.BOOK / "lock.py"), str(tmp_path / "lock")]
     write = "import time, sys; open(sys.argv[1], 'a').write('a'); time.sleep(1.5); open(sys.argv[1], 'a').write('b')"
     command = [*lock, sys.executable, "-c", write, str(tmp_path / "log")]
     first = subprocess.Popen(command)

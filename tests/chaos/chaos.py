@@ -136,7 +136,7 @@ class Checkout(Vehicle):
         """The notebook's target under the lock, as ``make reproduce`` does."""
         target = self.build / "embedded-smoke" / "notebooks" / "01_chaos.ipynb"
         make = ["make", str(target), "PROFILE=smoke", f"JOBS={self.jobs}", "INSTALLED="]
-        return [sys.executable, "atsdp_utils/foundation/lock.py", str(self.build / ".lock"), *make]
+        return [sys.executable, "book/lock.py", str(self.build / ".lock"), *make]
 
     def forget(self, *, keep: tuple[str, ...] = ()) -> None:
         """Also remove the executed notebook."""
