@@ -1,4 +1,4 @@
-"""The recipes of CONTRIBUTING.md, carried out in a temporary copy: one file and one line each, nothing else."""
+"""The recipes of CONTRIBUTING.md, carried out in a temporary copy: one file and one entry each, nothing else."""
 
 import filecmp
 import os
@@ -45,16 +45,18 @@ print(len(result.y), ((result.p > result.p.mean()) == (result.y == 1)).mean())
 """
 
 
+#: What a recipe changes of the data; all other files of it are links.
+WRITTEN = ("checksums.json", "baselines.toml")
+
+
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
     """A checkout whose large data files are links."""
     root = tmp_path_factory.mktemp("checkout") / "copy"
     for name in ("atsdp_utils", "notebooks"):
         shutil.copytree(paths.ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(
-        paths.DATA, root / "data", copy_function=os.symlink, ignore=shutil.ignore_patterns("checksums.json")
-    )
-    for name in ("data/checksums.json", "Makefile", "requirements.lock", "pyproject.toml"):
+    shutil.copytree(paths.DATA, root / "data", copy_function=os.symlink, ignore=shutil.ignore_patterns(*WRITTEN))
+    for name in (*(f"data/{name}" for name in WRITTEN), "Makefile", "requirements.lock", "pyproject.toml"):
         shutil.copy(paths.ROOT / name, root / name)
     return root
 

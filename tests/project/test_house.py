@@ -31,7 +31,7 @@ def test_every_module_lives_in_a_room():
 def test_what_is_imported_by_name_is_there():
     """Linters see no import that is a string."""
     for entry in REGISTRY.values():
-        module, _, name = entry.factory.path.partition(":")
+        module, _, name = entry.factory.partition(":")
         assert callable(getattr(importlib.import_module(module, "atsdp_utils.baselines"), name)), entry.name
     for path in (p for p in map(paths.ROOT.joinpath, TRACKED) if p.suffix in (".py", "") and p.is_file()):
         for module in re.findall(r'"-m", "((?:atsdp_utils|book|tests)\.[\w.]+)"', path.read_text(errors="ignore")):
