@@ -10,7 +10,7 @@ import pytest
 from atsdp_utils.evaluation import conformal, evaluate, stats
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.own_cells import prediction
-from atsdp_utils.reporting import audit, report
+from atsdp_utils.reporting import audit
 
 SPEC = importlib.util.spec_from_file_location(
     "labels_of_notebooks", paths.ROOT / "tests" / "book" / "test_notebook_labels.py"
@@ -140,7 +140,7 @@ def test_a_file_of_one_culture_is_compared_with_the_same_cells(own):
     bad = pd.DataFrame({"answer": ["no", "scored", "no", "no"]})
     before = own["found"].p[:3]
     text = said(
-        execute("13", ("conclusion",), again=again, before=before, bad=bad, NAME="A375-PLX4720", report=report, **own)
+        execute("13", ("conclusion",), again=again, before=before, bad=bad, NAME="A375-PLX4720", paths=paths, **own)
     )
     assert "3 of 4 wrong inputs" in text and "67% of the cells keep" in text
     squares = [np.mean((p - own["y"]) ** 2) for p in (own["found"].p, own["found"].calibrated)]
