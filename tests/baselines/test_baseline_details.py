@@ -1,6 +1,7 @@
 """Which rows and genes a baseline looks at, and that its seed reaches its weights."""
 
 import numpy as np
+import pytest
 import torch
 
 from atsdp_utils.baselines.graph import cell_graph
@@ -18,6 +19,7 @@ def test_a_new_cell_receives_from_the_training_cells_that_it_resembles():
         assert set(source[to == 20 + i].tolist()) == {j, 20 + i}
 
 
+@pytest.mark.slow
 def test_the_transformer_reads_the_genes_that_separate_the_classes():
     rng = np.random.default_rng(1)
     y = np.tile([0, 1], 30)

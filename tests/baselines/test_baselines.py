@@ -90,6 +90,7 @@ def test_every_entry_has_the_interface_and_the_same_tuning_budget(name):
 
 
 @pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.slow
 def test_learns_a_planted_problem(name):
     X, y = planted()
     if REGISTRY[name].features == "library_size":
@@ -100,6 +101,7 @@ def test_learns_a_planted_problem(name):
 
 
 @pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.slow
 def test_scores_half_on_shuffled_labels(name):
     """Mean AUC over problems within three standard errors of 0.5, and not because it is constant."""
     areas = []
@@ -115,6 +117,7 @@ def test_scores_half_on_shuffled_labels(name):
 
 
 @pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.slow
 def test_is_deterministic_whatever_ran_before(name):
     X, y = planted(shift=0.3)
     first = fit_predict(name, X, y, seed=1)
@@ -201,6 +204,7 @@ def prepared(run_folders):
 
 
 @pytest.mark.parametrize("model", [ATSDP, NO_TRANSFER, "Logistic", "GCN", "DrugCell"])
+@pytest.mark.slow
 def test_search_inside_a_fold_sees_no_test_row(prepared, model):
     """Planted test rows with wrong labels change neither the chosen setting nor another prediction."""
     task = Task(prepared, "S", model, "smoke", (("tune", True),), folds=2)
@@ -399,6 +403,7 @@ def test_drugcell_needs_gene_names():
         DrugCell().fit(X, y)
 
 
+@pytest.mark.slow
 def test_deepdr_pretrains_on_the_training_lines_only():
     X, y = planted(shift=0.5)
     source = bulk()

@@ -238,6 +238,7 @@ def test_float16_loses_nothing_that_matters(bulk, labels):
     assert_nothing_lost(plausible_originals(bulk["X"]), bulk, labels)
 
 
+@pytest.mark.slow
 def test_the_comparison_would_notice_a_coarser_encoding(bulk, labels):
     coarse = {**bulk, "X": np.round(bulk["X"] * 64) / 64}
     with pytest.raises(AssertionError):

@@ -150,6 +150,7 @@ def test_wells_without_cells_count_as_sensitive_in_the_literal_counting_only(tmp
     assert (expected.strict, expected.paper, sum(expected.paper)) == ((715, 685), (734, 685), expected.filtered)
 
 
+@pytest.mark.slow
 def test_counts_of_the_leukaemia_hold_after_the_filter_only(tmp_path):
     a = load("DATA4", tmp_path)
     filtered, _ = preprocess.quality_control(a)

@@ -48,6 +48,7 @@ def test_the_papers_named_genes_are_not_planted(data1):
     assert data1.var["planted"].value_counts().to_dict()[1] == twins.DESIGNS["DATA1"].key_genes
 
 
+@pytest.mark.slow
 def test_planted_genes_separate_the_ends_and_others_do_not(data1):
     cells = preprocess.to_cells(data1, config.DATASETS["DATA1-sim"])
     progress = data1.obs.progress.reindex(cells.cell_id).to_numpy()
@@ -87,6 +88,7 @@ def test_same_seed_same_counts_other_seed_others():
     assert (a != b).nnz == 0 and (a != c).nnz > 0
 
 
+@pytest.mark.slow
 def test_mouse_twin_carries_orthologs():
     mouse = twins.make_twin("DATA4-sim")
     genes = mouse.var_names[~mouse.var_names.str.startswith(("mt-", "SIMRARE"))]
@@ -94,6 +96,7 @@ def test_mouse_twin_carries_orthologs():
     assert set(mouse.var.loc[genes, "ortholog"]) <= set(gdsc.load_bulk().genes)
 
 
+@pytest.mark.slow
 def test_difficulty_is_inside_the_agreed_range_on_the_calibration_draw():
     for name, twin in twins.DESIGNS.items():
         auc = twins.calibrate(f"{name}-sim", (twin.shared,))["auc_linear"].item()

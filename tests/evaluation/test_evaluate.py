@@ -102,6 +102,7 @@ def test_readable_keeps_order_and_leaves_out_an_unknown_spread():
     assert wide.loc["b"].tolist() == ["0.500 ± 0.100", "1.000"] and wide.loc["a", "y"] == ""
 
 
+@pytest.mark.slow
 def test_compare_tests_pairs_of_folds_with_holm_over_the_pool():
     frame = pd.concat(
         [
@@ -125,6 +126,7 @@ def test_compare_tests_pairs_of_folds_with_holm_over_the_pool():
     assert found["p_holm"].tolist() == pytest.approx(stats.holm(found["p"]).tolist())
 
 
+@pytest.mark.slow
 def test_holm_is_of_one_pool_and_protocol_and_leaves_the_constant_out():
     sets = ["A375-PLX4720", "SCC47-afatinib", "SCC47-sorafenib", "DATA1-sim", "DATA2-sim"]
     rows = [(d, m, 0.01) for d in sets for m in ("Logistic", "CNN", "Majority")]

@@ -80,6 +80,7 @@ def test_bayesian_ttest_counts_folds_from_repeats():
     assert stats.bayesian_ttest(a, b, repeats=2).p_left == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_holm_by_hand_and_against_statsmodels():
     # sorted .005 .01 .03 .04 times 4 3 2 1: .02 .03 .06 .04; the last is raised to .06
     assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])

@@ -71,6 +71,7 @@ def wipe():
                 path.unlink()
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_jobs_or_backend(folders):
     reference = grid.run(TASKS, jobs=1)
     for jobs, backend in ((2, "loky"), (4, "loky"), (2, "dask")):
@@ -120,6 +121,7 @@ def _count_and_maybe_die(folder: str, index: int) -> None:
     time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_only_what_was_running(tmp_path, folders):
     counts = tmp_path / "counts"
     counts.mkdir()
@@ -135,6 +137,7 @@ def _always_die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_pool_that_keeps_dying_ends_with_a_way_out(folders, monkeypatch):
     monkeypatch.setattr(pool, "MAX_RESTARTS", 1)
     with pytest.raises(RuntimeError, match="workers died 2 times in a row with 2 tasks left .*smaller JOBS"):

@@ -186,6 +186,7 @@ def test_the_table_has_every_input():
 
 
 @pytest.mark.parametrize("name", INPUTS)
+@pytest.mark.slow
 def test_an_input_changes_the_keys_that_it_must_and_no_other(keys, monkeypatch, name):
     if not BEFORE:
         BEFORE.update(keys(world()))

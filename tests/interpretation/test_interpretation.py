@@ -142,6 +142,7 @@ def test_good_predictions_beat_random_sets_and_wrong_ones_do_not(cells):
     assert (bad.table["r"] < 0).all()
 
 
+@pytest.mark.slow
 def test_p_values_are_uniform_when_nothing_is_planted():
     p = []
     for seed in range(40):
@@ -271,6 +272,7 @@ def test_attention_relevance_sees_only_genes_of_attended_tokens():
     assert (found[:2] > 0.5).all() and (found[2:] == 0).all()
 
 
+@pytest.mark.slow
 def test_networks_are_explained_once_and_alike(run_folders):
     datasets.prepare("A375-PLX4720")
     first = explained.explain("A375-PLX4720", "smoke", 0)

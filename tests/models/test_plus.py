@@ -60,6 +60,7 @@ def test_every_recipe_learns_a_planted_transfer(recipe):
     assert model.member_proba(X).shape == (2, 120)
 
 
+@pytest.mark.slow
 def test_the_ensemble_is_the_mean_logit_of_its_members_and_deterministic():
     model, X, _ = fitted("ensemble")
     members = model.member_proba(X)
@@ -70,12 +71,14 @@ def test_the_ensemble_is_the_mean_logit_of_its_members_and_deterministic():
     np.testing.assert_array_equal(fitted("ensemble")[0].predict_proba(X), model.predict_proba(X))
 
 
+@pytest.mark.slow
 def test_ensembles_of_two_seeds_share_no_member():
     (a, X, _), (b, _, _) = fitted("ensemble-adabn", 0), fitted("ensemble-adabn", 1)
     p = np.vstack([a.member_proba(X), b.member_proba(X)])
     assert len(np.unique(p.round(6), axis=0)) == 4
 
 
+@pytest.mark.slow
 def test_linear_share_moves_the_logit_towards_the_logistic_regression():
     (network, X, _), (mixed, _, _) = fitted("ensemble"), fitted("ensemble-linear")
     path = mixed.linear_.decision_function(X)
@@ -266,6 +269,7 @@ def test_evidence_drugs_and_clusters_come_from_the_bulk():
     assert len(cells.X) == pseudo.CELLS_PER_LINE * counts.sum()
 
 
+@pytest.mark.slow
 def test_the_choice_never_reads_a_real_cell_or_its_label(monkeypatch, run_folders):
     """Real cells with permuted labels, or no real cells at all, leave the evidence as it is, to the last digit."""
     tasks = [t for t in tables.plus_selection("smoke") if t.options.get("recipe") in ("plain", "joint-linear")]

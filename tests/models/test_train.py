@@ -45,6 +45,7 @@ def test_autoencoder_learns_to_denoise():
     assert history[-1]["validation"] < 0.95 * history[0]["validation"]
 
 
+@pytest.mark.slow
 def test_bulk_stage_predicts_held_out_lines_and_shuffled_labels_do_not():
     src = source()
     net = stages.pretrain(src, ARCH, CFG, 0).net

@@ -64,6 +64,7 @@ def save(adata, path, **changes):
     return path
 
 
+@pytest.mark.slow
 def test_scores_report_and_untouched_input(atsdp, counts, tmp_path):
     path = save(counts, tmp_path / "mine.h5ad")
     before = path.read_bytes()
@@ -166,6 +167,7 @@ def scores(folder, name="mine"):
     return anndata.read_h5ad(folder / f"{name}.CISPLATIN.atsdp.h5ad").obs.atsdp_p_sensitive.to_numpy()
 
 
+@pytest.mark.slow
 def test_labels_touch_no_score_and_a_run_repeats_exactly(atsdp, counts, tmp_path):
     path = save(counts, tmp_path / "mine.h5ad")
     assert atsdp("predict", path, "--drug", "cisplatin").exit_code == 0
@@ -182,6 +184,7 @@ def test_labels_touch_no_score_and_a_run_repeats_exactly(atsdp, counts, tmp_path
     assert not np.array_equal(scores(tmp_path), first, equal_nan=True)
 
 
+@pytest.mark.slow
 def test_a_table_gives_the_scores_of_the_h5ad(atsdp, counts, tmp_path):
     counts.to_df().T.to_csv(tmp_path / "table.tsv.gz", sep="\t")
     assert atsdp("predict", save(counts, tmp_path / "mine.h5ad"), "--drug", "cisplatin").exit_code == 0
@@ -274,6 +277,7 @@ def test_a_drug_of_no_column_is_refused(name):
         drugs.find_drug(name)
 
 
+@pytest.mark.slow
 def test_drugs_lists_all_with_the_auc_of_a_run(atsdp, counts, tmp_path):
     before = atsdp("drugs").output
     atsdp("predict", save(counts, tmp_path / "mine.h5ad"), "--drug", "cisplatin")

@@ -127,6 +127,7 @@ def test_intervals_of_the_study_are_those_of_paired_differences():
     assert any("standardised by the bulk: auc +0.050 [+0.050, +0.050], balanced accuracy" in s for s in said)
 
 
+@pytest.mark.slow
 def test_a_way_that_looks_at_no_company_gives_a_cell_the_same_values_in_any_file():
     rng = np.random.default_rng(0)
     genes = real_cells.load_pc9().var_names.to_numpy(str)[:50]

@@ -296,6 +296,7 @@ def test_a_noisy_effect_is_undecided(name):
 
 @pytest.mark.usefixtures("full_gene_bulk")
 @pytest.mark.parametrize("name", [name for name in CASES if name not in ALIKE])
+@pytest.mark.slow
 def test_false_verdicts_are_rare_at_the_margin(name, monkeypatch):
     make, _, _, above, below = CASES[name]
     rng, reading, draws, rows = np.random.default_rng(2), reading_of(name), 500, {}
