@@ -139,7 +139,7 @@ lint: install ## ruff over package, tests and notebooks, the direction of import
 	@$(VENV)/bin/lint-imports --no-cache
 	@$(PY) -m book.build check
 
-unit: install ## the unit tests alone, about a minute
+unit: install ## the unit tests of the rooms alone, two or three minutes
 	@$(PY) -m pytest -q -m unit
 
 # The smoke run comes first: tests/book looks at the book it builds.

@@ -29,6 +29,7 @@ def test_the_transformer_reads_the_genes_that_separate_the_classes():
     assert fitted.net_.genes.tolist() == [2, 9, 20]
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_network():
     rng = np.random.default_rng(2)
     X, y = rng.normal(size=(40, 12)).astype(np.float32), np.tile([0, 1], 20)

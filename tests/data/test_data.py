@@ -180,6 +180,7 @@ def test_published_gene_scores(file, cells, sensitive, resistant):
     assert len(table) == cells and np.round(r, 3).tolist() == [sensitive, resistant]
 
 
+@pytest.mark.slow
 def test_gene_sets(bulk):
     def read(name):
         with gzip.open(paths.DATA / name, "rt") as lines:

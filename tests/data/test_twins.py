@@ -58,6 +58,7 @@ def test_planted_genes_separate_the_ends_and_others_do_not(data1):
     assert abs(np.nanmean(rho[planted == 0])) < 0.05
 
 
+@pytest.mark.slow
 def test_null_twin_holds_no_signal():
     """Planted genes, private genes and the direction are off; cultures share one baseline."""
     null = twins.make_twin("DATA1-null-sim")
@@ -83,6 +84,7 @@ def test_direction_lines_are_half_of_each_class_and_fixed():
     assert half == twins.direction_lines("CISPLATIN")
 
 
+@pytest.mark.slow
 def test_same_seed_same_counts_other_seed_others():
     a, b, c = (twins.make_twin("DATA3-sim", s).X for s in (1, 1, 2))
     assert (a != b).nnz == 0 and (a != c).nnz > 0

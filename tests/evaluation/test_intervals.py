@@ -292,6 +292,7 @@ def test_a_comparison_is_level_minus_reference_on_the_same_folds():
     assert row["p_better"] > row["p_worse"]
 
 
+@pytest.mark.slow
 def test_the_ablation_compares_each_change_with_the_method_as_it_is():
     y = np.tile([0, 1], 20)
     rng = np.random.default_rng(4)

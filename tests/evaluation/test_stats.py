@@ -43,6 +43,7 @@ def test_corrected_ttest_at_the_edges():
         stats.corrected_ttest([0.1, np.nan], [0.1, 0.2], folds=2)
 
 
+@pytest.mark.slow
 def test_corrected_test_holds_its_level_where_the_plain_one_does_not():
     """Fold differences with correlation 1/folds, as overlapping training sets give; the true difference is 0."""
     rng, folds, trials = np.random.default_rng(0), 10, 2000

@@ -54,6 +54,7 @@ def fitted(recipe, seed=0, members=2):
 
 
 @pytest.mark.parametrize("recipe", config.RECIPES)
+@pytest.mark.slow
 def test_every_recipe_learns_a_planted_transfer(recipe):
     model, X, y = fitted(recipe)
     assert roc_auc_score(y, model.predict_proba(X)) > 0.9
@@ -129,6 +130,7 @@ def test_ranks_ignore_any_monotone_distortion_of_a_sample():
     assert plus.ranks(np.zeros((1, 4), np.float32)).tolist() == [[0, 0, 0, 0]]
 
 
+@pytest.mark.slow
 def test_few_labels_can_turn_a_wrong_sign():
     X, y = rows(150, 99)
     wrong = source()
@@ -142,6 +144,7 @@ def test_few_labels_can_turn_a_wrong_sign():
     assert before < 0.2 and roc_auc_score(y[rest], model.predict_proba(X[rest])) > 0.8
 
 
+@pytest.mark.slow
 def test_few_labels_join_scores_that_are_there_already_as_they_join_a_fit():
     X, y = rows(100, 99)
     few = np.concatenate([np.flatnonzero(y == c)[:5] for c in (0, 1)])
@@ -218,6 +221,7 @@ def test_without_held_out_lines_there_is_no_calibration():
         model.calibration_.proba(model.logits(X))
 
 
+@pytest.mark.slow
 def test_calibration_sees_held_out_lines_only():
     model, _, _ = fitted("ensemble-adabn")
     held = source().test_rows
@@ -258,6 +262,7 @@ def test_the_rule_weighs_kinds_alike_and_refuses_gaps():
     assert summary.score[0] == pytest.approx((0.5 + 0.6 + 0.9) / 3)
 
 
+@pytest.mark.slow
 def test_evidence_drugs_and_clusters_come_from_the_bulk():
     drugs = pseudo.drugs()
     assert 12 <= len(drugs) <= 16

@@ -82,6 +82,7 @@ def test_without_mmd_and_regulariser_the_target_encoder_gets_no_gradient():
     assert not torch.equal(after.source[0].weight, before.source[0].weight)
 
 
+@pytest.mark.slow
 def test_fine_tuning_freezes_the_source_encoder_and_learns():
     src, (X, y) = source(), planted(150, seed=3)
     start = stages.pretrain(src, ARCH, CFG, 0).net
@@ -91,6 +92,7 @@ def test_fine_tuning_freezes_the_source_encoder_and_learns():
     assert roc_auc_score(y[100:], stages.predict(tuned, X[100:])) > 0.9
 
 
+@pytest.mark.slow
 def test_fine_tuning_on_two_cells_works():
     src, (X, y) = source(), planted(150, seed=3)
     few = [int(np.flatnonzero(y == 0)[0]), int(np.flatnonzero(y == 1)[0])]
@@ -98,6 +100,7 @@ def test_fine_tuning_on_two_cells_works():
     assert np.isfinite(model.predict_proba(X)).all()
 
 
+@pytest.mark.slow
 def test_a_regulariser_outside_the_graph_trains_the_network_that_has_none(monkeypatch):
     """Ambiguity 14: the ablation of the ledger is the row without the term."""
     src, (X, _) = source(), planted(120, seed=9, shift=0.5)
@@ -114,6 +117,7 @@ def test_a_regulariser_outside_the_graph_trains_the_network_that_has_none(monkey
     assert not all(torch.equal(inside[k], without[k]) for k in without)
 
 
+@pytest.mark.slow
 def test_a_shared_transfer_is_the_one_that_is_trained_and_is_trained_once(monkeypatch):
     src, (X, _) = source(), planted(120, seed=9)
     trained = ATSDP(seed=0, arch=ARCH, cfg=CFG).fit_transfer(X, src).predict_proba(X)
@@ -124,6 +128,7 @@ def test_a_shared_transfer_is_the_one_that_is_trained_and_is_trained_once(monkey
     np.testing.assert_array_equal(again.predict_proba(X), trained)
 
 
+@pytest.mark.slow
 def test_same_seed_same_result_other_seed_another():
     src, (X, _) = source(), planted(120, seed=9)
 
@@ -137,6 +142,7 @@ def test_same_seed_same_result_other_seed_another():
     assert np.abs(first - run(2)).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_cached_stage_gives_the_same_network_and_a_damaged_file_is_replaced():
     src = source()
     first = stages.pretrain(src, ARCH, CFG, 0).net.state_dict()
@@ -149,6 +155,7 @@ def test_cached_stage_gives_the_same_network_and_a_damaged_file_is_replaced():
     assert all(torch.equal(v, cached[k]) for k, v in first.items())
 
 
+@pytest.mark.slow
 def test_balancing_strategies_share_one_autoencoder():
     src = source()
     for how in ("none", "smote", "class_weight"):

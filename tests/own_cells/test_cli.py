@@ -129,6 +129,7 @@ def predicted(resistant, sensitive, z):
     return prediction.Prediction(np.stack([p, p]), p, calibrated, sets, *given)
 
 
+@pytest.mark.slow
 def test_calibration_and_sets_by_hand(tmp_path, monkeypatch):
     monkeypatch.setattr(page.paths, "REFERENCE", tmp_path)
     # alpha 0.1: a set holds resistant if 1 + #{resistant lines >= z} > 13 / 10, sensitive if 1 + #{<= z} > 1.
@@ -233,6 +234,7 @@ def test_the_input_is_no_output(atsdp, counts, tmp_path):
     assert result.exit_code == 2 and "never changed" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_failure_inside_is_status_1_and_leaves_nothing(atsdp, counts, tmp_path, monkeypatch):
     def broken(found, y):
         raise KeyError("lost")

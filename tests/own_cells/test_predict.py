@@ -249,6 +249,7 @@ def test_a_folder_that_is_full_or_closed_is_told_before_training(linear, file, t
 # --- a person's files -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_second_drug_keeps_the_first(linear, file, tmp_path):
     one, two = tmp_path / "mine.h5ad", tmp_path / f"mine.{DRUG}.atsdp.h5ad"
     one.write_bytes(file.read_bytes())

@@ -228,6 +228,7 @@ def test_hla_genes_are_found_under_their_official_spelling(counts, genes):
     assert found.symbol[0] == dotted[0]
 
 
+@pytest.mark.slow
 def test_mouse_genes_need_the_word_mouse(counts, genes):
     mouse = named([gene_names.human_to_mouse()[g] for g in genes], counts)
     with pytest.raises(InputError, match="--species mouse"):

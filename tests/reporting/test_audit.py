@@ -131,6 +131,7 @@ def test_the_search_finds_the_matrix_that_was_printed(counting, averages, error_
     assert hit["sensitive"].eq(sizes[0]).all()
 
 
+@pytest.mark.slow
 def test_error_models_tell_how_a_value_was_printed():
     exact = by_sklearn((361, 187), (181, 55), ["positive", "positive", "weighted"])  # SA on DATA1, .8 of a unit left
     for how, fitting in (("truncation", {"truncation", "one_unit"}), ("rounding", {"rounding", "one_unit"}),
@@ -160,6 +161,7 @@ def nulls():
     return audit.averaging_nulls()
 
 
+@pytest.mark.slow
 def test_table_of_the_search():
     table = audit.averaging_search()
     assert list(table.columns) == [
@@ -229,6 +231,7 @@ def test_nulls_have_the_freedom_of_the_search_and_no_fit_to_one_unit(nulls):
     assert (one <= free).all()
 
 
+@pytest.mark.slow
 def test_the_null_finds_matrices_where_rows_are_not_shifted(monkeypatch):
     monkeypatch.setattr(audit, "SHIFT", 0.0)
     monkeypatch.setattr(audit, "COPIES", 1)

@@ -426,6 +426,7 @@ def results(protocol, gap, seeds=4, cells=200, name="first", dataset="A375-PLX47
 
 
 @pytest.mark.parametrize("protocol", ["S", "U"])
+@pytest.mark.slow
 def test_paired_tables(protocol):
     first, second = results(protocol, 3), results(protocol, 0.5, name="other")
     table = evaluate.paired(first + second, ["a"] * 4 + ["b"] * 4, {"A375-PLX4720": "a"})
@@ -597,6 +598,7 @@ def test_rules_of_print_have_two_sides(monkeypatch, tmp_path):
     assert found[list(names)].to_dict() == names
 
 
+@pytest.mark.slow
 def test_pca_svm_is_tested_on_real_cells_in_every_tier():
     rng = np.random.default_rng(0)
     for gap, room, verdict in ((0.1, 0.7, SUPPORTED), (-0.1, 0.7, REFUTED), (0.0, 0.99, UNDECIDED)):
@@ -814,6 +816,7 @@ def committed(folder):
 
 
 @pytest.mark.skipif(not committed(paths.REFERENCE), reason="no reference run is committed yet")
+@pytest.mark.slow
 def test_readme_is_what_the_command_writes():
     text = findings.README.read_text()
     text = findings.README.read_text()
