@@ -1,12 +1,12 @@
-"""Baselines: the paper's eight, adapted as its text says, and what it leaves out (``data/baselines.toml``).
+"""Baselines: the paper's eight, adapted as its text says, and what it leaves out (``registry.toml``).
 
 Every model is a class with one interface: ``Model(*, seed=0, **hyperparameters)``, ``fit(X, y, *, weight=None,
 source=None) -> self`` and ``predict_proba(X)``, P(sensitive) as float64 (n,). X is float32 (n, genes), standardised per
 gene on training rows; y is 0 (resistant) or 1 (sensitive); weight is (n,) or None; source is a
 :class:`atsdp_utils.data.preprocess.Source` (bulk rows on the same genes, and the gene names).
 
-To add one: write a module with such a class, add an entry to ``data/baselines.toml``. Importing this package imports
-neither torch nor scikit-learn; making a model does.
+To add one: write a module with such a class, add an entry to ``registry.toml`` beside it. Importing this package
+imports neither torch nor scikit-learn; making a model does.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 
 from atsdp_utils.baselines.rows import check_rows, hold_out
-from atsdp_utils.foundation import paths
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,7 @@ class Baseline:
 
 
 def _registry() -> dict[str, Baseline]:
-    with (paths.DATA / "baselines.toml").open("rb") as file:
-        table = tomllib.load(file)
+    table = tomllib.loads(Path(__file__).with_name("registry.toml").read_text(encoding="utf-8"))
     for entry in table.values():
         for group in ("hyperparameters", "grid"):
             entry[group] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.get(group, {}).items()}

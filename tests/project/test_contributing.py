@@ -45,18 +45,16 @@ print(len(result.y), ((result.p > result.p.mean()) == (result.y == 1)).mean())
 """
 
 
-#: What a recipe changes of the data; all other files of it are links.
-WRITTEN = ("checksums.json", "baselines.toml")
-
-
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
     """A checkout whose large data files are links."""
     root = tmp_path_factory.mktemp("checkout") / "copy"
     for name in ("atsdp_utils", "notebooks"):
         shutil.copytree(paths.ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(paths.DATA, root / "data", copy_function=os.symlink, ignore=shutil.ignore_patterns(*WRITTEN))
-    for name in (*(f"data/{name}" for name in WRITTEN), "Makefile", "requirements.lock", "pyproject.toml"):
+    shutil.copytree(
+        paths.DATA, root / "data", copy_function=os.symlink, ignore=shutil.ignore_patterns("checksums.json")
+    )
+    for name in ("data/checksums.json", "Makefile", "requirements.lock", "pyproject.toml"):
         shutil.copy(paths.ROOT / name, root / name)
     return root
 
@@ -99,7 +97,7 @@ def test_a_data_set_and_a_model_are_one_file_and_one_line_each(copy):
     insert(copy / "atsdp_utils/foundation/config.py", "REAL = (", '    Dataset("Added-set", "real", "CISPLATIN"),')
     (copy / "atsdp_utils/baselines/nearest_mean.py").write_text(MODEL)
     insert(
-        copy / "data/baselines.toml",
+        copy / "atsdp_utils/baselines/registry.toml",
         "# A new model goes here",
         '[NearestMean]\nfactory = ".nearest_mean:NearestMean"\n',
     )
@@ -108,7 +106,7 @@ def test_a_data_set_and_a_model_are_one_file_and_one_line_each(copy):
     assert int(cells) == 60 and float(accuracy) > 0.9
     assert changed(copy, "atsdp_utils", "data") == {
         "data/Added-set.h5ad", "data/checksums.json", "atsdp_utils/foundation/config.py",
-        "atsdp_utils/baselines/nearest_mean.py", "data/baselines.toml",
+        "atsdp_utils/baselines/nearest_mean.py", "atsdp_utils/baselines/registry.toml",
     }  # fmt: skip
 
 
