@@ -16,7 +16,6 @@ from scipy.special import expit, logit
 #: Differences of AUC of at most this size do not matter: the region of practical equivalence.
 ROPE = 0.01
 
-
 #: An estimate with its confidence limits.
 Interval = namedtuple("Interval", "mean low high")
 #: Mean difference with its limits, t, degrees of freedom, two-sided p.
@@ -170,28 +169,42 @@ def _placements(y, p) -> tuple[np.ndarray, np.ndarray]:
     return of_pos, of_neg
 
 
+def _delong(y, p, q=None) -> tuple[float, float]:
+    """AUC of `p`, or of `p` minus that of `q` on the same cells, and its variance."""
+    parts = _placements(y, p)
+    if q is not None:
+        parts = [a - b for a, b in zip(parts, _placements(y, q), strict=True)]
+    return float(parts[0].mean()), sum(np.var(d, ddof=1) / d.size for d in parts)
+
+
+def _around(mean: float, variance: float, level: float) -> Interval:
+    half = sps.norm.ppf((1 + level) / 2) * np.sqrt(variance)
+    return Interval(mean, mean - half, mean + half)
+
+
+def _on_logit(area: float, variance: float, level: float) -> Interval:
+    """Normal interval on the logit scale, which stays within (0, 1)."""
+    half = sps.norm.ppf((1 + level) / 2) * np.sqrt(variance) / (area * (1 - area))
+    return Interval(area, float(expit(logit(area) - half)), float(expit(logit(area) + half)))
+
+
 def auc_interval(y, p, level: float = 0.95) -> Interval:
     """AUC with DeLong's interval, computed on the logit scale so that it stays within (0, 1).
 
     Cells are the sampling unit. A perfect (or perfectly wrong) ranking has no estimated variance; its open limit is
     that of Clopper and Pearson for a share of all of the m cells of the smaller class, (alpha/2)^(1/m).
     """
-    of_pos, of_neg = _placements(y, p)
-    area = float(of_pos.mean())
-    variance = np.var(of_pos, ddof=1) / of_pos.size + np.var(of_neg, ddof=1) / of_neg.size
+    area, variance = _delong(y, p)
     if area in (0.0, 1.0):
-        bound = float(((1 - level) / 2) ** (1 / min(of_pos.size, of_neg.size)))
+        sensitive = np.asarray(y).astype(bool)
+        bound = float(((1 - level) / 2) ** (1 / min(sensitive.sum(), (~sensitive).sum())))
         return Interval(area, bound, 1.0) if area else Interval(area, 0.0, 1 - bound)
-    half = sps.norm.ppf((1 + level) / 2) * np.sqrt(variance) / (area * (1 - area))
-    return Interval(area, float(expit(logit(area) - half)), float(expit(logit(area) + half)))
+    return _on_logit(area, variance, level)
 
 
 def auc_difference(y, p, q, level: float = 0.95) -> Interval:
     """AUC of `p` minus that of `q` on the same cells, with DeLong's interval for correlated areas."""
-    by_class = [a - b for a, b in zip(_placements(y, p), _placements(y, q), strict=True)]
-    mean = float(by_class[0].mean())
-    half = sps.norm.ppf((1 + level) / 2) * np.sqrt(sum(np.var(d, ddof=1) / d.size for d in by_class))
-    return Interval(mean, mean - half, mean + half)
+    return _around(*_delong(y, p, q), level)
 
 
 def printed_auc_interval(area: float, sensitive: int, resistant: int, level: float = 0.95) -> Interval:
@@ -203,8 +216,7 @@ def printed_auc_interval(area: float, sensitive: int, resistant: int, level: flo
         raise ValueError(f"area: got {area}, expected a value inside (0, 1)")
     q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
     variance = area * (1 - area) + (sensitive - 1) * (q1 - area**2) + (resistant - 1) * (q2 - area**2)
-    half = sps.norm.ppf((1 + level) / 2) * np.sqrt(variance / (sensitive * resistant)) / (area * (1 - area))
-    return Interval(float(area), float(expit(logit(area) - half)), float(expit(logit(area) + half)))
+    return _on_logit(float(area), variance / (sensitive * resistant), level)
 
 
 def auc_over_folds(y, p, fold, q=None, level: float = 0.95) -> Interval:
@@ -215,13 +227,9 @@ def auc_over_folds(y, p, fold, q=None, level: float = 0.95) -> Interval:
     y, p, fold = np.asarray(y), np.asarray(p), np.asarray(fold)
     found = []
     for own in (fold == f for f in np.unique(fold)):
-        parts = _placements(y[own], p[own])
-        if q is not None:
-            parts = [a - b for a, b in zip(parts, _placements(y[own], np.asarray(q)[own]), strict=True)]
-        found.append((parts[0].mean(), sum(np.var(d, ddof=1) / d.size for d in parts)))
+        found.append(_delong(y[own], p[own], None if q is None else np.asarray(q)[own]))
     means, variances = np.transpose(found)
-    half = sps.norm.ppf((1 + level) / 2) * np.sqrt(variances.sum()) / means.size
-    return Interval(float(means.mean()), float(means.mean() - half), float(means.mean() + half))
+    return _around(float(means.mean()), variances.sum() / means.size**2, level)
 
 
 def auc_over_seeds(y, p, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Interval:

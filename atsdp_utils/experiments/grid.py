@@ -113,11 +113,12 @@ def run(tasks: Sequence[Task], *, jobs: int = 1, backend: str = "loky", label: s
     parallel = {"jobs": jobs, "backend": backend}
     prepare(tasks, f"{label}: data sets", **parallel)
     named = [(t, keys.key(t)) for t in tasks]
-    todo = {key: t for t, key in named if load(t, key) is None}
+    results = [load(t, key) for t, key in named]
+    todo = {key: t for (t, key), r in zip(named, results, strict=True) if r is None}
     stages = [(t,) for t in bulk_stages(todo.values())]
     pool.call_all(_prepare_bulk, stages, label=f"{label}: bulk stage", **parallel)
     pool.call_all(_work, [(t, key) for key, t in todo.items()], label=label, **parallel)
-    results = [load(t, key) for t, key in named]
+    results = [load(t, key) if r is None else r for (t, key), r in zip(named, results, strict=True)]
     lost = [t for (t, _), r in zip(named, results, strict=True) if r is None]
     if lost:
         raise RuntimeError(f"{len(lost)} results vanished from {paths.RESULTS}, first {lost[0]}; run again")

@@ -57,6 +57,14 @@ def eligible_clusters(drug: str) -> list[int]:
     return [int(k) for k in np.argsort(-rarer, kind="stable") if rarer[k] >= MIN_CLASS]
 
 
+def held_out_cluster(drug: str, seed: int) -> np.ndarray:
+    """Lines of the eligible cluster of a drug whose turn it is, (lines,) bool."""
+    choices = eligible_clusters(drug)
+    if not choices:
+        raise ValueError(f"name: no expression cluster has {MIN_CLASS} labelled lines of both classes of {drug}")
+    return clusters() == choices[seed % len(choices)]
+
+
 def make(name: str, kind: str, seed: int, max_genes: int) -> Target:
     """A target domain of a drug, or of a twin by its name.
 
@@ -71,11 +79,7 @@ def make(name: str, kind: str, seed: int, max_genes: int) -> Target:
         source = datasets.source_domain(cells, max_genes, seed)
         rows = mix(cells.y, int(share) / 100, seed) if share else np.arange(len(cells.y))
         return Target(preprocess.standardised(cells, source, rows), cells.y[rows], source)
-    bulk = gdsc.load_bulk(name)
-    choices = eligible_clusters(name)
-    if not choices:
-        raise ValueError(f"name: no expression cluster has {MIN_CLASS} labelled lines of both classes of {name}")
-    target = clusters() == choices[seed % len(choices)]
+    bulk, target = gdsc.load_bulk(name), held_out_cluster(name, seed)
     genes = gdsc.shared_genes(bulk, bulk.genes, max_genes)
     X, train = preprocess.columns(bulk.X, bulk.genes, genes), ~target
     scaled = preprocess.Standardizer().fit(X[train]).transform(X)

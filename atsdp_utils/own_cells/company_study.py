@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
-from scipy import stats as sps
 
 from atsdp_utils.data import gdsc, preprocess, real_cells
 from atsdp_utils.data.preprocess import Source, Standardizer
-from atsdp_utils.evaluation import metrics
+from atsdp_utils.evaluation import metrics, stats
 from atsdp_utils.experiments import pseudo
 from atsdp_utils.foundation import config
 from atsdp_utils.models import plus
@@ -38,8 +37,7 @@ Score = Callable[[np.ndarray], np.ndarray]
 
 def _lines_and_cells(drug: str, seed: int) -> tuple[Source, np.ndarray, np.ndarray]:
     """Lines outside a cluster, as published; log-normalised cells of those within it, and labels of the cells."""
-    bulk, choices = gdsc.load_bulk(drug), pseudo.eligible_clusters(drug)
-    target = pseudo.clusters() == choices[seed % len(choices)]
+    bulk, target = gdsc.load_bulk(drug), pseudo.held_out_cluster(drug, seed)
     genes = gdsc.shared_genes(bulk, real_cells.load_pc9().var_names.to_numpy(str), GENES)
     lines = preprocess.columns(bulk.X, bulk.genes, genes)[~target]
     labelled = np.flatnonzero(target & (bulk.y >= 0))
@@ -106,9 +104,8 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
         for measure in MEASURES:
             for name, values in ((measure, own[measure]), (f"{measure}_gain", own[measure] - base[measure])):
                 if name == measure or way != FILE:
-                    half = sps.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-                    mean = values.mean()
-                    found |= {name: mean, f"{name}_low": mean - half, f"{name}_high": mean + half}
+                    interval = stats.corrected_interval(values, folds=1)
+                    found |= dict(zip((name, f"{name}_low", f"{name}_high"), interval, strict=True))
         out.append(found)
     return pd.DataFrame(out)
 

@@ -71,8 +71,12 @@ def rank(
         facts=facts, notes=given.notes, columns=COLUMNS, rows=shown.to_numpy().tolist(),
         tested=int(table.ci_low.notna().sum()), made={k.replace("_", " "): v for k, v in facts.items()},
     )  # fmt: skip
-    cache.write_text(report, page_text)
-    cache.write_text(out, table.to_csv(index=False, float_format="%.6g"))
+
+    def write(part: str) -> None:
+        table.to_csv(part, index=False, float_format="%.6g")
+        cache.write_text(report, page_text)
+
+    cache.write_atomically(out, write)
     for note in given.notes:
         say(f"warning: {note}")
     say(shown.head(10).to_string(index=False))
