@@ -17,6 +17,9 @@ BULK_ONLY = "ATSDP-NET (bulk only)"
 PLUS = "ATSDP-NET+"
 #: Models that are no baseline: networks of this package, sized by Table 2.
 NETWORKS = (ATSDP, NO_TRANSFER, BULK_ONLY, PLUS)
+#: What a seed draws, each of which may have a seed of its own: the split of the lines into training and test ones; the
+#: first weights and the autoencoder; all that the training draws (held-out and synthetic lines, order, noise).
+SEEDED = ("lines", "weights", "batches")
 #: Function of the module `protocols` that runs a task, by protocol.
 PROTOCOLS = {"S": "supervised", "U": "unsupervised", "F": "few_shot", "B": "held_out_lines", "P": "pseudo_transfer"}
 _ARCHITECTURE = {f.name for f in dataclasses.fields(Architecture)}
@@ -47,11 +50,18 @@ class Task:
     seed: int = 0  # of the model; of the bulk split; of the labelled cells under F
     folds: int = 0  # of S
     repeat: int = 0  # which partition into folds
+    seeds: tuple[tuple[str, int], ...] = ()  # of single parts of :data:`SEEDED` (ATSDP-NET only), else `seed`
 
     @property
     def options(self) -> dict[str, object]:
         """The setting as a dictionary."""
         return dict(self.setting)
+
+    def seed_of(self, part: str) -> int:
+        """Seed of one of :data:`SEEDED`."""
+        if unknown := {name for name, _ in self.seeds} - set(SEEDED):
+            raise ValueError(f"seeds: got {sorted(unknown)}, expected parts of {SEEDED}")
+        return dict(self.seeds).get(part, self.seed)
 
     @property
     def function(self) -> str:
@@ -131,7 +141,8 @@ def build(task: Task):
             own = {k: v for k, v in task.setting if k in ("recipe", "members")}
             return ATSDPPlus(seed=task.seed, arch=arch, cfg=cfg, **own)
         own = {"pretrained": task.model != NO_TRANSFER, "own_genes": task.options.get("gene_space") == "separate"}
-        return Network(seed=task.seed, arch=arch, cfg=cfg, **own)
+        own["weights_seed"] = task.seed_of("weights")
+        return Network(seed=task.seed_of("batches"), arch=arch, cfg=cfg, **own)
     if not task.baseline:
         raise KeyError(f"model: got {task.model!r}, expected {ATSDP}, its variants or one of {', '.join(REGISTRY)}")
     return task.baseline.make(seed=task.seed, **{k: v for k, v in task.setting if k not in _TASK_SETTINGS})

@@ -19,20 +19,23 @@ class ATSDP:
 
     Without `pretrained` the network starts from random weights and uses no bulk. With `own_genes` cells come on genes
     of their own, read by an E_t from an autoencoder of theirs: stage 2 taken literally, whose sign is arbitrary.
+    `weights_seed` draws the first weights and trains the autoencoder, `seed` does the rest, and that too by default.
     """
 
     def __init__(
         self, *, seed: int = 0, arch: Architecture | None = None, cfg: Training | None = None,
-        pretrained: bool = True, own_genes: bool = False,
+        pretrained: bool = True, own_genes: bool = False, weights_seed: int | None = None,
     ) -> None:  # fmt: skip
         self.seed, self.pretrained, self.own_genes = seed, pretrained, own_genes
+        self.weights_seed = seed if weights_seed is None else weights_seed
         self.arch, self.cfg = arch or Architecture(), cfg or Training()
 
     def fit_bulk(self, source: Source | None) -> ATSDP:
         """Protocols B, and U before transfer: the bulk stage alone."""
         if source is None:
             raise ValueError("source: got None, expected bulk rows (or pretrained=False)")
-        self.net_, self.history_ = stages.pretrain(source, self.arch, self.cfg, self.seed).net, []
+        found = stages.pretrain(source, self.arch, self.cfg, self.weights_seed, batch_seed=self.seed)
+        self.net_, self.history_ = found.net, []
         return self
 
     def fit(self, X, y, *, weight=None, source: Source | None = None) -> ATSDP:
@@ -49,7 +52,7 @@ class ATSDP:
         """Protocol U: transfer to unlabelled cells; `keep` as in :func:`stages.transfer`."""
         net = self.fit_bulk(source).net_
         if self.own_genes:
-            net.target = stages.pretrain_autoencoder(X, self.arch, self.cfg, self.seed)[0].encoder
+            net.target = stages.pretrain_autoencoder(X, self.arch, self.cfg, self.weights_seed)[0].encoder
         self.net_, self.history_ = stages.transfer(net, source, X, self.cfg, self.seed, keep=keep)
         return self
 

@@ -141,25 +141,28 @@ Pretrained = namedtuple("Pretrained", "net dae_history predictor_history")
 
 
 def pretrain(
-    source: Source, arch: Architecture, cfg: Training, seed: int, *, autoencoder_seed: int | None = None
-) -> Pretrained:
+    source: Source, arch: Architecture, cfg: Training, seed: int, *, autoencoder_seed: int | None = None,
+    batch_seed: int | None = None,
+) -> Pretrained:  # fmt: skip
     """Stage 1: autoencoder on all training lines, then predictor on the labelled ones.
 
-    Members of an ensemble share one autoencoder, by its own seed.
+    Members of an ensemble share one autoencoder, by its own seed. `seed` draws the first weights of the predictor, and,
+    unless `batch_seed` does, the lines held out, the synthetic ones, their order and noise.
     """
     cfg, rows = bulk_only(cfg), source.fit_rows
     dae_seed = seed if autoencoder_seed is None else autoencoder_seed
+    batch_seed = seed if batch_seed is None else batch_seed
     dae, dae_history = pretrain_autoencoder(source.X[source.train], arch, cfg, dae_seed)
     torch.manual_seed(seed)
     net = ATSDPNet(source.X.shape[1], arch, dae.encoder).to(runtime.device())
 
     def train() -> History:
-        torch.manual_seed(seed)
-        history = fit(net, Classification.of(source.X[rows], source.y[rows], cfg, seed))
+        torch.manual_seed(batch_seed)
+        history = fit(net, Classification.of(source.X[rows], source.y[rows], cfg, batch_seed))
         net.target.load_state_dict(net.source.state_dict())
         return history
 
-    parts = source.X[source.train], source.y[source.train], asdict(arch), asdict(cfg), seed, dae_seed
+    parts = source.X[source.train], source.y[source.train], asdict(arch), asdict(cfg), seed, dae_seed, batch_seed
     return Pretrained(net, dae_history, stored(net, "bulk", "models.stages.pretrain", parts, train))
 
 
