@@ -165,7 +165,7 @@ INPUTS = {
     "alignment loss": lambda w, m: edited(m, "models.losses", "def mmd2(", "def mmd2(*, _more=0, "),
     "fold drawing": lambda w, m: edited(m, "experiments.inputs", "shuffle=True", "shuffle=bool(1)"),
     "logistic regression": lambda w, m: edited(m, "baselines.classical", "max_iter=", "tol=1e-9, max_iter="),
-    "search": lambda w, m: edited(m, "baselines", "hold_out(X, y, 0.25, seed)", "hold_out(X, y, 0.2, seed)"),
+    "search": lambda w, m: edited(m, "baselines", "hold_out(len(y), 0.25, seed, y)", "hold_out(len(y), 0.2, seed, y)"),
     "attribution": lambda w, m: edited(m, "interpretation.explained", "set_num_threads(1)", "set_num_threads(2)"),
     "version of a library": lambda w, m: m.setattr(cache, "version", lambda name: "0.0+cpu"),
     "seed": lambda w, m: w.update(seed=1),
