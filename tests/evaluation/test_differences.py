@@ -116,8 +116,14 @@ def test_a_mean_over_seeds_shows_the_sign_that_it_hides():
 
 
 # --- how often the interval holds what it should ----------------------------------------------------------------------
-#: What differs between seeds, noise of single cells that each seed has alone, cells.
-WORLDS = {"seeds": (0.25, 0.0, 200), "cells": (0.0, 0.0, 80), "both": (0.25, 0.0, 80), "noise of seeds": (0.1, 0.7, 80)}
+#: Of two models: how well they rank, how that differs between seeds, noise of single cells that each seed has alone,
+#: cells.
+WORLDS = {
+    "seeds": ((0.6, 0.2), 0.5, 0.0, 400),
+    "cells": ((1.0, 0.4), 0.0, 0.0, 80),
+    "both": ((1.0, 0.4), 0.25, 0.0, 80),
+    "noise of seeds": ((1.0, 0.4), 0.1, 0.7, 80),
+}
 
 
 def _areas(y, scores, weights):
@@ -128,16 +134,17 @@ def _areas(y, scores, weights):
     return wins.mean((1, 2), dtype=float), np.einsum("rsp,rp->rs", by_sensitive, pos, optimize=True)
 
 
-def _coverage(spread, own, cells, seeds=5, trials=1000):
+def _coverage(effects, spread, own, cells, seeds=5, trials=1000):
     """How often the intervals for a mean AUC and for a difference hold the truth, and a bootstrap of five seeds."""
     rng, y = np.random.default_rng(0), np.repeat([0, 1], cells // 2)
     weights = evaluate._resampled_cells(tuple(y.tolist())).astype(np.float32)
-    strength = np.array([1.0, 0.4])[:, None] + spread * rng.normal(size=(2, 400_000))
+    strength = np.array(effects)[:, None] + spread * rng.normal(size=(2, 400_000))
     truth = sps.norm.cdf(strength / np.sqrt(2 * (1 + own**2))).mean(1)
     held = []
     for _ in range(trials):
         common, found = rng.normal(size=cells), []
-        for effect, noise in ((1.0, common), (0.4, 0.5 * rng.normal(size=cells) + np.sqrt(0.75) * common)):
+        like = 0.5 * rng.normal(size=cells) + np.sqrt(0.75) * common
+        for effect, noise in zip(effects, (common, like), strict=True):
             by_seed = (effect + spread * rng.normal(size=(seeds, 1))) * y
             found.append(_areas(y, by_seed + noise + own * rng.normal(size=(seeds, cells)), weights))
         (a, a_draw), (b, b_draw) = found

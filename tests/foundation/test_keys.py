@@ -157,7 +157,7 @@ INPUTS = {
     "order of cells": lambda w, m: _reordered(w),
     "file of the cells": lambda w, m: _checksum(w, "scc47_multidrug.h5ad"),
     "file of other cells": lambda w, m: _checksum(w, "a375_plx4720.h5ad"),
-    "file of PC9 counts": lambda w, m: _checksum(w, "pc9_erlotinib_day11_counts.h5ad"),
+    "file of the reference counts": lambda w, m: _checksum(w, "mixology_5lines_celseq2_counts.h5ad"),
     "loader of real cells": lambda w, m: edited(m, "data.real_cells", "np.where(sensitive,", "np.where(~sensitive,"),
     "quality control": lambda w, m: edited(m, "data.preprocess", "MAX_MITO = 200, 3, 0.10", "MAX_MITO = 200, 3, 0.20"),
     "balancing": lambda w, m: edited(m, "data.preprocess", "neighbours = min(5,", "neighbours = min(4,"),
