@@ -68,7 +68,7 @@ def mean_test(values, folds: int = 1, draws=None, level: float = 0.95, cells: fl
     if n < 2:
         return TTest(mean, *[np.nan] * 5)
     own = (1 / n + (1 / (folds - 1) if folds > 1 else 0.0)) * float(np.var(values, ddof=1))
-    shared = 0.0 if draws is None else _shared_variance(np.asarray(draws, dtype=float))
+    shared = 0.0 if draws is None else shared_variance(np.asarray(draws, dtype=float))
     variance, inverse = own + shared, own**2 / (n - 1) + shared**2 / cells
     df = variance**2 / inverse if inverse > 0 else float(n - 1) if variance == 0 else np.inf
     half = sps.t.ppf((1 + level) / 2, df) * np.sqrt(variance)
@@ -76,7 +76,7 @@ def mean_test(values, folds: int = 1, draws=None, level: float = 0.95, cells: fl
     return TTest(mean, float(mean - half), float(mean + half), t, df, float(2 * sps.t.sf(abs(t), df)))
 
 
-def _shared_variance(draws: np.ndarray) -> float:
+def shared_variance(draws: np.ndarray) -> float:
     """Variance that all seeds share: mean covariance of two columns of (resamples, seeds), at least 0."""
     total = np.var(draws.mean(axis=1) if draws.ndim == 2 else draws, ddof=1)
     if draws.ndim == 1:
