@@ -267,6 +267,18 @@ def _paired(a: _Scored, b: _Scored, measures: Sequence[str]) -> Iterator[tuple]:
         yield measure, len(x), *means, t.mean, t.low, t.high, t.df, t.p, *bayes
 
 
+def with_cells(table: pd.DataFrame, over: pd.DataFrame, name: str = "model") -> pd.DataFrame:
+    """Limits of :func:`over_seeds` in a table of :func:`summary`, where that knows them, with what a mean AUC hides.
+
+    `name` is the column of `table` with the names that ``model`` has in `over`.
+    """
+    keys = ["dataset", name, "protocol", "metric"]
+    found = table[keys].merge(over.rename(columns={"model": name})[[*keys, "ci_low", "ci_high", *SIGN]], "left", keys)
+    found.index = table.index
+    limits = {c: found[c].where(found["ci_low"].notna(), table[c]) for c in ("ci_low", "ci_high")}
+    return table.assign(**limits, **found[SIGN])
+
+
 def sign_said(row) -> str:
     """Share of seeds with the right sign, and how far their AUC is from one half, of a row of :func:`over_seeds`."""
     return (
