@@ -251,7 +251,7 @@ def test_a_separate_gene_space_holds_the_cells_own_most_variable_genes(spies, mo
 def test_only_a_separate_gene_space_has_an_encoder_of_its_own():
     for setting, separate in (((), False), ((("gene_space", "separate"),), True)):
         task = Task(NAME, "U", ATSDP, "smoke", setting)
-        assert build(task).own_genes is separate
+        assert build(task).own_start is separate
 
 
 @pytest.mark.parametrize("how", ["none", "undersampling"])

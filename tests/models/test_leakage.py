@@ -69,7 +69,7 @@ def _transfer(source):
 
 
 def _separate(source):
-    return atsdp.ATSDP(arch=ARCH, cfg=CFG, own_genes=True).fit_transfer(cells()[0], source).net_
+    return atsdp.ATSDP(arch=ARCH, cfg=CFG, own_start=True).fit_transfer(cells()[0], source).net_
 
 
 def _few(source):
