@@ -23,6 +23,7 @@ _CELLS_OF_KIND = {"pseudo-cells": "experiments.pseudo.pseudo_cells", "twin": "ex
 def key(task: Task) -> str:
     """Twenty hex digits."""
     plain = dataclasses.asdict(task) | {"profile": None, "setting": _departures(task)}
+    plain["seeds"] = sorted(pair for pair in task.seeds if pair[1] != task.seed)
     return cache.key(sorted(plain.items()), _sizes(task), _values(task), code_of(task), runtime.precision())
 
 

@@ -19,6 +19,9 @@ FURTHER = "ATSDP-NET (further steps)"
 PLUS = "ATSDP-NET+"
 #: Models that are no baseline: networks of this package, sized by Table 2.
 NETWORKS = (ATSDP, NO_TRANSFER, BULK_ONLY, FURTHER, PLUS)
+#: What a seed draws, each of which may have a seed of its own: the split of the lines into training and test ones; the
+#: first weights and the autoencoder; all that the training draws (held-out and synthetic lines, order, noise).
+SEEDED = ("lines", "weights", "batches")
 #: Function of the module `protocols` that runs a task, by protocol.
 PROTOCOLS = {"S": "supervised", "U": "unsupervised", "F": "few_shot", "B": "held_out_lines", "P": "pseudo_transfer"}
 _ARCHITECTURE = {f.name for f in dataclasses.fields(Architecture)}
@@ -49,11 +52,18 @@ class Task:
     seed: int = 0  # of the model; of the bulk split; of the labelled cells under F
     folds: int = 0  # of S
     repeat: int = 0  # which partition into folds
+    seeds: tuple[tuple[str, int], ...] = ()  # of single parts of :data:`SEEDED` (ATSDP-NET only), else `seed`
 
     @property
     def options(self) -> dict[str, object]:
         """The setting as a dictionary."""
         return dict(self.setting)
+
+    def seed_of(self, part: str) -> int:
+        """Seed of one of :data:`SEEDED`."""
+        if unknown := {name for name, _ in self.seeds} - set(SEEDED):
+            raise ValueError(f"seeds: got {sorted(unknown)}, expected parts of {SEEDED}")
+        return dict(self.seeds).get(part, self.seed)
 
     @property
     def function(self) -> str:
@@ -134,7 +144,8 @@ def build(task: Task):
             return ATSDPPlus(seed=task.seed, arch=arch, cfg=cfg, **own)
         network = atsdp.FurtherSteps if task.model == FURTHER else atsdp.ATSDP
         own_start = task.options.get("start") == "own" or task.options.get("gene_space") == "separate"
-        return network(seed=task.seed, arch=arch, cfg=cfg, pretrained=task.model != NO_TRANSFER, own_start=own_start)
+        own = {"pretrained": task.model != NO_TRANSFER, "own_start": own_start, "weights_seed": task.seed_of("weights")}
+        return network(seed=task.seed_of("batches"), arch=arch, cfg=cfg, **own)
     if not task.baseline:
         raise KeyError(f"model: got {task.model!r}, expected {ATSDP}, its variants or one of {', '.join(REGISTRY)}")
     return task.baseline.make(seed=task.seed, **{k: v for k, v in task.setting if k not in _TASK_SETTINGS})

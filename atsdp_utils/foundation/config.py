@@ -83,6 +83,7 @@ class Profile:
 
     name: str
     seeds: int  # of protocol U
+    seeds_real: int  # of protocol U on real sets: their AUCs differ by seed, from right to reversed
     seeds_ablation: int  # of settings that are compared with the default one
     folds: int
     folds_table3: int
@@ -99,20 +100,20 @@ class Profile:
 
 PROFILES: dict[str, Profile] = {
     "smoke": Profile(
-        "smoke", seeds=2, seeds_ablation=2, folds=2, folds_table3=2, repeats=1, repeats_table4=1, searched=2,
-        max_genes=150, max_cells=90, permutations=50, heads=(0, 8), few=(1, 10),
+        "smoke", seeds=2, seeds_real=2, seeds_ablation=2, folds=2, folds_table3=2, repeats=1, repeats_table4=1,
+        searched=2, max_genes=150, max_cells=90, permutations=50, heads=(0, 8), few=(1, 10),
         training=Training(batch_size=256, epochs_dae=2, epochs_predictor=2, epochs_cells=2, epochs_transfer=2,
                           epochs_tune=2, patience=2),
     ),
     "quick": Profile(
-        "quick", seeds=5, seeds_ablation=3, folds=5, folds_table3=10, repeats=1, repeats_table4=1, searched=2,
-        max_genes=1000, max_cells=None, permutations=1000,
+        "quick", seeds=5, seeds_real=20, seeds_ablation=3, folds=5, folds_table3=10, repeats=1, repeats_table4=1,
+        searched=2, max_genes=1000, max_cells=None, permutations=1000,
         training=Training(epochs_dae=40, epochs_predictor=20, epochs_cells=20, epochs_transfer=10, epochs_tune=20,
                           patience=4),
     ),
     "paper": Profile(
-        "paper", seeds=20, seeds_ablation=10, folds=10, folds_table3=10, repeats=10, repeats_table4=2, searched=4,
-        max_genes=6163, max_cells=None, permutations=1000,
+        "paper", seeds=20, seeds_real=20, seeds_ablation=10, folds=10, folds_table3=10, repeats=10, repeats_table4=2,
+        searched=4, max_genes=6163, max_cells=None, permutations=1000,
         training=Training(epochs_dae=PAPER_EPOCHS, epochs_predictor=PAPER_EPOCHS, epochs_cells=PAPER_EPOCHS,
                           epochs_transfer=100, epochs_tune=PAPER_EPOCHS, patience=10),
     ),

@@ -19,37 +19,40 @@ class ATSDP:
 
     Without `pretrained` the network starts from random weights and uses no bulk. With `own_start` E_t comes from an
     autoencoder of the cells alone, on the shared genes or on genes of their own; its sign is arbitrary.
+    `weights_seed` draws the first weights and trains the autoencoder, `seed` does the rest, and that too by default.
     """
 
     def __init__(
         self, *, seed: int = 0, arch: Architecture | None = None, cfg: Training | None = None,
-        pretrained: bool = True, own_start: bool = False,
+        pretrained: bool = True, own_start: bool = False, weights_seed: int | None = None,
     ) -> None:  # fmt: skip
         self.seed, self.pretrained, self.own_start = seed, pretrained, own_start
+        self.weights_seed = seed if weights_seed is None else weights_seed
         self.arch, self.cfg = arch or Architecture(), cfg or Training()
 
     def fit_bulk(self, source: Source | None) -> ATSDP:
         """Protocols B, and U before transfer: the bulk stage alone."""
         if source is None:
             raise ValueError("source: got None, expected bulk rows (or pretrained=False)")
-        self.net_, self.history_ = stages.pretrain(source, self.arch, self.cfg, self.seed).net, []
+        found = stages.pretrain(source, self.arch, self.cfg, self.weights_seed, batch_seed=self.seed)
+        self.net_, self.history_ = found.net, []
         return self
 
-    def fit(self, X, y, *, weight=None, source: Source | None = None) -> ATSDP:
-        """Protocol S: fine-tune on labelled, balanced training cells."""
+    def fit(self, X, y, *, balance: str = "none", source: Source | None = None) -> ATSDP:
+        """Protocol S: fine-tune on labelled training cells; those that are not held out are balanced."""
         if self.pretrained:
             net = self.fit_bulk(source).net_
         else:
             torch.manual_seed(self.seed)
             net, source = ATSDPNet(X.shape[1], self.arch).to(runtime.device()), None
-        self.net_, self.history_ = stages.fine_tune(net, X, y, self.cfg, self.seed, weight=weight, source=source)
+        self.net_, self.history_ = stages.fine_tune(net, X, y, self.cfg, self.seed, balance=balance, source=source)
         return self
 
     def fit_transfer(self, X, source: Source, *, keep: bool = False) -> ATSDP:
         """Protocol U: transfer to unlabelled cells; `keep` as in :func:`stages.transfer`."""
         net, cfg = self.fit_bulk(source).net_, self.cfg
         if self.own_start:
-            net.target = stages.pretrain_autoencoder(X, self.arch, cfg, self.seed)[0].encoder
+            net.target = stages.pretrain_autoencoder(X, self.arch, cfg, self.weights_seed)[0].encoder
             cfg = replace(cfg, epochs_cells=0)  # stage 2 is done, from its own start
         self.net_, self.history_ = stages.transfer(net, source, X, cfg, self.seed, keep=keep)
         return self
