@@ -11,7 +11,7 @@ import pandas as pd
 from atsdp_utils.data import preprocess
 from atsdp_utils.evaluation import evaluate, metrics
 from atsdp_utils.experiments import inputs, tables
-from atsdp_utils.experiments.task import ATSDP, PLUS, Result, Task
+from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, FURTHER, PLUS, Result, Task
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.models import plus
 
@@ -19,6 +19,8 @@ from atsdp_utils.models import plus
 LABEL = {
     PLUS: "ATSDP-NET+",
     ATSDP: "ATSDP-NET",
+    BULK_ONLY: "bulk only",
+    FURTHER: "further steps on bulk",
     "Logistic": "logistic regression",
     "RandomForest": "random forest",
     tables.PC1: "PC1, bulk sign",
