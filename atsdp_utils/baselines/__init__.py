@@ -1,8 +1,9 @@
 """Baselines: the paper's eight, adapted as its text says, and what it leaves out (``registry.toml``).
 
-Every model is a class with one interface: ``Model(*, seed=0, **hyperparameters)``, ``fit(X, y, *, weight=None,
+Every model is a class with one interface: ``Model(*, seed=0, **hyperparameters)``, ``fit(X, y, *, balance="none",
 source=None) -> self`` and ``predict_proba(X)``, P(sensitive) as float64 (n,). X is float32 (n, genes), standardised per
-gene on training rows; y is 0 (resistant) or 1 (sensitive); weight is (n,) or None; source is a
+gene on training rows; y is 0 (resistant) or 1 (sensitive); balance names a strategy of :func:`preprocess.balance` that
+a model applies itself, to the rows that it learns from and never to those that it stops or calibrates by; source is a
 :class:`atsdp_utils.data.preprocess.Source` (bulk rows on the same genes, and the gene names).
 
 To add one: write a module with such a class, add an entry to ``registry.toml`` beside it. Importing this package
@@ -20,7 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from atsdp_utils.baselines.rows import check_rows, hold_out
+from atsdp_utils.baselines.rows import check_rows
+from atsdp_utils.data.preprocess import hold_out
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Baseline:
     paper_name: str = ""
     #: ``genes``, or ``library_size``: X has one column, its logarithm.
     features: str = "genes"
-    #: Whether training rows are balanced before `fit`.
+    #: Whether training rows are balanced.
     balanced: bool = True
     #: Whether it is trained on cell labels (protocol S).
     under_s: bool = True
@@ -95,27 +97,29 @@ REGISTRY = _registry()
 
 
 def tune(
-    baseline: Baseline, X, y, *, source=None, balance: Callable | None = None, seed: int = 0, most: int | None = None
+    baseline: Baseline, X, y, *, source=None, balance: str = "none", seed: int = 0, most: int | None = None
 ) -> dict:
     """Choose among a baseline's settings by AUC on a quarter of the training rows; a tie goes to the earlier one.
 
     The budget is the same for every model: at most `most` settings, each trained for a quarter of the length. X and y
-    are the training rows of an outer fold; ``balance(X, y) -> (X, y, weight)`` is applied to the inner ones only.
+    are the training rows of an outer fold, `balance` the strategy of :func:`preprocess.balance` for the inner ones.
     """
-    X, y, _ = check_rows(X, y, None)
+    X, y = check_rows(X, y)
     settings = baseline.settings(most)
     if len(settings) == 1:
         return {}
-    rows, held = hold_out(X, y, 0.25, seed)
+    rows, held = hold_out(len(y), 0.25, seed, y)
     if set(y[held].tolist()) != {0, 1}:
         raise ValueError("y: too few rows of a class for an inner fold; use the default setting instead")
-    inner = (X[rows], y[rows], None) if balance is None or not baseline.balanced else balance(X[rows], y[rows])
-    return max(settings, key=lambda changes: _inner_auc(baseline, changes, inner, X[held], y[held], source, seed))
+
+    def inner_auc(changes: dict) -> float:
+        model = baseline.make(seed=seed, **{**baseline.trial, **changes})
+        return _auc(model.fit(X[rows], y[rows], balance=balance, source=source), X[held], y[held])
+
+    return max(settings, key=inner_auc)
 
 
-def _inner_auc(baseline, changes, inner, X_held, y_held, source, seed) -> float:
+def _auc(model, X: np.ndarray, y: np.ndarray) -> float:
     from sklearn.metrics import roc_auc_score
 
-    X, y, weight = inner
-    model = baseline.make(seed=seed, **{**baseline.trial, **changes}).fit(X, y, weight=weight, source=source)
-    return roc_auc_score(y_held, model.predict_proba(X_held))
+    return roc_auc_score(y, model.predict_proba(X))

@@ -4,33 +4,39 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.special import expit
-from sklearn.calibration import CalibratedClassifierCV
 from sklearn.decomposition import PCA
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
 
 from atsdp_utils.baselines.rows import check_rows
+from atsdp_utils.data import preprocess
 
 
 class SklearnBaseline:
     """fit and predict_proba around a scikit-learn estimator: `_estimator(X, y)` of a subclass."""
 
-    #: Argument of the estimator's fit that takes sample weights; None where it takes none.
-    weight_argument: str | None = "sample_weight"
+    #: Whether the estimator's fit takes sample weights.
+    weighs = True
 
     def __init__(self, *, seed: int = 0, **hyperparameters) -> None:
         self.seed = seed
         self.hyperparameters = hyperparameters
 
-    def fit(self, X, y, *, weight=None, source=None):
-        X, y, weight = check_rows(X, y, weight)
-        self.model_ = self._estimator(X, y)
-        self.model_.fit(self._transform(X), y, **({self.weight_argument: weight} if self.weight_argument else {}))
+    def fit(self, X, y, *, balance="none", source=None):
+        X, y = check_rows(X, y)
+        self.model_ = self._fitted(X, y, balance)
         return self
+
+    def _fitted(self, X, y, balance):
+        """The estimator, fitted on balanced rows."""
+        X, y, weight = preprocess.balance(X, y, balance, self.seed)
+        weights = {"sample_weight": weight} if self.weighs else {}
+        return self._estimator(X, y).fit(self._transform(X), y, **weights)
 
     def _transform(self, X: np.ndarray) -> np.ndarray:
         return X
@@ -60,10 +66,10 @@ class Logistic(SklearnBaseline):
 class LibrarySize(Logistic):
     """Logistic regression on one number a cell, the logarithm of its library size: a check for a technical shortcut."""
 
-    def fit(self, X, y, *, weight=None, source=None):
+    def fit(self, X, y, *, balance="none", source=None):
         if np.shape(X)[1:] != (1,):
             raise ValueError(f"X: got shape {np.shape(X)}, expected (n, 1), the log library size")
-        return super().fit(X, y, weight=weight)
+        return super().fit(X, y, balance=balance)
 
 
 class PC1Sign(Logistic):
@@ -89,18 +95,31 @@ class PC1Sign(Logistic):
 
 
 class PcaSvm(SklearnBaseline):
-    """Principal components, then a support vector machine with RBF kernel; probabilities by Platt's sigmoid."""
+    """Principal components, then a support vector machine with RBF kernel; probabilities by Platt's sigmoid.
 
-    def _estimator(self, X, y):
+    The sigmoid is fitted on rows that the machine did not learn from (three folds), each fold balanced by itself; if
+    rows are balanced, both classes weigh the same in it.
+    """
+
+    def _fitted(self, X, y, balance):
         folds = min(3, np.bincount(y).min())
         if folds < 2:
             raise ValueError("y: PCA + SVM needs two rows of each class to calibrate its probabilities")
-        n_components = min(self.hyperparameters["components"], *X.shape, len(X) * (folds - 1) // folds)
-        pca = PCA(n_components, random_state=self.seed)
-        svm = CalibratedClassifierCV(SVC(C=self.hyperparameters["C"]), method="sigmoid", cv=folds, ensemble=False)
-        return make_pipeline(pca, svm)
+        decision = np.empty(len(y))
+        for rows, held in StratifiedKFold(folds, shuffle=True, random_state=self.seed).split(X, y):
+            decision[held] = self._machine(X[rows], y[rows], balance).decision_function(X[held])
+        self.sigmoid_ = LogisticRegression(class_weight=None if balance == "none" else "balanced")
+        self.sigmoid_.fit(decision[:, None], y)
+        return self._machine(X, y, balance)
 
-    weight_argument = "calibratedclassifiercv__sample_weight"
+    def _machine(self, X, y, balance):
+        X, y, weight = preprocess.balance(X, y, balance, self.seed)
+        pca = PCA(min(self.hyperparameters["components"], *X.shape), random_state=self.seed)
+        return make_pipeline(pca, SVC(C=self.hyperparameters["C"])).fit(X, y, svc__sample_weight=weight)
+
+    def predict_proba(self, X) -> np.ndarray:
+        decision = self.model_.decision_function(np.asarray(X, np.float32))
+        return self.sigmoid_.predict_proba(decision[:, None])[:, 1]
 
 
 class Forest(SklearnBaseline):
@@ -127,7 +146,7 @@ class Boosting(SklearnBaseline):
 class Neighbours(SklearnBaseline):
     """Share of sensitive cells among the nearest training cells; sample weights have no place in it."""
 
-    weight_argument = None
+    weighs = False
 
     def _estimator(self, X, y):
         k = min(self.hyperparameters["neighbours"], len(X))

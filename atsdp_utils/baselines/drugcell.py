@@ -70,18 +70,19 @@ class DrugCell(TorchBaseline):
     min_genes: int = 10
     gene_sets: Mapping[str, Sequence[str]] | None = None
 
-    def _build(self, X, y, source):
-        if source is None or len(source.genes) != X.shape[1]:
+    def _build(self, rows, source):
+        genes = rows.kept.shape[1]
+        if source is None or len(source.genes) != genes:
             found = "None" if source is None else f"{len(source.genes)} genes"
-            raise ValueError(f"source: got {found}, but DrugCell needs the {X.shape[1]} gene names in source.genes")
+            raise ValueError(f"source: got {found}, but DrugCell needs the {genes} gene names in source.genes")
         sets = self.gene_sets or pathways.pathway_sets()
         self.sets_, mask = set_mask(source.genes, sets, self.min_genes)
         self.coverage_ = float(mask.any(0).mean())
         return VisibleNetwork(torch.from_numpy(mask), self.width, self.root, self.dropout)
 
-    def _loss(self, X, y, weight, rows):
-        auxiliary, logit = self.net_.modules_and_logit(X[rows])
-        y, weight = y[rows], weight[rows]
+    def _loss(self, X, y, weight, batch):
+        auxiliary, logit = self.net_.modules_and_logit(X[batch])
+        y, weight = y[batch], weight[batch]
         per_set = F.binary_cross_entropy_with_logits(auxiliary, y[:, None].expand_as(auxiliary), weight[:, None])
         return F.binary_cross_entropy_with_logits(logit, y, weight) + self.auxiliary * per_set
 

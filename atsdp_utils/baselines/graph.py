@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from atsdp_utils.baselines.rows import check_rows
+from atsdp_utils.baselines.rows import check_rows, split
 from atsdp_utils.baselines.wrapper import TorchBaseline
 from atsdp_utils.models.network import Dropout
 
@@ -133,13 +133,18 @@ class GCN(TorchBaseline):
     def _graph(self, *cells: Tensor) -> CellGraph:
         return cell_graph(*cells, threshold=self.threshold, neighbours=self.neighbours)
 
-    def _build(self, X, y, source):
-        self.train_, self.graph_ = X, self._graph(X)
-        return GraphNet(self.layer, X.shape[1], self.hidden, self.dropout)
+    def _build(self, rows, source):
+        self.train_ = self._nodes(rows)
+        self.graph_ = self._graph(self.train_)
+        return GraphNet(self.layer, self.train_.shape[1], self.hidden, self.dropout)
 
-    def _loss(self, X, y, weight, rows):
-        logit = self.net_(X, self.graph_.edges)[rows]
-        return F.binary_cross_entropy_with_logits(logit, y[rows], weight[rows])
+    def _nodes(self, rows) -> Tensor:
+        """Cells of the training graph; held-out cells are attached to it as test cells are."""
+        return torch.from_numpy(rows.X)
+
+    def _loss(self, X, y, weight, batch):
+        logit = self.net_(self.train_, self.graph_.edges)[batch]
+        return F.binary_cross_entropy_with_logits(logit, y[batch], weight[batch])
 
     def _logit(self, X):
         edges = self._graph(self.train_, X).edges
@@ -159,14 +164,20 @@ class Transductive:
     The training happens in `predict_proba`, so a prediction depends on the other test cells of the same call.
     """
 
-    def fit(self, X, y, *, weight=None, source=None):
-        self.rows_ = check_rows(X, y, weight)
+    def fit(self, X, y, *, balance="none", source=None):
+        self.rows_ = split(*check_rows(X, y), balance, self.validation, self.seed)
         return self
 
     def predict_proba(self, X) -> np.ndarray:
-        cells, y, weight = self.rows_
-        self._learn(torch.from_numpy(np.concatenate([cells, np.asarray(X, np.float32)])), y, weight)
+        self.new_ = np.asarray(X, np.float32)
+        self._learn(self.rows_)
         return super().predict_proba(X)
+
+    def _nodes(self, rows) -> Tensor:
+        return torch.from_numpy(np.concatenate([rows.X, rows.held, self.new_]))
+
+    def _held_logit(self, X):
+        return self.net_(self.train_, self.graph_.edges)[-len(self.new_) - len(X) : -len(self.new_)]
 
     def _logit(self, X):
         return self.net_(self.train_, self.graph_.edges)[-len(X) :]

@@ -9,20 +9,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from atsdp_utils.baselines.rows import hold_out
+from atsdp_utils.baselines.rows import Split
 from atsdp_utils.baselines.wrapper import Logit, Minibatches, TorchBaseline
+from atsdp_utils.data.preprocess import hold_out
 from atsdp_utils.models import loop
 
 
-def _pretrain(model: TorchBaseline, encoder: nn.Module, decoder: nn.Module, X: Tensor, sparsity: float = 0.0) -> None:
+def _pretrain(
+    model: TorchBaseline, encoder: nn.Module, decoder: nn.Module, X: Tensor, held: Tensor, sparsity: float = 0.0
+) -> None:
     """Train decoder(encoder(X)) to return X (mean squared error) with an L1 penalty on the code, in place."""
-    rows, held = hold_out(X.numpy(), np.zeros(len(X), int), model.validation, model.seed)
 
-    def loss(batch: Tensor) -> Tensor:
-        code = encoder(X[batch])
-        return F.mse_loss(decoder(code), X[batch]) + sparsity * code.abs().mean()
+    def loss(rows: Tensor) -> Tensor:
+        code = encoder(rows)
+        return F.mse_loss(decoder(code), rows) + sparsity * code.abs().mean()
 
-    loop.fit(nn.ModuleList([encoder, decoder]), Minibatches(model, loss, rows, held))
+    both = nn.ModuleList([encoder, decoder])
+    loop.fit(
+        both, Minibatches(model, len(X), lambda batch: loss(X[batch]), (lambda: loss(held)) if len(held) else None)
+    )
 
 
 @dataclass(kw_only=True)
@@ -33,9 +38,11 @@ class SparseAutoencoder(TorchBaseline):
     sparsity: float = 0.05
     dropout: float = 0.2
 
-    def _build(self, X, y, source):
-        encoder = nn.Sequential(nn.Linear(X.shape[1], self.hidden), nn.ReLU())
-        _pretrain(self, encoder, nn.Linear(self.hidden, X.shape[1]), X, self.sparsity)
+    def _build(self, rows, source):
+        genes = rows.kept.shape[1]
+        encoder = nn.Sequential(nn.Linear(genes, self.hidden), nn.ReLU())
+        kept, held = torch.from_numpy(rows.kept), torch.from_numpy(rows.held)
+        _pretrain(self, encoder, nn.Linear(self.hidden, genes), kept, held, self.sparsity)
         return Logit(encoder, nn.Dropout(self.dropout), nn.Linear(self.hidden, 1))
 
 
@@ -46,10 +53,10 @@ class CNN(TorchBaseline):
     channels: int = 16
     dropout: float = 0.3
 
-    def _build(self, X, y, source):
+    def _build(self, rows, source):
         c = self.channels
         return Logit(
-            nn.Unflatten(1, (1, X.shape[1])),
+            nn.Unflatten(1, (1, rows.kept.shape[1])),
             nn.Conv1d(1, c, 9, stride=4, padding=4), nn.ReLU(), nn.MaxPool1d(2, ceil_mode=True),
             nn.Conv1d(c, 2 * c, 9, stride=2, padding=4), nn.ReLU(), nn.AdaptiveMaxPool1d(32),
             nn.Flatten(), nn.Dropout(self.dropout), nn.Linear(64 * c, 32), nn.ReLU(), nn.Linear(32, 1),
@@ -80,13 +87,13 @@ class ResNet18(TorchBaseline):
     width: int = 8
     dropout: float = 0.3
 
-    def _build(self, X, y, source):
+    def _build(self, rows, source):
         widths = [self.width * 2**i for i in range(4)]
         blocks = []
         for n_in, n_out in zip([self.width, *widths], widths, strict=False):
             blocks += [Block(n_in, n_out, stride=1 if n_in == n_out else 2), Block(n_out, n_out, stride=1)]
         return Logit(
-            nn.Unflatten(1, (1, X.shape[1])),
+            nn.Unflatten(1, (1, rows.kept.shape[1])),
             nn.Conv1d(1, self.width, 15, stride=8, padding=7, bias=False), nn.BatchNorm1d(self.width), nn.ReLU(),
             nn.MaxPool1d(3, 2, 1),
             *blocks,
@@ -115,11 +122,11 @@ class GeneTransformer(nn.Module):
         return self.head(self.encoder(tokens).mean(1)).squeeze(1)
 
 
-def _separation(X: Tensor, y: Tensor) -> Tensor:
-    """|difference of class means| / standard deviation within classes, per gene (genes,)."""
-    a, b = X[y == 0], X[y == 1]
+def _separation(rows: Split) -> np.ndarray:
+    """|difference of class means| / standard deviation within classes of the rows that are not held out, (genes,)."""
+    a, b = (rows.kept[rows.y_kept == label] for label in (0, 1))
     within = ((a - a.mean(0)) ** 2).sum(0) + ((b - b.mean(0)) ** 2).sum(0)
-    return (a.mean(0) - b.mean(0)).abs() / (within / len(X)).sqrt().clamp_min(1e-6)
+    return np.abs(a.mean(0) - b.mean(0)) / np.sqrt(within / len(rows.kept)).clip(1e-6)
 
 
 @dataclass(kw_only=True)
@@ -131,9 +138,9 @@ class Transformer(TorchBaseline):
     heads: int = 2
     dropout: float = 0.1
 
-    def _build(self, X, y, source):
-        genes = _separation(X, y).argsort(descending=True, stable=True)[: self.tokens]
-        return GeneTransformer(genes.sort().values, self.dim, self.heads, self.dropout)
+    def _build(self, rows, source):
+        genes = np.argsort(-_separation(rows), kind="stable")[: self.tokens]
+        return GeneTransformer(torch.from_numpy(np.sort(genes)), self.dim, self.heads, self.dropout)
 
 
 def _dense(*widths: int) -> list[nn.Module]:
@@ -149,14 +156,17 @@ class DeepDR(TorchBaseline):
     predictor: int = 128
     dropout: float = 0.2
 
-    def _build(self, X, y, source):
-        bulk = X if source is None else torch.from_numpy(np.asarray(source.X[source.train], np.float32))
-        if bulk.shape[1] != X.shape[1]:
-            raise ValueError(f"source.X: got {bulk.shape[1]} genes, expected the {X.shape[1]} columns of X")
-        widths, p = (X.shape[1], *self.encoder), self.predictor
+    def _build(self, rows, source):
+        seen, held = torch.from_numpy(rows.kept), torch.from_numpy(rows.held)
+        if source is not None:
+            if source.X.shape[1] != seen.shape[1]:
+                raise ValueError(f"source.X: got {source.X.shape[1]} genes, expected the {seen.shape[1]} columns of X")
+            bulk = torch.from_numpy(np.asarray(source.X[source.train], np.float32))
+            seen, held = (bulk[part] for part in hold_out(len(bulk), self.validation, self.seed))
+        widths, p = (seen.shape[1], *self.encoder), self.predictor
         encoder = nn.Sequential(*_dense(*widths))
         decoder = nn.Sequential(*_dense(*widths[:0:-1]), nn.Linear(widths[1], widths[0]))
-        _pretrain(self, encoder, decoder, bulk)
+        _pretrain(self, encoder, decoder, seen, held)
         return Logit(encoder, nn.Dropout(self.dropout), *_dense(widths[-1], p, p, p), nn.Linear(p, 1))
 
 
@@ -173,8 +183,8 @@ class ShuffledGenes:
     def shuffle(self, X: np.ndarray) -> np.ndarray:
         return X[:, np.random.default_rng(self.order).permutation(X.shape[1])]
 
-    def fit(self, X, y, *, weight=None, source=None):
-        return super().fit(self.shuffle(X), y, weight=weight)
+    def fit(self, X, y, *, balance="none", source=None):
+        return super().fit(self.shuffle(X), y, balance=balance)
 
     def predict_proba(self, X) -> np.ndarray:
         return super().predict_proba(self.shuffle(X))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from atsdp_utils.data import preprocess
 
-def check_rows(X: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Training rows as float32 (n, genes), labels as int64 (n,), weights as float32 (n,) with mean 1."""
+
+def check_rows(X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Training rows as float32 (n, genes) and labels as int64 (n,)."""
     X, y = np.asarray(X, np.float32), np.asarray(y)
     if X.ndim != 2 or len(X) != len(y):
         raise ValueError(f"X, y: got shapes {X.shape} and {y.shape}, expected (n, genes) and (n,)")
@@ -14,24 +18,30 @@ def check_rows(X: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> tuple
         raise ValueError("X: holds values that are not finite; impute or drop them before fitting")
     if set(np.unique(y).tolist()) != {0, 1}:
         raise ValueError(f"y: got classes {np.unique(y).tolist()}, expected both 0 (resistant) and 1 (sensitive)")
-    weight = np.ones(len(y), np.float32) if weight is None else np.asarray(weight, np.float32)
-    if weight.shape != (len(y),):
-        raise ValueError(f"weight: got shape {weight.shape}, expected ({len(y)},)")
-    return X, y.astype(np.int64), weight / weight.mean()
+    return X, y.astype(np.int64)
 
 
-def hold_out(X: np.ndarray, y: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split rows by class into (kept, held out), both sorted index arrays.
+@dataclass(frozen=True)
+class Split:
+    """Training rows of a model that stops early: what it learns from, and what says when to stop."""
 
-    Identical rows, as random oversampling makes them, stay on one side: otherwise the held-out loss would be a
-    training loss. A class with fewer than four distinct rows is not split, so `held out` may miss a class or be empty.
-    """
-    ordinals: dict[bytes, int] = {}
-    distinct = np.array([ordinals.setdefault(row.tobytes(), len(ordinals)) for row in X])
-    rng = np.random.default_rng(seed)
-    held = np.zeros(len(y), bool)
-    for label in (0, 1):
-        rows = np.unique(distinct[y == label])
-        if len(rows) >= 4:
-            held |= np.isin(distinct, rng.choice(rows, max(1, round(share * len(rows))), replace=False)) & (y == label)
-    return np.flatnonzero(~held), np.flatnonzero(held)
+    #: Rows that are not held out, as measured.
+    kept: np.ndarray
+    y_kept: np.ndarray
+    #: The same, balanced: what a loss is computed on, with weights of mean 1.
+    X: np.ndarray
+    y: np.ndarray
+    weight: np.ndarray
+    #: Rows that are held out; none where a class has fewer than four rows.
+    held: np.ndarray
+    y_held: np.ndarray
+
+
+def split(X: np.ndarray, y: np.ndarray, balance: str, share: float, seed: int) -> Split:
+    """Hold rows out, stratified by class, and balance the others by a strategy of :func:`preprocess.balance`."""
+    kept, held = np.arange(len(y)), np.arange(0)
+    if np.bincount(y).min() >= 4:
+        kept, held = preprocess.hold_out(len(y), share, seed, y)
+    xb, yb, weight = preprocess.balance(X[kept], y[kept], balance, seed)
+    weight = np.ones(len(yb), np.float32) if weight is None else weight / weight.mean()
+    return Split(X[kept], y[kept], xb, yb, weight, X[held], y[held])

@@ -1,4 +1,4 @@
-"""What the torch baselines share: settings of a training, one inner validation split, one seed, one thread."""
+"""What the torch baselines share: settings of a training, rows held out for early stopping, one seed, one thread."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from atsdp_utils.baselines.rows import check_rows, hold_out
+from atsdp_utils.baselines.rows import Split, check_rows, split
+from atsdp_utils.data import preprocess
+from atsdp_utils.data.preprocess import Source
 from atsdp_utils.models import loop
 
 
@@ -35,12 +37,14 @@ class Minibatches(loop.Stage):
 
     better = 0.0
 
-    def __init__(self, cfg: TorchBaseline, loss: Callable[[Tensor], Tensor], rows: np.ndarray, held: np.ndarray):
+    def __init__(
+        self, cfg: TorchBaseline, n: int, loss: Callable[[Tensor], Tensor], held: Callable[[], Tensor] | None
+    ) -> None:
         super().__init__(cfg)
-        self.loss, rows, self.held = loss, torch.as_tensor(rows), torch.as_tensor(held)
-        size = min(cfg.batch_size, len(rows))
-        passes = math.ceil(cfg.steps * size / len(rows))
-        batches = torch.cat([rows[torch.randperm(len(rows))] for _ in range(passes)]).split(size)[: cfg.steps]
+        self.loss, self.held = loss, held
+        size = min(cfg.batch_size, n)
+        passes = math.ceil(cfg.steps * size / n)
+        batches = torch.cat([torch.randperm(n) for _ in range(passes)]).split(size)[: cfg.steps]
         self.checks, self.batches = math.ceil(len(batches) / cfg.check_every), iter(batches)
 
     @property
@@ -52,7 +56,7 @@ class Minibatches(loop.Stage):
             yield self.loss(batch), {}
 
     def validate(self, net: nn.Module) -> Tensor | None:
-        return self.loss(self.held) if len(self.held) else None
+        return self.held() if self.held else None
 
 
 @dataclass(kw_only=True)
@@ -72,21 +76,34 @@ class TorchBaseline:
     patience: int = 4
     validation: float = 0.15
 
-    def _loss(self, X: Tensor, y: Tensor, weight: Tensor, rows: Tensor) -> Tensor:
-        return binary_cross_entropy_with_logits(self.net_(X[rows]), y[rows], weight[rows])
+    def _build(self, rows: Split, source: Source | None) -> nn.Module:
+        """The network; what it is made from are training rows that are not held out."""
+        raise NotImplementedError
 
-    def fit(self, X, y, *, weight=None, source=None):
-        X, y, weight = check_rows(X, y, weight)
-        return self._learn(torch.from_numpy(X), y, weight, source)
+    def _loss(self, X: Tensor, y: Tensor, weight: Tensor, batch: Tensor) -> Tensor:
+        return binary_cross_entropy_with_logits(self.net_(X[batch]), y[batch], weight[batch])
 
-    def _learn(self, X: Tensor, labels: np.ndarray, weight: np.ndarray, source: object | None = None):
-        """Train on the first rows of X, those with a label."""
-        rows, held = hold_out(X[: len(labels)].numpy(), labels, self.validation, self.seed)
-        y, weight = torch.from_numpy(labels).float(), torch.from_numpy(weight)
+    def fit(self, X, y, *, balance="none", source=None):
+        return self._learn(split(*check_rows(X, y), balance, self.validation, self.seed), source)
+
+    def _learn(self, rows: Split, source: Source | None = None):
+        X, y, weight = torch.from_numpy(rows.X), torch.from_numpy(rows.y).float(), torch.from_numpy(rows.weight)
         with reproducible(self.seed):
-            self.net_ = self._build(X, y, source)
-            loop.fit(self.net_, Minibatches(self, lambda batch: self._loss(X, y, weight, batch), rows, held))
+            self.net_ = self._build(rows, source)
+            held = self._held_loss(rows) if len(rows.held) else None
+            stage = Minibatches(self, len(X), lambda batch: self._loss(X, y, weight, batch), held)
+            self.history_ = loop.fit(self.net_, stage)
         return self
+
+    def _held_loss(self, rows: Split) -> Callable[[], Tensor]:
+        """Cross-entropy of the held rows, both classes weighing the same, as ATSDP-NET stops by."""
+        _, y, weight = preprocess.balance(rows.held, rows.y_held, "class_weight", self.seed)
+        X, y = torch.from_numpy(rows.held), torch.from_numpy(y).float()
+        weight = None if weight is None else torch.from_numpy(weight)
+        return lambda: binary_cross_entropy_with_logits(self._held_logit(X), y, weight)
+
+    def _held_logit(self, X: Tensor) -> Tensor:
+        return self._logit(X)
 
     def predict_proba(self, X) -> np.ndarray:
         with reproducible(self.seed), torch.inference_mode():

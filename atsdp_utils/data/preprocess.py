@@ -186,6 +186,18 @@ def standardised(cells: Cells, source: Source, rows: np.ndarray | slice = slice(
     return Standardizer().fit_transform(columns(cells.X, cells.genes, source.genes)[rows])
 
 
+def hold_out(n: int, share: float, seed: int, y: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Training and validation rows of `n`, sorted indices; stratified where every class has at least two rows.
+
+    Rows are held out before :func:`balance` sees them, or copies and mixtures of training rows would be validated on.
+    """
+    from sklearn.model_selection import train_test_split
+
+    stratify = y if y is not None and np.bincount(y).min() >= 2 and share * n >= len(np.unique(y)) else None
+    train, validation = train_test_split(np.arange(n), test_size=share, random_state=seed, stratify=stratify)
+    return np.sort(train), np.sort(validation)
+
+
 def balance(X: np.ndarray, y: np.ndarray, how: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Balance the classes of training rows X (n, genes) and y (n,) in {0, 1} (section 2.2; Table 1).
 

@@ -1,16 +1,17 @@
 """Simulated twins of the paper's four sets: same classes and numbers of cells, known truth.
 
-What is real in a twin: the baseline of each culture (GDSC lines of that lineage, mapped by rank onto the means seen in
-the PC9 counts), gene-wise dispersion (PC9 counts), and the transferable direction (resistant minus sensitive lines of
-GDSC, on a half of the lines that is kept out of the twin's bulk). What is made up: everything else. The truth is in
+What is real in a twin: the baseline of each culture (GDSC lines of that lineage, mapped by rank onto the means of the
+same genes in the counts of a real line, :data:`REFERENCE`), gene-wise dispersion (the same counts), the share of genes
+that a cell shows (``data/twins.toml``), and the transferable direction (resistant minus sensitive lines of GDSC, on a
+half of the lines that is kept out of the twin's bulk). What is made up: everything else. The truth is in
 ``obs['progress']``, ``obs['qc_planted']``, ``var['planted']`` and ``uns['truth']``, where no model looks.
 
 Log2 mean of gene g in a cell of culture c with progress t (0 sensitive, 1 resistant end)::
 
     base[c, g] + (t - 1/2) * (shared * direction[g] + private * specific[c, g] + key * planted[g])
 
-The `shared` dial of each twin was set from the linear reference alone (:func:`calibrate`) before any network was
-scored; see notebook 01.
+The `shared` dial of each twin was set by a rule (:func:`calibrated`) from the linear reference alone, before any
+network was scored; see notebook 01.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from atsdp_utils.data import gdsc, preprocess, real_cells
-from atsdp_utils.data.gene_names import human_to_mouse
+from atsdp_utils.data import cell_lines, gdsc, preprocess
+from atsdp_utils.data.gene_names import PAPER_GENES, human_to_mouse
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.foundation.checksums import verify
 
@@ -36,6 +37,13 @@ if TYPE_CHECKING:
 DIRECTION_SEED, TWIN_SEED, CALIBRATION_SEED = 11, 2025, 90210
 MITO = tuple("ND1 ND2 CO1 CO2 ATP8 ATP6 CO3 ND3 ND4L ND4 ND5 ND6 CYB".split())
 RARE_GENES = 150
+#: Real counts whose means and dispersions the twins take: the largest single line of mixology (CEL-seq2, UMI).
+REFERENCE = "mixology-5", "A549"
+#: So many genes every profile reads; planted genes are among them.
+GENE_SPACE = 150
+#: Values of the `shared` dial among which the rule of :func:`calibrated` chooses, the AUC that it asks for, and the
+#: largest that it admits.
+DIALS, ENOUGH, TOO_EASY = tuple(i / 10 for i in range(1, 21)), 0.80, 0.90
 
 
 @dataclass(frozen=True)
@@ -55,13 +63,18 @@ class Group:
 
 @dataclass(frozen=True)
 class Twin:
-    """Recipe of one twin. `lines` maps a base to GDSC lines; `depth` is the median total count of a cell."""
+    """Recipe of one twin. `lines` maps a base to GDSC lines; `depth` is the median total count of a cell.
+
+    `detection` is what real cells of the protocol show: ``genes`` detected in the median cell, ``of`` those that pass
+    quality control, the ``protocol`` and the ``source``.
+    """
 
     lines: dict[str, tuple[str, ...]]
     groups: tuple[Group, ...]
     depth: float
     values: str
     shared: float
+    detection: dict[str, str | float]
     private: float = 1.0
     key: float = 2.5
     key_genes: int = 15
@@ -99,11 +112,16 @@ def direction(drug: str) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def pc9_statistics() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean (per 10,000 counts, sorted), gene-wise NB dispersion by moments, and library sizes of the PC9 counts."""
-    adata = real_cells.load_pc9()
-    X = adata.X.astype(np.float64)
+def count_statistics() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the genes that :data:`REFERENCE` shares with the bulk: means, dispersions, and total count of each cell.
+
+    Means are per 10,000 counts of a cell, sorted; dispersions are those of a negative binomial, gene-wise by moments.
+    """
+    name, line = REFERENCE
+    adata = cell_lines.load_mixology(name)
+    X = adata[adata.obs["line"] == line].X.astype(np.float64)
     library = np.asarray(X.sum(1)).ravel()
+    X = X[:, adata.var_names.isin(gdsc.load_bulk().genes)]
     scaled = X.multiply(1e4 / library[:, None]).tocsr()
     mean = np.asarray(scaled.mean(0)).ravel()
     variance = np.asarray(scaled.power(2).mean(0)).ravel() - mean**2
@@ -112,11 +130,11 @@ def pc9_statistics() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     seen = mean > 0
     phi = np.clip((variance[seen] - poisson[seen]) / mean[seen] ** 2, 0.01, 10)
     order = np.argsort(mean[seen])
-    return mean[seen][order], phi[order], library
+    return mean[seen][order], phi[order], np.asarray(X.sum(1)).ravel()
 
 
 def baseline(lines: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Log2 mean and dispersion per gene: the lines' mean expression, mapped by rank onto the PC9 means."""
+    """Log2 mean and dispersion per gene: the lines' mean expression, mapped by rank onto :func:`count_statistics`."""
     bulk = gdsc.load_bulk()
     missing = set(lines) - set(bulk.lines)
     if missing:
@@ -124,11 +142,19 @@ def baseline(lines: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     level = bulk.X[np.isin(bulk.lines, lines)].mean(0)
     rank = np.empty(len(level))
     rank[np.argsort(level, kind="stable")] = np.linspace(0, 1, len(level))
-    mean, phi, _ = pc9_statistics()
+    mean, phi, _ = count_statistics()
     grid = np.linspace(0, 1, len(mean))
-    # Microarray genes are a selection of expressed genes: the lowest third of PC9's detected genes is not used.
-    position = 1 / 3 + 2 / 3 * rank
-    return np.log2(np.interp(position, grid, mean)), np.interp(position, grid, phi)
+    return np.log2(np.interp(rank, grid, mean)), np.interp(rank, grid, phi)
+
+
+def detection(adata: AnnData) -> tuple[float, float]:
+    """How densely raw counts are filled: of the genes shared with the bulk that pass quality control, in its cells.
+
+    Returns the share of these genes that the median cell shows, and the share of cells that show the median gene.
+    """
+    kept, _ = preprocess.quality_control(adata)
+    shown = kept[:, kept.var["ortholog"].isin(gdsc.load_bulk().genes)].X > 0
+    return tuple(float(np.median(np.asarray(shown.mean(axis)))) for axis in (1, 0))
 
 
 def make_twin(name: str, seed: int = TWIN_SEED, **dials: float) -> AnnData:
@@ -148,7 +174,7 @@ def make_twin(name: str, seed: int = TWIN_SEED, **dials: float) -> AnnData:
     dial = {k: 0.0 for k in dial} if spec.null else dial | dials
     rng = np.random.default_rng([seed, int(spec.paper[-1])])
     genes = gdsc.load_bulk(spec.drug).genes
-    planted = _plant(genes, twin, rng)
+    planted = _plant(spec, twin, rng)
     slope = dial["shared"] * direction(spec.drug) + dial["key"] * planted
     base = {b: baseline(lines) for b, lines in twin.lines.items()}
     if spec.null:  # cultures hold unequal shares of the classes: with bases of their own they would predict the label
@@ -170,7 +196,7 @@ def make_twin(name: str, seed: int = TWIN_SEED, **dials: float) -> AnnData:
                                  "qc_planted": group.qc}, index=range(n)))  # fmt: skip
     counts = np.vstack(blocks)
     if twin.values == "TPM-like":
-        counts = np.round(counts / counts.sum(1, keepdims=True) * 1e5)
+        counts = np.round(counts / counts.sum(1, keepdims=True) * 1e6)
     table = pd.concat(obs, ignore_index=True)
     if spec.null:
         table["progress"] = rng.permutation(table["progress"].to_numpy())
@@ -190,18 +216,21 @@ def make_twin(name: str, seed: int = TWIN_SEED, **dials: float) -> AnnData:
     return adata
 
 
-def _plant(genes: np.ndarray, twin: Twin, rng: np.random.Generator) -> np.ndarray:
+def _plant(spec: config.Dataset, twin: Twin, rng: np.random.Generator) -> np.ndarray:
     """+1 for genes up in resistant cells, -1 for genes up in sensitive ones, 0 elsewhere, (genes,).
 
-    Drawn among genes of middling expression; the genes that the paper names are never planted, so that nothing here
-    can look like a confirmation of them.
+    Drawn among the genes that every profile reads: the :data:`GENE_SPACE` most variable over the lines of the twin's
+    bulk that its cells measure. So that quality control keeps them, every base must express a candidate above its
+    median gene. The genes that the paper names are never planted: nothing here can look like a confirmation of them.
     """
-    level = baseline(next(iter(twin.lines.values())))[0]
-    named = {"ZBTB48", "NEK6", "FBXO25", "UCHL1", "GNGT1", "EDIL3"}
-    low, high = np.quantile(level, [0.5, 0.9])
-    candidates = np.flatnonzero((level > low) & (level < high) & ~np.isin(genes, list(named)))
+    bulk = gdsc.load_bulk(spec.drug, direction_lines(spec.drug))
+    measured = set(human_to_mouse()) if spec.species == "mouse" else set(bulk.genes)
+    space = gdsc.shared_genes(bulk, np.array(sorted(measured)), GENE_SPACE)
+    levels = (baseline(lines)[0] for lines in twin.lines.values())
+    expressed = np.all([level > np.median(level) for level in levels], axis=0)
+    candidates = np.flatnonzero(expressed & np.isin(bulk.genes, space) & ~np.isin(bulk.genes, list(PAPER_GENES)))
     chosen = rng.choice(candidates, 2 * twin.key_genes, replace=False)
-    planted = np.zeros(len(genes))
+    planted = np.zeros(len(bulk.genes))
     planted[chosen[: twin.key_genes]] = 1
     planted[chosen[twin.key_genes :]] = -1
     return planted
@@ -258,3 +287,13 @@ def calibrate(name: str, shared: tuple[float, ...]) -> pd.DataFrame:
     spec = config.DATASETS[name]
     rows = [(s, linear_reference(make_twin(name, CALIBRATION_SEED, shared=s), spec)) for s in shared]
     return pd.DataFrame(rows, columns=["shared", "auc_linear"]).assign(dataset=name)
+
+
+def calibrated(scan: pd.DataFrame) -> float:
+    """The rule by which a twin's `shared` dial was set, from :func:`calibrate` over :data:`DIALS`.
+
+    The smallest dial at which the linear reference reaches :data:`ENOUGH`; NaN if none does, or if there it is above
+    :data:`TOO_EASY`.
+    """
+    enough = scan[scan["auc_linear"] >= ENOUGH].nsmallest(1, "shared")
+    return enough["shared"].item() if len(enough) and enough["auc_linear"].item() <= TOO_EASY else np.nan

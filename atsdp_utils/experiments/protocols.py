@@ -56,8 +56,7 @@ def fit_fold(task: Task, X: np.ndarray, y: np.ndarray, train: np.ndarray, test: 
     scaler = preprocess.Standardizer().fit(X[train])
     x_train = scaler.transform(X[train])
     model = tuned(task, x_train, y[train], source) if task.options.get("tune") else build(task)
-    xb, yb, weight = preprocess.balance(x_train, y[train], task.balance, task.seed)
-    model.fit(xb, yb, weight=weight, source=source)
+    model.fit(x_train, y[train], balance=task.balance, source=source)
     return model.predict_proba(scaler.transform(X[test])), model
 
 
@@ -70,10 +69,8 @@ def tuned(task: Task, X: np.ndarray, y: np.ndarray, source: preprocess.Source):
     path = paths.SEARCHES / f"{cache.key(keys.key(replace(task, model=entry.name)), X, y)}.json"
 
     def search(temporary: str) -> None:
-        found = tune(
-            entry, X, y, source=source, balance=lambda a, b: preprocess.balance(a, b, task.balance, task.seed),
-            seed=task.seed, most=task.sizes.searched,
-        )  # fmt: skip
+        how = {"balance": task.balance, "seed": task.seed, "most": task.sizes.searched}
+        found = tune(entry, X, y, source=source, **how)
         Path(temporary).write_text(json.dumps(found))
 
     best = cache.kept(path, lambda file: json.loads(file.read_text()), search)
@@ -135,13 +132,12 @@ def held_out_lines(task: Task) -> Scored:
 
 
 def _fit_lines(task: Task, model, source: preprocess.Source) -> None:
-    """Fit on the labelled training lines; what is no network balances them first."""
+    """Fit on the labelled training lines."""
     if task.model in (ATSDP, BULK_ONLY):
         model.fit_bulk(source)
     else:
         rows = source.fit_rows
-        xb, yb, weight = preprocess.balance(source.X[rows], source.y[rows], task.balance, task.seed)
-        model.fit(xb, yb, weight=weight, source=source)
+        model.fit(source.X[rows], source.y[rows], balance=task.balance, source=source)
 
 
 def _scored(model, X: np.ndarray, y: np.ndarray, rows: np.ndarray) -> Scored:

@@ -1,8 +1,8 @@
 """Transfer tasks without a real cell: the evidence on which recipes of ATSDP-NET+ are compared.
 
 ``lines``: a cluster of cell lines, alike in expression, is the unlabelled target domain (``lines:3``: cluster 3).
-``pseudo-cells``: each of those lines becomes a few cells, by negative binomial counts with the dispersions and library
-sizes of the PC9 cells. ``twin``: a simulated set drawn with a seed of its own. Nothing here reads a real single-cell
+``pseudo-cells``: each of those lines becomes a few cells, by negative binomial counts with the dispersions and depths
+of one real line's cells. ``twin``: a simulated set drawn with a seed of its own. Nothing here reads a real single-cell
 set with labels.
 """
 
@@ -126,7 +126,7 @@ def mix(y: np.ndarray, share: float, seed: int) -> np.ndarray:
 def pseudo_cells(lines: tuple[str, ...], seed: int) -> np.ndarray:
     """Log-normalised counts, (lines x CELLS_PER_LINE, bulk genes), each line's cells in a row."""
     rng = np.random.default_rng([seed, 83])
-    library = twins.pc9_statistics()[2]
+    library = twins.count_statistics()[2]
     blocks = []
     for line in lines:
         level, phi = twins.baseline((line,))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from atsdp_utils.baselines import REGISTRY
-from atsdp_utils.experiments import pseudo
+from atsdp_utils.experiments import cluster_study, pseudo
 from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, NO_TRANSFER, PLUS, Task
 from atsdp_utils.foundation import config
 from atsdp_utils.foundation.config import Dataset
@@ -226,11 +226,36 @@ def few_shot(data: str, profile: str) -> list[Task]:
     ]
 
 
+#: Models of notebook 16 that are trained by the grid, by name.
+HELD_OUT: dict[str, tuple[str, Pairs]] = {
+    "ATSDP-NET, bulk only": (BULK_ONLY, ()),
+    "ATSDP-NET, further steps only": (ATSDP, (("omega", 0.0), ("theta", 0.0))),
+    "ATSDP-NET": (ATSDP, ()),
+    "ATSDP-NET+": (PLUS, ()),
+    "DeepDR": ("DeepDR", ()),
+    "gradient boosting": ("Boosting", ()),
+}
+
+
+def clusters(profile: str) -> list[Task]:
+    """Notebook 16: networks and boosting on held-out clusters of lines; ATSDP-NET+ has two members but in ``paper``."""
+    tasks = []
+    for seed, (drug, cluster) in itertools.product(
+        range(1 if profile == "smoke" else 3), cluster_study.network_tasks(profile)
+    ):
+        for model, setting in HELD_OUT.values():
+            members: Pairs = (("members", 2),) if model == PLUS and profile != "paper" else ()
+            kind = ("kind", f"lines:{cluster}")
+            tasks.append(Task(drug, "P", model, profile, (kind, *setting, *members, *_short(model, profile)), seed))
+    return tasks
+
+
 #: Notebook that shows each list, by number.
 NOTEBOOK = {
     "bulk": "03", "transfer": "04", "table1": "05", "table3": "05", "strict": "05", "wells": "05", "stress": "05",
     "heads": "06",
     "table4": "07", "ablation": "12", "class_mix": "12", "plus_selection": "12", "plus_score": "12", "few_shot": "12",
+    "clusters": "16",
 }  # fmt: skip
 
 
@@ -240,5 +265,5 @@ def all_tables(data: str, profile: str) -> dict[str, list[Task]]:
         f.__name__: f
         for f in (transfer, table1, table3, strict, wells, stress, heads, table4, ablation, plus_score, few_shot)
     }
-    alone = {f.__name__: f(profile) for f in (bulk, plus_selection, class_mix)}
+    alone = {f.__name__: f(profile) for f in (bulk, plus_selection, class_mix, clusters)}
     return alone | {name: make(data, profile) for name, make in lists.items()}

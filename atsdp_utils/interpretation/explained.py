@@ -73,8 +73,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 def _explain(task: Task, source: preprocess.Source, X: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
     torch.set_num_threads(1)
-    xb, yb, weight = preprocess.balance(X, y, task.spec.balance, task.seed)
-    net = build(task).fit(xb, yb, weight=weight, source=source).net_.cpu().eval()
+    net = build(task).fit(X, y, balance=task.spec.balance, source=source).net_.cpu().eval()
     block = net.predictor.attention
 
     def weights(x: Tensor) -> Tensor:

@@ -13,10 +13,6 @@ from atsdp_utils.evaluation import stats
 from atsdp_utils.foundation.config import RESISTANT, SENSITIVE
 
 DIRECTIONS = SENSITIVE, RESISTANT
-#: The six genes that section 3.6 names (ambiguity 29). None of them is planted in a twin.
-PAPER_GENES = dict.fromkeys(("ZBTB48", "NEK6", "FBXO25"), RESISTANT) | dict.fromkeys(
-    ("UCHL1", "GNGT1", "EDIL3"), SENSITIVE
-)
 
 
 def binary(y) -> np.ndarray:

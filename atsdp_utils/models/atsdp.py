@@ -35,14 +35,14 @@ class ATSDP:
         self.net_, self.history_ = stages.pretrain(source, self.arch, self.cfg, self.seed).net, []
         return self
 
-    def fit(self, X, y, *, weight=None, source: Source | None = None) -> ATSDP:
-        """Protocol S: fine-tune on labelled, balanced training cells."""
+    def fit(self, X, y, *, balance: str = "none", source: Source | None = None) -> ATSDP:
+        """Protocol S: fine-tune on labelled training cells; those that are not held out are balanced."""
         if self.pretrained:
             net = self.fit_bulk(source).net_
         else:
             torch.manual_seed(self.seed)
             net, source = ATSDPNet(X.shape[1], self.arch).to(runtime.device()), None
-        self.net_, self.history_ = stages.fine_tune(net, X, y, self.cfg, self.seed, weight=weight, source=source)
+        self.net_, self.history_ = stages.fine_tune(net, X, y, self.cfg, self.seed, balance=balance, source=source)
         return self
 
     def fit_transfer(self, X, source: Source, *, keep: bool = False) -> ATSDP:

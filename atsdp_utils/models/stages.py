@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from atsdp_utils.data import preprocess
-from atsdp_utils.data.preprocess import Source
+from atsdp_utils.data.preprocess import Source, hold_out
 from atsdp_utils.foundation import cache, paths, runtime
 from atsdp_utils.foundation.config import Architecture, Training
 from atsdp_utils.models import losses
@@ -28,15 +28,6 @@ from atsdp_utils.models.network import ATSDPNet, DenoisingAutoencoder, corrupt
 
 #: Cells at most on which transfer watches the MMD, whose cost is quadratic.
 WATCHED = 500
-
-
-def hold_out(n: int, share: float, seed: int, y: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Training and validation rows; stratified where every class has at least two rows."""
-    from sklearn.model_selection import train_test_split
-
-    stratify = y if y is not None and np.bincount(y).min() >= 2 and share * n >= len(np.unique(y)) else None
-    train, validation = train_test_split(np.arange(n), test_size=share, random_state=seed, stratify=stratify)
-    return np.sort(train), np.sort(validation)
 
 
 def _labelled(x: np.ndarray, y: np.ndarray, weight: np.ndarray | None, *more: Tensor | None) -> Rows:
@@ -249,13 +240,17 @@ class FineTuning(Stage):
 
     @classmethod
     def of(
-        cls, net: ATSDPNet, X: np.ndarray, y: np.ndarray, cfg: Training, seed: int, *, weight: np.ndarray | None,
+        cls, net: ATSDPNet, X: np.ndarray, y: np.ndarray, cfg: Training, seed: int, *, balance: str = "none",
         source: Source | None, validation: bool = True,
     ) -> FineTuning:  # fmt: skip
-        """Cells with their clusters, and what the frozen E_g of `net` makes of the lines."""
+        """Cells with their clusters, and what the frozen E_g of `net` makes of the lines.
+
+        Cells are held out before balancing, so no duplicate or synthetic cell is validated on.
+        """
         keep, held = hold_out(len(y), cfg.validation, seed, y) if validation else (np.arange(len(y)), None)
-        clusters = tensor(preprocess.louvain(X[keep], seed), torch.long) if cfg.theta else None
-        cells = _labelled(X[keep], y[keep], None if weight is None else weight[keep], clusters)
+        x_cells, y_cells, weight = preprocess.balance(X[keep], y[keep], balance, seed)
+        clusters = tensor(preprocess.louvain(x_cells, seed), torch.long) if cfg.theta else None
+        cells = _labelled(x_cells, y_cells, weight, clusters)
         lines = None
         if source is not None:
             rows = source.fit_rows
@@ -263,7 +258,7 @@ class FineTuning(Stage):
             with torch.no_grad():
                 lines = Rows(net.eval().embed(tensor(xb), "source"), tensor(yb, torch.long))
         held = (None, None) if held is None else (tensor(X[held]), tensor(y[held], torch.long))
-        return cls(cfg, cells, lines, min(cfg.batch_size, max(16, len(keep) // 4)), *held)
+        return cls(cfg, cells, lines, min(cfg.batch_size, max(16, len(cells) // 4)), *held)
 
     def epoch(self, net: ATSDPNet) -> Iterator[Step]:
         for batch in self.cells.batches(self.size):
@@ -284,16 +279,16 @@ class FineTuning(Stage):
 
 def fine_tune(
     net: ATSDPNet, X: np.ndarray, y: np.ndarray, cfg: Training, seed: int,
-    *, weight: np.ndarray | None = None, source: Source | None = None, validation: bool = True,
+    *, balance: str = "none", source: Source | None = None, validation: bool = True,
 ) -> tuple[ATSDPNet, History]:  # fmt: skip
-    """Protocols S and F of a copy of a network, on standardised, balanced cells X (n, genes), with labels and weights.
+    """Protocols S and F of a copy of a network, on standardised cells X (n, genes) with labels, not yet balanced.
 
     Embeddings of the bulk rows of `source` by the frozen E_g keep P true to the bulk and anchor the MMD; without, cells
     alone. With `validation` a part of the cells decides when to stop (not with a handful of them).
     """
     torch.manual_seed(seed)
     net = copy.deepcopy(net)
-    stage = FineTuning.of(net, X, y, cfg, seed, weight=weight, source=source, validation=validation)
+    stage = FineTuning.of(net, X, y, cfg, seed, balance=balance, source=source, validation=validation)
     return net, fit(net, stage)
 
 

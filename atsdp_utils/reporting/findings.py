@@ -89,7 +89,8 @@ def planted_said(out: Outputs) -> str:
     except Missing:
         return said
     planted = 2 * twins.DESIGNS["DATA1"].key_genes  # so many a list
-    return f"{said}, and of {planted} planted key genes {ranked} could be ranked, as the network reads no other"
+    unread = "" if ranked == planted else ", as the network reads no other"
+    return f"{said}, and of {planted} planted key genes {ranked} could be ranked{unread}"
 
 
 def real_findings(out: Outputs) -> pd.DataFrame:

@@ -16,7 +16,6 @@ from atsdp_utils.baselines.classical import Logistic
 from atsdp_utils.baselines.drugcell import DrugCell, set_mask
 from atsdp_utils.baselines.graph import cell_graph
 from atsdp_utils.baselines.networks import GeneTransformer, ShuffledCNN, ShuffledGenes
-from atsdp_utils.baselines.rows import hold_out
 from atsdp_utils.baselines.wrapper import reproducible
 from atsdp_utils.data import datasets, preprocess
 from atsdp_utils.data.preprocess import Source
@@ -77,7 +76,7 @@ def test_registry_holds_the_papers_eight_and_what_it_left_out():
 def test_every_entry_has_the_interface_and_the_same_tuning_budget(name):
     entry = REGISTRY[name]
     model = entry.make(seed=3)
-    assert list(inspect.signature(model.fit).parameters) == ["X", "y", "weight", "source"]
+    assert list(inspect.signature(model.fit).parameters) == ["X", "y", "balance", "source"]
     assert inspect.getdoc(type(model))
     if entry.variant_of:
         task = Task("DATA1-sim", "S", name, "quick")
@@ -131,9 +130,9 @@ def test_is_deterministic_whatever_ran_before(name):
 @pytest.mark.parametrize("name", ["SA", "CNN", "GCN", "DrugCell", "Logistic", "PCA+SVM", "Boosting"])
 def test_weights_move_the_prediction(name):
     X, y = planted(shift=0.2)
-    heavy = np.where(y == 1, 20.0, 1.0)
-    plain, weighted = (make(name).fit(X[:N], y[:N], weight=w, source=bulk()) for w in (None, heavy[:N]))
-    assert weighted.predict_proba(X[N:]).mean() > plain.predict_proba(X[N:]).mean() + 0.1
+    few = np.r_[np.flatnonzero(y[:N] == 0), np.flatnonzero(y[:N] == 1)[:12]]
+    plain, weighted = (make(name).fit(X[few], y[few], balance=w, source=bulk()) for w in ("none", "class_weight"))
+    assert weighted.predict_proba(X[N:]).mean() > plain.predict_proba(X[N:]).mean() + 0.015
 
 
 def test_majority_is_the_share_of_the_training_rows():
@@ -155,23 +154,16 @@ def test_bad_rows_are_named():
 # --- inner rows -------------------------------------------------------------------------------------------------------
 
 
-def test_copies_made_by_oversampling_stay_on_one_side():
-    X, y = planted()
-    X, y = np.concatenate([X, X[:100]]), np.concatenate([y, y[:100]])
-    kept, held = hold_out(X, y, 0.25, seed=0)
-    assert not {r.tobytes() for r in X[kept]} & {r.tobytes() for r in X[held]}
-    assert set(y[held]) == {0, 1} and len(kept) + len(held) == len(y)
-
-
 def test_tuning_scores_every_setting_on_rows_that_it_did_not_train_on():
-    seen = []
+    seen, given = [], []
 
     class Spy:
         def __init__(self, *, seed=0, a=0, b=0):
             self.a, self.b = a, b
 
-        def fit(self, X, y, *, weight=None, source=None):
+        def fit(self, X, y, *, balance="none", source=None):
             self.rows = {r.tobytes() for r in X}
+            given.append((len(X), balance))
             return self
 
         def predict_proba(self, X):
@@ -182,10 +174,9 @@ def test_tuning_scores_every_setting_on_rows_that_it_did_not_train_on():
     X, y = planted()
     X[:, 0] = y
     entry = Baseline("spy", Spy, {}, {"a": (0, 1), "b": (0, -1)})
-    balanced = []
-    found = baselines.tune(entry, X, y, balance=lambda a, b: balanced.append(len(b)) or (a, b, None))
+    found = baselines.tune(entry, X, y, balance="smote")
     assert seen == [(0, 0), (0, -1), (1, 0), (1, -1)] and found == {"a": 1, "b": 0}
-    assert balanced == [3 * len(y) // 4]
+    assert given == [(3 * len(y) // 4, "smote")] * 4
     del seen[:]
     assert baselines.tune(entry, X, y, most=2) == {"a": 0, "b": 0}, "a tie goes to the earlier setting"
     assert seen == [(0, 0), (1, -1)]
@@ -230,10 +221,10 @@ def test_a_control_takes_the_setting_that_its_model_chose(prepared, monkeypatch)
         task = Task(prepared, "S", model, "smoke", (("steps", 5), ("tune", True)), folds=2)
         return protocols.fit_fold(task, X, cells.y, train, test, source)[1]
 
-    monkeypatch.setattr(baselines, "_inner_auc", lambda entry, changes, *rest: changes["dropout"])
+    monkeypatch.setattr(baselines, "_auc", lambda model, *held: model.dropout)
     chosen = fit("CNN").chosen_
     assert chosen["dropout"] == max(REGISTRY["CNN"].grid["dropout"])
-    monkeypatch.setattr(baselines, "_inner_auc", None)  # found on disk: nothing is searched again
+    monkeypatch.setattr(baselines, "_auc", None)  # found on disk: nothing is searched again
     control = fit("CNN-shuffled")
     assert control.chosen_ == chosen and control.dropout == chosen["dropout"]
 

@@ -217,15 +217,16 @@ def test_lines_of_fine_tuning_are_balanced_training_lines_as_the_frozen_encoder_
     source = preprocess.Source(X, y, np.array(list("abcde")), np.arange(60) < 44)
     cells, labels_ = rng.normal(size=(40, 5)).astype(np.float32), (np.arange(40) % 2).astype(np.int8)
     net = Net()
-    weight = np.linspace(1, 2, 40).astype(np.float32)
-    stage = stages.FineTuning.of(net, cells, labels_, CFG, 0, weight=weight, source=source)
+    labels_[:15] = 0
+    stage = stages.FineTuning.of(net, cells, labels_, CFG, 0, balance="class_weight", source=source)
     z, y_g = (v.numpy() for v in stage.lines.values)
     assert np.bincount(y_g).tolist() == [np.bincount(y[source.fit_rows])[0]] * 2
     known = {tuple(np.float32(2) * X[i]): y[i] for i in source.fit_rows}
     assert all(known[tuple(row)] == label for row, label in zip(z, y_g, strict=True))
     keep, held = stages.hold_out(40, CFG.validation, 0, labels_)
     x, y_c, w, _ = (v.numpy() for v in stage.cells.values)
-    for found, expected in ((x, cells[keep]), (y_c, labels_[keep]), (w, weight[keep]), (stage.x_held, cells[held]),
+    weight = (len(keep) / (2 * np.bincount(labels_[keep])))[labels_[keep]].astype(np.float32)
+    for found, expected in ((x, cells[keep]), (y_c, labels_[keep]), (w, weight), (stage.x_held, cells[held]),
                             (stage.y_held, labels_[held])):  # fmt: skip
         np.testing.assert_array_equal(np.asarray(found), expected)
 

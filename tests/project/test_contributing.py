@@ -26,7 +26,7 @@ class NearestMean:
     def __init__(self, *, seed=0):
         self.seed = seed
 
-    def fit(self, X, y, *, weight=None, source=None):
+    def fit(self, X, y, *, balance="none", source=None):
         self.direction = X[y == 1].mean(0) - X[y == 0].mean(0)
         return self
 

@@ -14,6 +14,7 @@ import pytest
 from scipy import stats as sps
 
 from atsdp_utils.data import datasets, gdsc
+from atsdp_utils.data.gene_names import PAPER_GENES
 from atsdp_utils.evaluation import evaluate, metrics, stats
 from atsdp_utils.experiments import inputs
 from atsdp_utils.experiments.task import BULK_ONLY, NO_TRANSFER, Result, Task
@@ -229,7 +230,7 @@ def make_along(rng, truth, noise):
     rows = []
     for gene in ("ZBTB48", "NEK6", "UCHL1", "GNGT1"):
         rho = np.tanh(rng.normal(np.arctanh(truth), np.sqrt((1 + truth**2 / 2) / (cells - 3))))
-        of = gene_lists.PAPER_GENES[gene]
+        of = PAPER_GENES[gene]
         rows.append((of, gene, "paper", rho if of == "resistant" else -rho, "geo"))
     columns = ["list", "gene", "named_by", "rho_with_pseudotime", "tier"]
     return {"genes_along_pseudotime": pd.DataFrame(rows, columns=columns)}
