@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -47,13 +47,53 @@ def interval(values, first, second, *, seeds: Sequence[float] = (), level: float
     return Interval(mean, mean - half, mean + half)
 
 
-def differences(wide: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Paired differences to the column `baseline` of AUCs, rows indexed by ``drug, cluster``, on the tasks of both."""
+def summary(scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean AUC of each model with its interval and, where it has several seeds, the sd over seeds of the mean.
+
+    `scores` has a row a task and seed: ``drug, cluster, model, seed, auc``.
+    """
     rows = []
-    for name in wide.columns.drop(baseline):
-        pair = wide[[name, baseline]].dropna()
-        if len(pair) > 1:
-            drug, cluster = (pair.index.get_level_values(level) for level in ("drug", "cluster"))
-            found = interval(pair[name] - pair[baseline], drug, cluster)
-            rows.append((name, baseline, *found, len(pair), drug.nunique()))
+    for model, part in scores.groupby("model", sort=False):
+        task = part.groupby(["drug", "cluster"], as_index=False)["auc"].mean()
+        seeds = part.groupby("seed")["auc"].mean()
+        found = interval(task["auc"], task["drug"], task["cluster"], seeds=seeds)
+        rows.append((model, *found, len(task), task["drug"].nunique(), len(seeds), seeds.std()))
+    return pd.DataFrame(rows, columns=["model", "mean", "ci_low", "ci_high", "tasks", "drugs", "seeds", "sd_seeds"])
+
+
+def differences(scores: pd.DataFrame, against: str) -> pd.DataFrame:
+    """Paired differences of mean AUC to the model `against`, on the tasks of both; `scores` as for :func:`summary`.
+
+    Seeds that both models have are paired; a model of one seed is compared with every seed of the other.
+    """
+    wide, rows = scores.pivot(index=["drug", "cluster"], columns=["model", "seed"], values="auc"), []
+    for model in scores["model"].drop_duplicates().loc[lambda m: m != against]:
+        both = wide[[model, against]].dropna()
+        own, base = both[model], both[against]
+        if min(own.shape[1], base.shape[1]) > 1:
+            common = own.columns.intersection(base.columns)
+            own, base = own[common], base[common]
+            by_seed = (own - base).mean()
+        else:
+            several, single = (own, base) if own.shape[1] > 1 else (base, own)
+            by_seed = several.sub(single.mean(axis=1), axis=0).mean()
+        drug, cluster = (both.index.get_level_values(level) for level in ("drug", "cluster"))
+        found = interval(own.mean(axis=1) - base.mean(axis=1), drug, cluster, seeds=by_seed)
+        rows.append((model, against, *found, len(both), drug.nunique()))
     return pd.DataFrame(rows, columns=["model", "against", "difference", "ci_low", "ci_high", "tasks", "drugs"])
+
+
+def over_drugs(table: pd.DataFrame, statistic: Callable[[pd.DataFrame], float], resamples: int = 500) -> Interval:
+    """A statistic of a table with a column ``drug``, and its 95 % bootstrap interval: drugs are drawn, tasks whole."""
+    rng, parts = np.random.default_rng(0), [part for _, part in table.groupby("drug")]
+    draws = [
+        statistic(pd.concat([parts[i] for i in rng.integers(0, len(parts), len(parts))])) for _ in range(resamples)
+    ]
+    return Interval(float(statistic(table)), *map(float, np.nanquantile(draws, (0.025, 0.975))))
+
+
+def risk_coverage(auc, trust) -> pd.DataFrame:
+    """Mean AUC over the most trusted tasks against their share, ``coverage, mean``; ties keep their order."""
+    order = np.argsort(-np.asarray(trust, float), kind="stable")
+    count = np.arange(1, len(order) + 1)
+    return pd.DataFrame({"coverage": count / len(order), "mean": np.cumsum(np.asarray(auc, float)[order]) / count})

@@ -237,6 +237,12 @@ HELD_OUT: dict[str, tuple[str, Pairs]] = {
 }
 
 
+def held_out_name(task: Task) -> str:
+    """Name in :data:`HELD_OUT` of a task of :func:`clusters`: the one with most of its settings."""
+    fitting = [n for n, (model, own) in HELD_OUT.items() if model == task.model and set(own) <= set(task.setting)]
+    return max(fitting, key=lambda name: len(HELD_OUT[name][1]))
+
+
 def clusters(profile: str) -> list[Task]:
     """Notebook 16: networks on held-out clusters of lines, three seeds; but in ``paper`` ATSDP-NET+ and boosting one.
 
