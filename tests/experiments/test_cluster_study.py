@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from atsdp_utils.data import gdsc
 from atsdp_utils.experiments import cluster_study as study
 from atsdp_utils.experiments import pseudo, tables
-from atsdp_utils.experiments.task import ATSDP
+from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, FURTHER
 
 
 @pytest.fixture
@@ -83,10 +83,8 @@ def test_networks_have_a_fixed_third_of_the_drugs_and_their_control():
     assert [drug for drug, _ in few] == names[::3] and set(few) <= set(tasks)
     assert study.network_tasks("paper") == tasks
     grid = tables.clusters("quick")
-    named = pd.Series([tables.held_out_name(t) for t in grid]).value_counts()
-    assert set(named.index) == set(tables.HELD_OUT) and named["ATSDP-NET"] == named["ATSDP-NET, bulk only"]
-    control = next(t for t in grid if tables.held_out_name(t) == "ATSDP-NET, further steps only")
-    assert control.model != ATSDP or control.training.omega == control.training.theta == 0
+    named = pd.Series([t.model for t in grid]).value_counts()
+    assert set(named.index) == set(tables.HELD_OUT) and named[ATSDP] == named[FURTHER] == named[BULK_ONLY]
 
 
 def test_the_rule_takes_the_simplest_that_ties_with_the_best_on_the_choosing_half():

@@ -69,7 +69,7 @@ def _transfer(source):
 
 
 def _separate(source):
-    return atsdp.ATSDP(arch=ARCH, cfg=CFG, own_genes=True).fit_transfer(cells()[0], source).net_
+    return atsdp.ATSDP(arch=ARCH, cfg=CFG, own_start=True).fit_transfer(cells()[0], source).net_
 
 
 def _few(source):
@@ -221,7 +221,7 @@ def changes() -> dict[str, object]:
     others[row] = np.where(others[row] < 0, -1, 1 - others[row])
     more = {name: (source, ARCH, dataclasses.replace(CFG, **{name: value}), 0) for name, value in (
         ("noise", 0.4), ("learning_rate", 0.01), ("weight_decay", 0.5), ("batch_size", 20), ("epochs_dae", 0),
-        ("epochs_predictor", 1), ("balance", "none"), ("validation", 0.3))}  # fmt: skip
+        ("epochs_predictor", 1), ("balance", "none"), ("validation", 0.3), ("stopping", "last epoch"))}  # fmt: skip
     return {
         "labels": (dataclasses.replace(source, y=flipped, others=others), ARCH, CFG, 0),
         "values": (dataclasses.replace(source, X=X), ARCH, CFG, 0),
@@ -254,7 +254,10 @@ def test_a_stored_joint_stage_is_not_taken_for_another(what, tmp_path, monkeypat
     assert beside == bits(joint.joint_stage(source, arch, cfg, seed, seed)) and beside != first
 
 
-@pytest.mark.parametrize("what", ["cells", "omega", "theta", "epochs_transfer", "labels", "rows", "seed", "sizes"])
+@pytest.mark.parametrize(
+    "what",
+    ["cells", "omega", "theta", "mmd_scale", "epochs_cells", "epochs_transfer", "labels", "rows", "seed", "sizes"],
+)
 def test_a_stored_transfer_is_not_taken_for_another(what, tmp_path, monkeypatch):
     def fit(source, arch, cfg, seed, X):
         return bits(atsdp.ATSDP(seed=seed, arch=arch, cfg=cfg).fit_transfer(X, source, keep=True).net_)
