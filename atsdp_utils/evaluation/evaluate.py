@@ -158,6 +158,8 @@ MEASURES = (*config.METRICS, "balanced_accuracy", "mcc")
 ANSWER = ["dataset", "tier", "protocol", "metric", "first", "second", "pairs", "first_mean", "second_mean",
           "difference", "ci_low", "ci_high", "df", "p", "p_holm", "p_worse", "p_equal", "p_better"]  # fmt: skip
 Pairs = Iterable[tuple[str, str]]
+#: Columns of :func:`over_seeds` that say what a mean AUC hides.
+SIGN = ["right", "right_low", "right_high", "strength"]
 
 
 def versus(names: Sequence[str], reference: str) -> list[tuple[str, str]]:
@@ -244,6 +246,11 @@ def _resampled_cells(y: tuple[int, ...]) -> np.ndarray:
     return weights
 
 
+def resampled_auc(result: Result) -> np.ndarray:
+    """AUC of a result on the resampled cells, (RESAMPLES,)."""
+    return metrics.resampled(result.y, result.p, _resampled_cells(tuple(result.y.tolist())))["auc"]
+
+
 def _paired(a: _Scored, b: _Scored, measures: Sequence[str]) -> Iterator[tuple]:
     """Of each measure: its name, number of pairs, both means, difference, limits, df, p and the Bayesian three."""
     common = a.scores.index.intersection(b.scores.index).sort_values()
@@ -258,6 +265,26 @@ def _paired(a: _Scored, b: _Scored, measures: Sequence[str]) -> Iterator[tuple]:
         bayes = stats.bayesian_ttest(x, y, repeats) if a.folds and len(x) >= 2 * repeats else (np.nan,) * 3
         means = (x.mean(), y.mean()) if len(x) else (np.nan, np.nan)
         yield measure, len(x), *means, t.mean, t.low, t.high, t.df, t.p, *bayes
+
+
+def with_cells(table: pd.DataFrame, over: pd.DataFrame, name: str = "model") -> pd.DataFrame:
+    """Limits of :func:`over_seeds` in a table of :func:`summary`, where that knows them, with what a mean AUC hides.
+
+    `name` is the column of `table` with the names that ``model`` has in `over`.
+    """
+    keys = ["dataset", name, "protocol", "metric"]
+    found = table[keys].merge(over.rename(columns={"model": name})[[*keys, "ci_low", "ci_high", *SIGN]], "left", keys)
+    found.index = table.index
+    limits = {c: found[c].where(found["ci_low"].notna(), table[c]) for c in ("ci_low", "ci_high")}
+    return table.assign(**limits, **found[SIGN])
+
+
+def sign_said(row) -> str:
+    """Share of seeds with the right sign, and how far their AUC is from one half, of a row of :func:`over_seeds`."""
+    return (
+        f"right sign in {row.right:.0%} of the seeds ({row.right_low:.0%} to {row.right_high:.0%}), "
+        f"|AUC − .5| {row.strength:.3f} on average"
+    )
 
 
 def over_seeds(
@@ -290,5 +317,5 @@ def over_seeds(
             about = (dataset, config.DATASETS[dataset].tier, of[0].task.protocol, name, measure, len(values))
             rows.append((*about, t.mean, *np.clip((t.low, t.high), low, high), t.df, sd, *sign))
     columns = ["dataset", "tier", "protocol", "model", "metric", "seeds", "mean", "ci_low", "ci_high", "df", "sd",
-               "right", "right_low", "right_high", "strength"]  # fmt: skip
+               *SIGN]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)

@@ -42,6 +42,8 @@ def ablation(results: Sequence[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
     table = frame.groupby(["dataset", "setting"], sort=False).auc.agg(["mean", "std", "min", "max", "count"])
     change = evaluate.differences(results, list(frame["setting"]), evaluate.versus(list(names.values()), start))
     change = change.rename(columns={"first": "setting", "second_mean": "base"}).set_index(["dataset", "setting"])
+    sign = evaluate.over_seeds(results, list(frame["setting"])).rename(columns={"model": "setting"})
+    table = table.join(sign.set_index(["dataset", "setting"])[evaluate.SIGN])
     table = table.join(change[["base", "difference", "ci_low", "ci_high", "p", "p_holm"]]).reset_index()
     table["base"] = table["base"].fillna(table["mean"])
     table.insert(1, "tier", evaluate.tiers(table.dataset))

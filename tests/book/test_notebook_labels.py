@@ -139,11 +139,12 @@ def test_rows_of_the_transfer_table_are_named_by_what_was_trained(grid_run):
 def test_rows_of_tables_1_and_3_are_named_by_what_was_trained(grid_run, monkeypatch):
     names = [s.name for s in config.datasets("embedded", nulls=False)]
     nulls = [s.name for s in config.NULLS]
-    frames = {}
-    for make in (tables.table1, tables.table3, tables.strict, tables.wells):
-        frames[make.__name__] = evaluate.scores(grid_run.run(make("embedded", "smoke")))
+    lists = (tables.table1, tables.table3, tables.strict, tables.wells)
+    results = {make.__name__: grid_run.run(make("embedded", "smoke")) for make in lists}
+    frames = {name: evaluate.scores(found) for name, found in results.items()}
     monkeypatch.setattr(inputs, "cells_of", lambda *a: SimpleNamespace(library_size=np.ones(3)))
-    space = execute("05", ("table1", "table3", "holiday", "wells"), frames=frames, names=names, nulls=nulls)
+    space = execute("05", ("table1", "table3-errors", "table3", "holiday", "wells"), frames=frames, results=results,
+                    names=names, nulls=nulls)  # fmt: skip
     made, found = grid_run.made, space["run"].tables
 
     def value(table, **where):

@@ -372,3 +372,14 @@ def test_recipe_and_members_reach_the_ensemble():
     task = Task(NAME, "U", PLUS, "smoke", (("recipe", "joint-linear"), ("members", 3)))
     made = build(task)
     assert made.recipe == config.RECIPES["joint-linear"] and made.members == 3
+
+
+def test_parts_of_a_seed_go_where_they_are_drawn(monkeypatch):
+    asked = []
+    monkeypatch.setattr(inputs, "source_of", lambda dataset, profile, seed: asked.append(seed))
+    task = Task(NAME, "U", ATSDP, "smoke", seed=3, seeds=(("lines", 4), ("weights", 5), ("batches", 6)))
+    inputs.bulk_side(task)
+    model = build(task)
+    assert (asked, model.weights_seed, model.seed) == ([4], 5, 6)
+    plain = build(Task(NAME, "U", ATSDP, "smoke", seed=3))
+    assert (plain.weights_seed, plain.seed) == (3, 3)
