@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from atsdp_utils.baselines import REGISTRY
-from atsdp_utils.experiments import pseudo
+from atsdp_utils.experiments import cluster_study, pseudo
 from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, FURTHER, NO_TRANSFER, PLUS, Task
 from atsdp_utils.foundation import config
 from atsdp_utils.foundation.config import Dataset
@@ -294,13 +294,40 @@ def few_shot(data: str, profile: str) -> list[Task]:
     ]
 
 
+#: Models of notebook 16 that are trained by the grid, and their names there.
+HELD_OUT = {
+    BULK_ONLY: "ATSDP-NET, bulk only",
+    FURTHER: "ATSDP-NET, further steps only",
+    ATSDP: ATSDP,
+    PLUS: PLUS,
+    "DeepDR": "DeepDR",
+    "Boosting": "gradient boosting",
+}
+
+
+def clusters(profile: str) -> list[Task]:
+    """Notebook 16: networks on held-out clusters of lines, three seeds; but in ``paper`` ATSDP-NET+ and boosting one.
+
+    There ATSDP-NET+ has two members, too.
+    """
+    paper, tasks = profile == "paper", []
+    for seed, (drug, cluster) in itertools.product(range(3), cluster_study.network_tasks(profile)):
+        for model in HELD_OUT:
+            if seed and (profile == "smoke" or (model in (PLUS, "Boosting") and not paper)):
+                continue
+            members: Pairs = (("members", 2),) if model == PLUS and not paper else ()
+            setting = (("kind", f"lines:{cluster}"), *members, *_short(model, profile))
+            tasks.append(Task(drug, "P", model, profile, setting, seed))
+    return tasks
+
+
 #: Notebook that shows each list, by number.
 NOTEBOOK = {
     "bulk": "03", "stopping": "03", "transfer": "04",
     "table1": "05", "table3": "05", "strict": "05", "wells": "05", "stress": "05",
     "heads": "06",
     "table4": "07", "ablation": "12", "variance": "12", "class_mix": "12", "plus_selection": "12", "plus_score": "12",
-    "few_shot": "12",
+    "few_shot": "12", "clusters": "16",
 }  # fmt: skip
 
 
@@ -323,5 +350,5 @@ def all_tables(data: str, profile: str) -> dict[str, list[Task]]:
             few_shot,
         )
     }
-    alone = {f.__name__: f(profile) for f in (bulk, stopping, plus_selection, class_mix)}
+    alone = {f.__name__: f(profile) for f in (bulk, stopping, plus_selection, class_mix, clusters)}
     return alone | {name: make(data, profile) for name, make in lists.items()}

@@ -64,6 +64,7 @@ class Training:
     patience: int = 10
     omega: float = 0.25
     theta: float = 0.1
+    align: str = "mmd"  # what omega weighs: a key of models.discrepancy.DISCREPANCIES
     mmd_scale: float | None = None  # squared bandwidth of the MMD; None: around the median squared distance
     balance: str = "smote"
     validation: float = 0.15

@@ -1,4 +1,4 @@
-"""The terms of equation 16: class loss, MMD (equation 15), cluster regulariser (equation 17); and rules of stopping."""
+"""The terms of equation 16: class loss, MMD (equation 15) and the cluster regulariser (equation 17)."""
 
 from __future__ import annotations
 
@@ -14,26 +14,6 @@ def cross_entropy(logits: Tensor, y: Tensor, weight: Tensor | None = None) -> Te
     """Mean cross-entropy of rows (equation 11), each times its weight."""
     loss = F.cross_entropy(logits, y, reduction="none")
     return (loss if weight is None else loss * weight).mean()
-
-
-def balanced_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy of held-out rows in which both classes count the same. It punishes confidence, not ranking."""
-    weight = 1 / torch.bincount(y, minlength=2)[y]
-    return (weight * F.cross_entropy(logits, y, reduction="none")).sum() / weight.sum()
-
-
-def misranked(logits: Tensor, y: Tensor) -> Tensor:
-    """1 - AUC: share of pairs of a sensitive and a resistant row that are ranked the wrong way, ties half.
-
-    Without a row of either class nothing is ranked, and the value is one half.
-    """
-    z = logits[:, 1] - logits[:, 0]
-    gap = z[y == 1][:, None] - z[y == 0]
-    return ((gap < 0).float() + 0.5 * (gap == 0).float()).mean() if gap.numel() else z.new_tensor(0.5)
-
-
-#: What is minimised on held-out lines to choose the epoch of the bulk stage; None: the last epoch is taken.
-STOPPING = {"auc": misranked, "cross-entropy": balanced_cross_entropy, "last epoch": None}
 
 
 def mmd2(x: Tensor, y: Tensor, scale: Tensor | float | None = None) -> Tensor:

@@ -22,9 +22,11 @@ from atsdp_utils.data.preprocess import Source, hold_out
 from atsdp_utils.foundation import cache, paths, runtime
 from atsdp_utils.foundation.config import Architecture, Training
 from atsdp_utils.models import losses
+from atsdp_utils.models.discrepancy import DISCREPANCIES, MMD
 from atsdp_utils.models.loop import History, Rows, Stage, Step, fit, tensor
-from atsdp_utils.models.losses import balanced_cross_entropy, cross_entropy
+from atsdp_utils.models.losses import cross_entropy
 from atsdp_utils.models.network import ATSDPNet, DenoisingAutoencoder, corrupt
+from atsdp_utils.models.stopping import STOPPING, balanced_cross_entropy, misranked
 
 
 def _labelled(x: np.ndarray, y: np.ndarray, weight: np.ndarray | None, *more: Tensor | None) -> Rows:
@@ -92,7 +94,7 @@ def pretrain_autoencoder(
 
 def bulk_only(cfg: Training) -> Training:
     """The settings without those of later stages, so that they do not distinguish stored bulk stages."""
-    return replace(cfg, epochs_cells=0, epochs_transfer=0, epochs_tune=0, omega=0, theta=0, mmd_scale=None)
+    return replace(cfg, epochs_cells=0, epochs_transfer=0, epochs_tune=0, omega=0, theta=0, align="", mmd_scale=None)
 
 
 @dataclass
@@ -121,7 +123,7 @@ class Classification(Stage):
             yield self.loss(net(corrupt(x, self.cfg.noise), "source"), y, weight), {}
 
     def validate(self, net: ATSDPNet) -> Tensor | None:
-        rule = losses.STOPPING[self.cfg.stopping]
+        rule = STOPPING[self.cfg.stopping]
         return rule and rule(net(self.x_held, "source"), self.y_held)
 
     def watch(self, net: ATSDPNet) -> dict[str, Tensor]:
@@ -131,7 +133,7 @@ class Classification(Stage):
 def _on_held_lines(net: ATSDPNet, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """AUC and class-balanced cross-entropy of held-out lines."""
     logits = net(x, "source")
-    return {"auc": 1 - losses.misranked(logits, y), "cross_entropy": balanced_cross_entropy(logits, y)}
+    return {"auc": 1 - misranked(logits, y), "cross_entropy": balanced_cross_entropy(logits, y)}
 
 
 #: The bulk stage: network with E_t = E_g, and what the book shows of it.
@@ -165,13 +167,14 @@ def pretrain(
 
 
 def _with_alignment(
-    class_loss: Tensor, z_g: Tensor, z_t: Tensor, clusters: Tensor | None, cfg: Training, also: Tensor | float = 0
-) -> Step:
+    class_loss: Tensor, z_g: Tensor, z_t: Tensor, clusters: Tensor | None, cfg: Training, apart: nn.Module,
+    also: Tensor | float = 0,
+) -> Step:  # fmt: skip
     """Add omega MMD^2 and theta times the regulariser (equation 16); name the terms for the history."""
     loss, named = class_loss + also, {"class": class_loss}
     if cfg.omega:
-        named["mmd2"] = losses.mmd2(z_g, z_t, cfg.mmd_scale)
-        loss = loss + cfg.omega * named["mmd2"]
+        named[apart.name] = apart(z_g, z_t)
+        loss = loss + cfg.omega * named[apart.name]
     if clusters is not None:
         named["regulariser"] = losses.cluster_dissimilarity(z_t, clusters)
         loss = loss + cfg.theta * named["regulariser"]
@@ -202,17 +205,23 @@ class Transfer(Stage):
     cells: Rows
     x_held: Tensor
     y_held: Tensor
+    apart: nn.Module
     length = "epochs_transfer"
     learns = "source", "target", "predictor"
 
+    def trained(self, net: ATSDPNet) -> list[nn.Module]:
+        return [*super().trained(net), self.apart]
+
     @classmethod
-    def of(cls, source: Source, X: np.ndarray, cfg: Training, seed: int) -> Transfer:
+    def of(cls, net: ATSDPNet, source: Source, X: np.ndarray, cfg: Training, seed: int) -> Transfer:
         """Lines but for those held out, and cells with their clusters."""
         rows = source.fit_rows
         keep, held = (rows[part] for part in hold_out(len(rows), cfg.validation, seed, source.y[rows]))
         lines = _labelled(*preprocess.balance(source.X[keep], source.y[keep], cfg.balance, seed))
         clusters = tensor(preprocess.louvain(X, seed), torch.long) if cfg.theta else None
-        return cls(cfg, lines, Rows(tensor(X), clusters), tensor(source.X[held]), tensor(source.y[held], torch.long))
+        held = tensor(source.X[held]), tensor(source.y[held], torch.long)
+        apart = DISCREPANCIES[cfg.align](net.arch.bottleneck, cfg).to(runtime.device())
+        return cls(cfg, lines, Rows(tensor(X), clusters), *held, apart)
 
     def epoch(self, net: ATSDPNet) -> Iterator[Step]:
         for batch in self.lines.batches(self.cfg.batch_size):
@@ -220,7 +229,7 @@ class Transfer(Stage):
             x_g, y_g, weight = self.lines[batch]
             z_g, z_t = net.embed(x_g, "source"), net.embed(x_t, "target")
             class_loss = cross_entropy(net.predictor(z_g), y_g, weight)
-            yield _with_alignment(class_loss, z_g, z_t, clusters, self.cfg)
+            yield _with_alignment(class_loss, z_g, z_t, clusters, self.cfg, self.apart)
 
     def validate(self, net: ATSDPNet) -> None:
         return None
@@ -243,7 +252,7 @@ def transfer(
     def train() -> History:
         torch.manual_seed(seed)
         continue_on_cells(net, X, cfg, seed)
-        return fit(net, Transfer.of(source, X, cfg, seed))
+        return fit(net, Transfer.of(net, source, X, cfg, seed))
 
     if not keep:
         return net, train()
@@ -308,7 +317,8 @@ class FineTuning(Stage):
             z_g, y_g = self.lines[self.lines.draw(max(16, self.size // 2))]
             of_cells, of_lines = net.predictor(torch.cat([z_t, z_g])).split([len(z_t), len(z_g)])
             class_loss = cross_entropy(of_cells, y, weight)
-            yield _with_alignment(class_loss, z_g, z_t, clusters, self.cfg, also=cross_entropy(of_lines, y_g))
+            apart, of_lines = MMD(z_g.shape[1], self.cfg), cross_entropy(of_lines, y_g)
+            yield _with_alignment(class_loss, z_g, z_t, clusters, self.cfg, apart, also=of_lines)
 
     def validate(self, net: ATSDPNet) -> Tensor | None:
         return None if self.x_held is None else balanced_cross_entropy(net(self.x_held), self.y_held)

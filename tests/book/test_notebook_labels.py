@@ -13,7 +13,7 @@ from atsdp_utils.baselines import REGISTRY
 from atsdp_utils.data import datasets, gdsc, preprocess
 from atsdp_utils.evaluation import evaluate, metrics, stats
 from atsdp_utils.experiments import inputs, protocols, tables
-from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, Result, Task
+from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, FURTHER, Result, Task
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.reporting import report
 
@@ -96,7 +96,11 @@ TRANSFER = {
     "before transfer": lambda t: t.model == BULK_ONLY,
     "after transfer": lambda t: t.model == ATSDP and not t.setting,
     "after transfer, no MMD": lambda t: t.options.get("omega") == 0.0,
+    "further steps on bulk": lambda t: t.model == FURTHER,
+    "after transfer, no stage 2": lambda t: t.options.get("epochs_cells") == 0,
+    "after transfer, own start, shared genes": lambda t: t.options.get("start") == "own",
     "after transfer, separate start": lambda t: t.options.get("gene_space") == "separate",
+    "after transfer, suggested settings": lambda t: t.options.get("batch_size") == 200,
     "logistic regression": lambda t: t.model == "Logistic",
     "random forest": lambda t: t.model == "RandomForest",
     "PC1, bulk sign": lambda t: t.model == tables.PC1,

@@ -324,7 +324,7 @@ OTHER = {
     "bottleneck": 64, "encoder": (20,), "predictor": (9,), "dropout": 0.11, "heads": 2, "attention": "linear",
     "tokens": 8, "token_dim": 64, "noise": 0.31, "learning_rate": 0.02, "weight_decay": 0.3, "batch_size": 17,
     "epochs_dae": 3, "epochs_predictor": 4, "epochs_transfer": 5, "epochs_tune": 6, "patience": 7, "omega": 0.9,
-    "theta": 0.8, "validation": 0.3, "epochs_cells": 8, "mmd_scale": 30.0, "stopping": "last epoch",
+    "theta": 0.8, "validation": 0.3, "epochs_cells": 8, "mmd_scale": 30.0, "align": "coral", "stopping": "last epoch",
 }  # fmt: skip
 
 
