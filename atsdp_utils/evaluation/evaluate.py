@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -114,17 +115,18 @@ def named(pool: str, members: Sequence[str], protocol: str) -> str:
     return f"{pool} ({only[0]} only)" if len(only) < len(members) else f"{pool} (the {len(members)} names of one axis)"
 
 
-def holm(table: pd.DataFrame, protocol: str, column: str = "model") -> np.ndarray:
-    """Holm's adjustment of ``p`` within each family: the tests of one pool under one protocol, without the constant.
+def holm(table: pd.DataFrame, protocol: str, column: str = "model") -> pd.Series:
+    """Holm's adjustment of ``p`` within each family: one question put to one pool under one protocol.
 
+    The only rule of this book: every pair that is asked counts, but for those with a model that predicts a constant.
     Under S each name of an axis is a family of its own, as only one is counted.
     """
     family = table["dataset"].map(_pool)
     if protocol == "S":
         family = family.where([not config.DATASETS[d].axis for d in table["dataset"]], table["dataset"])
-    learns = table[column] != CONSTANT
+    learns = (table[[column, "second"]] != CONSTANT).all(axis=1) if "second" in table else table[column] != CONSTANT
     known = table["p"].where(learns).dropna()
-    return known.groupby(family).transform(stats.holm).reindex(table.index).to_numpy()
+    return known.groupby(family).transform(stats.holm).reindex(table.index)
 
 
 def span(values: pd.Series) -> str:
@@ -148,89 +150,172 @@ def readable(table: pd.DataFrame, rows: Sequence[str], columns: str = "metric") 
     return wide.reindex(index=index, columns=table[columns].unique()).rename_axis(index=list(rows))
 
 
-def compare(frame: pd.DataFrame, reference: str, column: str = "setting", metric: str = "auc") -> pd.DataFrame:
-    """Test every level of `column` against `reference` on the same repeats and folds of one protocol, per data set.
-
-    ``difference`` (level - reference) has its corrected interval, ``p``, ``p_holm`` (:func:`holm`), and the Bayesian
-    ``p_worse, p_equal, p_better`` (missing without folds).
-    """
-    rows = []
-    for dataset, part in frame.groupby("dataset", sort=False):
-        wide = part.pivot(index=["repeat", "fold"], columns=column, values=metric)
-        folds, repeats = part["fold"].nunique(), part["repeat"].nunique()
-        for level in (level for level in part[column].unique() if level != reference):
-            a, b = wide[[level, reference]].dropna().to_numpy().T
-            t = stats.corrected_ttest(a, b, folds)
-            bayes = stats.bayesian_ttest(a, b, repeats) if folds > 1 else (np.nan,) * 3
-            rows.append((dataset, level, reference, t.mean, t.low, t.high, t.p, *bayes))
-    columns = ["dataset", column, "reference", "difference", "ci_low", "ci_high", "p", "p_worse", "p_equal", "p_better"]
-    table = pd.DataFrame(rows, columns=columns)
-    table.insert(7, "p_holm", holm(table, "S" if (frame["fold"] > 0).any() else "U", column))
-    return table
-
-
 #: Resamples of the cells behind an interval under protocol U.
 RESAMPLES = 200
+#: Measures whose error of the cells :func:`metrics.resampled` can tell.
+MEASURES = (*config.METRICS, "balanced_accuracy", "mcc")
+#: Columns of :func:`differences`.
+ANSWER = ["dataset", "tier", "protocol", "metric", "first", "second", "pairs", "first_mean", "second_mean",
+          "difference", "ci_low", "ci_high", "df", "p", "p_holm", "p_worse", "p_equal", "p_better"]  # fmt: skip
+Pairs = Iterable[tuple[str, str]]
+#: Columns of :func:`over_seeds` that say what a mean AUC hides.
+SIGN = ["right", "right_low", "right_high", "strength"]
 
 
-def _over_cells(y: np.ndarray, p: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """The five metrics of every seed, (seeds, 5), and their means over seeds on cells resampled within a class."""
-
-    def five(index: np.ndarray) -> np.ndarray:
-        found = [metrics.classification_metrics(y[index], one[index]) for one in p]
-        return np.array([[score[m] for m in config.METRICS] for score in found])
-
-    rng, classes = np.random.default_rng(0), [np.flatnonzero(y == k) for k in (0, 1)]
-    draws = [np.concatenate([rng.choice(c, c.size) for c in classes]) for _ in range(RESAMPLES)]
-    return five(np.arange(y.size)), np.array([five(index).mean(axis=0) for index in draws])
+def versus(names: Sequence[str], reference: str) -> list[tuple[str, str]]:
+    """Every other name beside `reference`, as pairs of :func:`differences`."""
+    return [(name, reference) for name in dict.fromkeys(names) if name != reference]
 
 
-def summary_over_seeds(results: Sequence[Result]) -> pd.DataFrame:
-    """The five metrics over seeds of protocol U, with the errors of seeds and of cells: one row a set and metric."""
-    rows = []
-    for dataset in dict.fromkeys(r.task.dataset for r in results):
-        of_set = [r for r in results if r.task.dataset == dataset]
-        by_seed, by_draw = _over_cells(of_set[0].y, [r.p for r in of_set])
-        about = (dataset, config.DATASETS[dataset].tier, of_set[0].task.protocol)
-        for i, metric in enumerate(config.METRICS):
-            rows.append((*about, metric, len(of_set), *stats.seeds_and_cells(by_seed[:, i], by_draw[:, i])))
-    columns = ["dataset", "tier", "protocol", "metric", "seeds", "mean", "ci_low", "ci_high", "df"]
-    table = pd.DataFrame(rows, columns=columns)
-    return table.assign(ci_low=table["ci_low"].clip(0, 1), ci_high=table["ci_high"].clip(0, 1))
+def differences(
+    results: Sequence[Result], names: Sequence[str], pairs: Pairs | dict[str, Pairs], measures: Sequence[str] = ("auc",)
+) -> pd.DataFrame:
+    """Is A better than B? The one answer of the book: `first` minus `second`, paired, with interval and test.
 
+    Both are compared on what both have: folds of the same repeat under S, seeds under U. What lacks a partner is left
+    out of its own pair and of no other. Test and interval are those of :func:`stats.mean_test`: corrected for shared
+    training rows under S; with the error of the cells, which all seeds share, under U. ``p_holm`` is Holm's
+    (:func:`holm`), a measure at a time, over all `pairs` that are asked at once. ``p_worse, p_equal, p_better`` are
+    Bayesian (:func:`stats.bayesian_ttest`), of `first`, and missing without folds.
 
-def paired(results: Sequence[Result], names: Sequence[str], first: dict[str, str]) -> pd.DataFrame:
-    """One model (or setting, by `names` of the results) minus every other, in all five metrics, each with an interval.
+    Parameters
+    ----------
+    results : sequence of Result
+        Of any data sets and protocols.
+    names : sequence of str
+        Name of the model or setting of each result.
+    pairs : sequence of (first, second), or such by data set
+        What to compare; a pair of which a data set lacks one is skipped there.
+    measures : sequence of str
+        Names of :data:`MEASURES`.
 
-    `first` names the one that the others are compared with, for every data set. Under S the pairs are folds, with the
-    correction for shared training rows; under U they are seeds on the same cells, and the error of the cells is added.
+    Returns
+    -------
+    DataFrame
+        A row a data set, protocol, pair and measure, with the columns :data:`ANSWER`. ``pairs`` is how many folds or
+        seeds both have; with one there is no interval and no test.
     """
     groups: dict[tuple[str, str], dict[str, list[Result]]] = {}
     for r, name in zip(results, names, strict=True):
         groups.setdefault((r.task.dataset, r.task.protocol), {}).setdefault(name, []).append(r)
-    rows = []
+    asked, rows = pairs if isinstance(pairs, dict) else dict.fromkeys((d for d, _ in groups), list(pairs)), []
     for (dataset, protocol), by_name in groups.items():
-        one, about = first[dataset], (dataset, config.DATASETS[dataset].tier, protocol)
-        scored = {name: _folds(of) if of[0].task.folds else _over_cells(of[0].y, [r.p for r in of])
-                  for name, of in by_name.items()}  # fmt: skip
-        for second in [name for name in by_name if name != one and one in by_name]:
-            (a, a_draw), (b, b_draw) = scored[one], scored[second]
-            n = min(len(a), len(b))  # a setting may have fewer seeds
-            for i, metric in enumerate(config.METRICS):
-                gap = (a[:n, i] - b[:n, i])[np.isfinite(a[:n, i] - b[:n, i])]
-                if by_name[one][0].task.folds:
-                    mean, low, high = stats.corrected_interval(gap, by_name[one][0].task.folds)
-                    df = gap.size - 1
-                else:
-                    mean, low, high, df = stats.seeds_and_cells(gap, a_draw[:, i] - b_draw[:, i])
-                means = np.nanmean(a[:n, i]), np.nanmean(b[:n, i])
-                rows.append((*about, metric, one, second, *means, mean, low, high, df))
-    columns = ["dataset", "tier", "protocol", "metric", "first", "second", "first_mean", "second_mean", "difference",
-               "ci_low", "ci_high", "df"]  # fmt: skip
+        own = [pair for pair in asked.get(dataset, ()) if set(pair) <= by_name.keys()]
+        scored = {name: _Scored(by_name[name], measures) for name in dict.fromkeys(n for pair in own for n in pair)}
+        for first, second in own:
+            for measure, *found in _paired(scored[first], scored[second], measures):
+                rows.append((dataset, config.DATASETS[dataset].tier, protocol, measure, first, second, *found))
+    table = pd.DataFrame(rows, columns=[c for c in ANSWER if c != "p_holm"])
+    parts = [holm(part, key[0], "first") for key, part in table.groupby(["protocol", "metric"])]
+    return table.assign(p_holm=pd.concat(parts) if parts else np.nan)[ANSWER]
+
+
+class _Scored:
+    """Scores of one model on one data set, a row a fold or seed; of seeds also the same on resampled cells."""
+
+    def __init__(self, results: Sequence[Result], measures: Sequence[str]) -> None:
+        self.folds = max(r.task.folds for r in results)
+        tables = []
+        for r in results:
+            frame = metrics.per_fold(r.y, r.p, r.fold)[["fold", *measures]]
+            tables.append(frame.assign(unit=r.task.repeat if self.folds else r.task.seed))
+        self.scores = pd.concat(tables).set_index(["unit", "fold"])
+        self.results = {(r.task.seed, 0): r for r in results} if not self.folds else {}
+        self.cells = min(np.bincount(r.y.astype(int), minlength=2).min() for r in results) - 1
+        if self.scores.index.has_duplicates:
+            raise ValueError(f"results: {results[0].task} and another have one name, and the same repeat or seed")
+        self.measures, self._draws = measures, {}
+
+    def draws(self, unit: tuple[int, int]) -> np.ndarray:
+        """(RESAMPLES, measures) on cells resampled within a class, the same cells for all models."""
+        if unit not in self._draws:
+            r = self.results[unit]
+            found = metrics.resampled(r.y, r.p, _resampled_cells(tuple(r.y.tolist())))
+            self._draws[unit] = np.stack([found[m] for m in self.measures], axis=1)
+        return self._draws[unit]
+
+
+@lru_cache(maxsize=8)
+def _resampled_cells(y: tuple[int, ...]) -> np.ndarray:
+    """How often each cell is drawn, (RESAMPLES, cells), as many of each class as there are."""
+    labels, rng = np.array(y), np.random.default_rng(0)
+    weights = np.zeros((RESAMPLES, labels.size))
+    for k in (0, 1):
+        rows = np.flatnonzero(labels == k)
+        weights[:, rows] = rng.multinomial(rows.size, np.full(rows.size, 1 / rows.size), RESAMPLES)
+    return weights
+
+
+def resampled_auc(result: Result) -> np.ndarray:
+    """AUC of a result on the resampled cells, (RESAMPLES,)."""
+    return metrics.resampled(result.y, result.p, _resampled_cells(tuple(result.y.tolist())))["auc"]
+
+
+def _paired(a: _Scored, b: _Scored, measures: Sequence[str]) -> Iterator[tuple]:
+    """Of each measure: its name, number of pairs, both means, difference, limits, df, p and the Bayesian three."""
+    common = a.scores.index.intersection(b.scores.index).sort_values()
+    first, second = (s.scores.loc[common, list(measures)].to_numpy() for s in (a, b))
+    same_cells = not a.folds and len({s.results[u].row.tobytes() for s in (a, b) for u in common}) == 1
+    draws = np.stack([a.draws(u) - b.draws(u) for u in common], axis=1) if same_cells else None
+    for i, measure in enumerate(measures):
+        known = np.isfinite(first[:, i] - second[:, i])
+        x, y = first[known, i], second[known, i]
+        t = stats.mean_test(x - y, a.folds or 1, draws[:, known, i] if same_cells else None, cells=a.cells)
+        repeats = common[known].get_level_values("unit").nunique()
+        bayes = stats.bayesian_ttest(x, y, repeats) if a.folds and len(x) >= 2 * repeats else (np.nan,) * 3
+        means = (x.mean(), y.mean()) if len(x) else (np.nan, np.nan)
+        yield measure, len(x), *means, t.mean, t.low, t.high, t.df, t.p, *bayes
+
+
+def with_cells(table: pd.DataFrame, over: pd.DataFrame, name: str = "model") -> pd.DataFrame:
+    """Limits of :func:`over_seeds` in a table of :func:`summary`, where that knows them, with what a mean AUC hides.
+
+    `name` is the column of `table` with the names that ``model`` has in `over`.
+    """
+    keys = ["dataset", name, "protocol", "metric"]
+    found = table[keys].merge(over.rename(columns={"model": name})[[*keys, "ci_low", "ci_high", *SIGN]], "left", keys)
+    found.index = table.index
+    limits = {c: found[c].where(found["ci_low"].notna(), table[c]) for c in ("ci_low", "ci_high")}
+    return table.assign(**limits, **found[SIGN])
+
+
+def sign_said(row) -> str:
+    """Share of seeds with the right sign, and how far their AUC is from one half, of a row of :func:`over_seeds`."""
+    return (
+        f"right sign in {row.right:.0%} of the seeds ({row.right_low:.0%} to {row.right_high:.0%}), "
+        f"|AUC − .5| {row.strength:.3f} on average"
+    )
+
+
+def over_seeds(
+    results: Sequence[Result], names: Sequence[str] | None = None, measures: Sequence[str] = ("auc",)
+) -> pd.DataFrame:
+    """Mean over seeds of protocol U with the errors of seeds and of cells, and what a mean alone would hide.
+
+    Returns
+    -------
+    DataFrame
+        A row a data set, name and measure: ``seeds, mean, ci_low, ci_high, df, sd`` and, of the AUC, ``right`` with
+        ``right_low`` and ``right_high`` (the share of seeds whose AUC is above one half, with Wilson's interval: seeds
+        may take one of two signs) and ``strength``, the mean of |AUC - 0.5|.
+    """
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for r, name in zip(results, names or [r.task.model for r in results], strict=True):
+        groups.setdefault((r.task.dataset, name), []).append(r)
+    rows = []
+    for (dataset, name), of in groups.items():
+        scored = _Scored(of, measures)
+        draws = np.stack([scored.draws(u) for u in scored.scores.index], axis=1)
+        for i, measure in enumerate(measures):
+            values = scored.scores[measure].to_numpy()
+            t = stats.mean_test(values, 1, draws[:, :, i], cells=scored.cells)
+            low, high = metrics.RANGES.get(measure, (0.0, 1.0))
+            sd = values.std(ddof=1) if len(values) > 1 else np.nan
+            sign = (np.nan,) * 4
+            if measure == "auc":
+                sign = *stats.wilson(int((values > 0.5).sum()), len(values)), np.abs(values - 0.5).mean()
+            about = (dataset, config.DATASETS[dataset].tier, of[0].task.protocol, name, measure, len(values))
+            rows.append((*about, t.mean, *np.clip((t.low, t.high), low, high), t.df, sd, *sign))
+    columns = ["dataset", "tier", "protocol", "model", "metric", "seeds", "mean", "ci_low", "ci_high", "df", "sd",
+               *SIGN]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
-
-
-def _folds(results: Sequence[Result]) -> tuple[np.ndarray, np.ndarray]:
-    """The five metrics of every fold of every repeat, (folds, 5); no resamples of cells: folds hold different ones."""
-    tables = [metrics.per_fold(r.y, r.p, r.fold)[list(config.METRICS)] for r in results]
-    return np.concatenate([t.to_numpy() for t in tables]), np.empty((0, len(config.METRICS)))

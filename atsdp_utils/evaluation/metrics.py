@@ -87,6 +87,30 @@ def classification_metrics(y, p, threshold: float = 0.5) -> dict[str, float]:
     }
 
 
+def resampled(y, p, weights: np.ndarray, threshold: float = 0.5) -> dict[str, np.ndarray]:
+    """:func:`classification_metrics` but for the two of calibration, on many weightings of the same cells at once.
+
+    `weights`, (draws, n), says how often a draw holds a cell; every draw holds both classes. One value a draw.
+    """
+    y, p = _checked(y, p)
+    called = p >= threshold
+    n1, n0 = weights @ y, weights @ ~y
+    tp, fp, n = weights @ (called & y), weights @ (called & ~y), n1 + n0
+    fn, tn = n1 - tp, n0 - fp
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = n1 * np.nan_to_num(tp / (tp + fp)) + n0 * np.nan_to_num(tn / (tn + fn))
+        mcc = np.nan_to_num((tp * tn - fp * fn) / np.sqrt(n1 * n0 * (tp + fp) * (tn + fn)))
+    f1 = n1 * 2 * tp / (2 * tp + fp + fn + (tp == 0)) + n0 * 2 * tn / (2 * tn + fn + fp + (tn == 0))
+    order = np.argsort(-p, kind="stable")
+    first_of_tie = np.flatnonzero(np.diff(p[order], prepend=np.inf))
+    hits, misses = (np.add.reduceat(weights[:, order] * k[order], first_of_tie, axis=1) for k in (y, ~y))
+    above, called_so_far = np.cumsum(hits, axis=1), np.cumsum(hits + misses, axis=1)
+    auc = ((above - hits / 2) * misses).sum(axis=1) / (n1 * n0)
+    ap = (hits * above / np.maximum(called_so_far, 1)).sum(axis=1) / n1
+    return {"precision": precision / n, "recall": (tp + tn) / n, "f1": f1 / n, "auc": auc, "ap": ap,
+            "balanced_accuracy": (tp / n1 + tn / n0) / 2, "mcc": mcc}  # fmt: skip
+
+
 def per_fold(y, p, fold) -> pd.DataFrame:
     """Score each test fold on its own: ``fold``, ``n`` and the metrics."""
     y, p, fold = np.asarray(y), np.asarray(p), np.asarray(fold)

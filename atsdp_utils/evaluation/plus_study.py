@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from atsdp_utils.data import preprocess
-from atsdp_utils.evaluation import evaluate, metrics, stats
+from atsdp_utils.evaluation import evaluate, metrics
 from atsdp_utils.experiments import inputs, tables
-from atsdp_utils.experiments.task import ATSDP, PLUS, Result, Task
+from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, FURTHER, PLUS, Result, Task
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.models import plus
 
@@ -19,6 +19,8 @@ from atsdp_utils.models import plus
 LABEL = {
     PLUS: "ATSDP-NET+",
     ATSDP: "ATSDP-NET",
+    BULK_ONLY: "bulk only",
+    FURTHER: "further steps on bulk",
     "Logistic": "logistic regression",
     "RandomForest": "random forest",
     tables.PC1: "PC1, bulk sign",
@@ -31,24 +33,22 @@ EVIDENCE = paths.DATA / "plus_selection.csv"
 def ablation(results: Sequence[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Scores of every seed, and per setting their mean, spread and paired change against the method as it is.
 
-    A change that moves no score of any seed is no test, and its ``p_holm`` is missing.
+    ``base`` is the mean of the method as it is on the seeds of the setting; its own row is compared with nothing.
     """
     names = {key: name for name, key in tables.ABLATIONS.items()}
     start = next(iter(tables.ABLATIONS))
     frame = evaluate.scores(results)
     frame["setting"] = [names[r.task.model, r.task.setting] for r in results]
-    pair = ["dataset", "repeat", "fold"]
-    base = frame.loc[frame.setting == start, [*pair, "auc"]].rename(columns={"auc": "base"})
-    paired = frame.merge(base, "left", pair)
-    grouped = paired.assign(moved=paired.auc != paired.base).groupby(["dataset", "setting"], sort=False)
-    table = grouped.auc.agg(["mean", "std", "min", "max", "count"]).assign(base=grouped.base.mean())
-    change = evaluate.compare(frame, start).join(grouped.moved.any(), on=["dataset", "setting"])
-    tested = change[change.moved]
-    change["p_holm"] = pd.Series(evaluate.holm(tested, "U", "setting"), tested.index)
-    columns = ["dataset", "setting", "difference", "ci_low", "ci_high", "p_holm"]
-    table = table.reset_index().merge(change[columns], "left", ["dataset", "setting"])
+    table = frame.groupby(["dataset", "setting"], sort=False).auc.agg(["mean", "std", "min", "max", "count"])
+    change = evaluate.differences(results, list(frame["setting"]), evaluate.versus(list(names.values()), start))
+    change = change.rename(columns={"first": "setting", "second_mean": "base"}).set_index(["dataset", "setting"])
+    sign = evaluate.over_seeds(results, list(frame["setting"])).rename(columns={"model": "setting"})
+    table = table.join(sign.set_index(["dataset", "setting"])[evaluate.SIGN])
+    table = table.join(change[["base", "difference", "ci_low", "ci_high", "p", "p_holm"]]).reset_index()
+    table["base"] = table["base"].fillna(table["mean"])
     table.insert(1, "tier", evaluate.tiers(table.dataset))
-    return frame, table.assign(protocol="U")
+    table.insert(3, "reference", np.where(table.setting == start, "", start))
+    return frame, table.assign(protocol="U", metric="auc")
 
 
 def told_from_zero(tested: pd.DataFrame) -> str:
@@ -127,18 +127,12 @@ def choose(table: pd.DataFrame) -> tuple[str, pd.DataFrame]:
 
 
 def score(results: Sequence[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Scores of every seed, and per model the mean AUC with its spread and an interval over cells and seeds."""
+    """Scores of every seed, and of every model :func:`evaluate.over_seeds` with the range of its seeds."""
     frame = evaluate.scores(results)
     frame["model"] = frame.model.map(LABEL)
-    rows = []
-    for (dataset, model), part in frame.groupby(["dataset", "model"], sort=False):
-        mine = [r for r in results if r.task.dataset == dataset and LABEL[r.task.model] == model]
-        interval = stats.auc_over_seeds(mine[0].y, np.stack([r.p for r in mine]))
-        rows.append((dataset, model, "auc", *interval, part.auc.std(), len(part), part.auc.min(), part.auc.max()))
-    columns = ["dataset", "model", "metric", "mean", "ci_low", "ci_high", "std", "n", "min", "max"]
-    table = pd.DataFrame(rows, columns=columns)
-    table.insert(1, "tier", evaluate.tiers(table.dataset))
-    return frame, table.assign(protocol="U")
+    table = evaluate.over_seeds(results, list(frame["model"])).rename(columns={"sd": "std", "seeds": "n"})
+    ends = frame.groupby(["dataset", "model"]).auc.agg(["min", "max"])
+    return frame, table.join(ends, on=["dataset", "model"])
 
 
 def targets(table: pd.DataFrame, auc: float, sd: float) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from scipy import stats as sps
+from scipy.optimize import brentq
 from scipy.special import expit, logit
 
 #: Differences of AUC of at most this size do not matter: the region of practical equivalence.
@@ -39,43 +40,81 @@ def _finite(name: str, values) -> np.ndarray:
     return values
 
 
-def _corrected_se(values: np.ndarray, folds: int) -> float:
-    """Standard error with the variance factor 1/n + n_test/n_train, which is 1/(folds - 1) for cross-validation."""
-    overlap = 1 / (folds - 1) if folds > 1 else 0.0
-    return float(np.sqrt((1 / values.size + overlap) * np.var(values, ddof=1)))
+def mean_test(values, folds: int = 1, draws=None, level: float = 0.95, cells: float = np.inf) -> TTest:
+    """Interval and two-sided test against 0 for the mean of scores, or of paired differences of scores.
+
+    Parameters
+    ----------
+    values : (n,)
+        One value a fold, (repeats * folds,), or one a seed.
+    folds : int
+        Folds of one repeat. Their training rows overlap, so the variance is that of Nadeau and Bengio (2003), with the
+        factor 1/n + n_test/n_train, which is 1/n + 1/(folds - 1). 1 for seeds: no correction.
+    draws : (resamples, n) or (resamples,), optional
+        The values on resampled cells, for seeds that are all scored on the same cells. They share the luck of these
+        cells, which their spread does not show: its variance, the mean covariance of two seeds over the resamples, is
+        added. (The resamples of one seed hold what its own scores make of the cells as well, and that the spread over
+        seeds has already.) Means over seeds in place of single ones count that part twice.
+    cells : int
+        Degrees of freedom behind `draws`: cells of the rarer class, less one.
+
+    Returns
+    -------
+    TTest
+        Half the interval is the root of t_own^2 var_own + t_cells^2 var_cells, each with the t of its own degrees of
+        freedom (after Cochran 1951; Satterthwaite's covers too seldom with five seeds); `df` are those that give as
+        wide an interval. Without any variance t is 0 and p 1 at a mean of 0, else t = ±inf, p = 0. The limits are NaN
+        for fewer than two values.
+    """
+    values = _finite("values", values)
+    n, mean = values.size, float(values.mean()) if values.size else np.nan
+    if n < 2:
+        return TTest(mean, *[np.nan] * 5)
+    own = (1 / n + (1 / (folds - 1) if folds > 1 else 0.0)) * float(np.var(values, ddof=1))
+    shared = 0.0 if draws is None else shared_variance(np.asarray(draws, dtype=float))
+    variance, wide = own + shared, sps.t.ppf((1 + level) / 2, (n - 1, cells))
+    half = float(np.sqrt(wide[0] ** 2 * own + wide[1] ** 2 * shared))
+    df = _as_wide(half / np.sqrt(variance), n - 1, cells, level) if shared > 0 else float(n - 1)
+    t = mean / np.sqrt(variance) if variance > 0 else float(np.copysign(np.inf, mean)) if mean else 0.0
+    return TTest(mean, float(mean - half), float(mean + half), t, df, float(2 * sps.t.sf(abs(t), df)))
+
+
+def _as_wide(limit: float, few: float, many: float, level: float) -> float:
+    """Degrees of freedom between `few` and `many` at which an interval reaches `limit` standard errors."""
+    low, high = sorted((few, min(many, 1e6)))
+    away = [sps.t.ppf((1 + level) / 2, df) - limit for df in (low, high)]
+    if away[0] * away[1] >= 0:  # one of the two variances is nothing beside the other
+        return float(low if abs(away[0]) < abs(away[1]) else high)
+    return float(brentq(lambda df: sps.t.ppf((1 + level) / 2, df) - limit, low, high))
+
+
+def shared_variance(draws: np.ndarray) -> float:
+    """Variance that all seeds share: mean covariance of two columns of (resamples, seeds), at least 0."""
+    total = np.var(draws.mean(axis=1) if draws.ndim == 2 else draws, ddof=1)
+    if draws.ndim == 1:
+        return float(total)
+    n = draws.shape[1]
+    return max(float(n * total - np.var(draws, axis=0, ddof=1).mean()) / (n - 1), 0.0)
 
 
 def corrected_interval(scores, folds: int, level: float = 0.95) -> Interval:
-    """Interval for the mean of (repeats * folds,) scores of cross-validation, corrected for shared training rows.
+    """Mean of (repeats * folds,) scores of cross-validation with the limits of :func:`mean_test`.
 
     With ``folds=1`` scores are one a seed and this is the plain t interval: it speaks of other seeds on the same cells;
-    :func:`auc_over_seeds` also counts the sampling of cells. The limits are NaN for fewer than two scores.
+    :func:`seeds_and_cells` also counts the sampling of cells.
     """
-    scores = _finite("scores", scores)
-    if scores.size < 2:
-        return Interval(float(scores[0]) if scores.size else float("nan"), float("nan"), float("nan"))
-    mean = float(scores.mean())
-    half = sps.t.ppf((1 + level) / 2, scores.size - 1) * _corrected_se(scores, folds)
-    return Interval(mean, mean - half, mean + half)
+    return Interval(*mean_test(scores, folds, level=level)[:3])
 
 
-def corrected_ttest(a, b, folds: int, level: float = 0.95) -> TTest:
-    """Corrected resampled t-test of Nadeau and Bengio (2003) on paired fold scores a - b, shape (repeats * folds,).
+def wilson(hits: int, n: int) -> Interval:
+    """Share of hits with Wilson's interval at 95 %."""
+    from statsmodels.stats.proportion import proportion_confint
 
-    `folds` are those of one repeat; 1 for paired seeds, the plain paired t-test. Identical scores give t = 0, p = 1; a
-    constant difference t = ±inf, p = 0.
-    """
-    a, b = _finite("a", a), _finite("b", b)
-    if a.shape != b.shape or a.size < 2:
-        raise ValueError(f"a, b: got {a.size} and {b.size} scores, expected two equally long vectors of at least two")
-    mean, low, high = corrected_interval(a - b, folds, level)
-    se, df = _corrected_se(a - b, folds), a.size - 1
-    t = mean / se if se > 0 else float(np.copysign(np.inf, mean)) if mean else 0.0
-    return TTest(mean, low, high, t, df, float(2 * sps.t.sf(abs(t), df)))
+    return Interval(hits / n, *map(float, proportion_confint(hits, n, method="wilson")))
 
 
 def bayesian_ttest(a, b, repeats: int = 1, rope: float = ROPE) -> Bayes:
-    """Bayesian correlated t-test (Benavoli et al. 2017) of the scores of :func:`corrected_ttest`, through baycomp."""
+    """Bayesian correlated t-test (Benavoli et al. 2017) of paired fold scores a - b, through baycomp."""
     import baycomp
 
     a, b = _finite("a", a), _finite("b", b)
@@ -140,21 +179,9 @@ def friedman(scores: pd.DataFrame, alpha: float = 0.05) -> Friedman:
 
 
 def seeds_and_cells(by_seed, by_draw, level: float = 0.95) -> Combined:
-    """Interval for a mean over seeds that are scored on the same cells: the errors of seeds and of cells together.
-
-    `by_seed` (seeds,) are scores on all cells, `by_draw` (resamples,) their means on resampled cells. Both variances
-    are added; the degrees of freedom are Satterthwaite's, those of the cells taken as many. The limits are NaN with one
-    seed.
-    """
-    by_seed, by_draw = _finite("by_seed", by_seed), _finite("by_draw", by_draw)
-    mean = float(by_seed.mean())
-    if by_seed.size < 2:
-        return Combined(mean, np.nan, np.nan, np.nan)
-    of_seeds, of_cells = np.var(by_seed, ddof=1) / by_seed.size, np.var(by_draw, ddof=1)
-    variance = of_seeds + of_cells
-    df = float((by_seed.size - 1) * (variance / of_seeds) ** 2) if of_seeds > 0 else np.inf
-    half = sps.t.ppf((1 + level) / 2, df) * np.sqrt(variance)
-    return Combined(mean, float(mean - half), float(mean + half), df)
+    """Interval of :func:`mean_test` for a mean over seeds that are scored on the same cells, with the error of both."""
+    found = mean_test(by_seed, 1, by_draw, level)
+    return Combined(found.mean, found.low, found.high, found.df)
 
 
 def _placements(y, p) -> tuple[np.ndarray, np.ndarray]:
@@ -202,11 +229,6 @@ def auc_interval(y, p, level: float = 0.95) -> Interval:
     return _on_logit(area, variance, level)
 
 
-def auc_difference(y, p, q, level: float = 0.95) -> Interval:
-    """AUC of `p` minus that of `q` on the same cells, with DeLong's interval for correlated areas."""
-    return _around(*_delong(y, p, q), level)
-
-
 def printed_auc_interval(area: float, sensitive: int, resistant: int, level: float = 0.95) -> Interval:
     """Interval for an AUC of which only the value and the class sizes are known (Hanley and McNeil 1982), on the logit.
 
@@ -230,34 +252,6 @@ def auc_over_folds(y, p, fold, q=None, level: float = 0.95) -> Interval:
         found.append(_delong(y[own], p[own], None if q is None else np.asarray(q)[own]))
     means, variances = np.transpose(found)
     return _around(float(means.mean()), variances.sum() / means.size**2, level)
-
-
-def auc_over_seeds(y, p, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Interval:
-    """Mean AUC over seeds with a bootstrap interval over cells (within class) and seeds at once.
-
-    Seeds scored on the same cells share those cells' luck, so the spread over seeds alone understates what is
-    unknown about the mean. `y` are labels (cells,), `p` scores (seeds, cells); one row bootstraps cells only.
-    """
-    y, p = np.asarray(y).astype(bool), np.atleast_2d(np.asarray(p, dtype=float))
-    if p.shape[1] != y.size:
-        raise ValueError(f"p: got shape {p.shape}, expected (seeds, {y.size}) to match y")
-    rng = np.random.default_rng(seed)
-    pos, neg = p[:, y][:, :, None], p[:, ~y][:, None, :]
-    # share of each pair won by the sensitive cell, ties half: (seeds, sensitive, resistant)
-    wins = (pos > neg).astype(np.float32) + np.float32(0.5) * (pos == neg)
-    shares = [_resampling_shares(size, resamples, rng) for size in wins.shape]
-    draws = []
-    for i in range(0, resamples, 100):
-        of_seed, of_pos, of_neg = (w[i : i + 100] for w in shares)
-        by_seed = np.einsum("spr,rp->sr", wins @ of_neg.T, of_pos, optimize=True)
-        draws.append(np.einsum("sr,rs->r", by_seed, of_seed))
-    low, high = np.quantile(np.concatenate(draws), ((1 - level) / 2, (1 + level) / 2))
-    return Interval(float(wins.mean(dtype=float)), float(low), float(high))
-
-
-def _resampling_shares(size: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each of `size` units is drawn in each resample, as shares, shape (resamples, size)."""
-    return (rng.multinomial(size, np.full(size, 1 / size), resamples) / size).astype(np.float32)
 
 
 def permutation_p(observed: float, null: Sequence[float]) -> float:

@@ -18,7 +18,7 @@ import numpy as np
 
 from atsdp_utils.data import datasets
 from atsdp_utils.experiments import inputs, keys, protocols
-from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, Result, Task, build
+from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, FURTHER, SEEDED, Result, Task, build
 from atsdp_utils.foundation import cache, paths, pool, runtime
 
 ARRAYS = ("row", "y", "p", "fold")
@@ -90,9 +90,10 @@ def bulk_stages(tasks: Iterable[Task]) -> list[Task]:
     """One task for each distinct bulk stage among `tasks`: computed first, so that no two workers train the same."""
     stages: dict[tuple, Task] = {}
     for task in tasks:
-        if task.model in (ATSDP, BULK_ONLY) and task.protocol != "P":
+        if task.model in (ATSDP, BULK_ONLY, FURTHER) and task.protocol != "P":
             cfg = task.training
-            stage = (gene_space(task), task.spec.drug, task.seed, task.architecture, cfg.noise, cfg.balance)
+            seeds = tuple(map(task.seed_of, SEEDED))
+            stage = (gene_space(task), task.spec.drug, seeds, task.architecture, cfg.noise, cfg.balance)
             stages.setdefault(stage, task)
     return list(stages.values())
 

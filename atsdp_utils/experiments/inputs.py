@@ -28,10 +28,10 @@ def source_of(dataset: str, profile: str, seed: int) -> preprocess.Source:
 def bulk_side(task: Task) -> preprocess.Source:
     """Bulk rows of a task: on the genes shared with its cells, or (protocol B) on all genes of the bulk matrix."""
     if task.protocol != "B":
-        return source_of(task.dataset, task.profile, task.seed)
+        return source_of(task.dataset, task.profile, task.seed_of("lines"))
     bulk = gdsc.load_bulk(task.dataset)
     genes = gdsc.shared_genes(bulk, bulk.genes, task.options.get("max_genes", len(bulk.genes)))
-    return gdsc.bulk_source(bulk, genes, task.seed)
+    return gdsc.bulk_source(bulk, genes, task.seed_of("lines"))
 
 
 def library_size_only(task: Task) -> bool:

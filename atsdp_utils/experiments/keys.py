@@ -7,13 +7,13 @@ import dataclasses
 from atsdp_utils.baselines import REGISTRY
 from atsdp_utils.data import datasets, gdsc, twins
 from atsdp_utils.experiments import inputs
-from atsdp_utils.experiments.task import NETWORKS, NO_TRANSFER, PLUS, Task, searched
+from atsdp_utils.experiments.task import FURTHER, NETWORKS, NO_TRANSFER, PLUS, Task, searched
 from atsdp_utils.foundation import cache, config, runtime
 
 #: Not followed from a protocol: what a key holds by value, and what only some tasks have and then name themselves.
 CUT = (
     "experiments.keys.key", "experiments.inputs.cells_of", "data.twins.direction_lines",
-    "models.atsdp.ATSDP", "models.plus.ATSDPPlus",
+    "models.atsdp.ATSDP", "models.atsdp.FurtherSteps", "models.plus.ATSDPPlus",
     "baselines.REGISTRY", "experiments.protocols.tuned",
     "experiments.pseudo.pseudo_cells", "experiments.pseudo.twin_cells",
 )  # fmt: skip
@@ -23,6 +23,7 @@ _CELLS_OF_KIND = {"pseudo-cells": "experiments.pseudo.pseudo_cells", "twin": "ex
 def key(task: Task) -> str:
     """Twenty hex digits."""
     plain = dataclasses.asdict(task) | {"profile": None, "setting": _departures(task)}
+    plain["seeds"] = sorted(pair for pair in task.seeds if pair[1] != task.seed)
     return cache.key(sorted(plain.items()), _sizes(task), _values(task), code_of(task), runtime.precision())
 
 
@@ -39,7 +40,9 @@ def code_of(task: Task) -> str:
 def _model_code(task: Task) -> list[str]:
     """Classes that a model is made of: its own, and that of the model whose search it shares."""
     if task.model in NETWORKS:
-        return ["models.plus.ATSDPPlus" if task.model == PLUS else "models.atsdp.ATSDP"]
+        return [
+            {PLUS: "models.plus.ATSDPPlus", FURTHER: "models.atsdp.FurtherSteps"}.get(task.model, "models.atsdp.ATSDP")
+        ]
     names = {task.model, searched(task).name if task.options.get("tune") else task.model}
     return [f"baselines{REGISTRY[name].factory.replace(':', '.')}" for name in names]
 

@@ -106,7 +106,10 @@ def bulk_hours(tasks: list[Task]) -> tuple[int, float]:
     """
     stages, profile = grid.bulk_stages(tasks), tasks[0].profile
     sizes = {t: t.architecture for t in stages}
-    autoencoders = {(grid.gene_space(t), t.seed, a.encoder, a.bottleneck) for t, a in sizes.items()}
+    autoencoders = {
+        (grid.gene_space(t), t.seed_of("lines"), t.seed_of("weights"), a.encoder, a.bottleneck)
+        for t, a in sizes.items()
+    }
     rows = read(paths.FIGURES / "bench.csv")
     rows = rows[rows.case == f"{profile} profile"].set_index("measure").value
     if rows.empty:

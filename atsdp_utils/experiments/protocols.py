@@ -16,7 +16,7 @@ import numpy as np
 from atsdp_utils.baselines import tune
 from atsdp_utils.data import preprocess
 from atsdp_utils.experiments import inputs, keys, pseudo
-from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, PLUS, Result, Task, build, searched
+from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, FURTHER, PLUS, Result, Task, build, searched
 from atsdp_utils.foundation import cache, paths
 
 #: Rows that are scored, their labels, P(sensitive) and folds, and the models of the folds.
@@ -115,7 +115,7 @@ def pseudo_transfer(task: Task) -> Scored:
 
 
 def _fit_transfer(task: Task, model, X: np.ndarray, source: preprocess.Source) -> None:
-    if task.model in (ATSDP, PLUS):
+    if task.model in (ATSDP, FURTHER, PLUS):
         model.fit_transfer(X, source)
     else:
         _fit_lines(task, model, source)

@@ -6,7 +6,7 @@ import itertools
 
 from atsdp_utils.baselines import REGISTRY
 from atsdp_utils.experiments import pseudo
-from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, NO_TRANSFER, PLUS, Task
+from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, FURTHER, NO_TRANSFER, PLUS, Task
 from atsdp_utils.foundation import config
 from atsdp_utils.foundation.config import Dataset
 
@@ -25,11 +25,18 @@ def _supervised(spec: Dataset, profile: str, folds: int, model: str = ATSDP, set
     return [Task(spec.name, "S", model, profile, setting, folds=folds, repeat=r) for r in range(repeats)]
 
 
-def _unsupervised(spec: Dataset, profile: str, model: str = ATSDP, setting: Pairs = ()) -> list[Task]:
-    """Over seeds; a setting that is compared with the default one gets fewer of them."""
+def _unsupervised(
+    spec: Dataset, profile: str, model: str = ATSDP, setting: Pairs = (), *, every: bool = False
+) -> list[Task]:
+    """Over seeds; a setting that is compared with the default one gets fewer of them, on real sets half or `every`.
+
+    The paper's eight, long to train and compared with on every set alike, have as many seeds on real sets as elsewhere.
+    """
     sizes = config.profile(profile)
-    seeds = range(sizes.seeds_ablation if setting else sizes.seeds)
-    return [Task(spec.name, "U", model, profile, setting, seed=s) for s in seeds]
+    seeds = sizes.seeds_ablation if setting else sizes.seeds
+    if spec.tier == "real" and not (model in REGISTRY and REGISTRY[model].paper_name):
+        seeds = max(seeds, sizes.seeds_real // 2 if setting and not every else sizes.seeds_real)
+    return [Task(spec.name, "U", model, profile, setting, seed=s) for s in range(seeds)]
 
 
 def _short(model: str, profile: str) -> Pairs:
@@ -51,16 +58,60 @@ def bulk(profile: str) -> list[Task]:
     return tasks
 
 
+def stopping(profile: str) -> list[Task]:
+    """Notebook 03: the rules that choose the epoch of the bulk stage, by bulk lines alone, on the genes of a profile.
+
+    Every third of the drugs on which recipes are compared, with a seed of its own each; lines are balanced by SMOTE.
+    """
+    setting: Pairs = (("max_genes", config.profile(profile).max_genes), ("balance", "smote"))
+    drugs = pseudo.drugs()[:: {"smoke": 9, "quick": 2}.get(profile, 1)]
+    return [
+        Task(drug, "B", ATSDP, profile, (*setting, ("stopping", rule)), seed)
+        for seed, drug in enumerate(drugs)
+        for rule in config.STOPPING
+    ]
+
+
+#: Settings of protocol U in notebook 04, by name: a model and what is changed in it.
+TRANSFER: dict[str, tuple[str, Pairs]] = {
+    "before transfer": (BULK_ONLY, ()),
+    "further steps on bulk": (FURTHER, ()),
+    "after transfer": (ATSDP, ()),
+    "after transfer, no MMD": (ATSDP, (("omega", 0.0),)),
+    "after transfer, no stage 2": (ATSDP, (("epochs_cells", 0),)),
+    "after transfer, own start, shared genes": (ATSDP, (("start", "own"),)),
+    "after transfer, separate start": (ATSDP, (("gene_space", "separate"),)),
+    "logistic regression": ("Logistic", ()),
+    "random forest": ("RandomForest", ()),
+    "PC1, bulk sign": (PC1, ()),
+}
+#: Settings that the README's questions are about: on real sets as many seeds as the default one.
+ASKED = ("after transfer, no MMD", "after transfer, separate start")
+#: The name there of the settings that are suggested with Table 2 (:data:`config.SUGGESTED`).
+SUGGESTED = "after transfer, suggested settings"
+
+
+def transfer_settings(spec: Dataset) -> dict[str, tuple[str, Pairs]]:
+    """Settings of a set in notebook 04: a null twin has those that change no setting."""
+    if spec.null:
+        return {name: of for name, of in TRANSFER.items() if not of[1]}
+    return TRANSFER | {SUGGESTED: (ATSDP, config.SUGGESTED[spec.paper or "DATA1"])}
+
+
 def transfer(data: str, profile: str) -> list[Task]:
-    """Notebook 04: before and after transfer, the MMD switched off, a separate start, simple references."""
-    tasks = []
-    for spec in config.datasets(data):
-        for model in (BULK_ONLY, ATSDP, *REFERENCES_U):
-            tasks += _unsupervised(spec, profile, model, _short(model, profile))
-        if not spec.null:
-            tasks += _unsupervised(spec, profile, setting=(("omega", 0.0),))
-            tasks += _unsupervised(spec, profile, setting=(("gene_space", "separate"),))
-    return tasks
+    """Notebook 04: before and after transfer, controls, readings of stage 2, simple references."""
+    return [
+        task
+        for spec in config.datasets(data)
+        for name, (model, setting) in transfer_settings(spec).items()
+        for task in _unsupervised(spec, profile, model, setting or _short(model, profile), every=name in ASKED)
+    ]
+
+
+def transfer_setting(task: Task) -> str:
+    """Name of a task's setting in notebook 04."""
+    settings = transfer_settings(task.spec).items()
+    return next(name for name, (m, of) in settings if m == task.model and (m != ATSDP or of == task.setting))
 
 
 def table1(data: str, profile: str) -> list[Task]:
@@ -81,7 +132,8 @@ def table3(data: str, profile: str) -> list[Task]:
         folds = sizes.folds if spec.null else sizes.folds_table3
         tasks += _supervised(spec, profile, folds, repeats=sizes.repeats)
         tasks += _unsupervised(spec, profile)
-        tasks += _unsupervised(spec, profile, PC1)
+        for model in (BULK_ONLY, FURTHER, PC1):
+            tasks += _unsupervised(spec, profile, model)
         if not spec.null:
             tasks += _supervised(spec, profile, sizes.folds, setting=(("permute", True),))
         for model in NAIVE[: 1 if spec.values == "zscored" else None]:  # z-scores hold no library size
@@ -145,7 +197,7 @@ def table4(data: str, profile: str) -> list[Task]:
         for model in (ATSDP, NO_TRANSFER, *(m for m in measured if REGISTRY[m].under_s)):
             setting = (*_short(model, profile), *search)
             tasks += _supervised(spec, profile, sizes.folds, model, setting, sizes.repeats_table4)
-        for model in (ATSDP, BULK_ONLY, *(m for m, b in REGISTRY.items() if b.under_u)):
+        for model in (ATSDP, BULK_ONLY, FURTHER, *(m for m, b in REGISTRY.items() if b.under_u)):
             tasks += _unsupervised(spec, profile, model, _short(model, profile))
     return tasks
 
@@ -154,11 +206,13 @@ def table4(data: str, profile: str) -> list[Task]:
 ABLATIONS: dict[str, tuple[str, Pairs]] = {
     "as it is": (ATSDP, ()),
     "before transfer": (BULK_ONLY, ()),
+    "further steps on bulk": (FURTHER, ()),
     "batch norm of the cells only": (PLUS, (("recipe", "ensemble-adabn"), ("members", 1))),
     "no MMD": (ATSDP, (("omega", 0.0),)),
     "no cluster regulariser": (ATSDP, (("theta", 0.0),)),
     "no autoencoder": (ATSDP, (("epochs_dae", 0),)),
-    "no early stopping": (ATSDP, (("patience", 10_000),)),
+    "no stage 2": (ATSDP, (("epochs_cells", 0),)),
+    "stopped by cross-entropy": (ATSDP, (("stopping", "cross-entropy"),)),
     "lines not balanced": (ATSDP, (("balance", "none"),)),
     "lines weighted by class": (ATSDP, (("balance", "class_weight"),)),
     "separate start": (ATSDP, (("gene_space", "separate"),)),
@@ -176,6 +230,19 @@ def ablation(data: str, profile: str) -> list[Task]:
     real = [spec for spec in config.datasets(data) if spec.tier == "real"]
     return [t for spec in real for model, setting in ABLATIONS.values()
             for t in _unsupervised(spec, profile, model, setting)]  # fmt: skip
+
+
+def variance(data: str, profile: str) -> list[Task]:
+    """Notebook 12: seeds of their own for lines, weights and batches, on the real sets.
+
+    A Latin square: every level of a part meets every level of each other part once, which tells the three apart with
+    a few trainings, each of a seed's own. What two parts do together is in the residual.
+    """
+    levels = {"smoke": 3, "quick": 5, "paper": 7}[profile]
+    square = itertools.product(range(levels), repeat=2)
+    seeds = [(i, (("weights", j), ("batches", (i + j) % levels))) for i, j in square]
+    real = [spec for spec in config.datasets(data) if spec.tier == "real"]
+    return [Task(spec.name, "U", ATSDP, profile, seed=i, seeds=parts) for spec in real for i, parts in seeds]
 
 
 def class_mix(profile: str) -> list[Task]:
@@ -208,10 +275,12 @@ def plus_selection(profile: str) -> list[Task]:
 def plus_score(data: str, profile: str) -> list[Task]:
     """Notebook 12: ATSDP-NET+ as chosen beside ATSDP-NET and the simple references, without target labels."""
     tasks = []
-    for spec, model in itertools.product(config.datasets(data, nulls=False), (PLUS, ATSDP, *REFERENCES_U)):
-        few = model == PLUS and spec.tier != "real"  # each of its seeds is five trainings
+    for spec, model in itertools.product(
+        config.datasets(data, nulls=False), (PLUS, ATSDP, BULK_ONLY, FURTHER, *REFERENCES_U)
+    ):
+        most = config.profile(profile).seeds if spec.tier == "real" else 2  # a seed of PLUS is five trainings
         setting: Pairs = (("members", 2),) if model == PLUS and profile == "smoke" else _short(model, profile)
-        tasks += _unsupervised(spec, profile, model, setting)[: 2 if few else None]
+        tasks += _unsupervised(spec, profile, model, setting)[: most if model == PLUS else None]
     return tasks
 
 
@@ -228,9 +297,11 @@ def few_shot(data: str, profile: str) -> list[Task]:
 
 #: Notebook that shows each list, by number.
 NOTEBOOK = {
-    "bulk": "03", "transfer": "04", "table1": "05", "table3": "05", "strict": "05", "wells": "05", "stress": "05",
+    "bulk": "03", "stopping": "03", "transfer": "04",
+    "table1": "05", "table3": "05", "strict": "05", "wells": "05", "stress": "05",
     "heads": "06",
-    "table4": "07", "ablation": "12", "class_mix": "12", "plus_selection": "12", "plus_score": "12", "few_shot": "12",
+    "table4": "07", "ablation": "12", "variance": "12", "class_mix": "12", "plus_selection": "12", "plus_score": "12",
+    "few_shot": "12",
 }  # fmt: skip
 
 
@@ -238,7 +309,20 @@ def all_tables(data: str, profile: str) -> dict[str, list[Task]]:
     """Every table's list, by name."""
     lists = {
         f.__name__: f
-        for f in (transfer, table1, table3, strict, wells, stress, heads, table4, ablation, plus_score, few_shot)
+        for f in (
+            transfer,
+            table1,
+            table3,
+            strict,
+            wells,
+            stress,
+            heads,
+            table4,
+            ablation,
+            variance,
+            plus_score,
+            few_shot,
+        )
     }
-    alone = {f.__name__: f(profile) for f in (bulk, plus_selection, class_mix)}
+    alone = {f.__name__: f(profile) for f in (bulk, stopping, plus_selection, class_mix)}
     return alone | {name: make(data, profile) for name, make in lists.items()}

@@ -14,9 +14,14 @@ from atsdp_utils.foundation.config import Architecture, Dataset, Profile, Traini
 ATSDP = "ATSDP-NET"
 NO_TRANSFER = "ATSDP-NET (no transfer)"
 BULK_ONLY = "ATSDP-NET (bulk only)"
+#: The control of transfer: as many further steps on bulk, without the cells.
+FURTHER = "ATSDP-NET (further steps)"
 PLUS = "ATSDP-NET+"
 #: Models that are no baseline: networks of this package, sized by Table 2.
-NETWORKS = (ATSDP, NO_TRANSFER, BULK_ONLY, PLUS)
+NETWORKS = (ATSDP, NO_TRANSFER, BULK_ONLY, FURTHER, PLUS)
+#: What a seed draws, each of which may have a seed of its own: the split of the lines into training and test ones; the
+#: first weights and the autoencoder; all that the training draws (held-out and synthetic lines, order, noise).
+SEEDED = ("lines", "weights", "batches")
 #: Function of the module `protocols` that runs a task, by protocol.
 PROTOCOLS = {"S": "supervised", "U": "unsupervised", "F": "few_shot", "B": "held_out_lines", "P": "pseudo_transfer"}
 _ARCHITECTURE = {f.name for f in dataclasses.fields(Architecture)}
@@ -24,7 +29,7 @@ _TRAINING = {f.name for f in dataclasses.fields(Training)} - {"balance"}
 #: Settings of a task that are neither sizes nor training settings nor hyperparameters of a baseline.
 _TASK_SETTINGS = {
     "max_genes", "balance", "permute", "strict", "all_wells", "k", "train_cultures", "test_cultures", "gene_space",
-    "kind", "shuffle_genes", "tune",
+    "start", "kind", "shuffle_genes", "tune",
 }  # fmt: skip
 
 
@@ -34,9 +39,9 @@ class Task:
 
     A setting overrides sizes (``heads``), training (``omega``), ``balance`` or a baseline's hyperparameters. It may ask
     for shuffled labels (``permute``), no holiday cells (``strict``), control and empty wells that count as sensitive
-    (``all_wells``), a stress split (``train_cultures``, ``test_cultures``), a ``separate`` ``gene_space``, or an inner
-    search of a baseline's settings (``tune``). It must hold ``k``, labelled cells a class, under F and ``kind`` under P
-    (:mod:`atsdp_utils.experiments.pseudo`).
+    (``all_wells``), a stress split (``train_cultures``, ``test_cultures``), a ``separate`` ``gene_space``, an ``own``
+    ``start`` of E_t, or an inner search of a baseline's settings (``tune``). It must hold
+    ``k``, labelled cells a class, under F and ``kind`` under P (:mod:`atsdp_utils.experiments.pseudo`).
     """
 
     dataset: str  # a single-cell set; under protocols B and P a drug
@@ -47,11 +52,18 @@ class Task:
     seed: int = 0  # of the model; of the bulk split; of the labelled cells under F
     folds: int = 0  # of S
     repeat: int = 0  # which partition into folds
+    seeds: tuple[tuple[str, int], ...] = ()  # of single parts of :data:`SEEDED` (ATSDP-NET only), else `seed`
 
     @property
     def options(self) -> dict[str, object]:
         """The setting as a dictionary."""
         return dict(self.setting)
+
+    def seed_of(self, part: str) -> int:
+        """Seed of one of :data:`SEEDED`."""
+        if unknown := {name for name, _ in self.seeds} - set(SEEDED):
+            raise ValueError(f"seeds: got {sorted(unknown)}, expected parts of {SEEDED}")
+        return dict(self.seeds).get(part, self.seed)
 
     @property
     def function(self) -> str:
@@ -123,15 +135,17 @@ class Result:
 def build(task: Task):
     """The model of a task, unfitted."""
     if task.model in NETWORKS:
-        from atsdp_utils.models.atsdp import ATSDP as Network
+        from atsdp_utils.models import atsdp
         from atsdp_utils.models.plus import ATSDPPlus
 
         arch, cfg = task.architecture, task.training
         if task.model == PLUS:
             own = {k: v for k, v in task.setting if k in ("recipe", "members")}
             return ATSDPPlus(seed=task.seed, arch=arch, cfg=cfg, **own)
-        own = {"pretrained": task.model != NO_TRANSFER, "own_genes": task.options.get("gene_space") == "separate"}
-        return Network(seed=task.seed, arch=arch, cfg=cfg, **own)
+        network = atsdp.FurtherSteps if task.model == FURTHER else atsdp.ATSDP
+        own_start = task.options.get("start") == "own" or task.options.get("gene_space") == "separate"
+        own = {"pretrained": task.model != NO_TRANSFER, "own_start": own_start, "weights_seed": task.seed_of("weights")}
+        return network(seed=task.seed_of("batches"), arch=arch, cfg=cfg, **own)
     if not task.baseline:
         raise KeyError(f"model: got {task.model!r}, expected {ATSDP}, its variants or one of {', '.join(REGISTRY)}")
     return task.baseline.make(seed=task.seed, **{k: v for k, v in task.setting if k not in _TASK_SETTINGS})

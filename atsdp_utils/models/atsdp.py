@@ -17,22 +17,25 @@ from atsdp_utils.models.network import ATSDPNet, n_parameters
 class ATSDP:
     """ATSDP-NET with the interface of the baselines.
 
-    Without `pretrained` the network starts from random weights and uses no bulk. With `own_genes` cells come on genes
-    of their own, read by an E_t from an autoencoder of theirs: stage 2 taken literally, whose sign is arbitrary.
+    Without `pretrained` the network starts from random weights and uses no bulk. With `own_start` E_t comes from an
+    autoencoder of the cells alone, on the shared genes or on genes of their own; its sign is arbitrary.
+    `weights_seed` draws the first weights and trains the autoencoder, `seed` does the rest, and that too by default.
     """
 
     def __init__(
         self, *, seed: int = 0, arch: Architecture | None = None, cfg: Training | None = None,
-        pretrained: bool = True, own_genes: bool = False,
+        pretrained: bool = True, own_start: bool = False, weights_seed: int | None = None,
     ) -> None:  # fmt: skip
-        self.seed, self.pretrained, self.own_genes = seed, pretrained, own_genes
+        self.seed, self.pretrained, self.own_start = seed, pretrained, own_start
+        self.weights_seed = seed if weights_seed is None else weights_seed
         self.arch, self.cfg = arch or Architecture(), cfg or Training()
 
     def fit_bulk(self, source: Source | None) -> ATSDP:
         """Protocols B, and U before transfer: the bulk stage alone."""
         if source is None:
             raise ValueError("source: got None, expected bulk rows (or pretrained=False)")
-        self.net_, self.history_ = stages.pretrain(source, self.arch, self.cfg, self.seed).net, []
+        found = stages.pretrain(source, self.arch, self.cfg, self.weights_seed, batch_seed=self.seed)
+        self.net_, self.history_ = found.net, []
         return self
 
     def fit(self, X, y, *, balance: str = "none", source: Source | None = None) -> ATSDP:
@@ -47,10 +50,11 @@ class ATSDP:
 
     def fit_transfer(self, X, source: Source, *, keep: bool = False) -> ATSDP:
         """Protocol U: transfer to unlabelled cells; `keep` as in :func:`stages.transfer`."""
-        net = self.fit_bulk(source).net_
-        if self.own_genes:
-            net.target = stages.pretrain_autoencoder(X, self.arch, self.cfg, self.seed)[0].encoder
-        self.net_, self.history_ = stages.transfer(net, source, X, self.cfg, self.seed, keep=keep)
+        net, cfg = self.fit_bulk(source).net_, self.cfg
+        if self.own_start:
+            net.target = stages.pretrain_autoencoder(X, self.arch, cfg, self.weights_seed)[0].encoder
+            cfg = replace(cfg, epochs_cells=0)  # stage 2 is done, from its own start
+        self.net_, self.history_ = stages.transfer(net, source, X, cfg, self.seed, keep=keep)
         return self
 
     def fit_few(self, X_all, X, y, *, source: Source) -> ATSDP:
@@ -66,3 +70,12 @@ class ATSDP:
     def n_parameters(self) -> int:
         """Trainable parameters of E_t and P."""
         return n_parameters(self.net_.target, self.net_.predictor)
+
+
+class FurtherSteps(ATSDP):
+    """The control of transfer: as many steps on bulk, nothing of the cells (:func:`stages.further_steps`)."""
+
+    def fit_transfer(self, X, source: Source, *, keep: bool = False) -> ATSDP:
+        net = self.fit_bulk(source).net_
+        self.net_, self.history_ = stages.further_steps(net, source, X, self.cfg, self.seed)
+        return self

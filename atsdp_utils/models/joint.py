@@ -46,6 +46,9 @@ class JointClassification(stages.Classification):
         per_label = nn.functional.binary_cross_entropy_with_logits(logits, y, reduction="none")
         return (per_label * weight).sum() / weight.sum().clamp_min(1)
 
+    def watch(self, net: ATSDPNet) -> dict[str, Tensor]:
+        return {}
+
     def validate(self, net: ATSDPNet) -> Tensor:
         return self.loss(net(self.x_held, "source"), self.y_held, self.weight_held)
 
@@ -59,7 +62,7 @@ def joint_stage(source: Source, arch: Architecture, cfg: Training, seed: int, au
     rows, cfg = np.flatnonzero(source.train & (labels >= 0).any(1)), stages.bulk_only(cfg)
     dae, _ = stages.pretrain_autoencoder(source.X[source.train], arch, cfg, autoencoder_seed)
     torch.manual_seed(seed)
-    net = ATSDPNet(source.X.shape[1], arch, dae.encoder)
+    net = ATSDPNet(source.X.shape[1], arch, dae)
     two = net.predictor.mlp[-1]
     heads = net.predictor.mlp[-1] = nn.Linear(two.in_features, labels.shape[1])
     net.to(runtime.device())

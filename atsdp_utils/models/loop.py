@@ -73,8 +73,12 @@ class Stage:
         raise NotImplementedError
 
     def validate(self, net: nn.Module) -> Tensor | None:
-        """Loss on rows that are not trained on; None: all epochs run."""
+        """What is to be small on rows that are not trained on; None: all epochs run."""
         raise NotImplementedError
+
+    def watch(self, net: nn.Module) -> dict[str, Tensor]:
+        """Further values of an epoch for the history; nothing is decided by them."""
+        return {}
 
 
 def fit(net: nn.Module, stage: Stage) -> History:
@@ -92,6 +96,7 @@ def fit(net: nn.Module, stage: Stage) -> History:
         net.eval()
         with torch.no_grad():
             value = stage.validate(net)
+            history[-1] |= {name: v.item() for name, v in stage.watch(net).items()}
         if value is None:
             continue
         history[-1]["validation"] = value.item()

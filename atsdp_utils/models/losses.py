@@ -16,12 +16,6 @@ def cross_entropy(logits: Tensor, y: Tensor, weight: Tensor | None = None) -> Te
     return (loss if weight is None else loss * weight).mean()
 
 
-def balanced_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Validation loss: both classes count the same."""
-    weight = 1 / torch.bincount(y, minlength=2)[y]
-    return (weight * F.cross_entropy(logits, y, reduction="none")).sum() / weight.sum()
-
-
 def mmd2(x: Tensor, y: Tensor, scale: Tensor | float | None = None) -> Tensor:
     r"""Squared maximum mean discrepancy of two samples of embeddings, (n, d) and (m, d): equation 15, squared.
 

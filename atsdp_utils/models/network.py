@@ -169,12 +169,16 @@ class Predictor(nn.Module):
 
 
 class ATSDPNet(nn.Module):
-    """E_g, E_t and P of equation 16. E_t starts as a copy of E_g, or is assigned where the gene space is its own."""
+    """E_g, E_t and P of equation 16, and the decoder D of the bulk autoencoder, with which stage 2 goes on.
 
-    def __init__(self, n_genes: int, arch: Architecture, encoder: Encoder | None = None) -> None:
+    E_t starts as a copy of E_g, or is assigned where it has a start of its own.
+    """
+
+    def __init__(self, n_genes: int, arch: Architecture, autoencoder: DenoisingAutoencoder | None = None) -> None:
         super().__init__()
         self.arch = arch
-        self.source = encoder or Encoder(n_genes, arch)
+        autoencoder = autoencoder or DenoisingAutoencoder(n_genes, arch)
+        self.source, self.decoder = autoencoder.encoder, autoencoder.decoder
         self.target = copy.deepcopy(self.source)
         self.predictor = Predictor(arch)
 

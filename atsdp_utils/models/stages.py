@@ -1,4 +1,4 @@
-"""The four stages, one function each: autoencoder, bulk stage, transfer (equation 16), fine-tuning on labelled cells.
+"""The stages, one function each: autoencoder and bulk stage (1), cells (2), transfer (3, equation 16), fine-tuning.
 
 Validation rows are taken from the training rows. Seeds fix every draw, so a stage gives the same result in any process
 with the same number of threads.
@@ -22,12 +22,11 @@ from atsdp_utils.data.preprocess import Source, hold_out
 from atsdp_utils.foundation import cache, paths, runtime
 from atsdp_utils.foundation.config import Architecture, Training
 from atsdp_utils.models import losses
+from atsdp_utils.models.discrepancy import DISCREPANCIES, MMD
 from atsdp_utils.models.loop import History, Rows, Stage, Step, fit, tensor
-from atsdp_utils.models.losses import balanced_cross_entropy, cross_entropy
+from atsdp_utils.models.losses import cross_entropy
 from atsdp_utils.models.network import ATSDPNet, DenoisingAutoencoder, corrupt
-
-#: Cells at most on which transfer watches the MMD, whose cost is quadratic.
-WATCHED = 500
+from atsdp_utils.models.stopping import STOPPING, balanced_cross_entropy, misranked
 
 
 def _labelled(x: np.ndarray, y: np.ndarray, weight: np.ndarray | None, *more: Tensor | None) -> Rows:
@@ -88,19 +87,19 @@ def pretrain_autoencoder(
         return fit(dae, Denoising(cfg, Rows(tensor(X[rows])), tensor(X[held])))
 
     sizes = replace(arch, heads=0, attention="tokens", predictor=(1,))
-    settings = replace(bulk_only(cfg), balance="none", epochs_predictor=0)
+    settings = replace(bulk_only(cfg), balance="none", epochs_predictor=0, stopping="")
     parts = X, asdict(sizes), asdict(settings), seed
     return dae, stored(dae, "dae", "models.stages.pretrain_autoencoder", parts, train)
 
 
 def bulk_only(cfg: Training) -> Training:
     """The settings without those of later stages, so that they do not distinguish stored bulk stages."""
-    return replace(cfg, epochs_transfer=0, epochs_tune=0, omega=0, theta=0)
+    return replace(cfg, epochs_cells=0, epochs_transfer=0, epochs_tune=0, omega=0, theta=0, align="", mmd_scale=None)
 
 
 @dataclass
 class Classification(Stage):
-    """Equations 10-11: cross-entropy of P(E_g(X'_g)) on corrupted bulk lines."""
+    """Equations 10-11: cross-entropy of P(E_g(X'_g)) on corrupted bulk lines; `cfg.stopping` chooses the epoch."""
 
     lines: Rows
     x_held: Tensor
@@ -123,8 +122,18 @@ class Classification(Stage):
             x, y, weight = self.lines[batch]
             yield self.loss(net(corrupt(x, self.cfg.noise), "source"), y, weight), {}
 
-    def validate(self, net: ATSDPNet) -> Tensor:
-        return balanced_cross_entropy(net(self.x_held, "source"), self.y_held)
+    def validate(self, net: ATSDPNet) -> Tensor | None:
+        rule = STOPPING[self.cfg.stopping]
+        return rule and rule(net(self.x_held, "source"), self.y_held)
+
+    def watch(self, net: ATSDPNet) -> dict[str, Tensor]:
+        return _on_held_lines(net, self.x_held, self.y_held)
+
+
+def _on_held_lines(net: ATSDPNet, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """AUC and class-balanced cross-entropy of held-out lines."""
+    logits = net(x, "source")
+    return {"auc": 1 - misranked(logits, y), "cross_entropy": balanced_cross_entropy(logits, y)}
 
 
 #: The bulk stage: network with E_t = E_g, and what the book shows of it.
@@ -132,63 +141,87 @@ Pretrained = namedtuple("Pretrained", "net dae_history predictor_history")
 
 
 def pretrain(
-    source: Source, arch: Architecture, cfg: Training, seed: int, *, autoencoder_seed: int | None = None
-) -> Pretrained:
+    source: Source, arch: Architecture, cfg: Training, seed: int, *, autoencoder_seed: int | None = None,
+    batch_seed: int | None = None,
+) -> Pretrained:  # fmt: skip
     """Stage 1: autoencoder on all training lines, then predictor on the labelled ones.
 
-    Members of an ensemble share one autoencoder, by its own seed.
+    Members of an ensemble share one autoencoder, by its own seed. `seed` draws the first weights of the predictor, and,
+    unless `batch_seed` does, the lines held out, the synthetic ones, their order and noise.
     """
     cfg, rows = bulk_only(cfg), source.fit_rows
     dae_seed = seed if autoencoder_seed is None else autoencoder_seed
+    batch_seed = seed if batch_seed is None else batch_seed
     dae, dae_history = pretrain_autoencoder(source.X[source.train], arch, cfg, dae_seed)
     torch.manual_seed(seed)
-    net = ATSDPNet(source.X.shape[1], arch, dae.encoder).to(runtime.device())
+    net = ATSDPNet(source.X.shape[1], arch, dae).to(runtime.device())
 
     def train() -> History:
-        torch.manual_seed(seed)
-        history = fit(net, Classification.of(source.X[rows], source.y[rows], cfg, seed))
+        torch.manual_seed(batch_seed)
+        history = fit(net, Classification.of(source.X[rows], source.y[rows], cfg, batch_seed))
         net.target.load_state_dict(net.source.state_dict())
         return history
 
-    parts = source.X[source.train], source.y[source.train], asdict(arch), asdict(cfg), seed, dae_seed
+    parts = source.X[source.train], source.y[source.train], asdict(arch), asdict(cfg), seed, dae_seed, batch_seed
     return Pretrained(net, dae_history, stored(net, "bulk", "models.stages.pretrain", parts, train))
 
 
 def _with_alignment(
-    class_loss: Tensor, z_g: Tensor, z_t: Tensor, clusters: Tensor | None, cfg: Training, also: Tensor | float = 0
-) -> Step:
+    class_loss: Tensor, z_g: Tensor, z_t: Tensor, clusters: Tensor | None, cfg: Training, apart: nn.Module,
+    also: Tensor | float = 0,
+) -> Step:  # fmt: skip
     """Add omega MMD^2 and theta times the regulariser (equation 16); name the terms for the history."""
     loss, named = class_loss + also, {"class": class_loss}
     if cfg.omega:
-        named["mmd2"] = losses.mmd2(z_g, z_t)
-        loss = loss + cfg.omega * named["mmd2"]
+        named[apart.name] = apart(z_g, z_t)
+        loss = loss + cfg.omega * named[apart.name]
     if clusters is not None:
         named["regulariser"] = losses.cluster_dissimilarity(z_t, clusters)
         loss = loss + cfg.theta * named["regulariser"]
     return loss, named
 
 
+def continue_on_cells(net: ATSDPNet, X: np.ndarray, cfg: Training, seed: int) -> History:
+    """Stage 2, in place: E_t and D, as stage 1 left them, learn to reconstruct corrupted cells (equations 12-14).
+
+    X is (cells, genes), standardised. A tenth of the cells chooses the epoch; a few cells still give four steps a pass.
+    """
+    if not cfg.epochs_cells:
+        return []
+    rows, held = hold_out(len(X), 0.1, seed)
+    size = min(cfg.batch_size, max(16, len(rows) // 4))
+    cfg = replace(cfg, epochs_dae=cfg.epochs_cells, batch_size=size)
+    return fit(nn.Sequential(net.target, net.decoder), Denoising(cfg, Rows(tensor(X[rows])), tensor(X[held])))
+
+
 @dataclass
 class Transfer(Stage):
-    """Equation 16 on as many cells as lines: class loss + omega MMD^2 + theta regulariser, updating E_g, E_t and P."""
+    """Equation 16 on as many cells as lines: class loss + omega MMD^2 + theta regulariser, updating E_g, E_t and P.
+
+    All epochs run: what would tell that cells are aligned well enough are their labels, which nothing here may see.
+    """
 
     lines: Rows
     cells: Rows
     x_held: Tensor
     y_held: Tensor
-    x_watched: Tensor
+    apart: nn.Module
     length = "epochs_transfer"
+    learns = "source", "target", "predictor"
+
+    def trained(self, net: ATSDPNet) -> list[nn.Module]:
+        return [*super().trained(net), self.apart]
 
     @classmethod
-    def of(cls, source: Source, X: np.ndarray, cfg: Training, seed: int) -> Transfer:
-        """Lines but for those held out, cells with their clusters, cells that are watched."""
+    def of(cls, net: ATSDPNet, source: Source, X: np.ndarray, cfg: Training, seed: int) -> Transfer:
+        """Lines but for those held out, and cells with their clusters."""
         rows = source.fit_rows
         keep, held = (rows[part] for part in hold_out(len(rows), cfg.validation, seed, source.y[rows]))
         lines = _labelled(*preprocess.balance(source.X[keep], source.y[keep], cfg.balance, seed))
         clusters = tensor(preprocess.louvain(X, seed), torch.long) if cfg.theta else None
-        watched = np.sort(np.random.default_rng(seed).permutation(len(X))[:WATCHED])
-        x_held, y_held = tensor(source.X[held]), tensor(source.y[held], torch.long)
-        return cls(cfg, lines, Rows(tensor(X), clusters), x_held, y_held, tensor(X[watched]))
+        held = tensor(source.X[held]), tensor(source.y[held], torch.long)
+        apart = DISCREPANCIES[cfg.align](net.arch.bottleneck, cfg).to(runtime.device())
+        return cls(cfg, lines, Rows(tensor(X), clusters), *held, apart)
 
     def epoch(self, net: ATSDPNet) -> Iterator[Step]:
         for batch in self.lines.batches(self.cfg.batch_size):
@@ -196,27 +229,30 @@ class Transfer(Stage):
             x_g, y_g, weight = self.lines[batch]
             z_g, z_t = net.embed(x_g, "source"), net.embed(x_t, "target")
             class_loss = cross_entropy(net.predictor(z_g), y_g, weight)
-            yield _with_alignment(class_loss, z_g, z_t, clusters, self.cfg)
+            yield _with_alignment(class_loss, z_g, z_t, clusters, self.cfg, self.apart)
 
-    def validate(self, net: ATSDPNet) -> Tensor:
-        z_g = net.embed(self.x_held, "source")
-        class_loss = balanced_cross_entropy(net.predictor(z_g), self.y_held)
-        return class_loss + self.cfg.omega * losses.mmd2(z_g, net.embed(self.x_watched, "target"))
+    def validate(self, net: ATSDPNet) -> None:
+        return None
+
+    def watch(self, net: ATSDPNet) -> dict[str, Tensor]:
+        return _on_held_lines(net, self.x_held, self.y_held)
 
 
 def transfer(
     net: ATSDPNet, source: Source, X: np.ndarray, cfg: Training, seed: int, *, keep: bool = False
 ) -> tuple[ATSDPNet, History]:
-    """Stage 2 of a copy of a pre-trained network; the history names ``class``, ``mmd2``, ``regulariser``.
+    """Stages 2 and 3 of a copy of a pre-trained network; the history of stage 3 names its terms.
 
-    X is (cells, genes), standardised, on the genes that the `target` encoder reads. With `keep` the network is stored:
-    protocols U and F and every number of labelled cells share it.
+    They are ``class``, ``mmd2`` and ``regulariser``, and ``auc`` and ``cross_entropy`` of held-out lines. X is (cells,
+    genes), standardised, on the genes that the `target` encoder reads. With `keep` the network is stored: protocols U
+    and F and every number of labelled cells share it.
     """
     net = copy.deepcopy(net)
 
     def train() -> History:
         torch.manual_seed(seed)
-        return fit(net, Transfer.of(source, X, cfg, seed))
+        continue_on_cells(net, X, cfg, seed)
+        return fit(net, Transfer.of(net, source, X, cfg, seed))
 
     if not keep:
         return net, train()
@@ -224,6 +260,16 @@ def transfer(
     settings = asdict(net.arch), asdict(replace(cfg, epochs_tune=0)), seed
     parts = *weights, source.X[source.train], source.y[source.train], X, *settings
     return net, stored(net, "transfer", "models.stages.transfer", parts, train)
+
+
+def further_steps(net: ATSDPNet, source: Source, X: np.ndarray, cfg: Training, seed: int) -> tuple[ATSDPNet, History]:
+    """The control of transfer: as many further steps on the same batches of lines, without MMD, regulariser or stage 2.
+
+    E_t ends as a copy of E_g, so no cell is learned from; X only draws the same random numbers.
+    """
+    net, history = transfer(net, source, X, replace(cfg, omega=0.0, theta=0.0, epochs_cells=0), seed)
+    net.target.load_state_dict(net.source.state_dict())
+    return net, history
 
 
 @dataclass
@@ -271,7 +317,8 @@ class FineTuning(Stage):
             z_g, y_g = self.lines[self.lines.draw(max(16, self.size // 2))]
             of_cells, of_lines = net.predictor(torch.cat([z_t, z_g])).split([len(z_t), len(z_g)])
             class_loss = cross_entropy(of_cells, y, weight)
-            yield _with_alignment(class_loss, z_g, z_t, clusters, self.cfg, also=cross_entropy(of_lines, y_g))
+            apart, of_lines = MMD(z_g.shape[1], self.cfg), cross_entropy(of_lines, y_g)
+            yield _with_alignment(class_loss, z_g, z_t, clusters, self.cfg, apart, also=of_lines)
 
     def validate(self, net: ATSDPNet) -> Tensor | None:
         return None if self.x_held is None else balanced_cross_entropy(net(self.x_held), self.y_held)

@@ -165,6 +165,8 @@ def _scores(out: Outputs) -> Iterator[str]:
             names = {"dataset": spec.name, "protocol": protocol, "model": model}
             (mean, low, high), computed = _interval(out, "table3", SCORE, "mean;ci_low;ci_high", **names)
             text = f"{mean:.2f}" + f" ({low:.2f}–{high:.2f})" * (model == "ATSDP-NET")
+            if computed and spec.tier == "real" and protocol == "U" and "right" in out.read("table3"):
+                text += f"; {_first(out, 'table3', SCORE, 'right', **names)[0]:.0%} right"
             cells.append(text if computed else MISSING)
         yield f"| {' | '.join(cells)} |"
 

@@ -13,7 +13,7 @@ from atsdp_utils.baselines import REGISTRY
 from atsdp_utils.data import datasets, gdsc, preprocess
 from atsdp_utils.evaluation import evaluate, metrics, stats
 from atsdp_utils.experiments import inputs, protocols, tables
-from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, Result, Task
+from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, FURTHER, Result, Task
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.reporting import report
 
@@ -96,7 +96,11 @@ TRANSFER = {
     "before transfer": lambda t: t.model == BULK_ONLY,
     "after transfer": lambda t: t.model == ATSDP and not t.setting,
     "after transfer, no MMD": lambda t: t.options.get("omega") == 0.0,
+    "further steps on bulk": lambda t: t.model == FURTHER,
+    "after transfer, no stage 2": lambda t: t.options.get("epochs_cells") == 0,
+    "after transfer, own start, shared genes": lambda t: t.options.get("start") == "own",
     "after transfer, separate start": lambda t: t.options.get("gene_space") == "separate",
+    "after transfer, suggested settings": lambda t: t.options.get("batch_size") == 200,
     "logistic regression": lambda t: t.model == "Logistic",
     "random forest": lambda t: t.model == "RandomForest",
     "PC1, bulk sign": lambda t: t.model == tables.PC1,
@@ -135,11 +139,12 @@ def test_rows_of_the_transfer_table_are_named_by_what_was_trained(grid_run):
 def test_rows_of_tables_1_and_3_are_named_by_what_was_trained(grid_run, monkeypatch):
     names = [s.name for s in config.datasets("embedded", nulls=False)]
     nulls = [s.name for s in config.NULLS]
-    frames = {}
-    for make in (tables.table1, tables.table3, tables.strict, tables.wells):
-        frames[make.__name__] = evaluate.scores(grid_run.run(make("embedded", "smoke")))
+    lists = (tables.table1, tables.table3, tables.strict, tables.wells)
+    results = {make.__name__: grid_run.run(make("embedded", "smoke")) for make in lists}
+    frames = {name: evaluate.scores(found) for name, found in results.items()}
     monkeypatch.setattr(inputs, "cells_of", lambda *a: SimpleNamespace(library_size=np.ones(3)))
-    space = execute("05", ("table1", "table3", "holiday", "wells"), frames=frames, names=names, nulls=nulls)
+    space = execute("05", ("table1", "table3-errors", "table3", "holiday", "wells"), frames=frames, results=results,
+                    names=names, nulls=nulls)  # fmt: skip
     made, found = grid_run.made, space["run"].tables
 
     def value(table, **where):

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from atsdp_utils.evaluation import conformal, evaluate, stats
+from atsdp_utils.experiments.task import Result, Task
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.own_cells import prediction
 from atsdp_utils.reporting import audit
@@ -26,24 +27,27 @@ def said(space) -> str:
     return text
 
 
-@pytest.fixture
-def folds():
-    """AUC of three models on ten folds: a is best by far, b and c are alike on average."""
-    rng, rows = np.random.default_rng(0), []
-    for fold in range(10):
-        for model, mean in (("a", 0.9), ("b", 0.7), ("c", 0.7)):
-            rows.append(("d", "S", model, 0, fold, mean + rng.normal(0, 0.02)))
-    return pd.DataFrame(rows, columns=["dataset", "protocol", "model", "repeat", "fold", "auc"])
+def folds(strengths):
+    """A result for each model on ten folds of one set."""
+    y, fold, made = np.tile([0, 1], 500), np.repeat(np.arange(10), 100), []
+    for i, (model, strength) in enumerate(strengths.items()):
+        p = 1 / (1 + np.exp(-(strength * y + np.random.default_rng(i).normal(size=1000))))
+        task = Task("A375-PLX4720", "S", model, "quick", folds=10)
+        made.append(Result(task, np.arange(1000), y, p, fold, 1.0, 1))
+    return made
 
 
-def test_pairs_of_models_say_who_is_ahead_and_who_wins(folds):
+#: a is best by far, b and c are alike on average.
+THREE = {"a": 2.0, "b": 0.7, "c": 0.7}
+
+
+def test_pairs_of_models_say_who_is_ahead_and_who_wins():
     from itertools import combinations
 
-    five = folds.assign(dataset="A375-PLX4720")
     about = {"names": ["A375-PLX4720"], "pools": evaluate.pools(["A375-PLX4720"]), "evaluate": evaluate}
-    space = execute("07", ("pairs",), five=five, nine=["a", "b", "c"], combinations=combinations, **about)
+    space = execute("07", ("pairs",), results=folds(THREE), nine=["a", "b", "c"], combinations=combinations, **about)
     table = space["run"].tables["baseline_pairs"].set_index(["model", "other"])
-    means = folds.groupby("model")["auc"].mean()
+    means = evaluate.scores(folds(THREE)).groupby("model")["auc"].mean()
     for one, other in table.index:
         row = table.loc[(one, other)]
         assert row["difference"] == pytest.approx(means[one] - means[other])
@@ -52,22 +56,18 @@ def test_pairs_of_models_say_who_is_ahead_and_who_wins(folds):
     assert by_word == {"wins": {"a": 2}, "losses": {"b": 1, "c": 1}}
 
 
-def test_a_value_is_bold_only_where_one_model_beats_all_others(folds):
-    about = {"paper4": None, "names": ["d"], "tables": SimpleNamespace(), "labels": {}}
-    code = labels.source("07", "table4")
-    space = {"np": np, "pd": pd, "stats": labels.stats, "frame": folds, **about}
-    exec(code[code.index("def winners") :], space)
-    assert space["winners"]("S", "auc", ["a", "b", "c"]) == {"d": "a"}
-    assert space["winners"]("S", "auc", ["b", "c"]) == {}
-    level = folds.assign(auc=folds["auc"].where(folds["model"] != "b", folds["auc"] + 0.2))
-    assert execute_winners(code, level) == {}  # a is above c, and not above b
+def test_a_value_is_bold_only_where_one_model_beats_all_others():
+    assert winners(THREE, ["a", "b", "c"]) == {"A375-PLX4720": "a"}
+    assert winners(THREE, ["b", "c"]) == {}
+    assert winners(THREE | {"b": 2.0}, ["a", "b", "c"]) == {}  # a is above c, and not above b
 
 
-def execute_winners(code: str, frame: pd.DataFrame) -> dict:
-    """Sets with a winner among all models of a table of folds."""
-    space = {"pd": pd, "stats": labels.stats, "frame": frame}
+def winners(strengths, models) -> dict:
+    """Sets with a winner in AUC among some models of notebook 07."""
+    code, results = labels.source("07", "table4"), folds(strengths)
+    space = {"evaluate": evaluate, "results": results, "frame": evaluate.scores(results), "measured": ["auc"]}
     exec(code[code.index("def winners") :], space)
-    return space["winners"]("S", "auc", ["a", "b", "c"])
+    return space["winners"]("S", models)["auc"]
 
 
 def test_changes_of_the_ledger_on_real_cells_are_the_largest_of_each_number():
@@ -92,7 +92,7 @@ def test_the_rarest_class_is_told():
     rows = [(5, "MMD", 0, 0.6, 0.2), (5, "MMD", 1, 0.8, 0.4), (5, "no MMD", 0, 0.5, 0.1), (5, "no MMD", 1, 0.7, 0.3),
             (95, "MMD", 0, 0.1, 0.9)]  # fmt: skip
     mix = pd.DataFrame(rows, columns=["percent", "setting", "seed", "auc", "called"])
-    text = said(execute("12", ("mix-say",), mix=mix, corrected_ttest=stats.corrected_ttest))
+    text = said(execute("12", ("mix-say",), mix=mix, mean_test=stats.mean_test))
     assert "with 5 % sensitive cells" in text and "n = 2: MMD: AUC 0.700 ± 0.141, 30% ± 14% called sensitive" in text
     assert "MMD minus no MMD on the same seeds: +10.0% of the cells" in text and "half called sensitive is seen" in text
 

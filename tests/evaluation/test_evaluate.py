@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atsdp_utils.evaluation import evaluate, metrics, stats
+from atsdp_utils.evaluation import evaluate, metrics
 from atsdp_utils.experiments.task import Result, Task
 from atsdp_utils.reporting import report
 
@@ -103,30 +103,6 @@ def test_readable_keeps_order_and_leaves_out_an_unknown_spread():
 
 
 @pytest.mark.slow
-def test_compare_tests_pairs_of_folds_with_holm_over_the_pool():
-    frame = pd.concat(
-        [
-            evaluate.scores(_cv(d, heads=h)).assign(setting=str(h))
-            for d in ("DATA1-sim", "DATA3-sim")
-            for h in (0, 8, 16)
-        ]
-    )
-    shuffled = frame.sample(frac=1, random_state=0)
-    found = evaluate.compare(shuffled.sort_values("setting", kind="stable"), "8")
-    assert len(found) == 4 and set(found["setting"]) == {"0", "16"}
-    row = found[(found["dataset"] == "DATA1-sim") & (found["setting"] == "16")].iloc[0]
-    order = ["repeat", "fold"]
-    a, b = (
-        frame[(frame["dataset"] == "DATA1-sim") & (frame["setting"] == s)].sort_values(order)["auc"].to_numpy()
-        for s in ("16", "8")
-    )
-    t = stats.corrected_ttest(a, b, folds=4)
-    assert (row["difference"], row["p"]) == pytest.approx((t.mean, t.p))
-    assert row["p_better"] == pytest.approx(stats.bayesian_ttest(a, b, repeats=2).p_right)
-    assert found["p_holm"].tolist() == pytest.approx(stats.holm(found["p"]).tolist())
-
-
-@pytest.mark.slow
 def test_holm_is_of_one_pool_and_protocol_and_leaves_the_constant_out():
     sets = ["A375-PLX4720", "SCC47-afatinib", "SCC47-sorafenib", "DATA1-sim", "DATA2-sim"]
     rows = [(d, m, 0.01) for d in sets for m in ("Logistic", "CNN", "Majority")]
@@ -145,30 +121,6 @@ def test_an_axis_counts_once_under_s_and_its_names_are_told_under_u():
     assert evaluate.named(pool, members, "U") == "SCC47 axis (the 2 names of one axis)"
     twins = ["DATA1-sim", "DATA2-sim"]
     assert evaluate.counted(twins, "S") == twins and evaluate.named("simulated twins", twins, "S") == "simulated twins"
-
-
-def test_compare_of_seeds_has_no_bayesian_part():
-    tasks = [
-        (Task("DATA1-sim", "U", "ATSDP-NET", "smoke", (("heads", h),), seed=s), h) for h in (0, 8) for s in range(3)
-    ]
-    frame = evaluate.scores([_result(t, seed=t.seed + h) for t, h in tasks])
-    frame["setting"] = frame["heads"].astype(int).astype(str)
-    found = evaluate.compare(frame, "8")
-    assert len(found) == 1 and found[["p_worse", "p_equal", "p_better"]].isna().all(axis=None)
-
-
-def test_compare_pairs_seeds_and_never_means_over_different_ones():
-    """Five seeds of the reference, three of a level whose seeds happen to be the better ones."""
-    auc = {"after": [0.9, 0.8, 0.7, 0.2, 0.1], "no MMD": [0.88, 0.81, 0.66], "before": [0.5, 0.5, 0.5, 0.5, 0.5]}
-    rows = [("A375-PLX4720", name, s, 0, v) for name, values in auc.items() for s, v in enumerate(values)]
-    frame = pd.DataFrame(rows, columns=["dataset", "setting", "repeat", "fold", "auc"])
-    found = evaluate.compare(frame, "after").set_index("setting")
-    expected = np.subtract(auc["no MMD"], auc["after"][:3])
-    assert found.loc["no MMD", "difference"] == pytest.approx(expected.mean()) and expected.mean() < 0
-    assert np.mean(auc["no MMD"]) > np.mean(auc["after"])  # what a difference of means would have said
-    low, high = stats.corrected_interval(expected, 1)[1:]
-    assert found.loc["no MMD", ["ci_low", "ci_high"]].tolist() == pytest.approx([low, high])
-    assert found.loc["before", "difference"] == pytest.approx(0.5 - np.mean(auc["after"]))  # all five seeds
 
 
 def test_pools_join_no_tiers_and_count_an_axis_once():

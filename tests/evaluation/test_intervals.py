@@ -69,14 +69,6 @@ def test_the_interval_of_an_auc_is_delongs_at_95_per_cent():
     assert perfect.low == pytest.approx(sps.beta.ppf(0.025, 40, 1)) and perfect.high == 1
 
 
-def test_the_bootstrap_over_cells_takes_the_middle_95_per_cent():
-    y = np.repeat([0, 1], [150, 150])
-    p = y * 0.7 + np.random.default_rng(1).normal(size=300)
-    found, exact = stats.auc_over_seeds(y, p, resamples=4000), stats.auc_interval(y, p)
-    assert (found.high - found.low) / (exact.high - exact.low) == pytest.approx(1, abs=0.06)  # 90 %: 0.84
-    assert abs((found.high + found.low - exact.high - exact.low) / 2) < 0.01
-
-
 def test_whiskers_of_the_reliability_plot_are_wilsons():
     hits, n, z = np.array([0, 8, 10]), np.array([5, 40, 11]), sps.norm.ppf(0.975)
     y = np.concatenate([np.arange(m) < k for k, m in zip(hits, n, strict=True)])
@@ -234,18 +226,6 @@ def test_attributions_of_several_networks_are_their_mean():
     assert (whole.values == 3).all() and (whole.delta == 3).all() and (whole.change == 3).all()
 
 
-def test_a_pair_of_models_is_first_minus_second_and_counts_the_error_of_cells():
-    y, rng = np.tile([0, 1], 20), np.random.default_rng(6)
-    strong, weak = (np.clip(0.5 + s * (y - 0.5) + 0.3 * rng.normal(size=40), 0, 1) for s in (0.9, 0.2))
-    results = [_result("A375-PLX4720", m, s, p) for m, p in (("one", strong), ("two", weak)) for s in range(3)]
-    table = evaluate.paired(results, [r.task.model for r in results], {"A375-PLX4720": "one"})
-    row = table[table["metric"] == "auc"].iloc[0]
-    aucs = [metrics.classification_metrics(y, p)["auc"] for p in (strong, weak)]
-    assert (row["first"], row["second"]) == ("one", "two") and row["difference"] == pytest.approx(aucs[0] - aucs[1])
-    # all seeds give the same scores: what width there is comes from the cells
-    assert row["ci_high"] - row["ci_low"] > 0.1 and row["ci_low"] < row["difference"] < row["ci_high"]
-
-
 def test_networks_are_explained_on_cells_outside_the_first_fold(monkeypatch):
     monkeypatch.setattr(inputs, "cells_of", lambda *a: None)
     monkeypatch.setattr(inputs, "splits", lambda cells, folds, repeat: np.array([0, 1, -1, 2, 0, 1]))
@@ -269,27 +249,13 @@ def test_the_interval_of_two_areas_on_the_same_cells_is_that_of_a_paired_bootstr
     y = np.repeat([0, 1], 150)
     score = y + rng.normal(0, 1.2, 300)
     p, q = (1 / (1 + np.exp(-s)) for s in (score, score + rng.normal(0, 0.8, 300)))
-    found = stats.auc_difference(y, p, q)
+    found = stats.auc_over_folds(y, p, np.zeros(300), q)
     auc = lambda i, s: metrics.classification_metrics(y[i], s[i])["auc"]  # noqa: E731
     draws = [np.r_[rng.integers(0, 150, 150), rng.integers(150, 300, 150)] for _ in range(400)]
     spread = np.std([auc(i, p) - auc(i, q) for i in draws])
     assert found.mean == pytest.approx(auc(np.arange(300), p) - auc(np.arange(300), q))
     assert (found.high - found.low) / 2 == pytest.approx(1.96 * spread, rel=0.15)
-    assert stats.auc_difference(y, q, p).low == pytest.approx(-found.high)
-
-
-def test_a_comparison_is_level_minus_reference_on_the_same_folds():
-    frame = pd.DataFrame({
-        "dataset": "A375-PLX4720", "repeat": 0, "fold": [0, 1, 2, 0, 1, 2], "setting": ["a"] * 3 + ["b"] * 3,
-        "auc": [0.5, 0.6, 0.7, 0.9, 0.8, 0.97],
-    })  # fmt: skip
-    row = evaluate.compare(frame.iloc[[0, 1, 2, 5, 4, 3]], "a").iloc[0]
-    assert (row["setting"], row["reference"]) == ("b", "a")
-    difference = np.array([0.4, 0.2, 0.27])
-    assert row["difference"] == pytest.approx(difference.mean())
-    half = sps.t.ppf(0.975, 2) * difference.std(ddof=1) * np.sqrt(1 / 3 + 1 / 2)
-    assert (row["ci_low"], row["ci_high"]) == pytest.approx((difference.mean() - half, difference.mean() + half))
-    assert row["p_better"] > row["p_worse"]
+    assert stats.auc_over_folds(y, q, np.zeros(300), p).low == pytest.approx(-found.high)
 
 
 @pytest.mark.slow

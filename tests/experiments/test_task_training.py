@@ -242,7 +242,7 @@ def test_a_separate_gene_space_holds_the_cells_own_most_variable_genes(spies, mo
 def test_only_a_separate_gene_space_has_an_encoder_of_its_own():
     for setting, separate in (((), False), ((("gene_space", "separate"),), True)):
         task = Task(NAME, "U", ATSDP, "smoke", setting)
-        assert build(task).own_genes is separate
+        assert build(task).own_start is separate
 
 
 @pytest.mark.parametrize("how", ["none", "undersampling"])
@@ -324,7 +324,7 @@ OTHER = {
     "bottleneck": 64, "encoder": (20,), "predictor": (9,), "dropout": 0.11, "heads": 2, "attention": "linear",
     "tokens": 8, "token_dim": 64, "noise": 0.31, "learning_rate": 0.02, "weight_decay": 0.3, "batch_size": 17,
     "epochs_dae": 3, "epochs_predictor": 4, "epochs_transfer": 5, "epochs_tune": 6, "patience": 7, "omega": 0.9,
-    "theta": 0.8, "validation": 0.3,
+    "theta": 0.8, "validation": 0.3, "epochs_cells": 8, "mmd_scale": 30.0, "align": "coral", "stopping": "last epoch",
 }  # fmt: skip
 
 
@@ -372,3 +372,14 @@ def test_recipe_and_members_reach_the_ensemble():
     task = Task(NAME, "U", PLUS, "smoke", (("recipe", "joint-linear"), ("members", 3)))
     made = build(task)
     assert made.recipe == config.RECIPES["joint-linear"] and made.members == 3
+
+
+def test_parts_of_a_seed_go_where_they_are_drawn(monkeypatch):
+    asked = []
+    monkeypatch.setattr(inputs, "source_of", lambda dataset, profile, seed: asked.append(seed))
+    task = Task(NAME, "U", ATSDP, "smoke", seed=3, seeds=(("lines", 4), ("weights", 5), ("batches", 6)))
+    inputs.bulk_side(task)
+    model = build(task)
+    assert (asked, model.weights_seed, model.seed) == ([4], 5, 6)
+    plain = build(Task(NAME, "U", ATSDP, "smoke", seed=3))
+    assert (plain.weights_seed, plain.seed) == (3, 3)

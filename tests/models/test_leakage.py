@@ -22,7 +22,14 @@ from atsdp_utils.models.plus import ATSDPPlus
 
 ARCH = Architecture(bottleneck=16, encoder=(16,), predictor=(8,), dropout=0.1, heads=2, tokens=4, token_dim=4)
 CFG = Training(
-    epochs_dae=2, epochs_predictor=2, epochs_transfer=2, epochs_tune=2, patience=2, batch_size=32, balance="smote"
+    epochs_dae=2,
+    epochs_predictor=2,
+    epochs_transfer=2,
+    epochs_tune=2,
+    patience=2,
+    batch_size=32,
+    balance="smote",
+    stopping="last epoch",
 )
 N, GENES, DRUGS = 120, 20, 4
 HELD = np.arange(N) % 5 == 0
@@ -69,7 +76,7 @@ def _transfer(source):
 
 
 def _separate(source):
-    return atsdp.ATSDP(arch=ARCH, cfg=CFG, own_genes=True).fit_transfer(cells()[0], source).net_
+    return atsdp.ATSDP(arch=ARCH, cfg=CFG, own_start=True).fit_transfer(cells()[0], source).net_
 
 
 def _few(source):
@@ -254,17 +261,19 @@ def test_a_stored_joint_stage_is_not_taken_for_another(what, tmp_path, monkeypat
     assert beside == bits(joint.joint_stage(source, arch, cfg, seed, seed)) and beside != first
 
 
-@pytest.mark.parametrize("what", ["cells", "omega", "theta", "epochs_transfer", "labels", "rows", "seed", "sizes"])
+OF_TRANSFER = {"omega": 0.9, "theta": 0.7, "epochs_transfer": 1, "epochs_cells": 1, "mmd_scale": 9.0, "align": "coral"}
+
+
+@pytest.mark.parametrize("what", ["cells", "labels", "rows", "seed", "sizes", *OF_TRANSFER])
 def test_a_stored_transfer_is_not_taken_for_another(what, tmp_path, monkeypatch):
     def fit(source, arch, cfg, seed, X):
         return bits(atsdp.ATSDP(seed=seed, arch=arch, cfg=cfg).fit_transfer(X, source, keep=True).net_)
 
     X = cells()[0]
-    settings = {"omega": 0.9, "theta": 0.7, "epochs_transfer": 1}
     if what == "cells":
         changed = (*(lines(spoiled=False), ARCH, CFG, 0), np.vstack([X[1:], X[:1] + 3]))
-    elif what in settings:
-        changed = (lines(spoiled=False), ARCH, dataclasses.replace(CFG, **{what: settings[what]}), 0, X)
+    elif what in OF_TRANSFER:
+        changed = (lines(spoiled=False), ARCH, dataclasses.replace(CFG, **{what: OF_TRANSFER[what]}), 0, X)
     else:
         changed = (*CHANGES[what], X)
     first = fit(lines(spoiled=False), ARCH, CFG, 0, X)

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import log_softmax, softmax
+from sklearn.metrics import roc_auc_score
 
 from atsdp_utils.data import preprocess
+from atsdp_utils.foundation import config
 from atsdp_utils.foundation.config import Architecture, Training
-from atsdp_utils.models import loop, losses, network, stages
+from atsdp_utils.models import discrepancy, loop, losses, network, stages, stopping
 
 CFG = Training(noise=0.0, omega=0.5, theta=0.25, batch_size=64, balance="none", patience=3)
 RNG = np.random.default_rng(0)
@@ -111,8 +113,28 @@ def test_the_predictor_minimises_cross_entropy_on_lines_by_the_source_encoder(we
     stage, net = stages.Classification(CFG, rows, x_held, y_held), Net()
     loss, _ = only(stage.epoch(net))
     assert loss == pytest.approx(by_hand(2 * x[:, :2], y, weight if weighted else None), rel=1e-5)
-    assert stage.validate(net).item() == pytest.approx(by_hand(2 * x_held[:, :2], y_held, balanced=True), rel=1e-5)
+    held = 2 * x_held[:, :2]
+    crossed = by_hand(held, y_held, balanced=True)
+    area = roc_auc_score(y_held, held[:, 1] - held[:, 0])
+    for rule, expected in {"auc": 1 - area, "cross-entropy": crossed}.items():
+        stage.cfg = dataclasses.replace(CFG, stopping=rule)
+        assert stage.validate(net).item() == pytest.approx(expected, rel=1e-5)
+    stage.cfg = dataclasses.replace(CFG, stopping="last epoch")
+    assert stage.validate(net) is None
+    assert {k: v.item() for k, v in stage.watch(net).items()} == pytest.approx(
+        {"auc": area, "cross_entropy": crossed}, rel=1e-5
+    )
     assert stage.trained(net) == [net.source, net.predictor] and stage.epochs == CFG.epochs_predictor
+
+
+def test_pairs_ranked_the_wrong_way_are_one_minus_auc_with_ties_half():
+    z = torch.tensor([0.0, 1.0, 1.0, 2.0, -1.0])
+    y = torch.tensor([0, 1, 0, 1, 1])
+    logits = torch.stack([torch.zeros(5), z], dim=1)
+    # of the six pairs (1, 2, -1 against 0, 1): 1 < 1 is a tie, -1 is below both
+    assert stopping.misranked(logits, y).item() == pytest.approx(2.5 / 6)
+    assert stopping.misranked(logits[:1], y[:1]).item() == 0.5
+    assert set(stopping.STOPPING) == set(config.STOPPING)
 
 
 def test_lines_and_cells_are_corrupted_at_the_rate_of_the_settings(monkeypatch):
@@ -135,10 +157,9 @@ def test_transfer_adds_mmd_and_regulariser_to_the_class_loss(omega, theta):
     cfg = dataclasses.replace(CFG, omega=omega, theta=theta)
     x, y, weight = draws(30, 3), labels(30), torch.linspace(0.5, 1.5, 30)
     cells, cluster = draws(50, 3), torch.arange(50) % 4
-    x_held, y_held, watched = draws(16, 3), labels(16), draws(9, 3)
-    stage = stages.Transfer(
-        cfg, loop.Rows(x, y, weight), loop.Rows(cells, cluster if theta else None), x_held, y_held, watched
-    )
+    x_held, y_held = draws(16, 3), labels(16)
+    stage = stages.Transfer(cfg, loop.Rows(x, y, weight), loop.Rows(cells, cluster if theta else None), x_held, y_held,
+                            discrepancy.MMD(3, cfg))  # fmt: skip
     net = Net()
     loss, named = only(stage.epoch(net))
     assert [(d, len(v)) for d, v in net.seen] == [("source", 30), ("target", 50)]
@@ -151,9 +172,28 @@ def test_transfer_adds_mmd_and_regulariser_to_the_class_loss(omega, theta):
     assert named == pytest.approx(parts, rel=1e-4)
     scale = {"class": 1, "mmd2": omega, "regulariser": theta}
     assert loss == pytest.approx(sum(scale[k] * v for k, v in parts.items()), rel=1e-4)
-    expected = by_hand(2 * x_held[:, :2], y_held, balanced=True) + omega * mmd2(2 * x_held.numpy(), 3 * watched.numpy())
-    assert stage.validate(net).item() == pytest.approx(expected, rel=1e-4)
-    assert stage.trained(net) == [net] and stage.epochs == cfg.epochs_transfer
+    assert stage.validate(net) is None  # all epochs run
+    held = 2 * x_held[:, :2]
+    assert stage.watch(net)["auc"].item() == pytest.approx(roc_auc_score(y_held, held[:, 1] - held[:, 0]))
+    assert stage.trained(net)[:-1] == [net.source, net.target, net.predictor] and stage.epochs == cfg.epochs_transfer
+
+
+def test_coral_is_the_distance_of_covariances_and_the_adversary_trains_critic_and_encoders_against_each_other():
+    x, y = draws(30, 3), 2 * draws(40, 3)
+    gap = np.cov(x.numpy().T) - np.cov(y.numpy().T)
+    assert discrepancy.Coral(3, CFG)(x, y).item() == pytest.approx((gap**2).sum() / 36, rel=1e-4)
+    apart = discrepancy.Adversary(3, CFG)
+    x.requires_grad_()
+    value = apart(x, y)
+    told = [torch.sigmoid(apart.critic(z).squeeze(1)) for z in (x, y)]
+    assert value.item() == pytest.approx(-(told[0].log().mean() + (1 - told[1]).log().mean()).item() / 2, rel=1e-4)
+    value.backward()
+    plain = (apart.critic[0].weight.grad, x.grad)
+    (of_critic, of_lines) = torch.autograd.grad(
+        (torch.nn.functional.softplus(-apart.critic(x)).mean() + torch.nn.functional.softplus(apart.critic(y)).mean())
+        / 2, (apart.critic[0].weight, x))  # fmt: skip
+    torch.testing.assert_close(plain[0], of_critic)
+    torch.testing.assert_close(plain[1], -of_lines)  # the encoders see the other sign
 
 
 def test_mmd_is_larger_the_further_apart_and_its_gradient_pulls_together():
@@ -170,12 +210,13 @@ def test_the_regulariser_is_one_minus_cosine_within_clusters():
     assert losses.cluster_dissimilarity(z, torch.tensor([0, 0, 1, 1, 2])).item() == pytest.approx(1.5)
 
 
-def test_transfer_takes_clusters_only_where_they_count_and_watches_cells():
+def test_transfer_takes_clusters_only_where_they_count():
     X, y = RNG.normal(size=(60, 5)).astype(np.float32), (np.arange(60) % 3 == 0).astype(np.int8)
     source = preprocess.Source(X, y, np.array(list("abcde")), np.arange(60) < 50)
-    with_, without = (stages.Transfer.of(source, X, dataclasses.replace(CFG, theta=t), 0) for t in (0.1, 0.0))
+    net = network.ATSDPNet(5, Architecture(16, (8,), (8,), heads=0))
+    with_, without = (stages.Transfer.of(net, source, X, dataclasses.replace(CFG, theta=t), 0) for t in (0.1, 0.0))
     assert with_.cells.values[1] is not None and without.cells.values[1] is None
-    assert len(with_.cells) == len(with_.x_watched) == 60
+    assert len(with_.cells) == 60
     assert len(with_.lines) + len(with_.x_held) == 50
 
 

@@ -69,17 +69,48 @@ def test_transfer_updates_both_encoders_and_the_predictor_and_leaves_its_input_a
         assert torch.equal(v, kept[k]), k
     for part in ("source.0.weight", "target.0.weight", "predictor.mlp.0.weight", "predictor.attention.mix.w_q.weight"):
         assert not torch.equal(after.state_dict()[part], kept[part]), part
-    assert {"loss", "class", "mmd2", "regulariser", "validation"} <= set(history[0])
+    assert {"loss", "class", "mmd2", "regulariser", "auc", "cross_entropy"} <= set(history[0])
+    assert len(history) == CFG.epochs_transfer  # nothing stops it
     assert roc_auc_score(y, stages.predict(after, X)) > 0.9
 
 
 def test_without_mmd_and_regulariser_the_target_encoder_gets_no_gradient():
     src, (X, _) = source(), planted(120, seed=9)
     before = stages.pretrain(src, ARCH, CFG, 0).net
-    cfg = dataclasses.replace(CFG, omega=0.0, theta=0.0, weight_decay=0.0)
+    cfg = dataclasses.replace(CFG, omega=0.0, theta=0.0, weight_decay=0.0, epochs_cells=0)
     after, _ = stages.transfer(before, src, X, cfg, 0)
     assert torch.equal(after.target[0].weight, before.target[0].weight)
     assert not torch.equal(after.source[0].weight, before.source[0].weight)
+
+
+def test_stage_2_goes_on_with_the_autoencoder_of_the_lines_and_touches_nothing_else():
+    src, (X, _) = source(), planted(120, seed=9, shift=0.5)
+    net = stages.pretrain(src, ARCH, CFG, 0).net
+    kept = {k: v.clone() for k, v in net.state_dict().items()}
+    history = stages.continue_on_cells(net, X, dataclasses.replace(CFG, epochs_cells=15), 0)
+    assert min(h["validation"] for h in history) < history[0]["validation"]
+    changed = {k.split(".")[0] for k, v in net.state_dict().items() if not torch.equal(v, kept[k])}
+    assert changed == {"target", "decoder"}
+    assert stages.continue_on_cells(net, X, dataclasses.replace(CFG, epochs_cells=0), 0) == []
+
+
+def test_further_steps_see_the_batches_of_transfer_and_learn_nothing_from_the_cells(monkeypatch):
+    src, (X, _), (other, _) = source(), planted(120, seed=9, shift=0.5), planted(120, seed=10, shift=3)
+    before = stages.pretrain(src, ARCH, CFG, 0).net
+    batches: list[list[torch.Tensor]] = []
+    original = stages.cross_entropy
+    monkeypatch.setattr(stages, "cross_entropy", lambda z, y, w: batches[-1].append(y.clone()) or original(z, y, w))
+    trained = []
+    for train, cells in ((stages.transfer, X), (stages.further_steps, X), (stages.further_steps, other)):
+        batches.append([])
+        trained.append(train(before, src, cells, dataclasses.replace(CFG, epochs_cells=0), 0)[0].state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(batches[0], batches[1], strict=True))
+    assert len(batches[0]) >= CFG.epochs_transfer
+    for k, v in trained[1].items():
+        assert torch.equal(v, trained[2][k]) or k.startswith("decoder"), k
+        if k.startswith("target"):
+            assert torch.equal(v, trained[1][k.replace("target", "source")])
+    assert not torch.equal(trained[0]["target.0.weight"], trained[1]["target.0.weight"])
 
 
 @pytest.mark.slow

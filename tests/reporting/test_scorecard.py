@@ -15,7 +15,7 @@ from scipy import stats as sps
 
 from atsdp_utils.data import datasets, gdsc
 from atsdp_utils.data.gene_names import PAPER_GENES
-from atsdp_utils.evaluation import evaluate, metrics, stats
+from atsdp_utils.evaluation import metrics
 from atsdp_utils.experiments import inputs
 from atsdp_utils.experiments.task import BULK_ONLY, NO_TRANSFER, Result, Task
 from atsdp_utils.foundation import config, paths
@@ -424,58 +424,6 @@ def results(protocol, gap, seeds=4, cells=200, name="first", dataset="A375-PLX47
                     folds=5 if protocol == "S" else 0)  # fmt: skip
         made.append(Result(task, np.arange(cells), y, p, fold, 0.0, 0))
     return made
-
-
-@pytest.mark.parametrize("protocol", ["S", "U"])
-@pytest.mark.slow
-def test_paired_tables(protocol):
-    first, second = results(protocol, 3), results(protocol, 0.5, name="other")
-    table = evaluate.paired(first + second, ["a"] * 4 + ["b"] * 4, {"A375-PLX4720": "a"})
-    assert table["metric"].tolist() == list(config.METRICS) and (table["ci_low"] > 0).all()
-    row = table.set_index("metric").loc["auc"]
-    assert row.difference == pytest.approx(row.first_mean - row.second_mean)
-    if protocol == "S":
-        folds = [metrics.per_fold(r.y, r.p, r.fold)["auc"].to_numpy() for r in first + second]
-        t = stats.corrected_ttest(np.concatenate(folds[:4]), np.concatenate(folds[4:]), 5)
-        assert (row.difference, row.ci_low, row.ci_high, row.df) == pytest.approx((t.mean, t.low, t.high, t.df))
-    else:
-        gap = [metrics.classification_metrics(a.y, a.p)["auc"] - metrics.classification_metrics(b.y, b.p)["auc"]
-               for a, b in zip(first, second, strict=True)]  # fmt: skip
-        alone = stats.corrected_interval(np.array(gap), 1)
-        assert row.difference == pytest.approx(alone.mean) and row.df > 3
-    twisted = evaluate.paired(first + second, ["a"] * 4 + ["b"] * 4, {"A375-PLX4720": "b"}).set_index("metric")
-    assert twisted.loc["auc", "difference"] == pytest.approx(-row.difference)
-    assert evaluate.paired(first, ["a"] * 4, {"A375-PLX4720": "c"}).empty
-
-
-def test_scores_over_seeds_and_cells_are_limited():
-    table = evaluate.summary_over_seeds(results("U", 5)).set_index("metric")
-    each = [metrics.classification_metrics(r.y, r.p)["auc"] for r in results("U", 5)]
-    assert table.loc["auc", "mean"] == pytest.approx(np.mean(each)) and table.loc["auc", "seeds"] == 4
-    assert table.loc["auc", "ci_low"] < np.mean(each) < table.loc["auc", "ci_high"] <= 1
-
-
-def test_errors_of_seeds_and_of_cells_add_up():
-    rng = np.random.default_rng(0)
-    same, cells = np.full(5, 0.8), rng.normal(0.8, 0.02, 2000)
-    found = stats.seeds_and_cells(same, cells)
-    assert found.mean == pytest.approx(0.8) and found.high - found.mean == pytest.approx(1.96 * 0.02, rel=0.05)
-    seeds = np.array([0.6, 0.7, 0.8, 0.9, 1.0])
-    alone = stats.corrected_interval(seeds, 1)
-    assert stats.seeds_and_cells(seeds, np.full(10, 0.8))[1:3] == pytest.approx(alone[1:])
-    both = stats.seeds_and_cells(seeds, cells)
-    assert both.high - both.low > 2 * 1.96 * np.std(seeds, ddof=1) / np.sqrt(5) and both.df > 4
-    assert np.isnan(stats.seeds_and_cells([0.8], cells).low)
-
-
-def test_interval_of_seeds_and_cells_covers():
-    rng, covered = np.random.default_rng(0), 0
-    for _ in range(500):
-        cells = rng.normal(0, 0.02)  # what the cells at hand add to every seed
-        by_seed = 0.8 + cells + rng.normal(0, 0.05, 5)
-        found = stats.seeds_and_cells(by_seed, rng.normal(0, 0.02, 200))
-        covered += found.low <= 0.8 <= found.high
-    assert 0.93 <= covered / 500 <= 0.99
 
 
 def test_gene_scores_by_seed(monkeypatch):

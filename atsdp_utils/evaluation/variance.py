@@ -1,0 +1,87 @@
+"""Which draw moves a score? Variance of the AUC over seeds, by what a seed draws (a Latin square of trainings)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import stats as sps
+
+from atsdp_utils.evaluation import evaluate, metrics, stats
+from atsdp_utils.foundation import config
+
+if TYPE_CHECKING:
+    from atsdp_utils.experiments.task import Result
+
+#: Parts of a seed, and what is left, in words.
+WORDS = {
+    "lines": "split of the lines",
+    "weights": "first weights, autoencoder",
+    "batches": "batches, noise, held-out lines",
+    "rest": "what two parts do together",
+    "cells": "sampling of the cells",
+}
+
+
+def areas(results: Sequence[Result]) -> pd.DataFrame:
+    """AUC of every training: ``dataset, tier, lines, weights, batches, auc``."""
+    parts = list(WORDS)[:3]
+    rows = [
+        (r.task.dataset, config.DATASETS[r.task.dataset].tier, *map(r.task.seed_of, parts),
+         metrics.classification_metrics(r.y, r.p)["auc"])
+        for r in results
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["dataset", "tier", *parts, "auc"])
+
+
+def square(table: pd.DataFrame) -> pd.DataFrame:
+    """Components of variance of ``auc`` in a Latin square, with intervals at 95 %.
+
+    With n levels of each part, n^2 trainings and mean squares MS: the variance that a part adds is (MS - MS_rest) / n,
+    at least 0, with the limits of Williams (1962): (SS - df F MS_rest) / (n chi^2), F and chi^2 at the quantiles .975
+    (lower limit) and .025. Every pair of levels of two parts occurs once, so that what two parts do together is in the
+    rest.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by part and ``rest``: ``levels, df, variance, low, high``.
+    """
+    n, parts = table["lines"].nunique(), list(WORDS)[:3]
+    squares = {c: n * float(((table.groupby(c)["auc"].mean() - table["auc"].mean()) ** 2).sum()) for c in parts}
+    left = float(((table["auc"] - table["auc"].mean()) ** 2).sum()) - sum(squares.values())
+    df, df_rest = n - 1, (n - 1) * (n - 2)
+    rest = max(left, 0.0) / df_rest
+    rows = {}
+    for part, found in squares.items():
+        low, high = (
+            (found - df * sps.f.ppf(q, df, df_rest) * rest) / (n * sps.chi2.ppf(q, df)) for q in (0.975, 0.025)
+        )
+        rows[part] = (n, df, *np.clip(((found / df - rest) / n, low, high), 0, None))
+    limits = (df_rest * rest / sps.chi2.ppf(q, df_rest) for q in (0.975, 0.025))
+    rows["rest"] = (len(table), df_rest, rest, *limits)
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["levels", "df", "variance", "low", "high"])
+
+
+def components(results: Sequence[Result]) -> pd.DataFrame:
+    """Of each data set, the standard deviation of the AUC that each part of a seed adds, and that of the cells.
+
+    ``share`` is that of the variance of one training on other cells of this number. The cells are resampled within a
+    class; their variance is what all trainings share.
+    """
+    table, rows = areas(results), []
+    for dataset, part in table.groupby("dataset", sort=False):
+        found = square(part)
+        own = [r for r in results if r.task.dataset == dataset]
+        draws = np.stack([evaluate.resampled_auc(r) for r in own], axis=1)
+        shared, df = stats.shared_variance(draws), np.bincount(own[0].y.astype(int)).min() - 1
+        limits = (df * shared / sps.chi2.ppf(q, df) for q in (0.975, 0.025))
+        found.loc["cells"] = (len(own[0].y), df, shared, *limits)
+        for name, r in found.iterrows():
+            sd = np.sqrt([r["variance"], r["low"], r["high"]])
+            about = (dataset, part["tier"].iloc[0], "U", "auc", WORDS[name], int(r["levels"]), int(r["df"]))
+            rows.append((*about, *sd, r["variance"] / found["variance"].sum()))
+    columns = ["dataset", "tier", "protocol", "metric", "part", "levels", "df", "sd", "sd_low", "sd_high", "share"]
+    return pd.DataFrame(rows, columns=columns)

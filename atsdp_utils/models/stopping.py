@@ -1,0 +1,27 @@
+"""What held-out rows say of an epoch, and the rules by which the bulk stage keeps one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def balanced_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy of held-out rows in which both classes count the same. It punishes confidence, not ranking."""
+    weight = 1 / torch.bincount(y, minlength=2)[y]
+    return (weight * F.cross_entropy(logits, y, reduction="none")).sum() / weight.sum()
+
+
+def misranked(logits: Tensor, y: Tensor) -> Tensor:
+    """1 - AUC: share of pairs of a sensitive and a resistant row that are ranked the wrong way, ties half.
+
+    Without a row of either class nothing is ranked, and the value is one half.
+    """
+    z = logits[:, 1] - logits[:, 0]
+    gap = z[y == 1][:, None] - z[y == 0]
+    return ((gap < 0).float() + 0.5 * (gap == 0).float()).mean() if gap.numel() else z.new_tensor(0.5)
+
+
+#: What is minimised on held-out lines to choose the epoch of the bulk stage; None: the last epoch is taken.
+STOPPING = {"auc": misranked, "cross-entropy": balanced_cross_entropy, "last epoch": None}
