@@ -29,7 +29,7 @@ _TRAINING = {f.name for f in dataclasses.fields(Training)} - {"balance"}
 #: Settings of a task that are neither sizes nor training settings nor hyperparameters of a baseline.
 _TASK_SETTINGS = {
     "max_genes", "balance", "permute", "strict", "all_wells", "k", "train_cultures", "test_cultures", "gene_space",
-    "start", "kind", "shuffle_genes", "tune",
+    "start", "kind", "shuffle_genes", "tune", "without",
 }  # fmt: skip
 
 
@@ -39,9 +39,10 @@ class Task:
 
     A setting overrides sizes (``heads``), training (``omega``), ``balance`` or a baseline's hyperparameters. It may ask
     for shuffled labels (``permute``), no holiday cells (``strict``), control and empty wells that count as sensitive
-    (``all_wells``), a stress split (``train_cultures``, ``test_cultures``), a ``separate`` ``gene_space``, an ``own``
-    ``start`` of E_t, or an inner search of a baseline's settings (``tune``). It must hold
-    ``k``, labelled cells a class, under F and ``kind`` under P (:mod:`atsdp_utils.experiments.pseudo`).
+    (``all_wells``), a stress split (``train_cultures``, ``test_cultures``), cross-validation among the cells outside a
+    fold (``without``), a ``separate`` ``gene_space``, an ``own`` ``start`` of E_t, or an inner search of a baseline's
+    settings (``tune``). It must hold ``k``, labelled cells a class, under F and ``kind`` under P
+    (:mod:`atsdp_utils.experiments.pseudo`).
     """
 
     dataset: str  # a single-cell set; under protocols B and P a drug

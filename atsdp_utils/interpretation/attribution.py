@@ -73,7 +73,7 @@ def expected_gradients(
 
     The cross-check of :func:`integrated_gradients`, whose mean cell does not exist. The draws are stratified, for each
     cell anew: one baseline from each of `baselines` equal strata of `reference` by log-odds, and on the line to it
-    `points` at equal distances from a random start. Every baseline and point is as likely as in a plain random draw, but
+    `points` at equal distances from a random start. Each baseline and point is as likely as in a plain random draw, but
     the contributions add up to the change within a fraction of the error of as many plain draws.
     """
     X, reference = (torch.as_tensor(np.asarray(a), dtype=torch.float32) for a in (X, reference))

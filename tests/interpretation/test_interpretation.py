@@ -170,9 +170,24 @@ def test_built_in_correlation_is_told_from_the_real_one(cells):
     fold, y_pred = np.arange(len(cells.y)) % 2, flip(cells.y, 0.1)
     group = np.where(cells.y == 1, "a", "b")
     data = predicted.Predicted(cells.X, cells.genes, cells.y, y_pred.astype(float), fold, group, group)
-    mean = gene_scores.built_in(data, 3, seed=0, top=10).groupby(["cells", "labels"])["r"].mean()
+    without = {k: np.where(fold == k, -1, y_pred) for k in (0, 1)}
+    mean = gene_scores.built_in(data, without, 3, seed=0, top=10).groupby(["cells", "labels"])["r"].mean()
     assert mean["held out", "real"] > 0.8 > mean["held out", "shuffled"]
     assert mean["same", "shuffled"] > mean["held out", "shuffled"]
+
+
+def test_labels_of_a_held_out_fold_change_nothing(cells):
+    """Neither its true labels nor predictions of models that saw them reach a list that is scored on the fold."""
+    fold, y_pred = np.arange(len(cells.y)) % 3, flip(cells.y, 0.1)
+    without = {0: np.where(fold == 0, -1, y_pred)}
+
+    def held_out(y, p):
+        data = predicted.Predicted(cells.X, cells.genes, y, p.astype(float), fold, y, y)
+        found = gene_scores.built_in(data, without, 2, seed=0, top=10)
+        return found[found["cells"] == "held out"].reset_index(drop=True)
+
+    turned = np.where(fold == 0, 1 - cells.y, cells.y)
+    pd.testing.assert_frame_equal(held_out(cells.y, y_pred), held_out(turned, 1 - y_pred))
 
 
 # --- attributions -----------------------------------------------------------------------------------------------------
