@@ -28,14 +28,14 @@ def _supervised(spec: Dataset, profile: str, folds: int, model: str = ATSDP, set
 def _unsupervised(
     spec: Dataset, profile: str, model: str = ATSDP, setting: Pairs = (), *, every: bool = False
 ) -> list[Task]:
-    """Over seeds; a setting that is compared with the default one gets fewer of them, on real sets half or `every`.
+    """Over seeds; a setting that is compared with the default one gets fewer of them, on real sets a quarter or `every`.
 
     The paper's eight, long to train and compared with on every set alike, have as many seeds on real sets as elsewhere.
     """
     sizes = config.profile(profile)
     seeds = sizes.seeds_ablation if setting else sizes.seeds
     if spec.tier == "real" and not (model in REGISTRY and REGISTRY[model].paper_name):
-        seeds = max(seeds, sizes.seeds_real // 2 if setting and not every else sizes.seeds_real)
+        seeds = max(seeds, sizes.seeds_real // 4 if setting and not every else sizes.seeds_real)
     return [Task(spec.name, "U", model, profile, setting, seed=s) for s in range(seeds)]
 
 
@@ -245,6 +245,31 @@ def variance(data: str, profile: str) -> list[Task]:
     return [Task(spec.name, "U", ATSDP, profile, seed=i, seeds=parts) for spec in real for i, parts in seeds]
 
 
+#: Notebook 14: recipes of peers in this network's words, by name: no attention, and what stands in place of the MMD.
+PEERS: dict[str, tuple[str, Pairs]] = {
+    "ATSDP-NET": (ATSDP, ()),
+    "further steps on bulk": (FURTHER, ()),
+    "scDEAL's recipe": (ATSDP, (("heads", 0), *config.SUGGESTED["DATA1"])),
+    "SCAD's recipe": (
+        ATSDP,
+        (("heads", 0), ("align", "adversary"), ("omega", 1.0), ("theta", 0.0), ("epochs_dae", 0), ("epochs_cells", 0)),
+    ),
+    "CORAL": (ATSDP, (("heads", 0), ("align", "coral"), ("omega", 1.0), ("theta", 0.0), ("epochs_cells", 0))),
+    "logistic regression": ("Logistic", ()),
+    "PC1, bulk sign": (PC1, ()),
+}
+
+
+def peers(data: str, profile: str) -> list[Task]:
+    """Notebook 14: recipes of peers beside ATSDP-NET and simple models, on the real sets."""
+    real = [spec for spec in config.datasets(data) if spec.tier == "real"]
+    return [
+        task
+        for spec, (model, setting) in itertools.product(real, PEERS.values())
+        for task in _unsupervised(spec, profile, model, setting or _short(model, profile))
+    ]
+
+
 def class_mix(profile: str) -> list[Task]:
     """Notebook 12: a twin with subsampled classes, with and without MMD."""
     shares, seeds = {"smoke": ((10,), 1), "quick": ((10, 50), 2)}.get(profile, ((5, 10, 30, 50, 70, 90, 95), 10))
@@ -347,6 +372,7 @@ def all_tables(data: str, profile: str) -> dict[str, list[Task]]:
             table4,
             ablation,
             variance,
+            peers,
             plus_score,
             few_shot,
         )

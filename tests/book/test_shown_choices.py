@@ -74,7 +74,7 @@ def test_lists_of_trainings_ask_for_the_settings_that_their_tables_show():
     for name in ("A375-PLX4720", "DATA1-sim"):
         for how in config.BALANCING:
             mine = [t for t in one if t.dataset == name and t.options == {"balance": how}]
-            seeds = quick.seeds_ablation if name == "DATA1-sim" else quick.seeds_real // 2
+            seeds = quick.seeds_ablation if name == "DATA1-sim" else quick.seeds_real // 4
             assert [t.seed for t in mine if t.protocol == "U"] == list(range(seeds))
             assert [(t.folds, t.repeat) for t in mine if t.protocol == "S"] == [(quick.folds, 0)]
     three = [t for t in tables.table3("embedded", "quick") if t.dataset == "DATA2-sim"]
