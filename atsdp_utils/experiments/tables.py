@@ -28,7 +28,7 @@ def _supervised(spec: Dataset, profile: str, folds: int, model: str = ATSDP, set
 def _unsupervised(
     spec: Dataset, profile: str, model: str = ATSDP, setting: Pairs = (), *, every: bool = False
 ) -> list[Task]:
-    """Over seeds; a setting that is compared with the default one gets fewer of them, on real sets a quarter or `every`.
+    """Over seeds; a setting that is compared with the default one gets fewer, on real sets a quarter or `every`.
 
     The paper's eight, long to train and compared with on every set alike, have as many seeds on real sets as elsewhere.
     """
