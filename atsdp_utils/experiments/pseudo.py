@@ -1,8 +1,9 @@
 """Transfer tasks without a real cell: the evidence on which recipes of ATSDP-NET+ are compared.
 
-``lines``: a cluster of cell lines, alike in expression, is the unlabelled target domain. ``pseudo-cells``: each of
-those lines becomes a few cells, by negative binomial counts with the dispersions and depths of one real line's cells.
-``twin``: a simulated set drawn with a seed of its own. Nothing here reads a real single-cell set with labels.
+``lines``: a cluster of cell lines, alike in expression, is the unlabelled target domain (``lines:3``: cluster 3).
+``pseudo-cells``: each of those lines becomes a few cells, by negative binomial counts with the dispersions and depths
+of one real line's cells. ``twin``: a simulated set drawn with a seed of its own. Nothing here reads a real single-cell
+set with labels.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ KINDS = ("lines", "pseudo-cells", "twin")
 #: Drugs of the evidence: every fifth of the table in alphabetical order among those with 60 to 400 sensitive lines.
 MIN_SENSITIVE, MAX_SENSITIVE, EVERY = 60, 400, 5
 CLUSTERS, CLUSTER_SEED, MIN_CLASS = 8, 5, 8
+#: Labelled lines of each class that must be left to learn from, where clusters of all drugs are held out.
+MIN_TRAINING = 15
 CELLS_PER_LINE = 3
 #: Seed of the twins here: not that of the committed twins, nor that of their calibration.
 EVIDENCE_SEED = 60611
@@ -53,8 +56,22 @@ def clusters() -> np.ndarray:
 def eligible_clusters(drug: str) -> list[int]:
     """Clusters with enough labelled lines of both classes, by the size of the rarer class, largest first."""
     y, cluster = gdsc.load_bulk(drug).y, clusters()
-    rarer = np.array([min(((y == c) & (cluster == k)).sum() for c in (0, 1)) for k in range(CLUSTERS)])
+    rarer = np.array([_rarer(y[cluster == k]) for k in range(CLUSTERS)])
     return [int(k) for k in np.argsort(-rarer, kind="stable") if rarer[k] >= MIN_CLASS]
+
+
+def held_out_tasks() -> list[tuple[str, int]]:
+    """Every drug with every cluster of enough labelled lines in it and outside it, drugs in alphabetical order."""
+    found = []
+    for drug in sorted(gdsc.drugs()):
+        y = gdsc.load_bulk(drug).y
+        enough = [k for k in eligible_clusters(drug) if _rarer(y[clusters() != k]) >= MIN_TRAINING]
+        found += [(drug, k) for k in enough]
+    return found
+
+
+def _rarer(y: np.ndarray) -> int:
+    return min(int((y == c).sum()) for c in (0, 1))
 
 
 def held_out_cluster(drug: str, seed: int) -> np.ndarray:
@@ -68,8 +85,9 @@ def held_out_cluster(drug: str, seed: int) -> np.ndarray:
 def make(name: str, kind: str, seed: int, max_genes: int) -> Target:
     """A target domain of a drug, or of a twin by its name.
 
-    `kind` is one of :data:`KINDS`; ``twin:10`` keeps the most cells of the twin of which 10 % are sensitive. `seed`
-    says which of the drug's eligible clusters is held out (in turn); the counts and a twin's held-out lines have it.
+    `kind` is one of :data:`KINDS`; ``twin:10`` keeps the most cells of the twin of which 10 % are sensitive,
+    ``lines:3`` holds cluster 3 out. Else `seed` says which eligible cluster of the drug is held out (in turn); the
+    counts and a twin's held-out lines have it.
     """
     kind, _, share = kind.partition(":")
     if kind not in KINDS:
@@ -79,7 +97,8 @@ def make(name: str, kind: str, seed: int, max_genes: int) -> Target:
         source = datasets.source_domain(cells, max_genes, seed)
         rows = mix(cells.y, int(share) / 100, seed) if share else np.arange(len(cells.y))
         return Target(preprocess.standardised(cells, source, rows), cells.y[rows], source)
-    bulk, target = gdsc.load_bulk(name), held_out_cluster(name, seed)
+    bulk = gdsc.load_bulk(name)
+    target = clusters() == int(share) if share else held_out_cluster(name, seed)
     genes = gdsc.shared_genes(bulk, bulk.genes, max_genes)
     X, train = preprocess.columns(bulk.X, bulk.genes, genes), ~target
     scaled = preprocess.Standardizer().fit(X[train]).transform(X)

@@ -133,6 +133,15 @@ class Result:
     chosen: tuple[dict, ...] = ()  # by tuning, one setting a fold
 
 
+def budget(task: Task) -> dict[str, int]:
+    """Epochs of a network among the baselines, at most: those of ATSDP-NET on the rows that a protocol learns from."""
+    baseline, cfg = task.baseline, task.training
+    if not baseline or not REGISTRY[baseline.variant_of or baseline.name].network:
+        return {}
+    epochs = cfg.epochs_tune if task.protocol in "SF" else cfg.epochs_predictor
+    return {"epochs": epochs, "pretraining": cfg.epochs_dae, "patience": cfg.patience}
+
+
 def build(task: Task):
     """The model of a task, unfitted."""
     if task.model in NETWORKS:
@@ -149,7 +158,9 @@ def build(task: Task):
         return network(seed=task.seed_of("batches"), arch=arch, cfg=cfg, **own)
     if not task.baseline:
         raise KeyError(f"model: got {task.model!r}, expected {ATSDP}, its variants or one of {', '.join(REGISTRY)}")
-    return task.baseline.make(seed=task.seed, **{k: v for k, v in task.setting if k not in _TASK_SETTINGS})
+    return task.baseline.make(
+        seed=task.seed, **budget(task) | {k: v for k, v in task.setting if k not in _TASK_SETTINGS}
+    )
 
 
 def searched(task: Task) -> Baseline:
@@ -158,7 +169,9 @@ def searched(task: Task) -> Baseline:
     ATSDP-NET gets one of its own: four settings that leave its cached bulk stage as it is.
     """
     if task.baseline:
-        return REGISTRY[task.baseline.variant_of or task.model]
+        entry, length = REGISTRY[task.baseline.variant_of or task.model], budget(task)
+        trial = {k: max(1, length[k] // 4) for k in ("epochs", "pretraining") if k in length}
+        return replace(entry, hyperparameters=entry.hyperparameters | length, trial=entry.trial | trial)
     cfg = task.training
 
     def factory(*, seed: int, **changes):

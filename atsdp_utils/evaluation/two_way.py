@@ -1,0 +1,99 @@
+"""Intervals for a mean over tasks that are no independent draws: they share drugs, and they share cell lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats as sps
+
+from atsdp_utils.evaluation.stats import Interval
+
+
+def variance(values, *groups) -> float:
+    """Variance of the mean of `values` (n,), robust to dependence within each of two `groups` (n,) of labels.
+
+    Cameron, Gelbach and Miller (J Bus Econ Stat 2011): the variance clustered by the first, plus that by the second,
+    minus that by both together, each times G / (G - 1) for its number G of groups. Where that is smaller than what one
+    of the groups gives alone, which chance can do, the larger of these two counts: the conservative reading.
+    """
+    values = np.asarray(values, float)
+    if len(groups) != 2 or any(len(g) != len(values) for g in groups) or not np.isfinite(values).all():
+        raise ValueError(f"values: got {len(values)} of them, expected finite ones with two labels each")
+    residual = values - values.mean()
+    first, second = (_clustered(residual, pd.factorize(np.asarray(g))[0]) for g in groups)
+    both = _clustered(residual, pd.MultiIndex.from_arrays(groups).factorize()[0])
+    return max(first + second - both, first, second)
+
+
+def _clustered(residual: np.ndarray, group: np.ndarray) -> float:
+    sums = np.bincount(group, residual)
+    return float(len(sums) / max(len(sums) - 1, 1) * (sums**2).sum() / len(residual) ** 2)
+
+
+def interval(values, first, second, *, seeds: Sequence[float] = (), level: float = 0.95) -> Interval:
+    """Mean of `values` with its two-way clustered interval; t with one degree less than the smaller number of groups.
+
+    `seeds` are means of the same tasks by single seeds, if `values` are means over seeds: their error is added. The
+    limits are NaN where a grouping has a single group.
+    """
+    values = np.asarray(values, float)
+    mean, df = float(values.mean()), min(len(set(first)), len(set(second))) - 1
+    if df < 1:
+        return Interval(mean, float("nan"), float("nan"))
+    total = variance(values, first, second) + (np.var(seeds, ddof=1) / len(seeds) if len(seeds) > 1 else 0.0)
+    half = float(sps.t.ppf((1 + level) / 2, df) * np.sqrt(total))
+    return Interval(mean, mean - half, mean + half)
+
+
+def summary(scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean AUC of each model with its interval and, where it has several seeds, the sd over seeds of the mean.
+
+    `scores` has a row a task and seed: ``drug, cluster, model, seed, auc``.
+    """
+    rows = []
+    for model, part in scores.groupby("model", sort=False):
+        task = part.groupby(["drug", "cluster"], as_index=False)["auc"].mean()
+        seeds = part.groupby("seed")["auc"].mean()
+        found = interval(task["auc"], task["drug"], task["cluster"], seeds=seeds)
+        rows.append((model, *found, len(task), task["drug"].nunique(), len(seeds), seeds.std()))
+    return pd.DataFrame(rows, columns=["model", "mean", "ci_low", "ci_high", "tasks", "drugs", "seeds", "sd_seeds"])
+
+
+def differences(scores: pd.DataFrame, against: str) -> pd.DataFrame:
+    """Paired differences of mean AUC to the model `against`, on the tasks of both; `scores` as for :func:`summary`.
+
+    Seeds that both models have are paired; a model of one seed is compared with every seed of the other.
+    """
+    wide, rows = scores.pivot(index=["drug", "cluster"], columns=["model", "seed"], values="auc"), []
+    for model in scores["model"].drop_duplicates().loc[lambda m: m != against]:
+        both = wide[[model, against]].dropna()
+        own, base = both[model], both[against]
+        if min(own.shape[1], base.shape[1]) > 1:
+            common = own.columns.intersection(base.columns)
+            own, base = own[common], base[common]
+            by_seed = (own - base).mean()
+        else:
+            several, single = (own, base) if own.shape[1] > 1 else (base, own)
+            by_seed = several.sub(single.mean(axis=1), axis=0).mean()
+        drug, cluster = (both.index.get_level_values(level) for level in ("drug", "cluster"))
+        found = interval(own.mean(axis=1) - base.mean(axis=1), drug, cluster, seeds=by_seed)
+        rows.append((model, against, *found, len(both), drug.nunique()))
+    return pd.DataFrame(rows, columns=["model", "against", "difference", "ci_low", "ci_high", "tasks", "drugs"])
+
+
+def over_drugs(table: pd.DataFrame, statistic: Callable[[pd.DataFrame], float], resamples: int = 500) -> Interval:
+    """A statistic of a table with a column ``drug``, and its 95 % bootstrap interval: drugs are drawn, tasks whole."""
+    rng, parts = np.random.default_rng(0), [part for _, part in table.groupby("drug")]
+    draws = [
+        statistic(pd.concat([parts[i] for i in rng.integers(0, len(parts), len(parts))])) for _ in range(resamples)
+    ]
+    return Interval(float(statistic(table)), *map(float, np.nanquantile(draws, (0.025, 0.975))))
+
+
+def risk_coverage(auc, trust) -> pd.DataFrame:
+    """Mean AUC over the most trusted tasks against their share, ``coverage, mean``; ties keep their order."""
+    order = np.argsort(-np.asarray(trust, float), kind="stable")
+    count = np.arange(1, len(order) + 1)
+    return pd.DataFrame({"coverage": count / len(order), "mean": np.cumsum(np.asarray(auc, float)[order]) / count})
