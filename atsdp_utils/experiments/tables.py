@@ -244,6 +244,31 @@ def variance(data: str, profile: str) -> list[Task]:
     return [Task(spec.name, "U", ATSDP, profile, seed=i, seeds=parts) for spec in real for i, parts in seeds]
 
 
+#: Notebook 14: recipes of peers in this network's words, by name: no attention, and what stands in place of the MMD.
+PEERS: dict[str, tuple[str, Pairs]] = {
+    "ATSDP-NET": (ATSDP, ()),
+    "further steps on bulk": (FURTHER, ()),
+    "scDEAL's recipe": (ATSDP, (("heads", 0), *config.SUGGESTED["DATA1"])),
+    "SCAD's recipe": (
+        ATSDP,
+        (("heads", 0), ("align", "adversary"), ("omega", 1.0), ("theta", 0.0), ("epochs_dae", 0), ("epochs_cells", 0)),
+    ),
+    "CORAL": (ATSDP, (("heads", 0), ("align", "coral"), ("omega", 1.0), ("theta", 0.0), ("epochs_cells", 0))),
+    "logistic regression": ("Logistic", ()),
+    "PC1, bulk sign": (PC1, ()),
+}
+
+
+def peers(data: str, profile: str) -> list[Task]:
+    """Notebook 14: recipes of peers beside ATSDP-NET and simple models, on the real sets."""
+    real = [spec for spec in config.datasets(data) if spec.tier == "real"]
+    return [
+        task
+        for spec, (model, setting) in itertools.product(real, PEERS.values())
+        for task in _unsupervised(spec, profile, model, setting or _short(model, profile))
+    ]
+
+
 def class_mix(profile: str) -> list[Task]:
     """Notebook 12: a twin with subsampled classes, with and without MMD."""
     shares, seeds = {"smoke": ((10,), 1), "quick": ((10, 50), 2)}.get(profile, ((5, 10, 30, 50, 70, 90, 95), 10))
@@ -327,7 +352,7 @@ NOTEBOOK = {
     "table1": "05", "table3": "05", "strict": "05", "wells": "05", "stress": "05",
     "heads": "06",
     "table4": "07", "ablation": "12", "variance": "12", "class_mix": "12", "plus_selection": "12", "plus_score": "12",
-    "few_shot": "12", "clusters": "16",
+    "few_shot": "12", "peers": "14", "clusters": "16",
 }  # fmt: skip
 
 
@@ -346,6 +371,7 @@ def all_tables(data: str, profile: str) -> dict[str, list[Task]]:
             table4,
             ablation,
             variance,
+            peers,
             plus_score,
             few_shot,
         )
