@@ -36,8 +36,11 @@ class Baseline:
     hyperparameters: dict = field(default_factory=dict)
     #: Search space of :func:`tune`: values of each name, the default first; four settings for every model.
     grid: dict = field(default_factory=dict)
-    #: Changes that shorten a training in the search, to about a quarter for every model.
+    #: Changes that shorten a training in the search, to about a quarter for every model; a network's epochs are the
+    #: profile's.
     trial: dict = field(default_factory=dict)
+    #: Whether it is trained in epochs: as many as ATSDP-NET, with its patience (``experiments.task.budget``).
+    network: bool = False
     #: Whether `fit` reads `source`.
     uses_source: bool = False
     #: Column of the paper's Table 4; empty where the paper lacks it.

@@ -126,8 +126,6 @@ class GCN(TorchBaseline):
     dropout: float = 0.3
     threshold: float = 0.8
     neighbours: int = 10
-    batch_size: int = 10**6
-    check_every: int = 5
     layer = GraphConvolution
 
     def _graph(self, *cells: Tensor) -> CellGraph:
@@ -143,8 +141,9 @@ class GCN(TorchBaseline):
         return torch.from_numpy(rows.X)
 
     def _loss(self, X, y, weight, batch):
-        logit = self.net_(self.train_, self.graph_.edges)[batch]
-        return F.binary_cross_entropy_with_logits(logit, y[batch], weight[batch])
+        """Every step is on the whole graph, as the originals train."""
+        logit = self.net_(self.train_, self.graph_.edges)[: len(y)]
+        return F.binary_cross_entropy_with_logits(logit, y, weight)
 
     def _logit(self, X):
         edges = self._graph(self.train_, X).edges

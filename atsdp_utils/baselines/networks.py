@@ -26,7 +26,10 @@ def _pretrain(
 
     both = nn.ModuleList([encoder, decoder])
     loop.fit(
-        both, Minibatches(model, len(X), lambda batch: loss(X[batch]), (lambda: loss(held)) if len(held) else None)
+        both,
+        Minibatches(
+            model, model.pretraining, len(X), lambda batch: loss(X[batch]), (lambda: loss(held)) if len(held) else None
+        ),
     )
 
 
@@ -64,7 +67,12 @@ class CNN(TorchBaseline):
 
 
 class Block(nn.Module):
-    """Basic residual block: two convolutions of width 3, batch norm, and a shortcut."""
+    """Basic residual block: two convolutions of width 3, batch norm, and a shortcut.
+
+    A shortcut of stride 2 is as wide as its stride: one of width 1 would skip every second position, which neighbouring
+    pixels make up for and genes do not. The branch starts at zero (Goyal et al., 2017), so that a block starts as its
+    shortcut.
+    """
 
     def __init__(self, n_in: int, n_out: int, stride: int) -> None:
         super().__init__()
@@ -72,11 +80,14 @@ class Block(nn.Module):
             nn.Conv1d(n_in, n_out, 3, stride, 1, bias=False), nn.BatchNorm1d(n_out), nn.ReLU(),
             nn.Conv1d(n_out, n_out, 3, 1, 1, bias=False), nn.BatchNorm1d(n_out),
         )  # fmt: skip
+        nn.init.zeros_(self.body[-1].weight)
         self.shortcut = nn.Identity()
         if stride != 1 or n_in != n_out:
-            self.shortcut = nn.Sequential(nn.Conv1d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm1d(n_out))
+            self.shortcut = nn.Sequential(nn.Conv1d(n_in, n_out, stride, stride, bias=False), nn.BatchNorm1d(n_out))
+        self.stride = stride
 
     def forward(self, X: Tensor) -> Tensor:
+        X = F.pad(X, (0, -X.shape[2] % self.stride))
         return F.relu(self.body(X) + self.shortcut(X))
 
 
@@ -85,19 +96,22 @@ class ResNet18(TorchBaseline):
     """ResNet18 in 1-D: stem, four stages of two basic blocks, one linear layer on the flattened last map."""
 
     width: int = 8
+    stride: int = 8
     dropout: float = 0.3
 
     def _build(self, rows, source):
         widths = [self.width * 2**i for i in range(4)]
-        blocks = []
+        blocks, positions = [], -(-rows.kept.shape[1] // self.stride)
         for n_in, n_out in zip([self.width, *widths], widths, strict=False):
-            blocks += [Block(n_in, n_out, stride=1 if n_in == n_out else 2), Block(n_out, n_out, stride=1)]
+            stride = 1 if n_in == n_out else 2
+            blocks += [Block(n_in, n_out, stride), Block(n_out, n_out, stride=1)]
+            positions = -(-positions // stride)
+        stem = nn.Conv1d(1, self.width, 2 * self.stride - 1, self.stride, self.stride - 1, bias=False)
         return Logit(
             nn.Unflatten(1, (1, rows.kept.shape[1])),
-            nn.Conv1d(1, self.width, 15, stride=8, padding=7, bias=False), nn.BatchNorm1d(self.width), nn.ReLU(),
-            nn.MaxPool1d(3, 2, 1),
+            stem, nn.BatchNorm1d(self.width), nn.ReLU(),
             *blocks,
-            nn.AdaptiveAvgPool1d(8), nn.Flatten(), nn.Dropout(self.dropout), nn.Linear(8 * widths[-1], 1),
+            nn.Flatten(), nn.Dropout(self.dropout), nn.Linear(positions * widths[-1], 1),
         )  # fmt: skip
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from atsdp_utils.baselines.rows import Split, check_rows, split
-from atsdp_utils.data import preprocess
 from atsdp_utils.data.preprocess import Source
 from atsdp_utils.models import loop
+from atsdp_utils.models.stopping import misranked_first
 
 
 @contextmanager
@@ -33,26 +31,28 @@ def reproducible(seed: int) -> Iterator[None]:
 
 
 class Minibatches(loop.Stage):
-    """`loss` of shuffled minibatches; an epoch of the loop are the steps between two checks on the held-out rows."""
+    """`loss` of shuffled minibatches of `n` rows, as many an epoch as fine-tuning of ATSDP-NET takes."""
 
     better = 0.0
 
     def __init__(
-        self, cfg: TorchBaseline, n: int, loss: Callable[[Tensor], Tensor], held: Callable[[], Tensor] | None
+        self,
+        cfg: TorchBaseline,
+        epochs: int,
+        n: int,
+        loss: Callable[[Tensor], Tensor],
+        held: Callable[[], Tensor] | None,
     ) -> None:
         super().__init__(cfg)
-        self.loss, self.held = loss, held
-        size = min(cfg.batch_size, n)
-        passes = math.ceil(cfg.steps * size / n)
-        batches = torch.cat([torch.randperm(n) for _ in range(passes)]).split(size)[: cfg.steps]
-        self.checks, self.batches = math.ceil(len(batches) / cfg.check_every), iter(batches)
+        self.length_, self.loss, self.held = epochs, loss, held
+        self.rows = loop.Rows(torch.arange(n))
 
     @property
     def epochs(self) -> int:
-        return self.checks
+        return self.length_
 
     def epoch(self, net: nn.Module) -> Iterator[loop.Step]:
-        for batch in itertools.islice(self.batches, self.cfg.check_every):
+        for batch in self.rows.batches(loop.batch_size(len(self.rows), self.cfg.batch_size)):
             yield self.loss(batch), {}
 
     def validate(self, net: nn.Module) -> Tensor | None:
@@ -63,18 +63,19 @@ class Minibatches(loop.Stage):
 class TorchBaseline:
     """fit and predict_proba around a network from (n, genes) to logits (n,), which `_build` of a subclass makes.
 
-    Steps, not epochs, are the unit of a training, so that it costs the same for 20 and 1,400 cells. Every
-    `check_every` steps the inner validation rows are asked; `patience` checks without a better loss end the training.
+    It is trained by the rule of ATSDP-NET: as many epochs, batches of the same size, the same share of rows held out,
+    the weights of the epoch that ranks them best, and the same patience. The defaults are those of ``quick``.
     """
 
     seed: int = 0
-    steps: int = 100
-    batch_size: int = 32
+    epochs: int = 20
+    #: Epochs of an autoencoder, where a model has one.
+    pretraining: int = 40
+    patience: int = 4
+    batch_size: int = 128
+    validation: float = 0.15
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
-    check_every: int = 10
-    patience: int = 4
-    validation: float = 0.15
 
     def _build(self, rows: Split, source: Source | None) -> nn.Module:
         """The network; what it is made from are training rows that are not held out."""
@@ -90,17 +91,20 @@ class TorchBaseline:
         X, y, weight = torch.from_numpy(rows.X), torch.from_numpy(rows.y).float(), torch.from_numpy(rows.weight)
         with reproducible(self.seed):
             self.net_ = self._build(rows, source)
-            held = self._held_loss(rows) if len(rows.held) else None
-            stage = Minibatches(self, len(X), lambda batch: self._loss(X, y, weight, batch), held)
+            held = self._held_rows(rows) if len(rows.held) else None
+            stage = Minibatches(self, self.epochs, len(X), lambda batch: self._loss(X, y, weight, batch), held)
             self.history_ = loop.fit(self.net_, stage)
         return self
 
-    def _held_loss(self, rows: Split) -> Callable[[], Tensor]:
-        """Cross-entropy of the held rows, both classes weighing the same, as ATSDP-NET stops by."""
-        _, y, weight = preprocess.balance(rows.held, rows.y_held, "class_weight", self.seed)
-        X, y = torch.from_numpy(rows.held), torch.from_numpy(y).float()
-        weight = None if weight is None else torch.from_numpy(weight)
-        return lambda: binary_cross_entropy_with_logits(self._held_logit(X), y, weight)
+    def _held_rows(self, rows: Split) -> Callable[[], Tensor]:
+        """How the held rows are ranked, the rule by which fine-tuning of ATSDP-NET stops too."""
+        X, y = torch.from_numpy(rows.held), torch.from_numpy(rows.y_held)
+
+        def value() -> Tensor:
+            logit = self._held_logit(X)
+            return misranked_first(torch.stack([torch.zeros_like(logit), logit], dim=1), y)
+
+        return value
 
     def _held_logit(self, X: Tensor) -> Tensor:
         return self._logit(X)

@@ -12,6 +12,9 @@ from atsdp_utils.data import datasets, gdsc, preprocess
 from atsdp_utils.experiments.task import Task
 from atsdp_utils.foundation import cache, config, paths
 
+#: Parts of a cross-validation inside the cells that a task ``without`` a fold has left.
+WITHOUT_PARTS = 3
+
 
 @lru_cache(maxsize=4)
 def cells_of(dataset: str, profile: str) -> preprocess.Cells:
@@ -105,5 +108,15 @@ def folds_of(task: Task, y: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.nd
     fold = np.where(y >= 0, splits(cells, task.folds, task.repeat).astype(int), -2)
     added = np.flatnonzero(fold == -1)  # wells that `all_wells` labels: dealt to the folds, which stay as they are
     fold[added] = np.arange(len(added)) % max(task.folds, 1)
-    for i in range(task.folds):
+    parts = range(task.folds)
+    if "without" in options:
+        from sklearn.model_selection import StratifiedKFold
+
+        # The rows of this fold are in no part; the others are split anew
+        others = np.flatnonzero((fold > -2) & (fold != options["without"]))
+        fold, parts = np.full(len(fold), -2), range(WITHOUT_PARTS)
+        inner = StratifiedKFold(WITHOUT_PARTS, shuffle=True, random_state=task.repeat).split(others, y[others])
+        for i, (_, test) in enumerate(inner):
+            fold[others[test]] = i
+    for i in parts:
         yield i, np.flatnonzero(fold == i), np.flatnonzero((fold != i) & (fold > -2))

@@ -7,7 +7,7 @@ import dataclasses
 from atsdp_utils.baselines import REGISTRY
 from atsdp_utils.data import datasets, gdsc, twins
 from atsdp_utils.experiments import inputs
-from atsdp_utils.experiments.task import FURTHER, NETWORKS, NO_TRANSFER, PLUS, Task, searched
+from atsdp_utils.experiments.task import FURTHER, NETWORKS, NO_TRANSFER, PLUS, Task, budget, searched
 from atsdp_utils.foundation import cache, config, runtime
 
 #: Not followed from a protocol: what a key holds by value, and what only some tasks have and then name themselves.
@@ -50,7 +50,7 @@ def _model_code(task: Task) -> list[str]:
 def _sizes(task: Task) -> tuple:
     """Settings that a result depends on and that stand elsewhere than in its task."""
     if task.baseline:
-        sizes = (task.sizes.max_genes, task.spec.balance, task.baseline.defaults, task.baseline.balanced)
+        sizes = (task.sizes.max_genes, task.spec.balance, task.baseline.defaults | budget(task), task.baseline.balanced)
     else:
         sizes = (task.sizes.max_genes, task.architecture, task.training)
     if task.model == PLUS:

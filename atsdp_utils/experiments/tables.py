@@ -19,23 +19,24 @@ PC1 = "PC1Sign"
 #: Models that every table of protocol U shows beside the networks, and that count as simple ones.
 REFERENCES_U = (*REFERENCES, PC1)
 Pairs = tuple[tuple[str, object], ...]
+#: Settings that questions of the README are about: on real sets as many seeds as the default one.
+ASKED: tuple[Pairs, ...] = ((("omega", 0.0),), (("gene_space", "separate"),))
 
 
 def _supervised(spec: Dataset, profile: str, folds: int, model: str = ATSDP, setting: Pairs = (), repeats: int = 1):
     return [Task(spec.name, "S", model, profile, setting, folds=folds, repeat=r) for r in range(repeats)]
 
 
-def _unsupervised(
-    spec: Dataset, profile: str, model: str = ATSDP, setting: Pairs = (), *, every: bool = False
-) -> list[Task]:
-    """Over seeds; a setting that is compared with the default one gets fewer of them, on real sets half or `every`.
+def _unsupervised(spec: Dataset, profile: str, model: str = ATSDP, setting: Pairs = ()) -> list[Task]:
+    """Over seeds; a setting that is compared with the default one gets fewer of them, but for :data:`ASKED`.
 
-    The paper's eight, long to train and compared with on every set alike, have as many seeds on real sets as elsewhere.
+    A setting has the same seeds in every table, so that a comparison has one answer. The paper's eight, long to train,
+    have no more seeds on real sets than on others.
     """
     sizes = config.profile(profile)
     seeds = sizes.seeds_ablation if setting else sizes.seeds
     if spec.tier == "real" and not (model in REGISTRY and REGISTRY[model].paper_name):
-        seeds = max(seeds, sizes.seeds_real // 2 if setting and not every else sizes.seeds_real)
+        seeds = sizes.seeds_real if not setting or setting in ASKED else max(seeds, sizes.seeds)
     return [Task(spec.name, "U", model, profile, setting, seed=s) for s in range(seeds)]
 
 
@@ -85,8 +86,6 @@ TRANSFER: dict[str, tuple[str, Pairs]] = {
     "random forest": ("RandomForest", ()),
     "PC1, bulk sign": (PC1, ()),
 }
-#: Settings that the README's questions are about: on real sets as many seeds as the default one.
-ASKED = ("after transfer, no MMD", "after transfer, separate start")
 #: The name there of the settings that are suggested with Table 2 (:data:`config.SUGGESTED`).
 SUGGESTED = "after transfer, suggested settings"
 
@@ -103,8 +102,8 @@ def transfer(data: str, profile: str) -> list[Task]:
     return [
         task
         for spec in config.datasets(data)
-        for name, (model, setting) in transfer_settings(spec).items()
-        for task in _unsupervised(spec, profile, model, setting or _short(model, profile), every=name in ASKED)
+        for model, setting in transfer_settings(spec).values()
+        for task in _unsupervised(spec, profile, model, setting or _short(model, profile))
     ]
 
 
@@ -238,11 +237,36 @@ def variance(data: str, profile: str) -> list[Task]:
     A Latin square: every level of a part meets every level of each other part once, which tells the three apart with
     a few trainings, each of a seed's own. What two parts do together is in the residual.
     """
-    levels = {"smoke": 3, "quick": 5, "paper": 7}[profile]
+    levels = {"smoke": 3, "quick": 4, "paper": 7}[profile]
     square = itertools.product(range(levels), repeat=2)
     seeds = [(i, (("weights", j), ("batches", (i + j) % levels))) for i, j in square]
     real = [spec for spec in config.datasets(data) if spec.tier == "real"]
     return [Task(spec.name, "U", ATSDP, profile, seed=i, seeds=parts) for spec in real for i, parts in seeds]
+
+
+#: Notebook 14: recipes of peers in this network's words, by name: no attention, and what stands in place of the MMD.
+PEERS: dict[str, tuple[str, Pairs]] = {
+    "ATSDP-NET": (ATSDP, ()),
+    "further steps on bulk": (FURTHER, ()),
+    "scDEAL's recipe": (ATSDP, (("heads", 0), *config.SUGGESTED["DATA1"])),
+    "SCAD's recipe": (
+        ATSDP,
+        (("heads", 0), ("align", "adversary"), ("omega", 1.0), ("theta", 0.0), ("epochs_dae", 0), ("epochs_cells", 0)),
+    ),
+    "CORAL": (ATSDP, (("heads", 0), ("align", "coral"), ("omega", 1.0), ("theta", 0.0), ("epochs_cells", 0))),
+    "logistic regression": ("Logistic", ()),
+    "PC1, bulk sign": (PC1, ()),
+}
+
+
+def peers(data: str, profile: str) -> list[Task]:
+    """Notebook 14: recipes of peers beside ATSDP-NET and simple models, on the real sets."""
+    real = [spec for spec in config.datasets(data) if spec.tier == "real"]
+    return [
+        task
+        for spec, (model, setting) in itertools.product(real, PEERS.values())
+        for task in _unsupervised(spec, profile, model, setting or _short(model, profile))
+    ]
 
 
 def class_mix(profile: str) -> list[Task]:
@@ -328,7 +352,7 @@ NOTEBOOK = {
     "table1": "05", "table3": "05", "strict": "05", "wells": "05", "stress": "05",
     "heads": "06",
     "table4": "07", "ablation": "12", "variance": "12", "class_mix": "12", "plus_selection": "12", "plus_score": "12",
-    "few_shot": "12", "clusters": "16",
+    "few_shot": "12", "peers": "14", "clusters": "16",
 }  # fmt: skip
 
 
@@ -347,6 +371,7 @@ def all_tables(data: str, profile: str) -> dict[str, list[Task]]:
             table4,
             ablation,
             variance,
+            peers,
             plus_score,
             few_shot,
         )

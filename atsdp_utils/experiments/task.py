@@ -29,7 +29,7 @@ _TRAINING = {f.name for f in dataclasses.fields(Training)} - {"balance"}
 #: Settings of a task that are neither sizes nor training settings nor hyperparameters of a baseline.
 _TASK_SETTINGS = {
     "max_genes", "balance", "permute", "strict", "all_wells", "k", "train_cultures", "test_cultures", "gene_space",
-    "start", "kind", "shuffle_genes", "tune",
+    "start", "kind", "shuffle_genes", "tune", "without",
 }  # fmt: skip
 
 
@@ -39,9 +39,10 @@ class Task:
 
     A setting overrides sizes (``heads``), training (``omega``), ``balance`` or a baseline's hyperparameters. It may ask
     for shuffled labels (``permute``), no holiday cells (``strict``), control and empty wells that count as sensitive
-    (``all_wells``), a stress split (``train_cultures``, ``test_cultures``), a ``separate`` ``gene_space``, an ``own``
-    ``start`` of E_t, or an inner search of a baseline's settings (``tune``). It must hold
-    ``k``, labelled cells a class, under F and ``kind`` under P (:mod:`atsdp_utils.experiments.pseudo`).
+    (``all_wells``), a stress split (``train_cultures``, ``test_cultures``), cross-validation among the cells outside a
+    fold (``without``), a ``separate`` ``gene_space``, an ``own`` ``start`` of E_t, or an inner search of a baseline's
+    settings (``tune``). It must hold ``k``, labelled cells a class, under F and ``kind`` under P
+    (:mod:`atsdp_utils.experiments.pseudo`).
     """
 
     dataset: str  # a single-cell set; under protocols B and P a drug
@@ -132,6 +133,15 @@ class Result:
     chosen: tuple[dict, ...] = ()  # by tuning, one setting a fold
 
 
+def budget(task: Task) -> dict[str, int]:
+    """Epochs of a network among the baselines, at most: those of ATSDP-NET on the rows that a protocol learns from."""
+    baseline, cfg = task.baseline, task.training
+    if not baseline or not REGISTRY[baseline.variant_of or baseline.name].network:
+        return {}
+    epochs = cfg.epochs_tune if task.protocol in "SF" else cfg.epochs_predictor
+    return {"epochs": epochs, "pretraining": cfg.epochs_dae, "patience": cfg.patience}
+
+
 def build(task: Task):
     """The model of a task, unfitted."""
     if task.model in NETWORKS:
@@ -148,7 +158,9 @@ def build(task: Task):
         return network(seed=task.seed_of("batches"), arch=arch, cfg=cfg, **own)
     if not task.baseline:
         raise KeyError(f"model: got {task.model!r}, expected {ATSDP}, its variants or one of {', '.join(REGISTRY)}")
-    return task.baseline.make(seed=task.seed, **{k: v for k, v in task.setting if k not in _TASK_SETTINGS})
+    return task.baseline.make(
+        seed=task.seed, **budget(task) | {k: v for k, v in task.setting if k not in _TASK_SETTINGS}
+    )
 
 
 def searched(task: Task) -> Baseline:
@@ -157,7 +169,9 @@ def searched(task: Task) -> Baseline:
     ATSDP-NET gets one of its own: four settings that leave its cached bulk stage as it is.
     """
     if task.baseline:
-        return REGISTRY[task.baseline.variant_of or task.model]
+        entry, length = REGISTRY[task.baseline.variant_of or task.model], budget(task)
+        trial = {k: max(1, length[k] // 4) for k in ("epochs", "pretraining") if k in length}
+        return replace(entry, hyperparameters=entry.hyperparameters | length, trial=entry.trial | trial)
     cfg = task.training
 
     def factory(*, seed: int, **changes):

@@ -151,9 +151,13 @@ class ListScorer:
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["list", "null", "r"])
 
     def shuffled(self, y_true, y_pred, n_shuffles: int, seed: int) -> pd.DataFrame:
-        """Table of :meth:`compare` after true and predicted labels move **together** to random cells."""
-        rng, y = np.random.default_rng(seed), np.column_stack([y_true, y_pred])
-        return pd.concat([self.compare(*rng.permutation(y).T).table for _ in range(n_shuffles)], ignore_index=True)
+        """Table of :meth:`compare` after true and predicted labels move **together** to random cells of `derive`."""
+        rng, y, tables = np.random.default_rng(seed), np.column_stack([y_true, y_pred]), []
+        for _ in range(n_shuffles):
+            moved = y.copy()
+            moved[self.derive] = rng.permutation(y[self.derive])
+            tables.append(self.compare(*moved.T).table)
+        return pd.concat(tables, ignore_index=True)
 
 
 def null_table(comparison: ScoreComparison, null: pd.DataFrame) -> pd.DataFrame:
@@ -203,16 +207,19 @@ def scores_by_seed(name: str, profile: str, *, resamples: int = 200, **parallel)
     return pd.DataFrame(rows, columns=["protocol", "list", "seeds", "r", "r_low", "r_high", "df", "p", "draws"])
 
 
-def built_in(data: predicted.Predicted, n_shuffles: int, seed: int, *, top: int = 50) -> pd.DataFrame:
+def built_in(
+    data: predicted.Predicted, without: dict[int, np.ndarray], n_shuffles: int, seed: int, *, top: int = 50
+) -> pd.DataFrame:
     """How much of the correlation of two gene scores comes from the construction; one row a list, fold and shuffle.
 
-    ``cells`` are the *same* for lists and scores, or *held out*; lists hold the `top` genes whatever their p.
+    ``cells`` are the *same* for lists and scores, or *held out*: no list and no model that made it saw a label of the
+    fold that is scored (`without`, from :func:`predicted.without_folds`). Lists hold the `top` genes whatever their p.
     """
-    tables, labels = [], (data.y, data.label)
-    designs = [("same", None, None)]
-    designs += [("held out", data.fold != k, data.fold == k) for k in np.unique(data.fold)]
-    for name, derive, score in designs:
+    tables = []
+    designs = [("same", None, None, data.label)]
+    designs += [("held out", data.fold != k, data.fold == k, called) for k, called in without.items()]
+    for name, derive, score, called in designs:
         scorer = ListScorer(data.X, data.genes, derive=derive, score=score, top=top, alpha=1.1)
-        tables.append(scorer.compare(*labels).table.assign(cells=name, labels="real"))
-        tables.append(scorer.shuffled(*labels, n_shuffles, seed).assign(cells=name, labels="shuffled"))
+        tables.append(scorer.compare(data.y, called).table.assign(cells=name, labels="real"))
+        tables.append(scorer.shuffled(data.y, called, n_shuffles, seed).assign(cells=name, labels="shuffled"))
     return pd.concat(tables, ignore_index=True)[["cells", "labels", "list", "r", "r_unshared"]]

@@ -51,6 +51,22 @@ def predictions(name: str, profile: str, *, protocol: str = "S", **parallel) -> 
     )
 
 
+def without_folds(name: str, profile: str, *, most: int = 3, **parallel) -> dict[int, np.ndarray]:
+    """Predicted labels of the cells outside a fold by models that saw no label of it; by fold, for the first `most`.
+
+    Each is (n,) over the cells of :func:`predictions` under S, -1 in the fold itself. Those of the cross-validation
+    will not do: the model that predicts a cell outside the fold has trained on the cells inside.
+    """
+    (first,) = results(name, profile, "S", repeats=False, **parallel)
+    folds = np.unique(first.fold)[:most].tolist()
+    found = grid.run([first.task.changed(without=k) for k in folds], label=f"{name} without a fold", **parallel)
+    called = {k: np.full(len(first.row), -1) for k in folds}
+    for k, result in zip(folds, found, strict=True):
+        at = np.searchsorted(first.row, result.row)
+        called[k][at] = result.p >= 0.5
+    return called
+
+
 def auc_by_seed(name: str, profile: str, **parallel) -> np.ndarray:
     """AUC under protocol U, one value a seed."""
     found = results(name, profile, "U", repeats=True, **parallel)

@@ -24,6 +24,11 @@ def tensor(x: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.as_tensor(np.ascontiguousarray(x), dtype=dtype, device=device())
 
 
+def batch_size(n: int, most: int) -> int:
+    """Rows of a step on `n` labelled cells: four steps an epoch or more, no batch below 16 rows or above `most`."""
+    return min(most, max(16, n // 4))
+
+
 class Rows:
     """Values that are drawn by row, together: (n, ...) tensors of equal n, or None for what a stage lacks."""
 

@@ -23,10 +23,10 @@ from atsdp_utils.foundation import cache, paths, runtime
 from atsdp_utils.foundation.config import Architecture, Training
 from atsdp_utils.models import losses
 from atsdp_utils.models.discrepancy import DISCREPANCIES, MMD
-from atsdp_utils.models.loop import History, Rows, Stage, Step, fit, tensor
+from atsdp_utils.models.loop import History, Rows, Stage, Step, batch_size, fit, tensor
 from atsdp_utils.models.losses import cross_entropy
 from atsdp_utils.models.network import ATSDPNet, DenoisingAutoencoder, corrupt
-from atsdp_utils.models.stopping import STOPPING, balanced_cross_entropy, misranked
+from atsdp_utils.models.stopping import STOPPING, balanced_cross_entropy, misranked, misranked_first
 
 
 def _labelled(x: np.ndarray, y: np.ndarray, weight: np.ndarray | None, *more: Tensor | None) -> Rows:
@@ -189,7 +189,7 @@ def continue_on_cells(net: ATSDPNet, X: np.ndarray, cfg: Training, seed: int) ->
     if not cfg.epochs_cells:
         return []
     rows, held = hold_out(len(X), 0.1, seed)
-    size = min(cfg.batch_size, max(16, len(rows) // 4))
+    size = batch_size(len(rows), cfg.batch_size)
     cfg = replace(cfg, epochs_dae=cfg.epochs_cells, batch_size=size)
     return fit(nn.Sequential(net.target, net.decoder), Denoising(cfg, Rows(tensor(X[rows])), tensor(X[held])))
 
@@ -282,6 +282,7 @@ class FineTuning(Stage):
     x_held: Tensor | None
     y_held: Tensor | None
     length = "epochs_tune"
+    better = 0.0
     learns = "target", "predictor"
 
     @classmethod
@@ -304,7 +305,7 @@ class FineTuning(Stage):
             with torch.no_grad():
                 lines = Rows(net.eval().embed(tensor(xb), "source"), tensor(yb, torch.long))
         held = (None, None) if held is None else (tensor(X[held]), tensor(y[held], torch.long))
-        return cls(cfg, cells, lines, min(cfg.batch_size, max(16, len(cells) // 4)), *held)
+        return cls(cfg, cells, lines, batch_size(len(cells), cfg.batch_size), *held)
 
     def epoch(self, net: ATSDPNet) -> Iterator[Step]:
         for batch in self.cells.batches(self.size):
@@ -321,7 +322,7 @@ class FineTuning(Stage):
             yield _with_alignment(class_loss, z_g, z_t, clusters, self.cfg, apart, also=of_lines)
 
     def validate(self, net: ATSDPNet) -> Tensor | None:
-        return None if self.x_held is None else balanced_cross_entropy(net(self.x_held), self.y_held)
+        return None if self.x_held is None else misranked_first(net(self.x_held), self.y_held)
 
 
 def fine_tune(

@@ -94,14 +94,18 @@ def planted_said(out: Outputs) -> str:
 
 
 def real_findings(out: Outputs) -> pd.DataFrame:
-    """Questions that the embedded real cells can answer, one row a question and set; yes or no where 0 is outside.
+    """Questions that the embedded real cells can answer, one row a question and set.
 
+    Yes or no where 0 is outside, and where Holm's correction for all that was asked with it agrees.
     Two sets that are one axis under two names are two rows with one `unit`; :func:`by_unit` counts them once.
     """
     rows = []
     for d, q in _asked("questions.csv", {"twins": (), "nulls": (), "planted": (), "real": config.REAL}):
         (mean, low, high), computed = _interval(out, q.table, q.rows, q.columns, dataset=d, protocol=q.protocol)
         answer = ("yes" if low > 0 else "no" if high < 0 else "open") if computed else MISSING
+        if computed and "p_holm" in out.read(q.table):
+            p_holm = _first(out, q.table, q.rows, "p_holm", dataset=d, protocol=q.protocol)[0]
+            answer = answer if p_holm < 0.05 else "open"
         spec = config.DATASETS[d]
         rows.append((q.question, d, spec.label, spec.unit, "real", q.protocol, q.quantity, mean, low, high, answer,
                      q.page))  # fmt: skip

@@ -25,7 +25,7 @@ def test_the_transformer_reads_the_genes_that_separate_the_classes():
     y = np.tile([0, 1], 30)
     X = rng.normal(size=(60, 25)).astype(np.float32)
     X[:, [2, 9, 20]] += 3 * y[:, None]
-    fitted = Transformer(tokens=3, dim=4, heads=2, steps=2).fit(X, y)
+    fitted = Transformer(tokens=3, dim=4, heads=2, epochs=2).fit(X, y)
     assert fitted.net_.genes.tolist() == [2, 9, 20]
 
 
@@ -33,7 +33,7 @@ def test_the_transformer_reads_the_genes_that_separate_the_classes():
 def test_another_seed_gives_another_network():
     rng = np.random.default_rng(2)
     X, y = rng.normal(size=(40, 12)).astype(np.float32), np.tile([0, 1], 20)
-    p = [SparseAutoencoder(seed=seed, hidden=8, steps=4).fit(X, y).predict_proba(X) for seed in (0, 0)]
+    p = [SparseAutoencoder(seed=seed, hidden=8, epochs=4).fit(X, y).predict_proba(X) for seed in (0, 0)]
     assert (p[0] == p[1]).all()
     drawn = []
     for seed in (0, 0, 5):

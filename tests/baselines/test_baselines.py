@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,14 +16,14 @@ from atsdp_utils.baselines import REGISTRY, Baseline, graph
 from atsdp_utils.baselines.classical import Logistic
 from atsdp_utils.baselines.drugcell import DrugCell, set_mask
 from atsdp_utils.baselines.graph import cell_graph
-from atsdp_utils.baselines.networks import GeneTransformer, ShuffledCNN, ShuffledGenes
+from atsdp_utils.baselines.networks import Block, GeneTransformer, ShuffledCNN, ShuffledGenes
 from atsdp_utils.baselines.wrapper import reproducible
 from atsdp_utils.data import datasets, preprocess
 from atsdp_utils.data.preprocess import Source
 from atsdp_utils.evaluation import evaluate
 from atsdp_utils.evaluation.metrics import classification_metrics
-from atsdp_utils.experiments import inputs, protocols, tables
-from atsdp_utils.experiments.task import ATSDP, NO_TRANSFER, Task, searched
+from atsdp_utils.experiments import inputs, keys, protocols, tables
+from atsdp_utils.experiments.task import ATSDP, NO_TRANSFER, Task, build, searched
 from atsdp_utils.foundation import config
 from atsdp_utils.reporting import cost
 
@@ -31,6 +32,7 @@ GENE_NAMES = np.array([f"G{i}" for i in range(GENES)])
 SETS = {f"set{i}": [f"G{j}" for j in range(12 * i, 12 * i + 12)] for i in range(4)}
 EIGHT = ["SA", "ResNet18", "CNN", "Transformer", "GCN", "GAT", "DeepDR", "DrugCell"]
 CONSTANT = {"Majority"}
+NETWORKS = [name for name, b in REGISTRY.items() if b.network]
 #: Models that learn; a shuffled order is tested once, with a model that trains fast.
 LEARNERS = [n for n in REGISTRY if n not in CONSTANT and not n.endswith("-shuffled")]
 
@@ -80,7 +82,7 @@ def test_every_entry_has_the_interface_and_the_same_tuning_budget(name):
     assert inspect.getdoc(type(model))
     if entry.variant_of:
         task = Task("DATA1-sim", "S", name, "quick")
-        assert entry.settings() == [{}] and searched(task) is REGISTRY[entry.variant_of]
+        assert entry.settings() == [{}] and searched(task).name == entry.variant_of
     elif name not in CONSTANT and entry.under_s:
         assert len(entry.settings()) == 4
         defaults = entry.settings()[0]
@@ -218,7 +220,7 @@ def test_a_control_takes_the_setting_that_its_model_chose(prepared, monkeypatch)
     train, test = np.flatnonzero(fold == 1), np.flatnonzero(fold == 0)
 
     def fit(model):
-        task = Task(prepared, "S", model, "smoke", (("steps", 5), ("tune", True)), folds=2)
+        task = Task(prepared, "S", model, "smoke", (("tune", True),), folds=2)
         return protocols.fit_fold(task, X, cells.y, train, test, source)[1]
 
     monkeypatch.setattr(baselines, "_auc", lambda model, *held: model.dropout)
@@ -227,6 +229,53 @@ def test_a_control_takes_the_setting_that_its_model_chose(prepared, monkeypatch)
     monkeypatch.setattr(baselines, "_auc", None)  # found on disk: nothing is searched again
     control = fit("CNN-shuffled")
     assert control.chosen_ == chosen and control.dropout == chosen["dropout"]
+
+
+@pytest.mark.parametrize("name", [n for n, b in REGISTRY.items() if (REGISTRY.get(b.variant_of) or b).network])
+@pytest.mark.parametrize("profile", ["quick", "paper"])
+def test_a_network_has_the_epochs_and_the_patience_of_atsdp_net(name, profile):
+    cfg = config.profile(profile).training
+    for protocol, epochs in (("S", cfg.epochs_tune), ("U", cfg.epochs_predictor)):
+        task = Task("DATA1-sim", protocol, name, profile, (("tune", True),))
+        model, trial = build(task), searched(task).trial
+        assert (model.epochs, model.patience, model.pretraining) == (epochs, cfg.patience, cfg.epochs_dae)
+        assert (model.validation, model.batch_size) == (cfg.validation, cfg.batch_size)
+        assert trial == {"epochs": epochs // 4, "pretraining": cfg.epochs_dae // 4}
+
+
+def test_a_key_holds_the_epochs_that_a_profile_gives_a_network(monkeypatch):
+    monkeypatch.setattr(keys, "_values", lambda task: "")
+    task, other = (Task("DATA1-sim", "S", name, "quick") for name in ("CNN", "Logistic"))
+    before = keys.key(task), keys.key(other)
+    quick = config.profile("quick")
+    longer = replace(quick, training=replace(quick.training, epochs_tune=21))
+    monkeypatch.setitem(config.PROFILES, "quick", longer)
+    assert keys.key(task) != before[0] and keys.key(other) == before[1]
+
+
+def test_every_network_is_searched_over_rates():
+    assert NETWORKS == EIGHT
+    assert all(len(REGISTRY[name].grid["learning_rate"]) == 2 for name in NETWORKS)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.slow
+def test_every_network_can_fit_its_training_rows_at_the_budget_of_quick(name):
+    X, y = planted(shift=0.9)
+    few = np.r_[np.flatnonzero(y == 0), np.flatnonzero(y == 1)[:60]]
+    model = make(name).fit(X[few], y[few], balance="oversampling", source=bulk())
+    assert auc(y[few], model.predict_proba(X[few])) >= 0.99
+    assert len(model.history_) <= config.profile("quick").training.epochs_tune
+
+
+def test_no_position_is_skipped_by_a_shortcut():
+    """With its branch at zero a block is its shortcut: every position reaches its output."""
+    with reproducible(0):
+        block = Block(3, 6, 2)
+    block.train()
+    x = torch.randn(5, 3, 9, requires_grad=True)
+    block(x).square().sum().backward()
+    assert block(x).shape == (5, 6, 5) and (x.grad.abs().sum((0, 1)) > 0).all()
 
 
 @pytest.mark.parametrize("model", [ATSDP, NO_TRANSFER])

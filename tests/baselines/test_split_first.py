@@ -52,8 +52,8 @@ def sampled(monkeypatch):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_baseline_stops_by_rows_that_its_sampler_never_saw(name, how, sampled, monkeypatch):
     X, y = rows()
-    watched, original = [], TorchBaseline._held_loss
-    monkeypatch.setattr(TorchBaseline, "_held_loss", lambda m, s: watched.append(s.held) or original(m, s))
+    watched, original = [], TorchBaseline._held_rows
+    monkeypatch.setattr(TorchBaseline, "_held_rows", lambda m, s: watched.append(s.held) or original(m, s))
     model = REGISTRY[name].make(seed=4, **EXTRA.get(name, {}))
     model.fit(X, y, balance=how, source=bulk()).predict_proba(X[:3])
     (held,), ((given, _, seed, out),) = watched, [c for c in sampled if c[1] == how]
@@ -101,7 +101,7 @@ def test_a_class_of_three_rows_is_not_split():
 def test_the_transformer_chooses_genes_without_the_labels_of_held_rows():
     X, y = rows(200)
     _, held = preprocess.hold_out(len(y), Transformer.validation, 0, y)
-    before = Transformer(tokens=5, dim=4, heads=2, steps=2).fit(X, y).net_.genes.tolist()
+    before = Transformer(tokens=5, dim=4, heads=2, epochs=2).fit(X, y).net_.genes.tolist()
     other = next(g for g in range(len(GENES)) if g not in before)
     X[held, other] = 50.0 * y[held]  # tells the classes of held rows apart, and those of no other
-    assert Transformer(tokens=5, dim=4, heads=2, steps=2).fit(X, y).net_.genes.tolist() == before
+    assert Transformer(tokens=5, dim=4, heads=2, epochs=2).fit(X, y).net_.genes.tolist() == before

@@ -173,6 +173,18 @@ def test_all_wells_gives_a_label_to_every_well_and_leaves_the_folds_of_the_other
     assert len(shared.row) == len(y) and shared.y[[1, 3, 5]].tolist() == [1, 1, 1]
 
 
+def test_models_without_a_fold_neither_train_on_it_nor_predict_it():
+    cells = inputs.cells_of(NAME, "smoke")
+    task = Task(NAME, "S", ATSDP, "smoke", (("without", 1),), folds=2)
+    fold, scored = inputs.splits(cells, 2, 0), []
+    for _, test, train in inputs.folds_of(task, cells.y):
+        assert (fold[[*test, *train]] == 0).all() and not set(test) & set(train)
+        assert len(test) + len(train) == (fold == 0).sum() and set(cells.y[train]) == {0, 1}
+        scored += test.tolist()
+    assert sorted(scored) == np.flatnonzero(fold == 0).tolist()
+    assert keys.key(task) != keys.key(dataclasses.replace(task, setting=(("without", 0),)))
+
+
 def test_wells_are_a_task_of_the_set_that_has_them_and_of_no_other():
     from atsdp_utils.experiments import tables
 

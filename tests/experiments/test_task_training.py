@@ -9,7 +9,7 @@ import pytest
 from atsdp_utils.baselines import REGISTRY
 from atsdp_utils.data import preprocess
 from atsdp_utils.experiments import inputs, protocols
-from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, NO_TRANSFER, PLUS, Task, build
+from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, NO_TRANSFER, PLUS, Task, budget, build
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.foundation.config import TABLE2, Architecture, Training
 
@@ -365,7 +365,7 @@ def test_hyperparameters_of_a_baseline_are_the_registrys_with_the_tasks_changes(
     finally:
         REGISTRY.update(original)
     defaults = REGISTRY[entry.variant_of or model].hyperparameters
-    assert seen == [{"seed": 5} | defaults | own]
+    assert seen == [{"seed": 5} | defaults | budget(task) | own]
 
 
 def test_recipe_and_members_reach_the_ensemble():

@@ -704,6 +704,10 @@ def test_real_answers_by_hand(tmp_path):
     assert gain[["mean", "ci_low", "ci_high"]].tolist() == [0.1, 0.05, 0.15] and gain["answer"] == "yes"
     for rival in ("logistic regression on bulk", "PC1 with the sign of a bulk model"):
         assert found.loc[(f"Is transfer better than {rival}?", d), "answer"] == "no"
+    write(tmp_path, "transfer_changes", [r | {"p_holm": p} for r, p in zip(rows, (0.2, 0.01, 0.001), strict=True)])
+    sure = findings.real_findings(Outputs(tmp_path)).set_index(["question", "dataset"])["answer"]
+    assert sure["Does transfer improve on the bulk model?", d] == "open"  # one of many questions
+    assert sure["Is transfer better than PC1 with the sign of a bulk model?", d] == "no"
     svm = found.loc[("Is the network better than PCA + SVM?", d)]
     assert svm[["mean", "ci_low", "ci_high"]].tolist() == [-0.01, -0.04, 0.02] and svm["answer"] == "open"
 
