@@ -30,7 +30,8 @@ LOGISTIC, ALL_GENES, FOREST, SVM, PC1 = (
 )  # fmt: skip
 #: Models that are compared with networks as the simple ones.
 SIMPLE = (LOGISTIC, ALL_GENES, FOREST, SVM, PC1)
-#: Simple candidates for ATSDP-NET+, the simplest first; fixed, with the rule of :func:`chosen`, before any was scored.
+#: Simple candidates for ATSDP-NET+, the simplest first; written down with the rule of :func:`chosen`, when the means of
+#: the plain regression (on both numbers of genes), the forest and PC1 had been seen and those of the others had not.
 CANDIDATES = (
     LOGISTIC, PC1, "logistic regression on ranks", "logistic regression, smoothed", "mean over splits of lines",
     ALL_GENES, "mean of logistic regression and PC1", "mean of logistic regression and forest",
