@@ -85,10 +85,9 @@ def differences(scores: pd.DataFrame, against: str) -> pd.DataFrame:
 
 def over_drugs(table: pd.DataFrame, statistic: Callable[[pd.DataFrame], float], resamples: int = 500) -> Interval:
     """A statistic of a table with a column ``drug``, and its 95 % bootstrap interval: drugs are drawn, tasks whole."""
-    rng, parts = np.random.default_rng(0), [part for _, part in table.groupby("drug")]
-    draws = [
-        statistic(pd.concat([parts[i] for i in rng.integers(0, len(parts), len(parts))])) for _ in range(resamples)
-    ]
+    rng, rows = np.random.default_rng(0), list(table.groupby("drug").indices.values())
+    drawn = (rng.integers(0, len(rows), len(rows)) for _ in range(resamples))
+    draws = [statistic(table.iloc[np.concatenate([rows[i] for i in chosen])]) for chosen in drawn]
     return Interval(float(statistic(table)), *map(float, np.nanquantile(draws, (0.025, 0.975))))
 
 
