@@ -19,8 +19,6 @@ PC1 = "PC1Sign"
 #: Models that every table of protocol U shows beside the networks, and that count as simple ones.
 REFERENCES_U = (*REFERENCES, PC1)
 Pairs = tuple[tuple[str, object], ...]
-#: Settings that questions of the README are about: on real sets as many seeds as the default one.
-ASKED: tuple[Pairs, ...] = ((("omega", 0.0),), (("gene_space", "separate"),))
 
 
 def _supervised(spec: Dataset, profile: str, folds: int, model: str = ATSDP, setting: Pairs = (), repeats: int = 1):
@@ -28,15 +26,15 @@ def _supervised(spec: Dataset, profile: str, folds: int, model: str = ATSDP, set
 
 
 def _unsupervised(spec: Dataset, profile: str, model: str = ATSDP, setting: Pairs = ()) -> list[Task]:
-    """Over seeds; a setting that is compared with the default one gets fewer of them, but for :data:`ASKED`.
+    """Over seeds; a setting that is compared with the default one gets fewer, the same in every table.
 
-    A setting has the same seeds in every table, so that a comparison has one answer. The paper's eight, long to train,
-    have no more seeds on real sets than on others.
+    So a comparison has one answer. The paper's eight, long to train, have as many seeds as a setting.
     """
     sizes = config.profile(profile)
-    seeds = sizes.seeds_ablation if setting else sizes.seeds
-    if spec.tier == "real" and not (model in REGISTRY and REGISTRY[model].paper_name):
-        seeds = sizes.seeds_real if not setting or setting in ASKED else max(seeds, sizes.seeds)
+    of_eight = model in REGISTRY and REGISTRY[model].paper_name
+    seeds = sizes.seeds_ablation if setting or of_eight else sizes.seeds
+    if spec.tier == "real" and not of_eight:
+        seeds = max(seeds, sizes.seeds) if setting else sizes.seeds_real
     return [Task(spec.name, "U", model, profile, setting, seed=s) for s in range(seeds)]
 
 
