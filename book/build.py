@@ -93,7 +93,8 @@ def _heartbeat(name: str, log: Path, every: float = 30.0) -> Iterator[None]:
 
     def beat() -> None:
         while not done.wait(every):
-            last = (log.read_text(errors="replace").strip().splitlines() or [""])[-1][:80]
+            told = log.read_text(errors="replace") if log.exists() else ""
+            last = (told.strip().splitlines() or [""])[-1][:80]
             print(f"  … {name:<40} {time.monotonic() - started:6.0f} s  {last}", flush=True)
 
     thread = threading.Thread(target=beat, daemon=True)
