@@ -48,7 +48,7 @@ def _short(model: str, profile: str) -> Pairs:
 def bulk(profile: str) -> list[Task]:
     """Notebook 03: held-out lines per drug, three balancing strategies, beside the linear and forest references."""
     seeds = range({"smoke": 1, "quick": 1, "paper": 10}[profile])
-    small: Pairs = (("max_genes", config.profile(profile).max_genes),) if profile == "smoke" else ()
+    small: Pairs = (("max_genes", config.profile(profile).max_genes),)
     tasks = []
     for drug, seed in itertools.product(BULK_DRUGS, seeds):
         for how in ("none", "oversampling", "smote"):
@@ -235,7 +235,7 @@ def variance(data: str, profile: str) -> list[Task]:
     A Latin square: every level of a part meets every level of each other part once, which tells the three apart with
     a few trainings, each of a seed's own. What two parts do together is in the residual.
     """
-    levels = {"smoke": 3, "quick": 4, "paper": 7}[profile]
+    levels = {"smoke": 3, "quick": 3, "paper": 7}[profile]
     square = itertools.product(range(levels), repeat=2)
     seeds = [(i, (("weights", j), ("batches", (i + j) % levels))) for i, j in square]
     real = [spec for spec in config.datasets(data) if spec.tier == "real"]
@@ -300,7 +300,7 @@ def plus_score(data: str, profile: str) -> list[Task]:
     for spec, model in itertools.product(
         config.datasets(data, nulls=False), (PLUS, ATSDP, BULK_ONLY, FURTHER, *REFERENCES_U)
     ):
-        most = config.profile(profile).seeds if spec.tier == "real" else 2  # a seed of PLUS is five trainings
+        most = config.profile(profile).seeds_ablation if spec.tier == "real" else 2  # a seed of PLUS is five trainings
         setting: Pairs = (("members", 2),) if model == PLUS and profile == "smoke" else _short(model, profile)
         tasks += _unsupervised(spec, profile, model, setting)[: most if model == PLUS else None]
     return tasks
