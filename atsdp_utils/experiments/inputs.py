@@ -29,7 +29,7 @@ def source_of(dataset: str, profile: str, seed: int) -> preprocess.Source:
 
 
 def bulk_side(task: Task) -> preprocess.Source:
-    """Bulk rows of a task: on the genes shared with its cells, or (protocol B) on all genes of the bulk matrix."""
+    """Bulk rows of a task: on the genes shared with its cells, or (protocol B) on the bulk's own."""
     if task.protocol != "B":
         return source_of(task.dataset, task.profile, task.seed_of("lines"))
     bulk = gdsc.load_bulk(task.dataset)

@@ -125,7 +125,7 @@ def _fit_transfer(task: Task, model, X: np.ndarray, source: preprocess.Source) -
 
 
 def held_out_lines(task: Task) -> Scored:
-    """B: lines alone, on all genes of the bulk matrix; held-out lines are scored (notebook 03)."""
+    """B: lines alone, on genes of the bulk matrix; held-out lines are scored (notebook 03)."""
     source, model = inputs.bulk_side(task), build(task)
     _fit_lines(task, model, source)
     return _scored(model, source.X, source.y, source.test_rows)
