@@ -115,6 +115,7 @@ PROFILES: dict[str, Profile] = {
     "paper": Profile(
         "paper", seeds=20, seeds_real=20, seeds_ablation=10, folds=10, folds_table3=10, repeats=10, repeats_table4=2,
         searched=4, max_genes=6163, max_cells=None, permutations=1000,
+        # Transfer runs all of its epochs here: a fifth of the paper's, since nothing stops it earlier.
         training=Training(epochs_dae=PAPER_EPOCHS, epochs_predictor=PAPER_EPOCHS, epochs_cells=PAPER_EPOCHS,
                           epochs_transfer=100, epochs_tune=PAPER_EPOCHS, patience=10),
     ),

@@ -736,8 +736,8 @@ def test_readme_block_says_what_counts_once_and_has_pc1_beside_the_network(tmp_p
     write(tmp_path, "table3", rows)
     block = findings.readme_block(Outputs(tmp_path))
     assert f"| `A375-PLX4720` | real | 0.68 (0.68–0.68) | 0.99 | {MISSING} |" in block
-    assert "1 culture task (A375-PLX4720)**, 8 questions" in block and "3 tasks" not in block
-    assert "1 programme axis (SCC47 axis, under the names SCC47-afatinib and SCC47-sorafenib)**, 8 questions" in block
+    assert "1 culture task (A375-PLX4720)**, 9 questions" in block and "3 tasks" not in block
+    assert "1 programme axis (SCC47 axis, under the names SCC47-afatinib and SCC47-sorafenib)**, 9 questions" in block
 
 
 # --- slider -----------------------------------------------------------------------------------------------------------
