@@ -37,10 +37,8 @@ CANDIDATES = (
     ALL_GENES, "mean of logistic regression and PC1", "mean of logistic regression and forest",
     "mean over splits of lines, smoothed",
 )  # fmt: skip
-#: Of a profile: drugs (None: all), trees of a forest, permutations of labels.
-AMOUNTS = {"smoke": (2, 10, 1), "quick": (None, 30, 5), "paper": (None, 300, 20)}
-#: Networks see one drug in so many but under ``paper``; a larger number makes ``quick`` cheaper.
-NETWORKS_EVERY = 3
+#: Of a profile: drugs whose models are compared on a task (None: all), trees of a forest, permutations of labels.
+AMOUNTS = {"smoke": (9, 10, 1), "quick": (None, 30, 5), "paper": (None, 300, 20)}
 #: Splits of lines whose models are averaged, each on a share of the lines; neighbours of a smoothed score.
 SPLITS, SHARE, NEIGHBOURS, FOLDS = 5, 0.8, 10, 3
 
@@ -188,20 +186,21 @@ def held_out_values(cluster: int, profile: str) -> pd.DataFrame:
 
 
 def _values(cluster: int, profile: str) -> pd.DataFrame:
-    (n_drugs, trees, permutations), genes = AMOUNTS[profile], config.profile(profile).max_genes
+    (most, trees, permutations), genes = AMOUNTS[profile], config.profile(profile).max_genes
     of = pseudo.clusters()
     train, target = of != cluster, of == cluster
     near = side(train, target, genes)
     far = side(train, target, len(gdsc.load_bulk().genes) if profile != "smoke" else genes)
     of_ranks = Side(ranks(near.A), ranks(near.B))
     labels = pd.DataFrame(gdsc.all_labels(gdsc.load_bulk().lines), columns=gdsc.drugs())
-    drugs = [d for d, k in held_out_tasks(profile) if k == cluster]
-    enough = [d for d in labels if min((labels.loc[train, d] == c).sum() for c in (0, 1)) >= 2][: n_drugs and 9]
+    tasks = pseudo.held_out_tasks(profile)
+    drugs = [d for d, k in tasks if k == cluster]
+    enough = [d for d in labels if min((labels.loc[train, d] == c).sum() for c in (0, 1)) >= 2][:most]
     Y, T = labels[train].to_numpy(), labels[target].reset_index(drop=True)
     every = {d: near.logistic(labels.loc[train, d].to_numpy(), np.flatnonzero(labels.loc[train, d] >= 0))
              for d in dict.fromkeys([*enough, *drugs])}  # fmt: skip
     inner = {k: side(train & (of != k), of == k, genes) for k in range(pseudo.CLUSTERS) if k != cluster}
-    tasks, rows = set(held_out_tasks(profile)), []
+    rows = []
     orders = [np.random.default_rng([cluster, i]).permutation(len(Y)) for i in range(permutations)]
     for drug in drugs:
         y, truth = labels.loc[train, drug].to_numpy(), T[drug].to_numpy()
@@ -225,27 +224,6 @@ def _inner(own: Side, y: np.ndarray, of: np.ndarray, cluster: int, k: int) -> fl
     if min((outside == c).sum() for c in (0, 1)) < pseudo.MIN_TRAINING:
         return float("nan")
     return auc(y[of == k], own.logistic(outside, np.flatnonzero(outside >= 0)))
-
-
-def held_out_tasks(profile: str) -> list[tuple[str, int]]:
-    """Drugs and clusters of a profile: under ``smoke`` the first drugs with the first three clusters, else all."""
-    found = pseudo.held_out_tasks()
-    few = set(list(dict.fromkeys(drug for drug, _ in found))[: AMOUNTS[profile][0]])
-    return [(drug, k) for drug, k in found if drug in few and (k < 3 or profile != "smoke")]
-
-
-def network_tasks(profile: str) -> list[tuple[str, int]]:
-    """Drugs and clusters on which networks are trained; the rule reads counts of labels, no score.
-
-    ``quick``: every third drug in alphabetical order with one cluster, of its eligible ones (the largest first) the one
-    whose turn it is: the i-th of these drugs has its (i modulo their number)-th. ``paper``: all.
-    """
-    tasks = held_out_tasks(profile)
-    if profile == "paper":
-        return tasks
-    names = list(dict.fromkeys(drug for drug, _ in tasks))[::NETWORKS_EVERY]
-    of = {name: [k for drug, k in tasks if drug == name] for name in names}
-    return [(name, of[name][i % len(of[name])]) for i, name in enumerate(names)]
 
 
 def specificity(cells: preprocess.Cells, y: np.ndarray, max_genes: int, permutations: int = 0) -> pd.DataFrame:

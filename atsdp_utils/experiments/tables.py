@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from atsdp_utils.baselines import REGISTRY
-from atsdp_utils.experiments import cluster_study, pseudo
+from atsdp_utils.experiments import pseudo
 from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, FURTHER, NO_TRANSFER, PLUS, Task
 from atsdp_utils.foundation import config
 from atsdp_utils.foundation.config import Dataset
@@ -329,12 +329,12 @@ HELD_OUT = {
 
 
 def clusters(profile: str) -> list[Task]:
-    """Notebook 16: networks on held-out clusters of lines, three seeds; but in ``paper`` ATSDP-NET+ and boosting one.
+    """Notebook 16: networks and boosting on held-out clusters of lines, three seeds.
 
-    There ATSDP-NET+ has two members, too.
+    But under ``paper`` ATSDP-NET+, of two members then, and boosting have one seed.
     """
     paper, tasks = profile == "paper", []
-    for seed, (drug, cluster) in itertools.product(range(3), cluster_study.network_tasks(profile)):
+    for seed, (drug, cluster) in itertools.product(range(3), pseudo.network_tasks(profile)):
         for model in HELD_OUT:
             if seed and (profile == "smoke" or (model in (PLUS, "Boosting") and not paper)):
                 continue

@@ -78,10 +78,10 @@ def test_no_label_of_the_cluster_reaches_a_score_or_a_sign_of_trust(monkeypatch)
 
 @pytest.mark.slow
 def test_networks_have_a_fixed_third_of_the_drugs_and_their_control():
-    tasks, few = pseudo.held_out_tasks(), study.network_tasks("quick")
+    tasks, few = pseudo.held_out_tasks(), pseudo.network_tasks("quick")
     names = sorted({drug for drug, _ in tasks})
     assert [drug for drug, _ in few] == names[::3] and set(few) <= set(tasks)
-    assert study.network_tasks("paper") == tasks
+    assert pseudo.network_tasks("paper") == tasks
     grid = tables.clusters("quick")
     named = pd.Series([t.model for t in grid]).value_counts()
     assert set(named.index) == set(tables.HELD_OUT) and named[ATSDP] == named[FURTHER] == named[BULK_ONLY]
