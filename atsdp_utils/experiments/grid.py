@@ -78,7 +78,8 @@ def _work(task: Task, key: str) -> None:
 def _prepare_bulk(task: Task) -> None:
     """Body of a worker: the bulk stage of a task, into the cache."""
     runtime.one_thread()
-    build(task).fit_bulk(inputs.bulk_side(task))
+    source = protocols.target_of(task).source if task.protocol == "P" else inputs.bulk_side(task)
+    build(task).fit_bulk(source)
 
 
 def gene_space(task: Task) -> str:
@@ -90,11 +91,10 @@ def bulk_stages(tasks: Iterable[Task]) -> list[Task]:
     """One task for each distinct bulk stage among `tasks`: computed first, so that no two workers train the same."""
     stages: dict[tuple, Task] = {}
     for task in tasks:
-        if task.model in (ATSDP, BULK_ONLY, FURTHER) and task.protocol != "P":
-            cfg = task.training
+        if task.model in (ATSDP, BULK_ONLY, FURTHER):
+            lines = gene_space(task), task.spec.drug, task.options.get("kind"), task.options.get("max_genes")
             seeds = tuple(map(task.seed_of, SEEDED))
-            stage = (gene_space(task), task.spec.drug, seeds, task.architecture, cfg.noise, cfg.balance)
-            stages.setdefault(stage, task)
+            stages.setdefault((*lines, seeds, task.architecture, task.training.bulk_only()), task)
     return list(stages.values())
 
 

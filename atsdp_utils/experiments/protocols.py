@@ -108,10 +108,14 @@ def few_shot(task: Task) -> Scored:
 
 def pseudo_transfer(task: Task) -> Scored:
     """P: as U, but the cells are lines or simulated; recipes of ATSDP-NET+ are compared on it."""
-    target = pseudo.make(task.dataset, task.options["kind"], task.seed, task.sizes.max_genes)
-    model = build(task)
+    target, model = target_of(task), build(task)
     _fit_transfer(task, model, target.X, target.source)
     return _scored(model, target.X, target.y, np.flatnonzero(target.y >= 0))
+
+
+def target_of(task: Task) -> pseudo.Target:
+    """What a task of P transfers to, with the lines that are left to learn from."""
+    return pseudo.make(task.dataset, task.options["kind"], task.seed, task.sizes.max_genes)
 
 
 def _fit_transfer(task: Task, model, X: np.ndarray, source: preprocess.Source) -> None:

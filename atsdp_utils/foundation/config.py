@@ -7,7 +7,7 @@ batch size, weights of the losses, noise) is :class:`Training`, fixed before any
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 #: Words for the classes 1 and 0.
 SENSITIVE, RESISTANT = "sensitive", "resistant"
@@ -69,6 +69,11 @@ class Training:
     balance: str = "smote"
     validation: float = 0.15
     stopping: str = "auc"  # of held-out lines chooses the epoch of the bulk stage: one of STOPPING
+
+    def bulk_only(self) -> Training:
+        """The settings without those of later stages, so that these do not distinguish bulk stages."""
+        later = {"epochs_cells": 0, "epochs_transfer": 0, "epochs_tune": 0, "omega": 0, "theta": 0}
+        return replace(self, **later, align="", mmd_scale=None)
 
 
 #: Training that the README of the study behind Table 2 suggests (ambiguity 25), by the paper's set: a second reading.

@@ -59,7 +59,7 @@ def joint_stage(source: Source, arch: Architecture, cfg: Training, seed: int, au
     It does not depend on the drug, so one stored training serves all of them.
     """
     labels, drug = joint_labels(source)
-    rows, cfg = np.flatnonzero(source.train & (labels >= 0).any(1)), stages.bulk_only(cfg)
+    rows, cfg = np.flatnonzero(source.train & (labels >= 0).any(1)), cfg.bulk_only()
     dae, _ = stages.pretrain_autoencoder(source.X[source.train], arch, cfg, autoencoder_seed)
     torch.manual_seed(seed)
     net = ATSDPNet(source.X.shape[1], arch, dae)

@@ -87,14 +87,9 @@ def pretrain_autoencoder(
         return fit(dae, Denoising(cfg, Rows(tensor(X[rows])), tensor(X[held])))
 
     sizes = replace(arch, heads=0, attention="tokens", predictor=(1,))
-    settings = replace(bulk_only(cfg), balance="none", epochs_predictor=0, stopping="")
+    settings = replace(cfg.bulk_only(), balance="none", epochs_predictor=0, stopping="")
     parts = X, asdict(sizes), asdict(settings), seed
     return dae, stored(dae, "dae", "models.stages.pretrain_autoencoder", parts, train)
-
-
-def bulk_only(cfg: Training) -> Training:
-    """The settings without those of later stages, so that they do not distinguish stored bulk stages."""
-    return replace(cfg, epochs_cells=0, epochs_transfer=0, epochs_tune=0, omega=0, theta=0, align="", mmd_scale=None)
 
 
 @dataclass
@@ -149,7 +144,7 @@ def pretrain(
     Members of an ensemble share one autoencoder, by its own seed. `seed` draws the first weights of the predictor, and,
     unless `batch_seed` does, the lines held out, the synthetic ones, their order and noise.
     """
-    cfg, rows = bulk_only(cfg), source.fit_rows
+    cfg, rows = cfg.bulk_only(), source.fit_rows
     dae_seed = seed if autoencoder_seed is None else autoencoder_seed
     batch_seed = seed if batch_seed is None else batch_seed
     dae, dae_history = pretrain_autoencoder(source.X[source.train], arch, cfg, dae_seed)

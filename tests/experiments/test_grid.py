@@ -15,7 +15,7 @@ import pytest
 
 from atsdp_utils.data import datasets
 from atsdp_utils.experiments import grid, inputs, keys, plan, tables
-from atsdp_utils.experiments.task import ATSDP, Task
+from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, FURTHER, Task
 from atsdp_utils.foundation import paths, pool
 
 # Workers cannot import this file by name.
@@ -190,6 +190,17 @@ def test_a_benchmark_tells_how_much_longer_a_profile_takes_that_was_never_run():
     assert plan.projected(Task("A", "S", "kNN", "paper", folds=2), medians, pairs) == (10.0, False)  # its own ratio
     assert plan.projected(Task("A", "S", "SA", "paper"), medians, pairs) == (4.0, False)  # the median of 5 and 3
     assert plan.projected(Task("A", "U", "kNN", "paper"), medians, pairs) == (8.0, False)
+
+
+def test_a_bulk_stage_is_one_for_all_trainings_that_start_from_it_and_another_where_it_differs():
+    places = [((("kind", f"lines:{k}"),), seed) for k in (1, 2) for seed in (0, 1)]
+    held_out = [Task("CISPLATIN", "P", model, "smoke", setting, seed)
+                for setting, seed in places for model in (BULK_ONLY, FURTHER, ATSDP, "Logistic")]  # fmt: skip
+    assert len(grid.bulk_stages(held_out)) == 4
+    later = [(("omega", 0.0),), (("epochs_cells", 0),), (("align", "coral"),), ()]
+    own = [(("stopping", "last epoch"),), (("epochs_dae", 0),), (("balance", "none"),), (("heads", 0),)]
+    on_cells = [Task("A375-PLX4720", "U", ATSDP, "smoke", s) for s in (*later, *own)]
+    assert len(grid.bulk_stages(on_cells)) == 1 + len(own)
 
 
 def test_bulk_stages_share_autoencoders_in_the_projection(monkeypatch):
