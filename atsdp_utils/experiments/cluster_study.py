@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata, spearmanr
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from sklearn.neighbors import kneighbors_graph
 from sklearn.svm import SVC
@@ -23,7 +22,7 @@ from sklearn.svm import SVC
 from atsdp_utils.data import gdsc, preprocess
 from atsdp_utils.experiments import pseudo
 from atsdp_utils.foundation import cache, config, paths
-from atsdp_utils.models.plus import LINEAR_C, ranks
+from atsdp_utils.models import plus
 
 LOGISTIC, ALL_GENES, FOREST, SVM, PC1 = (
     "logistic regression", "logistic regression, all genes", "random forest", "support vectors", "PC1, bulk sign",
@@ -81,8 +80,7 @@ class Side:
     def logistic(self, y: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Decision for the target rows by a logistic regression on `rows` with labels y (lines,)."""
         of_lines, of_target = self.rotated
-        model = LogisticRegression(C=LINEAR_C, class_weight="balanced", max_iter=500)
-        return model.fit(of_lines[rows], y[rows]).decision_function(of_target)
+        return plus.logistic().fit(of_lines[rows], y[rows]).decision_function(of_target)
 
     def splits(self, y: np.ndarray) -> np.ndarray:
         """Decisions of models on different shares of the labelled lines, drawn within class, (splits, n)."""
@@ -163,11 +161,10 @@ def _mean_correlation(scores: np.ndarray) -> float:
 
 def cross_validated(of: Side, y: np.ndarray) -> float:
     """Mean AUC of the logistic regression over folds of the training lines: what a drug's usual report says."""
-    rows, found = np.flatnonzero(y >= 0), []
-    for train, test in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(rows, y[rows]):
-        own = Side(of.A, of.A[rows[test]])
-        own.__dict__["rotated"] = of.rotated[0], of.rotated[0][rows[test]]
-        found.append(auc(y[rows[test]], own.logistic(y, rows[train])))
+    rows = np.flatnonzero(y >= 0)
+    X, y, found = of.rotated[0][rows], y[rows], []
+    for train, test in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(X, y):
+        found.append(auc(y[test], plus.logistic().fit(X[train], y[train]).decision_function(X[test])))
     return float(np.mean(found))
 
 
@@ -191,7 +188,7 @@ def _values(cluster: int, profile: str) -> pd.DataFrame:
     train, target = of != cluster, of == cluster
     near = side(train, target, genes)
     far = side(train, target, len(gdsc.load_bulk().genes) if profile != "smoke" else genes)
-    of_ranks = Side(ranks(near.A), ranks(near.B))
+    of_ranks = Side(plus.ranks(near.A), plus.ranks(near.B))
     labels = pd.DataFrame(gdsc.all_labels(gdsc.load_bulk().lines), columns=gdsc.drugs())
     tasks = pseudo.held_out_tasks(profile)
     drugs = [d for d, k in tasks if k == cluster]

@@ -90,10 +90,15 @@ def _read_splits(path: Path) -> np.ndarray:
 
 
 def _draw_splits(cells: preprocess.Cells, folds: int, repeat: int) -> np.ndarray:
+    return _dealt(cells.y, cells.labelled, folds, repeat)
+
+
+def _dealt(y: np.ndarray, rows: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """Fold of each of the `rows` of y (n,), stratified; -1 elsewhere."""
     from sklearn.model_selection import StratifiedKFold
 
-    fold, rows = np.full(len(cells.y), -1, np.int16), cells.labelled
-    for i, (_, test) in enumerate(StratifiedKFold(folds, shuffle=True, random_state=repeat).split(rows, cells.y[rows])):
+    fold = np.full(len(y), -1, np.int16)
+    for i, (_, test) in enumerate(StratifiedKFold(folds, shuffle=True, random_state=seed).split(rows, y[rows])):
         fold[rows[test]] = i
     return fold
 
@@ -108,15 +113,8 @@ def folds_of(task: Task, y: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.nd
     fold = np.where(y >= 0, splits(cells, task.folds, task.repeat).astype(int), -2)
     added = np.flatnonzero(fold == -1)  # wells that `all_wells` labels: dealt to the folds, which stay as they are
     fold[added] = np.arange(len(added)) % max(task.folds, 1)
-    parts = range(task.folds)
-    if "without" in options:
-        from sklearn.model_selection import StratifiedKFold
-
-        # The rows of this fold are in no part; the others are split anew
-        others = np.flatnonzero((fold > -2) & (fold != options["without"]))
-        fold, parts = np.full(len(fold), -2), range(WITHOUT_PARTS)
-        inner = StratifiedKFold(WITHOUT_PARTS, shuffle=True, random_state=task.repeat).split(others, y[others])
-        for i, (_, test) in enumerate(inner):
-            fold[others[test]] = i
-    for i in parts:
-        yield i, np.flatnonzero(fold == i), np.flatnonzero((fold != i) & (fold > -2))
+    if "without" in options:  # the rows of this fold are in no part; the others are dealt anew
+        others = np.flatnonzero((fold >= 0) & (fold != options["without"]))
+        fold = _dealt(y, others, WITHOUT_PARTS, task.repeat)
+    for i in range(fold.max() + 1):
+        yield i, np.flatnonzero(fold == i), np.flatnonzero((fold != i) & (fold >= 0))

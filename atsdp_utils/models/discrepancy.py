@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,15 +17,15 @@ class MMD(nn.Module):
 
     name = "mmd2"
 
-    def __init__(self, width: int, cfg: Training) -> None:
+    def __init__(self, scale: float | None = None) -> None:
         super().__init__()
-        self.scale = cfg.mmd_scale
+        self.scale = scale
 
     def forward(self, z_g: Tensor, z_t: Tensor) -> Tensor:
         return mmd2(z_g, z_t, self.scale)
 
 
-class Coral(MMD):
+class Coral(nn.Module):
     """Squared Frobenius distance of the covariances of (n, d) and (m, d), over 4 d^2 (Sun and Saenko 2016)."""
 
     name = "coral"
@@ -52,7 +54,7 @@ class Adversary(nn.Module):
 
     name = "critic"
 
-    def __init__(self, width: int, cfg: Training) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.critic = nn.Sequential(nn.Linear(width, 64), nn.ReLU(), nn.Linear(64, 1))
 
@@ -61,5 +63,9 @@ class Adversary(nn.Module):
         return (F.softplus(-lines).mean() + F.softplus(cells).mean()) / 2
 
 
-#: Classes by the value of the setting ``align``; they are made for embeddings of a width.
-DISCREPANCIES = {"mmd": MMD, "coral": Coral, "adversary": Adversary}
+#: What makes one for embeddings of a width, by the value of the setting ``align``.
+DISCREPANCIES: dict[str, Callable[[int, Training], nn.Module]] = {
+    "mmd": lambda width, cfg: MMD(cfg.mmd_scale),
+    "coral": lambda width, cfg: Coral(),
+    "adversary": lambda width, cfg: Adversary(width),
+}

@@ -11,6 +11,7 @@ import zipfile
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -280,6 +281,10 @@ class FineTuning(Stage):
     better = 0.0
     learns = "target", "predictor"
 
+    @cached_property
+    def apart(self) -> MMD:
+        return MMD(self.cfg.mmd_scale)
+
     @classmethod
     def of(
         cls, net: ATSDPNet, X: np.ndarray, y: np.ndarray, cfg: Training, seed: int, *, balance: str = "none",
@@ -313,8 +318,8 @@ class FineTuning(Stage):
             z_g, y_g = self.lines[self.lines.draw(max(16, self.size // 2))]
             of_cells, of_lines = net.predictor(torch.cat([z_t, z_g])).split([len(z_t), len(z_g)])
             class_loss = cross_entropy(of_cells, y, weight)
-            apart, of_lines = MMD(z_g.shape[1], self.cfg), cross_entropy(of_lines, y_g)
-            yield _with_alignment(class_loss, z_g, z_t, clusters, self.cfg, apart, also=of_lines)
+            of_lines = cross_entropy(of_lines, y_g)
+            yield _with_alignment(class_loss, z_g, z_t, clusters, self.cfg, self.apart, also=of_lines)
 
     def validate(self, net: ATSDPNet) -> Tensor | None:
         return None if self.x_held is None else misranked_first(net(self.x_held), self.y_held)

@@ -159,7 +159,7 @@ def test_transfer_adds_mmd_and_regulariser_to_the_class_loss(omega, theta):
     cells, cluster = draws(50, 3), torch.arange(50) % 4
     x_held, y_held = draws(16, 3), labels(16)
     stage = stages.Transfer(cfg, loop.Rows(x, y, weight), loop.Rows(cells, cluster if theta else None), x_held, y_held,
-                            discrepancy.MMD(3, cfg))  # fmt: skip
+                            discrepancy.MMD())  # fmt: skip
     net = Net()
     loss, named = only(stage.epoch(net))
     assert [(d, len(v)) for d, v in net.seen] == [("source", 30), ("target", 50)]
@@ -181,8 +181,8 @@ def test_transfer_adds_mmd_and_regulariser_to_the_class_loss(omega, theta):
 def test_coral_is_the_distance_of_covariances_and_the_adversary_trains_critic_and_encoders_against_each_other():
     x, y = draws(30, 3), 2 * draws(40, 3)
     gap = np.cov(x.numpy().T) - np.cov(y.numpy().T)
-    assert discrepancy.Coral(3, CFG)(x, y).item() == pytest.approx((gap**2).sum() / 36, rel=1e-4)
-    apart = discrepancy.Adversary(3, CFG)
+    assert discrepancy.Coral()(x, y).item() == pytest.approx((gap**2).sum() / 36, rel=1e-4)
+    apart = discrepancy.Adversary(3)
     x.requires_grad_()
     value = apart(x, y)
     told = [torch.sigmoid(apart.critic(z).squeeze(1)) for z in (x, y)]
