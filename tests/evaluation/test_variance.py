@@ -8,9 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from atsdp_utils.data import datasets
 from atsdp_utils.evaluation import variance
 from atsdp_utils.experiments import keys, tables
 from atsdp_utils.experiments.task import SEEDED, Result, Task
+
+
+@pytest.fixture
+def prepared():
+    """A key is that of the prepared cells, which a checkout that ran nothing has not."""
+    datasets.prepare("A375-PLX4720")
 
 
 def latin(n, lines=0.0, weights=0.0, batches=0.0, rest=0.0, seed=0):
@@ -43,7 +50,7 @@ def test_planted_parts_are_found_and_their_intervals_hold_them():
         assert 0.92 <= held <= 0.995, part
 
 
-def test_every_level_meets_every_other_once_and_is_a_seed_of_its_own():
+def test_every_level_meets_every_other_once_and_is_a_seed_of_its_own(prepared):
     tasks = [t for t in tables.variance("embedded", "quick") if t.dataset == "A375-PLX4720"]
     for a, b in itertools.combinations(SEEDED, 2):
         pairs = {(t.seed_of(a), t.seed_of(b)) for t in tasks}
@@ -51,7 +58,7 @@ def test_every_level_meets_every_other_once_and_is_a_seed_of_its_own():
     assert len({keys.key(t) for t in tasks}) == 9
 
 
-def test_parts_that_have_the_seed_of_the_task_are_no_other_task():
+def test_parts_that_have_the_seed_of_the_task_are_no_other_task(prepared):
     one = Task("A375-PLX4720", "U", "ATSDP-NET", "smoke", seed=3)
     same = Task("A375-PLX4720", "U", "ATSDP-NET", "smoke", seed=3, seeds=(("weights", 3), ("batches", 3)))
     other = Task("A375-PLX4720", "U", "ATSDP-NET", "smoke", seed=3, seeds=(("weights", 4),))
