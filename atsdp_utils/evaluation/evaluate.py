@@ -157,7 +157,8 @@ MEASURES = (*config.METRICS, "balanced_accuracy", "mcc")
 #: Columns of :func:`differences`.
 ANSWER = ["dataset", "tier", "protocol", "metric", "first", "second", "pairs", "first_mean", "second_mean",
           "difference", "ci_low", "ci_high", "df", "p", "p_holm", "p_worse", "p_equal", "p_better"]  # fmt: skip
-Pairs = Iterable[tuple[str, str]]
+#: Names of what is compared, two and two.
+Compared = Iterable[tuple[str, str]]
 #: Columns of :func:`over_seeds` that say what a mean AUC hides.
 SIGN = ["right", "right_low", "right_high", "strength"]
 
@@ -168,7 +169,10 @@ def versus(names: Sequence[str], reference: str) -> list[tuple[str, str]]:
 
 
 def differences(
-    results: Sequence[Result], names: Sequence[str], pairs: Pairs | dict[str, Pairs], measures: Sequence[str] = ("auc",)
+    results: Sequence[Result],
+    names: Sequence[str],
+    pairs: Compared | dict[str, Compared],
+    measures: Sequence[str] = ("auc",),
 ) -> pd.DataFrame:
     """Is A better than B? The one answer of the book: `first` minus `second`, paired, with interval and test.
 
@@ -229,8 +233,7 @@ class _Scored:
     def draws(self, unit: tuple[int, int]) -> np.ndarray:
         """(RESAMPLES, measures) on cells resampled within a class, the same cells for all models."""
         if unit not in self._draws:
-            r = self.results[unit]
-            found = metrics.resampled(r.y, r.p, _resampled_cells(tuple(r.y.tolist())))
+            found = on_resampled_cells(self.results[unit])
             self._draws[unit] = np.stack([found[m] for m in self.measures], axis=1)
         return self._draws[unit]
 
@@ -246,9 +249,9 @@ def _resampled_cells(y: tuple[int, ...]) -> np.ndarray:
     return weights
 
 
-def resampled_auc(result: Result) -> np.ndarray:
-    """AUC of a result on the resampled cells, (RESAMPLES,)."""
-    return metrics.resampled(result.y, result.p, _resampled_cells(tuple(result.y.tolist())))["auc"]
+def on_resampled_cells(result: Result) -> dict[str, np.ndarray]:
+    """Measures of a result on cells resampled within a class, (RESAMPLES,) each, the same cells for all models."""
+    return metrics.resampled(result.y, result.p, _resampled_cells(tuple(result.y.tolist())))
 
 
 def _paired(a: _Scored, b: _Scored, measures: Sequence[str]) -> Iterator[tuple]:

@@ -35,12 +35,11 @@ def ablation(results: Sequence[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     ``base`` is the mean of the method as it is on the seeds of the setting; its own row is compared with nothing.
     """
-    names = {key: name for name, key in tables.ABLATIONS.items()}
     start = next(iter(tables.ABLATIONS))
     frame = evaluate.scores(results)
-    frame["setting"] = [names[r.task.model, r.task.setting] for r in results]
+    frame["setting"] = [tables.named(tables.ABLATIONS, r.task) for r in results]
     table = frame.groupby(["dataset", "setting"], sort=False).auc.agg(["mean", "std", "min", "max", "count"])
-    change = evaluate.differences(results, list(frame["setting"]), evaluate.versus(list(names.values()), start))
+    change = evaluate.differences(results, list(frame["setting"]), evaluate.versus(list(tables.ABLATIONS), start))
     change = change.rename(columns={"first": "setting", "second_mean": "base"}).set_index(["dataset", "setting"])
     sign = evaluate.over_seeds(results, list(frame["setting"])).rename(columns={"model": "setting"})
     table = table.join(sign.set_index(["dataset", "setting"])[evaluate.SIGN])

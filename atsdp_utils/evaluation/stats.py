@@ -27,8 +27,6 @@ Bayes = namedtuple("Bayes", "p_left p_rope p_right")
 Selection = namedtuple("Selection", "best reported nested bias picks")
 #: Mean ranks (1 is best), critical difference of two, Nemenyi p of all pairs.
 Friedman = namedtuple("Friedman", "chi2 p ranks critical_difference pairwise")
-#: An interval and the degrees of freedom behind it.
-Combined = namedtuple("Combined", "mean low high df")
 
 
 def _finite(name: str, values) -> np.ndarray:
@@ -101,7 +99,7 @@ def corrected_interval(scores, folds: int, level: float = 0.95) -> Interval:
     """Mean of (repeats * folds,) scores of cross-validation with the limits of :func:`mean_test`.
 
     With ``folds=1`` scores are one a seed and this is the plain t interval: it speaks of other seeds on the same cells;
-    :func:`seeds_and_cells` also counts the sampling of cells.
+    :func:`mean_test` with `draws` also counts the sampling of cells.
     """
     return Interval(*mean_test(scores, folds, level=level)[:3])
 
@@ -176,12 +174,6 @@ def friedman(scores: pd.DataFrame, alpha: float = 0.05) -> Friedman:
     pairwise = scikit_posthocs.posthoc_nemenyi_friedman(values).to_numpy()
     pairwise = pd.DataFrame(pairwise, index=scores.columns, columns=scores.columns)
     return Friedman(float(chi2), float(p), scores.rank(axis=1, ascending=False).mean(), distance, pairwise)
-
-
-def seeds_and_cells(by_seed, by_draw, level: float = 0.95) -> Combined:
-    """Interval of :func:`mean_test` for a mean over seeds that are scored on the same cells, with the error of both."""
-    found = mean_test(by_seed, 1, by_draw, level)
-    return Combined(found.mean, found.low, found.high, found.df)
 
 
 def _placements(y, p) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import stats as sps
 
 from atsdp_utils.evaluation import evaluate, metrics, stats
+from atsdp_utils.experiments.task import SEEDED
 from atsdp_utils.foundation import config
 
 if TYPE_CHECKING:
@@ -27,13 +28,12 @@ WORDS = {
 
 def areas(results: Sequence[Result]) -> pd.DataFrame:
     """AUC of every training: ``dataset, tier, lines, weights, batches, auc``."""
-    parts = list(WORDS)[:3]
     rows = [
-        (r.task.dataset, config.DATASETS[r.task.dataset].tier, *map(r.task.seed_of, parts),
+        (r.task.dataset, config.DATASETS[r.task.dataset].tier, *map(r.task.seed_of, SEEDED),
          metrics.classification_metrics(r.y, r.p)["auc"])
         for r in results
     ]  # fmt: skip
-    return pd.DataFrame(rows, columns=["dataset", "tier", *parts, "auc"])
+    return pd.DataFrame(rows, columns=["dataset", "tier", *SEEDED, "auc"])
 
 
 def square(table: pd.DataFrame) -> pd.DataFrame:
@@ -49,8 +49,8 @@ def square(table: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         Indexed by part and ``rest``: ``levels, df, variance, low, high``.
     """
-    n, parts = table["lines"].nunique(), list(WORDS)[:3]
-    squares = {c: n * float(((table.groupby(c)["auc"].mean() - table["auc"].mean()) ** 2).sum()) for c in parts}
+    n = table["lines"].nunique()
+    squares = {c: n * float(((table.groupby(c)["auc"].mean() - table["auc"].mean()) ** 2).sum()) for c in SEEDED}
     left = float(((table["auc"] - table["auc"].mean()) ** 2).sum()) - sum(squares.values())
     df, df_rest = n - 1, (n - 1) * (n - 2)
     rest = max(left, 0.0) / df_rest
@@ -75,7 +75,7 @@ def components(results: Sequence[Result]) -> pd.DataFrame:
     for dataset, part in table.groupby("dataset", sort=False):
         found = square(part)
         own = [r for r in results if r.task.dataset == dataset]
-        draws = np.stack([evaluate.resampled_auc(r) for r in own], axis=1)
+        draws = np.stack([evaluate.on_resampled_cells(r)["auc"] for r in own], axis=1)
         shared, df = stats.shared_variance(draws), np.bincount(own[0].y.astype(int)).min() - 1
         limits = (df * shared / sps.chi2.ppf(q, df) for q in (0.975, 0.025))
         found.loc["cells"] = (len(own[0].y), df, shared, *limits)

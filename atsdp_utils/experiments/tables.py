@@ -19,6 +19,8 @@ PC1 = "PC1Sign"
 #: Models that every table of protocol U shows beside the networks, and that count as simple ones.
 REFERENCES_U = (*REFERENCES, PC1)
 Pairs = tuple[tuple[str, object], ...]
+#: What a table compares, by name: a model and what is changed in it.
+Settings = dict[str, tuple[str, Pairs]]
 
 
 def _supervised(spec: Dataset, profile: str, folds: int, model: str = ATSDP, setting: Pairs = (), repeats: int = 1):
@@ -45,22 +47,39 @@ def _short(model: str, profile: str) -> Pairs:
     return tuple(REGISTRY[REGISTRY[model].variant_of or model].trial.items())
 
 
+def _compared(spec: Dataset, profile: str, settings: Settings) -> list[Task]:
+    """Over seeds of protocol U, every setting on one data set."""
+    return [
+        task
+        for model, setting in settings.values()
+        for task in _unsupervised(spec, profile, model, setting or _short(model, profile))
+    ]
+
+
+def named(settings: Settings, task: Task) -> str:
+    """Name of a task's setting; a baseline has one, whatever shortens it."""
+    return next(
+        n for n, (model, of) in settings.items() if model == task.model and (task.baseline or of == task.setting)
+    )
+
+
 def bulk(profile: str) -> list[Task]:
     """Notebook 03: held-out lines per drug, three balancing strategies, beside the linear and forest references."""
     seeds = range({"smoke": 1, "quick": 1, "paper": 10}[profile])
-    small: Pairs = (("max_genes", config.profile(profile).max_genes),)
+    genes: Pairs = (("max_genes", config.profile(profile).max_genes),)
     tasks = []
     for drug, seed in itertools.product(BULK_DRUGS, seeds):
         for how in ("none", "oversampling", "smote"):
-            tasks.append(Task(drug, "B", ATSDP, profile, (*small, ("balance", how)), seed))
-        tasks += [Task(drug, "B", model, profile, (*small, *_short(model, profile)), seed) for model in REFERENCES]
+            tasks.append(Task(drug, "B", ATSDP, profile, (*genes, ("balance", how)), seed))
+        tasks += [Task(drug, "B", model, profile, (*genes, *_short(model, profile)), seed) for model in REFERENCES]
     return tasks
 
 
 def stopping(profile: str) -> list[Task]:
     """Notebook 03: the rules that choose the epoch of the bulk stage, by bulk lines alone, on the genes of a profile.
 
-    Every third of the drugs on which recipes are compared, with a seed of its own each; lines are balanced by SMOTE.
+    The drugs on which recipes are compared, every other one in ``quick``, with a seed of its own each; lines are
+    balanced by SMOTE.
     """
     setting: Pairs = (("max_genes", config.profile(profile).max_genes), ("balance", "smote"))
     drugs = pseudo.drugs()[:: {"smoke": 9, "quick": 2}.get(profile, 1)]
@@ -71,8 +90,8 @@ def stopping(profile: str) -> list[Task]:
     ]
 
 
-#: Settings of protocol U in notebook 04, by name: a model and what is changed in it.
-TRANSFER: dict[str, tuple[str, Pairs]] = {
+#: Settings of protocol U in notebook 04.
+TRANSFER: Settings = {
     "before transfer": (BULK_ONLY, ()),
     "further steps on bulk": (FURTHER, ()),
     "after transfer": (ATSDP, ()),
@@ -88,7 +107,7 @@ TRANSFER: dict[str, tuple[str, Pairs]] = {
 SUGGESTED = "after transfer, suggested settings"
 
 
-def transfer_settings(spec: Dataset) -> dict[str, tuple[str, Pairs]]:
+def transfer_settings(spec: Dataset) -> Settings:
     """Settings of a set in notebook 04: a null twin has those that change no setting."""
     if spec.null:
         return {name: of for name, of in TRANSFER.items() if not of[1]}
@@ -97,18 +116,12 @@ def transfer_settings(spec: Dataset) -> dict[str, tuple[str, Pairs]]:
 
 def transfer(data: str, profile: str) -> list[Task]:
     """Notebook 04: before and after transfer, controls, readings of stage 2, simple references."""
-    return [
-        task
-        for spec in config.datasets(data)
-        for model, setting in transfer_settings(spec).values()
-        for task in _unsupervised(spec, profile, model, setting or _short(model, profile))
-    ]
+    return [t for spec in config.datasets(data) for t in _compared(spec, profile, transfer_settings(spec))]
 
 
 def transfer_setting(task: Task) -> str:
     """Name of a task's setting in notebook 04."""
-    settings = transfer_settings(task.spec).items()
-    return next(name for name, (m, of) in settings if m == task.model and (m != ATSDP or of == task.setting))
+    return named(transfer_settings(task.spec), task)
 
 
 def table1(data: str, profile: str) -> list[Task]:
@@ -200,7 +213,7 @@ def table4(data: str, profile: str) -> list[Task]:
 
 
 #: Ablations of notebook 12: what is changed in ATSDP-NET, by name; the first is the method as it is.
-ABLATIONS: dict[str, tuple[str, Pairs]] = {
+ABLATIONS: Settings = {
     "as it is": (ATSDP, ()),
     "before transfer": (BULK_ONLY, ()),
     "further steps on bulk": (FURTHER, ()),
@@ -224,9 +237,7 @@ ALIGNED: dict[str, Pairs] = {
 
 def ablation(data: str, profile: str) -> list[Task]:
     """Notebook 12: one step of ATSDP-NET changed at a time, on the real sets, over seeds."""
-    real = [spec for spec in config.datasets(data) if spec.tier == "real"]
-    return [t for spec in real for model, setting in ABLATIONS.values()
-            for t in _unsupervised(spec, profile, model, setting)]  # fmt: skip
+    return [t for spec in config.REAL for t in _compared(spec, profile, ABLATIONS)]
 
 
 def variance(data: str, profile: str) -> list[Task]:
@@ -238,12 +249,11 @@ def variance(data: str, profile: str) -> list[Task]:
     levels = {"smoke": 3, "quick": 3, "paper": 7}[profile]
     square = itertools.product(range(levels), repeat=2)
     seeds = [(i, (("weights", j), ("batches", (i + j) % levels))) for i, j in square]
-    real = [spec for spec in config.datasets(data) if spec.tier == "real"]
-    return [Task(spec.name, "U", ATSDP, profile, seed=i, seeds=parts) for spec in real for i, parts in seeds]
+    return [Task(spec.name, "U", ATSDP, profile, seed=i, seeds=parts) for spec in config.REAL for i, parts in seeds]
 
 
-#: Notebook 14: recipes of peers in this network's words, by name: no attention, and what stands in place of the MMD.
-PEERS: dict[str, tuple[str, Pairs]] = {
+#: Notebook 14: recipes of peers in this network's words: no attention, and what stands in place of the MMD.
+PEERS: Settings = {
     "ATSDP-NET": (ATSDP, ()),
     "further steps on bulk": (FURTHER, ()),
     "scDEAL's recipe": (ATSDP, (("heads", 0), *config.SUGGESTED["DATA1"])),
@@ -259,12 +269,7 @@ PEERS: dict[str, tuple[str, Pairs]] = {
 
 def peers(data: str, profile: str) -> list[Task]:
     """Notebook 14: recipes of peers beside ATSDP-NET and simple models, on the real sets."""
-    real = [spec for spec in config.datasets(data) if spec.tier == "real"]
-    return [
-        task
-        for spec, (model, setting) in itertools.product(real, PEERS.values())
-        for task in _unsupervised(spec, profile, model, setting or _short(model, profile))
-    ]
+    return [t for spec in config.REAL for t in _compared(spec, profile, PEERS)]
 
 
 def class_mix(profile: str) -> list[Task]:
@@ -358,21 +363,8 @@ def all_tables(data: str, profile: str) -> dict[str, list[Task]]:
     """Every table's list, by name."""
     lists = {
         f.__name__: f
-        for f in (
-            transfer,
-            table1,
-            table3,
-            strict,
-            wells,
-            stress,
-            heads,
-            table4,
-            ablation,
-            variance,
-            peers,
-            plus_score,
-            few_shot,
-        )
-    }
+        for f in (transfer, table1, table3, strict, wells, stress, heads, table4, ablation, variance, peers, plus_score,
+                  few_shot)
+    }  # fmt: skip
     alone = {f.__name__: f(profile) for f in (bulk, stopping, plus_selection, class_mix, clusters)}
     return alone | {name: make(data, profile) for name, make in lists.items()}
