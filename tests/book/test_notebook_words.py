@@ -64,7 +64,7 @@ def test_a_value_is_bold_only_where_one_model_beats_all_others():
 
 def winners(strengths, models) -> dict:
     """Sets with a winner in AUC among some models of notebook 07."""
-    code, results = labels.source("07", "table4"), folds(strengths)
+    code, results = labels.source("07", "winners"), folds(strengths)
     space = {"evaluate": evaluate, "results": results, "frame": evaluate.scores(results), "measured": ["auc"]}
     exec(code[code.index("def winners") :], space)
     return space["winners"]("S", models)["auc"]
