@@ -107,6 +107,8 @@ def tune(
     The budget is the same for every model: at most `most` settings, each trained for a quarter of the length. X and y
     are the training rows of an outer fold, `balance` the strategy of :func:`preprocess.balance` for the inner ones.
     """
+    from sklearn.metrics import roc_auc_score
+
     X, y = check_rows(X, y)
     settings = baseline.settings(most)
     if len(settings) == 1:
@@ -116,13 +118,8 @@ def tune(
         raise ValueError("y: too few rows of a class for an inner fold; use the default setting instead")
 
     def inner_auc(changes: dict) -> float:
-        model = baseline.make(seed=seed, **{**baseline.trial, **changes})
-        return _auc(model.fit(X[rows], y[rows], balance=balance, source=source), X[held], y[held])
+        model = baseline.make(seed=seed, **baseline.trial | changes)
+        model.fit(X[rows], y[rows], balance=balance, source=source)
+        return roc_auc_score(y[held], model.predict_proba(X[held]))
 
     return max(settings, key=inner_auc)
-
-
-def _auc(model, X: np.ndarray, y: np.ndarray) -> float:
-    from sklearn.metrics import roc_auc_score
-
-    return roc_auc_score(y, model.predict_proba(X))

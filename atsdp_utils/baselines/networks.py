@@ -24,13 +24,9 @@ def _pretrain(
         code = encoder(rows)
         return F.mse_loss(decoder(code), rows) + sparsity * code.abs().mean()
 
-    both = nn.ModuleList([encoder, decoder])
-    loop.fit(
-        both,
-        Minibatches(
-            model, model.pretraining, len(X), lambda batch: loss(X[batch]), (lambda: loss(held)) if len(held) else None
-        ),
-    )
+    held_loss = (lambda: loss(held)) if len(held) else None
+    stage = Minibatches(model, model.pretraining, len(X), lambda batch: loss(X[batch]), held_loss)
+    loop.fit(nn.ModuleList([encoder, decoder]), stage)
 
 
 @dataclass(kw_only=True)
