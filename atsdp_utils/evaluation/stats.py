@@ -233,12 +233,14 @@ def printed_auc_interval(area: float, sensitive: int, resistant: int, level: flo
     return _on_logit(float(area), variance / (sensitive * resistant), level)
 
 
-def auc_over_folds(y, p, fold, q=None, level: float = 0.95) -> Interval:
+def auc_over_folds(y, p, fold=None, q=None, level: float = 0.95) -> Interval:
     """Mean over folds of the AUC of `p` (minus that of `q`) with DeLong's error of the cells, each in one fold.
 
-    Folds have models of their own, whose scores need not share a scale, so the folds are not pooled.
+    Folds have models of their own, whose scores need not share a scale, so the folds are not pooled. Without `fold` one
+    model scored all cells.
     """
-    y, p, fold = np.asarray(y), np.asarray(p), np.asarray(fold)
+    y, p = np.asarray(y), np.asarray(p)
+    fold = np.zeros(len(y)) if fold is None else np.asarray(fold)
     found = []
     for own in (fold == f for f in np.unique(fold)):
         found.append(_delong(y[own], p[own], None if q is None else np.asarray(q)[own]))

@@ -52,7 +52,7 @@ def test_equal_seeds_leave_the_error_of_the_cells():
         rows += [Result(Task("A375-PLX4720", "U", name, "quick", seed=s), one.row, one.y, one.p, one.fold, 0.0, 0)
                  for s in range(3)]  # fmt: skip
     row = ask(rows, [("a", "b")]).iloc[0]
-    exact = stats.auc_over_folds(rows[0].y, rows[0].p, np.zeros(60), rows[3].p)
+    exact = stats.auc_over_folds(rows[0].y, rows[0].p, q=rows[3].p)
     assert row.difference == pytest.approx(exact.mean)
     assert row.ci_high - row.ci_low == pytest.approx(exact.high - exact.low, rel=0.2)
     assert row.df == pytest.approx(29)  # thirty cells of each class

@@ -249,13 +249,13 @@ def test_the_interval_of_two_areas_on_the_same_cells_is_that_of_a_paired_bootstr
     y = np.repeat([0, 1], 150)
     score = y + rng.normal(0, 1.2, 300)
     p, q = (1 / (1 + np.exp(-s)) for s in (score, score + rng.normal(0, 0.8, 300)))
-    found = stats.auc_over_folds(y, p, np.zeros(300), q)
+    found = stats.auc_over_folds(y, p, q=q)
     auc = lambda i, s: metrics.classification_metrics(y[i], s[i])["auc"]  # noqa: E731
     draws = [np.r_[rng.integers(0, 150, 150), rng.integers(150, 300, 150)] for _ in range(400)]
     spread = np.std([auc(i, p) - auc(i, q) for i in draws])
     assert found.mean == pytest.approx(auc(np.arange(300), p) - auc(np.arange(300), q))
     assert (found.high - found.low) / 2 == pytest.approx(1.96 * spread, rel=0.15)
-    assert stats.auc_over_folds(y, q, np.zeros(300), p).low == pytest.approx(-found.high)
+    assert stats.auc_over_folds(y, q, q=p).low == pytest.approx(-found.high)
 
 
 @pytest.mark.slow
