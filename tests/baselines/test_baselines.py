@@ -223,10 +223,11 @@ def test_a_control_takes_the_setting_that_its_model_chose(prepared, monkeypatch)
         task = Task(prepared, "S", model, "smoke", (("tune", True),), folds=2)
         return protocols.fit_fold(task, X, cells.y, train, test, source)[1]
 
-    monkeypatch.setattr(baselines, "_auc", lambda model, *held: model.dropout)
+    highest = max(REGISTRY["CNN"].settings(), key=lambda setting: setting["dropout"])
+    monkeypatch.setattr(protocols, "tune", lambda *args, **how: highest)
     chosen = fit("CNN").chosen_
-    assert chosen["dropout"] == max(REGISTRY["CNN"].grid["dropout"])
-    monkeypatch.setattr(baselines, "_auc", None)  # found on disk: nothing is searched again
+    assert chosen == highest and chosen["dropout"] != REGISTRY["CNN"].defaults["dropout"]
+    monkeypatch.setattr(protocols, "tune", None)  # found on disk: nothing is searched again
     control = fit("CNN-shuffled")
     assert control.chosen_ == chosen and control.dropout == chosen["dropout"]
 
