@@ -30,6 +30,8 @@ from atsdp_utils.reporting import report  # noqa: E402
 PARAMETERS = 'DATA = "embedded"\nPROFILE = "quick"\nJOBS = 2\nBACKEND = "loky"'
 MAX_LINES = 25
 BLANK = "# Your solution"
+#: A computed value in text, with its format.
+GLUED = re.compile(r"\{glue:text\}`(?P<name>[^`:]+(?:::[^`:]+)?)(?::(?P<format>[^`:]*))?`")
 
 
 def numbered() -> list[Path]:
@@ -146,6 +148,8 @@ def _cell_problems(cells: Sequence) -> list[str]:
             continue
         if cell.outputs or cell.execution_count is not None:
             found.append(f"{where}: holds outputs; clear them")
+        if re.search(r"\brun\.say\(|\bMarkdown\(|\bprint\(", cell.source) and "solution" not in tags(cell):
+            found.append(f"{where}: code that writes a sentence; give its numbers to text with run.glue")
         lines = [line for line in cell.source.splitlines() if line.strip()]
         if len(lines) > MAX_LINES:
             found.append(f"{where}: {len(lines)} lines, expected at most {MAX_LINES}")
@@ -189,8 +193,13 @@ def check() -> int:
 
 
 def cleared(notebook):
-    """Blank the solutions of a notebook, in place, and return it."""
+    """Blank the solutions of a notebook and name the values in its text, in place, and return it.
+
+    JupyterLab shows no glued value; its name in angle brackets says which variable of a cell above it is.
+    """
     for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = GLUED.sub(lambda m: f"‹{m['name']}›", cell.source)
         if "solution" in tags(cell):
             cell.source = BLANK
             cell.metadata["tags"] = ["exercise"]

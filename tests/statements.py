@@ -35,6 +35,13 @@ COMPARING = re.compile(
     r"apart|highest|lowest|almost|nearly)\b",
     re.IGNORECASE,
 )
+#: A sentence with a computed value shows what it compares; these words judge it, which only a count ("for 3 of 5") may.
+TAKES_SIDES = re.compile(
+    r"\b(better|worse|beats?|wins?|outperform\w*|exceeds?|gains?|improv\w*|helps|almost|nearly|stronger|weaker|faster|"
+    r"slower)\b",
+    re.IGNORECASE,
+)
+_COUNTED = re.compile(r"\{glue:text\}`[^`]+` of (the )?\{glue:text\}`")
 _TERM = re.compile(r"(?P<table>\w+)\[(?P<query>.*)\](?:\.(?P<column>\w+))?:(?P<how>\w+)")
 
 Tables = Callable[[str], pd.DataFrame]
@@ -167,5 +174,6 @@ def comparing_sentences() -> Iterator[tuple[str, str]]:
             continue
         for part in re.split(r"(?<=[.!?:;])\s+|\n\n+|\n(?=[-#|*])", text):
             sentence = plain(part)
-            if COMPARING.search(sentence) and not sentence.endswith("?"):
+            compares = TAKES_SIDES if "{glue:text}" in sentence else COMPARING
+            if compares.search(sentence) and not _COUNTED.search(sentence) and not sentence.endswith("?"):
                 yield place, sentence

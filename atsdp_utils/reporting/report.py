@@ -135,6 +135,19 @@ class Run:
         with pd.option_context("display.max_colwidth", None):
             display(HTML(table.to_html(index=False, classes="inputs")))
 
+    def glue(self, **values: str | float) -> None:
+        """Give computed values to the text of the chapter, which shows ``value`` as ``{glue:text}`value:.2f```.
+
+        Numbers of numpy become plain ones, which the role can format; what is no number and no word is an error.
+        """
+        from myst_nb import glue
+
+        for name, value in values.items():
+            value = value.item() if isinstance(value, np.generic) else value
+            if not isinstance(value, str | int | float):
+                raise TypeError(f"{name}: got {type(value).__name__}, expected a number or a word")
+            glue(name, value, display=False)
+
     def say(self, text: str) -> None:
         """Show Markdown made from computed values."""
         display(Markdown(text))

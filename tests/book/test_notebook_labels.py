@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from myst_nb.core.variables import format_plain_text
 
 from atsdp_utils.baselines import REGISTRY
 from atsdp_utils.data import datasets, gdsc, preprocess
@@ -16,6 +17,7 @@ from atsdp_utils.experiments import inputs, protocols, tables
 from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, FURTHER, Result, Task
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.reporting import report
+from book.build import GLUED
 
 REAL = [s.name for s in config.REAL]
 
@@ -28,10 +30,10 @@ def source(number: str, cell: str) -> str:
 
 
 class Run:
-    """In place of ``report.Run``: keeps tables and sentences."""
+    """In place of ``report.Run``: keeps tables, sentences and what is given to text."""
 
     def __init__(self):
-        self.tables, self.said = {}, []
+        self.tables, self.said, self.glued = {}, [], {}
 
     def table(self, frame, name, **about):
         self.tables[name] = frame
@@ -40,8 +42,16 @@ class Run:
     def say(self, text):
         self.said.append(text)
 
+    def glue(self, **values):
+        self.glued.update({k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()})
+
     def figure(self, *given, **about):
         return None
+
+
+def text(number: str, cell: str, glued: dict) -> str:
+    """What a text cell says with these values in it."""
+    return GLUED.sub(lambda m: format_plain_text(repr(glued[m["name"]]), m["format"] or "s"), source(number, cell))
 
 
 def execute(number: str, ids: Sequence[str], /, **given) -> dict:

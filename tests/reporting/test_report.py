@@ -302,3 +302,12 @@ def test_a_picture_of_two_groups_keeps_them_apart():
     near = ((X[:, None] - X[None]) ** 2).sum(2).argsort(1)[:, 1:16]
     shared = np.mean([np.isin(b, n).mean() for b, n in zip(beside, near, strict=True)])
     assert shared > 0.6  # neighbours in the picture are neighbours in the data; by chance under 0.4
+
+
+def test_values_for_text_are_plain_numbers_and_words(run, monkeypatch):
+    shown = []
+    monkeypatch.setattr("myst_nb.glue", lambda name, value, display: shown.append((name, value, type(value), display)))
+    run.glue(mean=np.float64(0.5), cells=np.int64(3), word="above")
+    assert shown == [("mean", 0.5, float, False), ("cells", 3, int, False), ("word", "above", str, False)]
+    with pytest.raises(TypeError, match="rows: got list, expected a number or a word"):
+        run.glue(rows=[1])
