@@ -40,8 +40,27 @@ class Fault(NamedTuple):
     wrong: Callable
 
 
+def unweighted(adata):
+    """An AnnData whose diffusion components weigh the same: lambda / (1 - lambda) is one."""
+    adata = adata.copy()
+    adata.uns["diffmap_evals"] = adata.uns["diffmap_evals"] * 0 + 0.5
+    return adata
+
+
 #: Each replaces ``module.name`` by ``wrong(original)``; a row a fault, in the order of chapters.
-FAULTS: list[Fault] = []
+FAULTS: list[Fault] = [
+    # chapter 10: the other end as the root, components without their weights, unscaled cells, p as it comes
+    Fault("10", "atsdp_utils.interpretation.pseudotime", "root_without_labels", lambda f: lambda a, s: f(a, -s)),
+    Fault("10", "atsdp_utils.interpretation.pseudotime", "diffusion_distances", lambda f: lambda a: f(unweighted(a))),
+    Fault("10", "atsdp_utils.data.preprocess", "Standardizer.fit_transform", lambda f: lambda self, X: X),
+    Fault(
+        "10",
+        "atsdp_utils.interpretation.pseudotime",
+        "genes_along",
+        lambda f: lambda *given: f(*given).assign(padj=lambda t: t["p"]),
+    ),
+    Fault("10", "atsdp_utils.interpretation.embedding", "signal_components", lambda f: lambda X: f(X) + 1),
+]
 CHAPTERS = [p.stem[:2] for p in build.numbered() if len(method_of(p.stem[:2])) > 2]
 
 
