@@ -9,7 +9,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
+from torch.nn.functional import normalize
 
+from atsdp_utils.data import preprocess
+from atsdp_utils.experiments.task import build as build_model
 from atsdp_utils.foundation import paths
 from book import build
 
@@ -40,8 +43,47 @@ class Fault(NamedTuple):
     wrong: Callable
 
 
+# --- chapter 7: a fold by hand, a network, the corrected test; chapter 18: what a baseline sees -----------------------
+
+
+def scaled_on_all_rows(real):
+    """The scaler of a fold sees its test rows."""
+
+    def fit_fold(task, X, y, train, test, source):
+        X = preprocess.Standardizer().fit_transform(X)
+        model = build_model(task).fit(X[train], y[train], balance=task.balance, source=source)
+        return model.predict_proba(X[test]), model
+
+    return fit_fold
+
+
+def balanced_before_held_out(real):
+    """Rows are held out after copies of them were made."""
+    return lambda X, y, how, share, seed: real(*preprocess.balance(X, y, how, seed)[:2], "none", share, seed)
+
+
+def not_centred(real):
+    """The cosine in place of the correlation."""
+    return lambda A, B: normalize(A, dim=1) @ normalize(B, dim=1).T
+
+
 #: Each replaces ``module.name`` by ``wrong(original)``; a row a fault, in the order of chapters.
-FAULTS: list[Fault] = []
+FAULTS: list[Fault] = [
+    Fault("07", "atsdp_utils.experiments.protocols", "fit_fold", scaled_on_all_rows),
+    Fault("07", "atsdp_utils.data.preprocess", "Standardizer.transform", lambda real: lambda self, X: X),
+    Fault("07", "atsdp_utils.baselines.classical", "SklearnBaseline._fitted",
+          lambda real: lambda self, X, y, balance: real(self, X, y, "none")),
+    Fault("07", "atsdp_utils.baselines.rows", "split", balanced_before_held_out),
+    Fault("07", "atsdp_utils.baselines.wrapper", "TorchBaseline.predict_proba",
+          lambda real: lambda self, X: 1 - real(self, X)),
+    Fault("07", "atsdp_utils.baselines.wrapper", "Logit.forward", lambda real: lambda self, X: 2 * real(self, X)),
+    Fault("07", "atsdp_utils.evaluation.stats", "mean_test",
+          lambda real: lambda values, folds=1, *args, **more: real(values, 1, *args, **more)),
+    Fault("18", "atsdp_utils.baselines.networks", "GeneTransformer.__init__",
+          lambda real: lambda self, *args, identity=True: real(self, *args, identity=False)),
+    Fault("18", "atsdp_utils.baselines.graph", "similarity", not_centred),
+    Fault("18", "atsdp_utils.baselines.graph", "nearest", lambda real: lambda S, neighbours: real(S, neighbours - 1)),
+]  # fmt: skip
 CHAPTERS = [p.stem[:2] for p in build.numbered() if len(method_of(p.stem[:2])) > 2]
 
 
