@@ -1,4 +1,4 @@
-"""What scanpy's diffusion pseudotime (section 3.7) leaves open: roots and genes, on an AnnData with its diffusion map."""
+"""What diffusion pseudotime by scanpy (section 3.7) leaves open: roots and genes, on an AnnData with its map."""
 
 from __future__ import annotations
 
