@@ -59,8 +59,11 @@ def genes_along(time: np.ndarray, X: np.ndarray, genes: Sequence[str]) -> pd.Dat
     no evidence that a gene changes.
     """
     reached = np.isfinite(time)
-    ranks = sps.zscore(sps.rankdata(np.c_[time[reached], X[reached]], axis=0), axis=0)
-    rho = np.nan_to_num(ranks[:, 1:].T @ ranks[:, 0] / len(ranks)).clip(-1, 1)
+    ranks = sps.rankdata(np.c_[time[reached], X[reached]], axis=0)
+    ranks -= ranks.mean(axis=0)
+    length = np.linalg.norm(ranks, axis=0)
+    rho = ranks[:, 1:].T @ ranks[:, 0] / np.where(length[1:] > 0, length[0] * length[1:], np.inf)
+    rho = rho.clip(-1, 1)
     free = len(ranks) - 2
     p = 2 * sps.t.sf(np.abs(rho) * np.sqrt(free / np.maximum(1 - rho**2, 1e-300)), free)
     return pd.DataFrame({"gene": np.asarray(genes), "rho": rho, "p": p, "padj": sps.false_discovery_control(p)})
