@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 from atsdp_utils.foundation import paths
@@ -40,8 +41,40 @@ class Fault(NamedTuple):
     wrong: Callable
 
 
+def _uncentred(self, z_g, z_t):
+    """CORAL without the means taken off."""
+    second = [z.T @ z / (len(z) - 1) for z in (z_g, z_t)]
+    return (second[0] - second[1]).square().sum() / (4 * z_g.shape[1] ** 2)
+
+
+def _ties_count_as_right(right: Callable) -> Callable:
+    def counts(scores, labels, lines=None):
+        return right(np.asarray(scores) + 1e-9 * (np.asarray(labels) == 1), labels, lines)
+
+    return counts
+
+
+def _pairs_of_one_class_count(right: Callable) -> Callable:
+    def counts(scores, labels, lines=None):
+        won, there = right(scores, labels, lines)
+        of_class = [(np.asarray(labels) == c).sum(0) for c in (0, 1)]
+        same = sum(n * (n - 1) / 2 for n in of_class)
+        return won + same / 2, there + same
+
+    return counts
+
+
 #: Each replaces ``module.name`` by ``wrong(original)``; a row a fault, in the order of chapters.
-FAULTS: list[Fault] = []
+FAULTS: list[Fault] = [
+    Fault("14", "atsdp_utils.models.discrepancy", "Coral.forward", lambda right: _uncentred),
+    Fault("14", "atsdp_utils.models.discrepancy", "_Reversed.backward", lambda right: staticmethod(lambda ctx, g: g)),
+    Fault(
+        "14", "atsdp_utils.models.discrepancy", "Adversary.forward", lambda right: lambda self, g, t: right(self, t, g)
+    ),
+    Fault("15", "atsdp_utils.evaluation.line_pairs", "counts", _ties_count_as_right),
+    Fault("15", "atsdp_utils.evaluation.line_pairs", "counts", _pairs_of_one_class_count),
+    Fault("15", "atsdp_utils.evaluation.line_pairs", "p_of_orders", lambda right: lambda found: right(found[1:])),
+]
 CHAPTERS = [p.stem[:2] for p in build.numbered() if len(method_of(p.stem[:2])) > 2]
 
 
