@@ -176,6 +176,7 @@ FAULTS: list[Fault] = [
           lambda real: lambda self, *args, identity=True: real(self, *args, identity=False)),
     Fault("18", "atsdp_utils.baselines.graph", "similarity", not_centred),
     Fault("18", "atsdp_utils.baselines.graph", "nearest", lambda real: lambda S, neighbours: real(S, neighbours - 1)),
+    Fault("19", "atsdp_utils.experiments.cluster_study", "auc", lambda auc: lambda y, score: auc(1 - y, score)),
 ]  # fmt: skip
 CHAPTERS = [p.stem[:2] for p in build.numbered() if len(method_of(p.stem[:2])) > 2]
 
