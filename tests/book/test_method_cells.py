@@ -116,7 +116,7 @@ def _added(to_parts):
     return wrong_of
 
 
-# --- chapter 14: CORAL and the adversary; chapter 15: pairs of lines -----------------------------------------------------
+# --- chapter 14: CORAL and the adversary; chapter 15: pairs of lines --------------------------------------------------
 
 
 def _uncentred(self, z_g, z_t):
