@@ -84,6 +84,56 @@ def _heads_interleaved(attention, x):
     return x.unflatten(-1, (-1, attention.heads)).transpose(-1, -2)
 
 
+def _macro_f1(scores):
+    """Of chapter 11: the F1 called weighted is the mean of both classes."""
+
+    def wrong(sensitive, resistant):
+        right, averaged, balanced = scores(sensitive, resistant)
+        averaged[2, 1] = averaged[2, -1]
+        return right, averaged, balanced
+
+    return wrong
+
+
+def _accuracy(scores):
+    """Of chapter 11: the share of all cells called right stands for the balanced accuracy."""
+
+    def wrong(sensitive, resistant):
+        right, averaged, _ = scores(sensitive, resistant)
+        return right, averaged, right.sum(axis=0) / (sensitive + resistant)
+
+    return wrong
+
+
+def _without_the_new_one(sets):
+    """Of chapter 12: the new sample does not count itself in its conformal p-value."""
+
+    def wrong(self, z, alpha=0.1):
+        strange = {0: z, 1: -z}
+        p = [(len(s) - np.searchsorted(s, strange[c])) / (len(s) + 1) for c, s in self.scores_.items()]
+        return np.column_stack(p) > alpha
+
+    return wrong
+
+
+def _added(to_parts):
+    """Of chapter 12: the variance of each part of a square, and that of the rest, changed by `to_parts`."""
+
+    def wrong_of(square):
+        def wrong(table):
+            found = square(table)
+            part = found.index != "rest"
+            rest = found.loc["rest", "variance"]
+            found.loc[part, "variance"] = to_parts(found.loc[part, "variance"], rest, table["lines"].nunique())
+            return found
+
+        return wrong
+
+    return wrong_of
+
+
+AUDIT, VERDICT = "atsdp_utils.reporting.audit", "atsdp_utils.reporting.verdict"
+CALIBRATION, VARIANCE = "atsdp_utils.models.calibration", "atsdp_utils.evaluation.variance"
 #: Each replaces ``module.name`` by ``wrong(original)``; a row a fault, in the order of chapters.
 FAULTS: list[Fault] = [
     Fault("05", "atsdp_utils.experiments.protocols", "fit_fold", _balanced_before_rows_are_held_out),
@@ -95,6 +145,15 @@ FAULTS: list[Fault] = [
     Fault("05", "atsdp_utils.evaluation.metrics", "classification_metrics", _with(_auc_of_turned_labels)),
     Fault("06", "atsdp_utils.models.network", "MultiHeadAttention.weights", lambda f: _weights_without_the_root),
     Fault("06", "atsdp_utils.models.network", "MultiHeadAttention._by_head", lambda f: _heads_interleaved),
+    Fault("11", AUDIT, "confusion_scores", _macro_f1),
+    Fault("11", AUDIT, "confusion_scores", _accuracy),
+    Fault("11", VERDICT, "decide", lambda f: lambda effects, **sides: f([e.negated() for e in effects], **sides)),
+    Fault("11", VERDICT, "decide", lambda f: lambda effects, above, below: f(effects, below, below)),
+    Fault("11", VERDICT, "reproduces", lambda f: lambda e, **about: f(e._replace(low=e.value, high=e.value), **about)),
+    Fault("12", CALIBRATION, "Calibration.sets", _without_the_new_one),
+    Fault("12", CALIBRATION, "Calibration.sets", lambda f: lambda self, z, alpha=0.1: f(self, -z, alpha)),
+    Fault("12", VARIANCE, "square", _added(lambda part, rest, levels: part * levels)),
+    Fault("12", VARIANCE, "square", _added(lambda part, rest, levels: part + rest / levels)),
 ]
 CHAPTERS = [p.stem[:2] for p in build.numbered() if len(method_of(p.stem[:2])) > 2]
 

@@ -6,12 +6,13 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn import metrics as sk
 
 from atsdp_utils.evaluation import conformal, evaluate, stats
 from atsdp_utils.experiments.task import Result, Task
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.own_cells import prediction
-from atsdp_utils.reporting import audit
+from atsdp_utils.reporting import audit, findings, verdict
 
 SPEC = importlib.util.spec_from_file_location(
     "labels_of_notebooks", paths.ROOT / "tests" / "book" / "test_notebook_labels.py"
@@ -76,25 +77,90 @@ def test_changes_of_the_ledger_on_real_cells_are_the_largest_of_each_number():
             (3, "cells", 9.0, "real", a), (5, "AUC", np.nan, "real", a), (1, "AUC", 0.01, "real", b),
             (1, "AUC", -0.03, "real", c), (4, "AUC", 0.11, "real", c)]  # fmt: skip
     ledger = pd.DataFrame(rows, columns=["ambiguity", "measure", "difference", "tier", "dataset"])
-    first, second = sorted(execute("11", ("ledger-said",), ledger=ledger, config=config)["run"].said)
-    assert first.startswith(config.DATASETS[a].unit or a) and first.endswith(": 0.050 (number 1).")
-    assert second.startswith(config.DATASETS[b].unit) and second.endswith(": 0.110 (number 4), 0.030 (number 1).")
+    space = execute("11", ("ledger-changes",), ledger=ledger, config=config)
+    largest, units = space["largest"], [config.DATASETS[d].unit for d in (a, b)]
+    assert largest[units[0]].dropna().to_dict() == {1: 0.05}
+    assert largest[units[1]].dropna().to_dict() == {1: 0.03, 4: 0.11}
+    assert "number 4, 0.110." in labels.text("11", "ledger-said", space["run"].glued)
 
 
 def test_the_threshold_of_one_half_is_that_of_the_curve():
     scores = {"F1": np.linspace(0, 1, 101), "recall": np.linspace(0.8, 0, 101)}
-    curve = pd.DataFrame(scores, index=np.arange(101) / 100)
-    text = said(execute("11", ("threshold-said",), curve=curve))
-    assert "At one half: F1 0.500, recall 0.400." in text and "Best thresholds: 1.00 (F1), 0.00 (recall)." in text
+    curve, y = pd.DataFrame(scores, index=np.arange(101) / 100), np.array([0, 1, 1, 1])
+    given = {"y": y, "p": np.array([0.5, 0.1, 0.6, 0.7]), "sk": sk, "results": range(20)}
+    space = execute("11", ("threshold-scores",), curve=curve, **given)
+    assert space["best"]["at one half"].to_dict() == pytest.approx({"F1": 0.5, "recall": 0.4})
+    assert space["best"]["at"].to_dict() == {"F1": 1.0, "recall": 0.0}
+    told = labels.text("11", "threshold-said", space["run"].glued)
+    assert "AUC of 0.667" in told and "F1 is 0.500 at one half and 1.000 at 1.00." in told and "20 seeds" in told
+
+
+def test_verdicts_are_counted_and_each_claim_stands_in_one_table():
+    words = ["supported", "does not hold", "undecided", "ill-posed", "cannot be tested here", "supported"]
+    claims = pd.DataFrame({"verdict": words, "made": "implied", "claim": list("abcdef")})
+    columns = ["mean", "ci_low", "ci_high", "quoted", "tier", "where", "page", "note"]
+    claims = claims.assign(**dict.fromkeys(columns, "x"), kind="claim")
+    shown = []
+    space = execute(
+        "11", ("judge", "judge-numbers", "decided", "open", "untested"), show=shown.append, own=[], out=None,
+        scorecard=SimpleNamespace(scorecard=lambda *a: claims), verdict=verdict,
+        **{name: value for name, value in vars(verdict).items() if name.isupper()},
+    )  # fmt: skip
+    glued = space["run"].glued
+    assert [glued[f"n_{k}"] for k in ("claims", "decided", "supported", "refuted", "fails")] == [6, 3, 2, 0, 1]
+    assert [glued[f"n_{k}"] for k in ("undecided", "ill_posed", "untested", "missing")] == [1, 1, 1, 0]
+    assert ["".join(table["claim"]) for table in shown] == ["afb", "cd", "e"]
+    assert all(table.columns[0] == "verdict" for table in shown)
+
+
+def test_answers_of_real_cells_count_each_unit_once():
+    rows = [("Does attention help?", "A", "culture", "A", 0.1, 0.0, 0.2, "open"),
+            ("Does attention help?", "b", "programme", "B", -0.1, -0.3, 0.0, "yes"),
+            ("Does attention help?", "c", "programme", "B", 0.0, -0.1, 0.4, "no"),
+            ("Else?", "A", "culture", "A", 0.3, 0.2, 0.4, "yes")]  # fmt: skip
+    columns = ["question", "dataset", "label", "unit", "mean", "ci_low", "ci_high", "answer"]
+    space = execute("11", ("real-answers",), real_table=pd.DataFrame(rows, columns=columns), findings=findings)
+    glued = space["run"].glued
+    assert [glued[f"real_{k}"] for k in ("asked", "units", "yes", "no", "open", "mixed")] == [3, 2, 1, 0, 1, 1]
+    attention = [glued[f"attention_{k}"] for k in ("low", "high", "ci_low", "ci_high", "n")]
+    assert attention == [-0.1, 0.1, -0.3, 0.4, 3]
 
 
 def test_the_rarest_class_is_told():
     rows = [(5, "MMD", 0, 0.6, 0.2), (5, "MMD", 1, 0.8, 0.4), (5, "no MMD", 0, 0.5, 0.1), (5, "no MMD", 1, 0.7, 0.3),
             (95, "MMD", 0, 0.1, 0.9)]  # fmt: skip
     mix = pd.DataFrame(rows, columns=["percent", "setting", "seed", "auc", "called"])
-    text = said(execute("12", ("mix-say",), mix=mix, mean_test=stats.mean_test))
-    assert "with 5 % sensitive cells" in text and "n = 2: MMD: AUC 0.700 ± 0.141, 30% ± 14% called sensitive" in text
-    assert "MMD minus no MMD on the same seeds: +10.0% of the cells" in text and "half called sensitive is seen" in text
+    space = execute("12", ("mix-numbers",), mix=mix, mean_test=stats.mean_test)
+    told = labels.text("12", "mix-said", space["run"].glued)
+    assert "for 5 % sensitive cells, over 2 seeds. With MMD 30% of the cells" in told
+    assert "without 20%; the difference on the same seeds is +10%" in told
+
+
+def test_the_ends_of_the_changes_are_those_of_each_set():
+    rows = [("d", "as it is", 0.8, np.nan, np.nan), ("d", "less", 0.6, -0.2, 0.01), ("d", "more", 0.9, 0.1, 0.2),
+            ("e", "as it is", 0.7, np.nan, np.nan), ("e", "less", 0.4, -0.3, 0.01),
+            ("e", "more", 0.6, -0.1, 0.04)]  # fmt: skip
+    changes = pd.DataFrame(rows, columns=["dataset", "setting", "mean", "difference", "p_holm"])
+    changes = changes.assign(std=0.1, right=1.0, count=[20, 5, 6, 20, 5, 6])
+    space = execute("12", ("ablation-ends",), changes=changes, tables=SimpleNamespace(ABLATIONS={"as it is": None}))
+    ends, glued = space["ends"], space["run"].glued
+    assert ends["by"].tolist() == ["less", "less"] and ends["by "].tolist() == ["more", "more"]
+    assert ends["smallest change"].tolist() == [-0.2, -0.3] and ends["differ from zero"].tolist() == [1, 2]
+    assert [glued[f"changes_{k}"] for k in ("told", "tested", "least", "most")] == [3, 4, 5, 6]
+
+
+def test_targets_are_counted_and_the_lead_is_over_the_best_simple_model():
+    asked = ("mean AUC", "sd over seeds", "above the best simple model")
+    rows = [("d", t, w, r, m) for t, w, r, m in zip(asked, (0.85, 0.05, 0.9), (0.8, 0.01, 0.8), (0, 1, 0), strict=True)]
+    rows += [("e", t, w, r, m) for t, w, r, m in zip(asked, (0.85, 0.05, 0.7), (0.9, 0.2, 0.9), (1, 0, 1), strict=True)]
+    reached = pd.DataFrame(rows, columns=["dataset", "target", "wanted", "reached", "met"])
+    score = pd.DataFrame({"tier": "real", "model": "ATSDP-NET+", "mean": [0.8, 0.9], "n": 3})
+    study = SimpleNamespace(targets=lambda *a: reached)
+    space = execute("12", ("targets",), plus_study=study, score=score, real=["d", "e"], about={}, TARGET_AUC=0.85,
+                    TARGET_SD=0.05)  # fmt: skip
+    glued = space["run"].glued
+    assert [glued[k] for k in ("targets_met", "targets", "lead_above", "lead_sets")] == [3, 6, 1, 2]
+    assert [glued[k] for k in ("lead_low", "lead_high")] == pytest.approx([-0.1, 0.2])
 
 
 def test_coverage_is_that_of_lines_and_of_cells():
@@ -102,11 +168,11 @@ def test_coverage_is_that_of_lines_and_of_cells():
             ("e", "lines", 0.9, 0.9, 0.9, 0.1, 0.3), ("e", "cells", 0.8, 0.85, 0.75, 0.2, 0.1)]  # fmt: skip
     columns = ["dataset", "asked", "coverage", "coverage_sensitive", "coverage_resistant", "both_labels",
                "ece_calibrated"]  # fmt: skip
-    covered = pd.DataFrame(rows, columns=columns)
-    text = said(execute("12", ("coverage-say",), covered=covered, conformal=conformal, ALPHA=0.1))
-    assert "**d**: coverage 90.0% of lines, 70.0% of cells, where 40% of the sets of cells (60% of lines)" in text
-    assert "calibration error 0.010 on lines, 0.200 on cells." in text
-    assert "covered least is sensitive of d: 50.0%" in text and "in 1 of 2 sets" in text
+    covered = pd.DataFrame(rows, columns=columns).assign(tier="real")
+    space = execute("12", ("coverage-numbers",), covered=covered, conformal=conformal, ALPHA=0.1)
+    told = labels.text("12", "coverage-said", space["run"].glued)
+    assert "Promised are 90% of each class" in told and "is *sensitive* of d, 50.0%." in told
+    assert "Between 20% and 40% of the sets of cells hold both" in told and "in 1 of 2 sets" in told
 
 
 def test_drugs_told_from_chance_are_counted():
@@ -115,8 +181,10 @@ def test_drugs_told_from_chance_are_counted():
     columns = ["candidate", "mean", "ci_low", "ci_high", "p_chance_holm", "difference", "difference_low",
                "difference_high"]  # fmt: skip
     told = pd.DataFrame(rows, columns=columns)
-    text = said(execute("12", ("lines-say",), told=told, real_lines=range(13)))
-    assert "after Holm's correction: 1 of 3." in text and "leaves out zero: 1 of 2," in text
+    space = execute("12", ("lines-numbers",), told=told, real_lines=range(13))
+    text = labels.text("12", "lines-said", space["run"].glued)
+    assert "Over 13 drugs ATSDP-NET (*plain*) has a mean AUC of 0.600 (0.550 to 0.650)." in text
+    assert "After Holm's correction 1 of 3 models are told" in text and "leaves out zero for 1 of 2," in text
 
 
 @pytest.fixture
