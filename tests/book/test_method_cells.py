@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import sklearn.metrics
 import torch
+from torch.nn.functional import normalize
 
 from atsdp_utils.data import preprocess
+from atsdp_utils.experiments.task import build as build_model
 from atsdp_utils.foundation import paths
 from book import build
 
@@ -42,6 +44,9 @@ class Fault(NamedTuple):
     module: str
     name: str
     wrong: Callable
+
+
+# --- chapter 5: folds, balance and scores; chapter 6: heads -----------------------------------------------------------
 
 
 def _balanced_before_rows_are_held_out(original):
@@ -82,6 +87,30 @@ def _weights_without_the_root(attention, x):
 def _heads_interleaved(attention, x):
     """Every h-th value in a head, where a head is a slice."""
     return x.unflatten(-1, (-1, attention.heads)).transpose(-1, -2)
+
+
+# --- chapter 7: a fold by hand, a network, the corrected test; chapter 18: what a baseline sees -----------------------
+
+
+def scaled_on_all_rows(real):
+    """The scaler of a fold sees its test rows."""
+
+    def fit_fold(task, X, y, train, test, source):
+        X = preprocess.Standardizer().fit_transform(X)
+        model = build_model(task).fit(X[train], y[train], balance=task.balance, source=source)
+        return model.predict_proba(X[test]), model
+
+    return fit_fold
+
+
+def balanced_before_held_out(real):
+    """Rows are held out after copies of them were made."""
+    return lambda X, y, how, share, seed: real(*preprocess.balance(X, y, how, seed)[:2], "none", share, seed)
+
+
+def not_centred(real):
+    """The cosine in place of the correlation."""
+    return lambda A, B: normalize(A, dim=1) @ normalize(B, dim=1).T
 
 
 def _macro_f1(scores):
@@ -145,6 +174,16 @@ FAULTS: list[Fault] = [
     Fault("05", "atsdp_utils.evaluation.metrics", "classification_metrics", _with(_auc_of_turned_labels)),
     Fault("06", "atsdp_utils.models.network", "MultiHeadAttention.weights", lambda f: _weights_without_the_root),
     Fault("06", "atsdp_utils.models.network", "MultiHeadAttention._by_head", lambda f: _heads_interleaved),
+    Fault("07", "atsdp_utils.experiments.protocols", "fit_fold", scaled_on_all_rows),
+    Fault("07", "atsdp_utils.data.preprocess", "Standardizer.transform", lambda real: lambda self, X: X),
+    Fault("07", "atsdp_utils.baselines.classical", "SklearnBaseline._fitted",
+          lambda real: lambda self, X, y, balance: real(self, X, y, "none")),
+    Fault("07", "atsdp_utils.baselines.rows", "split", balanced_before_held_out),
+    Fault("07", "atsdp_utils.baselines.wrapper", "TorchBaseline.predict_proba",
+          lambda real: lambda self, X: 1 - real(self, X)),
+    Fault("07", "atsdp_utils.baselines.wrapper", "Logit.forward", lambda real: lambda self, X: 2 * real(self, X)),
+    Fault("07", "atsdp_utils.evaluation.stats", "mean_test",
+          lambda real: lambda values, folds=1, *args, **more: real(values, 1, *args, **more)),
     Fault("11", AUDIT, "confusion_scores", _macro_f1),
     Fault("11", AUDIT, "confusion_scores", _accuracy),
     Fault("11", VERDICT, "decide", lambda f: lambda effects, **sides: f([e.negated() for e in effects], **sides)),
@@ -154,7 +193,12 @@ FAULTS: list[Fault] = [
     Fault("12", CALIBRATION, "Calibration.sets", lambda f: lambda self, z, alpha=0.1: f(self, -z, alpha)),
     Fault("12", VARIANCE, "square", _added(lambda part, rest, levels: part * levels)),
     Fault("12", VARIANCE, "square", _added(lambda part, rest, levels: part + rest / levels)),
-]
+    Fault("18", "atsdp_utils.baselines.networks", "GeneTransformer.__init__",
+          lambda real: lambda self, *args, identity=True: real(self, *args, identity=False)),
+    Fault("18", "atsdp_utils.baselines.graph", "similarity", not_centred),
+    Fault("18", "atsdp_utils.baselines.graph", "nearest", lambda real: lambda S, neighbours: real(S, neighbours - 1)),
+    Fault("19", "atsdp_utils.experiments.cluster_study", "auc", lambda auc: lambda y, score: auc(1 - y, score)),
+]  # fmt: skip
 CHAPTERS = [p.stem[:2] for p in build.numbered() if len(method_of(p.stem[:2])) > 2]
 
 
