@@ -161,8 +161,35 @@ def _added(to_parts):
     return wrong_of
 
 
+# --- chapter 14: CORAL and the adversary; chapter 15: pairs of lines --------------------------------------------------
+
+
+def _uncentred(self, z_g, z_t):
+    """CORAL without the means taken off."""
+    second = [z.T @ z / (len(z) - 1) for z in (z_g, z_t)]
+    return (second[0] - second[1]).square().sum() / (4 * z_g.shape[1] ** 2)
+
+
+def _ties_count_as_right(right: Callable) -> Callable:
+    def counts(scores, labels, lines=None):
+        return right(np.asarray(scores) + 1e-9 * (np.asarray(labels) == 1), labels, lines)
+
+    return counts
+
+
+def _pairs_of_one_class_count(right: Callable) -> Callable:
+    def counts(scores, labels, lines=None):
+        won, there = right(scores, labels, lines)
+        of_class = [(np.asarray(labels) == c).sum(0) for c in (0, 1)]
+        same = sum(n * (n - 1) / 2 for n in of_class)
+        return won + same / 2, there + same
+
+    return counts
+
+
 AUDIT, VERDICT = "atsdp_utils.reporting.audit", "atsdp_utils.reporting.verdict"
 CALIBRATION, VARIANCE = "atsdp_utils.models.calibration", "atsdp_utils.evaluation.variance"
+DISCREPANCY, LINE_PAIRS = "atsdp_utils.models.discrepancy", "atsdp_utils.evaluation.line_pairs"
 #: Each replaces ``module.name`` by ``wrong(original)``; a row a fault, in the order of chapters.
 FAULTS: list[Fault] = [
     Fault("05", "atsdp_utils.experiments.protocols", "fit_fold", _balanced_before_rows_are_held_out),
@@ -193,6 +220,12 @@ FAULTS: list[Fault] = [
     Fault("12", CALIBRATION, "Calibration.sets", lambda f: lambda self, z, alpha=0.1: f(self, -z, alpha)),
     Fault("12", VARIANCE, "square", _added(lambda part, rest, levels: part * levels)),
     Fault("12", VARIANCE, "square", _added(lambda part, rest, levels: part + rest / levels)),
+    Fault("14", DISCREPANCY, "Coral.forward", lambda real: _uncentred),
+    Fault("14", DISCREPANCY, "_Reversed.backward", lambda real: staticmethod(lambda ctx, gradient: gradient)),
+    Fault("14", DISCREPANCY, "Adversary.forward", lambda real: lambda self, z_g, z_t: real(self, z_t, z_g)),
+    Fault("15", LINE_PAIRS, "counts", _ties_count_as_right),
+    Fault("15", LINE_PAIRS, "counts", _pairs_of_one_class_count),
+    Fault("15", LINE_PAIRS, "p_of_orders", lambda real: lambda found: real(found[1:])),
     Fault("18", "atsdp_utils.baselines.networks", "GeneTransformer.__init__",
           lambda real: lambda self, *args, identity=True: real(self, *args, identity=False)),
     Fault("18", "atsdp_utils.baselines.graph", "similarity", not_centred),
