@@ -9,6 +9,7 @@ import pytest
 from sklearn import metrics as sk
 
 from atsdp_utils.evaluation import conformal, evaluate, stats
+from atsdp_utils.experiments import tables
 from atsdp_utils.experiments.task import Result, Task
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.own_cells import prediction
@@ -46,7 +47,7 @@ def test_pairs_of_models_say_who_is_ahead_and_who_wins():
     from itertools import combinations
 
     about = {"names": ["A375-PLX4720"], "pools": evaluate.pools(["A375-PLX4720"]), "evaluate": evaluate}
-    space = execute("07", ("pairs",), results=folds(THREE), nine=["a", "b", "c"], combinations=combinations, **about)
+    space = execute("18", ("pairs",), results=folds(THREE), nine=["a", "b", "c"], combinations=combinations, **about)
     table = space["run"].tables["baseline_pairs"].set_index(["model", "other"])
     means = evaluate.scores(folds(THREE)).groupby("model")["auc"].mean()
     for one, other in table.index:
@@ -54,7 +55,7 @@ def test_pairs_of_models_say_who_is_ahead_and_who_wins():
         assert row["difference"] == pytest.approx(means[one] - means[other])
         assert row["ci_low"] < row["difference"] < row["ci_high"] and row["p"] <= row["p_holm"]
     by_word = {word: counts.to_dict() for (_, word), counts in space["counted"].items()}
-    assert by_word == {"wins": {"a": 2}, "losses": {"b": 1, "c": 1}}
+    assert by_word == {"above": {"a": 2}, "below": {"b": 1, "c": 1}}
 
 
 def test_a_value_is_bold_only_where_one_model_beats_all_others():
@@ -69,6 +70,58 @@ def winners(strengths, models) -> dict:
     space = {"evaluate": evaluate, "results": results, "frame": evaluate.scores(results), "measured": ["auc"]}
     exec(code[code.index("def winners") :], space)
     return space["winners"]("S", models)["auc"]
+
+
+def test_models_below_and_above_atsdp_are_counted_where_they_belong():
+    names = ["A375-PLX4720", "SCC47-afatinib", "SCC47-sorafenib", "DATA1-sim"]
+    made = [  # set, protocol, model, difference, its lower limit, p after Holm
+        ("A375-PLX4720", "S", "Logistic", -0.01, -0.02, 0.01), ("A375-PLX4720", "S", "CNN", 0.03, 0.01, 0.20),
+        ("A375-PLX4720", "U", tables.PC1, 0.25, 0.10, 0.02), ("SCC47-afatinib", "S", "Logistic", 0.02, 0.01, 0.01),
+        ("SCC47-sorafenib", "S", "Logistic", 0.04, 0.01, 0.01), ("SCC47-afatinib", "U", tables.PC1, -0.02, -0.1, 0.9),
+        ("SCC47-sorafenib", "U", tables.PC1, 0.12, -0.1, 0.9), ("DATA1-sim", "S", "Logistic", 0.01, -0.1, 0.01),
+        ("DATA1-sim", "U", tables.PC1, -0.3, -0.5, 0.001),
+    ]  # fmt: skip
+    against = pd.DataFrame(made, columns=["dataset", "protocol", "model", "difference", "ci_low", "p_holm"])
+    against = against.assign(ci_high=against["difference"] + 0.5, pairs=7)
+    about = {"pools": evaluate.pools(names), "others": names[:3], "stand_ins": names[3:], "y": range(108)}
+    cells = ("tally", "tally-counts", "simple-range")
+    space = execute("07", cells, against=against, learning=against, tables=tables, **about)
+    tally = space["tally"].set_index(["cells", "protocol"])[["tests", "below", "above", "interval above"]]
+    assert tally.loc[("A375-PLX4720", "S")].tolist() == [2, 1, 0, 1]
+    assert tally.loc[("SCC47 axis (SCC47-afatinib only)", "S")].tolist() == [1, 0, 1, 1]
+    assert tally.loc[("simulated twins", "U")].tolist() == [1, 1, 0, 0]
+    glued = space["run"].glued
+    assert [glued[f"real_s_{k}"] for k in ("tests", "below", "above")] == [3, 1, 1]
+    assert [glued[f"real_u_{k}"] for k in ("tests", "below", "above")] == [3, 0, 1]
+    assert [glued[f"paper_s_{k}"] for k in ("tests", "below", "above")] == [1, 0, 1]
+    told = " ".join(labels.text("07", "found", glued).split())
+    assert "On A375-PLX4720 (108 cells, 7 folds) the AUC of logistic regression minus that of ATSDP-NET is" in told
+    assert "is -0.010 (-0.020 to +0.490)" in told and "minus ATSDP-NET: +0.250 (+0.100 to +0.750)" in told
+    assert "(simulated) **The paper's four sets or their twins.**" in told
+    told = " ".join(labels.text("07", "holds", glued | dict.fromkeys(("mixed_rows", "constant_rows"), 1)).split())
+    assert "+0.020 to +0.040 under the names of the SCC47 axis" in told and "-0.020 to +0.120 under" in told
+
+
+def test_controls_and_pairs_are_counted_for_real_cells_and_for_the_others():
+    rows = [
+        ("A375-PLX4720", "CNN-shuffled", "CNN", -0.2, -0.3, -0.1, 0.01),
+        ("A375-PLX4720", "GCN-transductive", "GCN", 0.1, 0, 0.2, 1),
+        ("DATA1-sim", "CNN-shuffled", "CNN", 0.02, -0.5, 0.5, 0.9),
+        ("DATA1-sim", "GCN-transductive", "GCN", 0, 0, 0, 0.04),
+        ("DATA1-sim", "ResNet18-shuffled", "ResNet18", 0.04, -0.1, 0.2, 0.9),
+    ]
+    columns = ["dataset", "model", "reference", "difference", "ci_low", "ci_high", "p_holm"]
+    sides = {"real": ["A375-PLX4720"], "paper": ["DATA1-sim"]}
+    controls = pd.DataFrame(rows, columns=columns)
+    glued = execute("18", ("controls-counts", "pairs-counts"), controls=controls, pairs=controls, sides=sides)[
+        "run"
+    ].glued
+    assert (glued["real_pairs"], glued["real_pairs_sure"], glued["paper_pairs_sure"]) == (2, 1, 1)
+    told = labels.text("18", "controls-said", glued | {"paper_tag": "(simulated)"})
+    real, others = " ".join(told.split()).split("- (simulated)")
+    assert "**Genes shuffled**: -0.200 on average, resolved from zero in 1 of 1" in real
+    assert "-0.300 to -0.100). **Transductive**: +0.100, 0 of 1 (+0.000 to +0.200)" in real
+    assert "**Genes shuffled**: +0.030, 0 of 2 (-0.500 to +0.500). **Transductive**: +0.000, 1 of 1" in others
 
 
 def test_changes_of_the_ledger_on_real_cells_are_the_largest_of_each_number():
