@@ -6,6 +6,8 @@ Make calls ``python -m book.build run|check|lab|book``.
 from __future__ import annotations
 
 import argparse
+import ast
+import html
 import json
 import os
 import re
@@ -14,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,11 +28,14 @@ sys.modules.setdefault("rfc3987_syntax", None)
 import nbformat  # noqa: E402
 
 from atsdp_utils.foundation import config, paths  # noqa: E402
-from atsdp_utils.reporting import report  # noqa: E402
+from atsdp_utils.reporting import found, report  # noqa: E402
+from atsdp_utils.reporting.outputs import Outputs  # noqa: E402
 
 PARAMETERS = 'DATA = "embedded"\nPROFILE = "quick"\nJOBS = 2\nBACKEND = "loky"'
 MAX_LINES = 25
 BLANK = "# Your solution"
+#: In copies for exercises: tables and figures go beside the copy, never to the reference.
+ELSEWHERE = 'import os\n\nos.environ["ATSDP_FIGURES"] = os.path.abspath("figures")'
 #: A computed value in text, with its format.
 GLUED = re.compile(r"\{glue:text\}`(?P<name>[^`:]+(?:::[^`:]+)?)(?::(?P<format>[^`:]*))?`")
 
@@ -193,7 +199,7 @@ def check() -> int:
 
 
 def cleared(notebook):
-    """Blank the solutions of a notebook and name the values in its text, in place, and return it.
+    """Blank the solutions of a notebook, collapse its plumbing and name the values in its text, in place; return it.
 
     JupyterLab shows no glued value; its name in angle brackets says which variable of a cell above it is.
     """
@@ -203,15 +209,28 @@ def cleared(notebook):
         if "solution" in tags(cell):
             cell.source = BLANK
             cell.metadata["tags"] = ["exercise"]
+        if "hide-input" in tags(cell):
+            cell.metadata["jupyter"] = {"source_hidden": True}
+        if "parameters" in tags(cell):
+            cell.source = f"{cell.source}\n{ELSEWHERE}"
     return notebook
 
 
 def lab(folder: Path) -> None:
-    """Write cleared copies into `folder`; a copy that is already there may hold a student's work and stays."""
+    """Write cleared copies into `folder`; a copy that is already there may hold a student's work and stays.
+
+    Copies write their tables and figures beside themselves. The tables of the reference run lie there from the start,
+    for the chapters that read those of others.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for path in numbered():
         if not (folder / path.name).exists():
             nbformat.write(cleared(nbformat.read(path, as_version=4)), folder / path.name)
+    own = folder / "figures" / paths.REFERENCE.name
+    for table in paths.REFERENCE.glob("*.csv"):
+        own.mkdir(parents=True, exist_ok=True)
+        if not (own / table.name).exists():
+            shutil.copy(table, own)
     print(f"Exercise copies: {folder} (delete a copy to get a fresh one)")
 
 
@@ -238,11 +257,37 @@ def for_reading(notebook, outputs: dict[str, dict]):
             tiers = {d: report.tier_of(d) for d in made["datasets"]}
             source = report.source_line(tiers, made["protocol"], made["profile"])
             shown["caption"] = f"{shown.get('caption', '')} *{source}.*".strip()
+        if cell.cell_type == "code" and (name := _shown_table(cell.source)) in outputs:
+            _caption(cell, name, outputs[name])
         if "injected-parameters" in tags(cell):
             cell.source = cell.source.removeprefix("# Parameters\n")
             cell["id"] = "parameters-of-this-run"
             cell.metadata["tags"] = ["hide-input"]
     return notebook
+
+
+def _shown_table(source: str) -> str:
+    """Name of the table that a cell ends in, as ``run.table(frame, "name")`` and what is called on it; else empty."""
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:  # a cell of magics
+        return ""
+    node = body[-1].value if body and isinstance(body[-1], ast.Expr) else None
+    while isinstance(node, ast.Call | ast.Attribute | ast.Subscript):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "run.table" and len(node.args) > 1:
+            return getattr(node.args[1], "value", "")
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return ""
+
+
+def _caption(cell, name: str, made: dict) -> None:
+    """Write the caption of a table and the link to its file into the table that a cell shows."""
+    told = html.escape(made["caption"])
+    caption = f'<caption>{told} <a href="../files/{name}.csv">{name}.csv</a></caption>'
+    for output in cell.outputs:
+        page = output.get("data", {}).get("text/html", "")
+        if "<table" in page and "<caption" not in page:
+            output["data"]["text/html"] = re.sub(r"(<table[^>]*>)", lambda m: m[1] + caption, page, count=1)
 
 
 def files_cell(outputs: dict[str, dict]):
@@ -278,12 +323,43 @@ def assemble(data: str, profile: str) -> Path:
             if cell.cell_type == "markdown":
                 cell.source = _substitute(cell.source, present, data, profile)
         nbformat.write(read, book / "notebooks" / source.name)
+    opening = _opening(data, profile, figures)
     for page in book.glob("*.md"):
-        page.write_text(_substitute(page.read_text(), present, data, profile))
+        text = page.read_text()
+        for mark, replacement in opening.items():
+            text = text.replace(mark, replacement)
+        page.write_text(_substitute(text, present, data, profile))
     toc = (book / "_toc.yml").read_text()
     entries = "".join(f"      - file: notebooks/{source.stem}\n" for source in chapters)
     (book / "_toc.yml").write_text(toc.replace("      - NOTEBOOKS\n", entries))
     return book
+
+
+def _opening(data: str, profile: str, figures: Path) -> dict[str, str]:
+    """What the landing page says of this run, and its two pictures where they were drawn."""
+
+    def picture(name: str) -> str:
+        there = (figures / f"{name}.svg").exists()
+        return f":::{{figure}} files/{name}.svg\n:alt: {found.alt_text(name)}\n:width: 100%\n:::" * there
+
+    told = found.opening(
+        Outputs(figures), data, profile, lambda number: f"{{ref}}`nb-{number}`", picture(found.PICTURE)
+    )
+    version = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]["version"]
+    return {"{{FOUND}}": told, "{{WORKFLOW}}": picture("fig1"), "{{VERSION}}": version, "{{REPOSITORY}}": _repository()}
+
+
+def _repository() -> str:
+    """Where the checkout was cloned from, as links, if that is a public address."""
+    asked = ["git", "-C", str(paths.ROOT), "remote", "get-url", "origin"]
+    told = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+    found = re.fullmatch(r"(?:https://|git@)([\w.-]+\.\w+)[:/]([\w./-]+?)(?:\.git)?", told)
+    if not found:
+        return "This copy was built from a checkout without a public address, so it links none."
+    address = f"https://{found[1]}/{found[2]}"
+    return (
+        f"Code, data and text are in the [repository]({address}); questions and faults are [issues]({address}/issues)."
+    )
 
 
 def _substitute(text: str, present: set[str], data: str, profile: str) -> str:
@@ -311,9 +387,9 @@ def book(data: str, profile: str) -> int:
             "\n".join(lines[:30]) + f"\nThe book was not built (warnings are errors). All of it: {log}", file=sys.stderr
         )
         return 1
-    html = root / "html"
-    shutil.rmtree(html, ignore_errors=True)
-    (output / "_build" / "html").replace(html)
+    finished = root / "html"
+    shutil.rmtree(finished, ignore_errors=True)
+    (output / "_build" / "html").replace(finished)
     shutil.rmtree(output)
     print(f"  {'book':<42} {time.monotonic() - started:6.0f} s", flush=True)
     return 0

@@ -18,7 +18,7 @@ import pandas as pd
 
 from atsdp_utils.data import twins
 from atsdp_utils.foundation import config, paths
-from atsdp_utils.reporting import audit
+from atsdp_utils.reporting import audit, found
 from atsdp_utils.reporting.outputs import Missing, Outputs, numbers
 from atsdp_utils.reporting.scorecard import scorecard
 from atsdp_utils.reporting.verdict import MISSING, VERDICTS
@@ -175,6 +175,12 @@ def _scores(out: Outputs) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
+def _link(number: str) -> str:
+    """Link of the README to a chapter."""
+    (path,) = paths.NOTEBOOKS.glob(f"{number}_*.ipynb")
+    return f"[chapter {int(number)}](notebooks/{path.name})"
+
+
 def readme_block(out: Outputs) -> str:
     """Results at a glance, as Markdown, from the tables of the reference run and a template."""
     if not (out.folder / "table3.csv").exists():
@@ -182,19 +188,15 @@ def readme_block(out: Outputs) -> str:
     card, checks = scorecard(out, "embedded"), audit.run()[0].set_index("check")
     claims, values = card[card["kind"] == "claim"], card[card["kind"] == "value"]
     try:
-        rows = out.table("transfer", dataset=config.REAL[0].name)
-        seeds = sorted(rows["auc_count"].astype(int).unique())
-        groups = f"{'; '.join(rows['setting'])}; each of {' or '.join(map(str, seeds))} seeds"
-    except Missing:
-        groups = MISSING
-    try:
         auc = out.one("scc47_label", dataset="SCC47-afatinib", score="EpiSen").auc
         episen = f"with an AUC of {auc:.3f}"
     except Missing:
         episen = f"({MISSING})"
+    picture = f"![{found.alt_text(found.PICTURE)}](figures/embedded-quick/{found.PICTURE}.png)"
     return TEMPLATE.read_text().strip().format(
-        groups=groups, episen=episen, units=config.units(config.REAL), scores="\n".join(_scores(out)),
-        claims=claims_said(claims), table4=audit.table4_said(), f1=checks.loc["not_one_averaging"], checks=len(checks),
+        opening=found.opening(out, "embedded", "quick", _link, picture),
+        episen=episen, scores="\n".join(_scores(out)),
+        claims=claims_said(claims), f1=checks.loc["not_one_averaging"], checks=len(checks),
         found=values["mean"].notna().sum(), printed=len(values), planted=planted_said(out),
         twins=counted(twin_checks(out)["outcome"], TWIN_WORDS),
         real="\n".join(f"- **Real cells, {what}**, {len(part)} questions: {counted(part['answer'], ANSWERS)}."

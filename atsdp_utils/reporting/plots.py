@@ -72,15 +72,25 @@ def figure(width: float = 7.0, height: float = 3.2, rows: int = 1, columns: int 
     return plt.subplots(rows, columns, figsize=(width, height), **options)
 
 
-def mark_tier(fig, simulated: bool, source: str) -> None:
-    """Mark a figure: ``SIMULATED`` above its upper right corner where it applies, its source line below.
+def mark_tier(fig, tiers: Mapping[str, str], source: str) -> None:
+    """Mark what is simulated in a figure, given the tier of each of its data sets; write its source line below.
 
-    Both lie outside the canvas, so they cover no data; :func:`save_figure` keeps them through its tight box.
+    ``SIMULATED`` stands above the figure where all of it is, above each panel whose title names a simulated set where
+    others are real, and ``PARTLY SIMULATED`` above the figure where both share a panel. Marks of the whole figure lie
+    outside the canvas, so they cover no data; :func:`save_figure` keeps them through its tight box.
     """
-    if simulated:
-        box = {"boxstyle": "round,pad=0.3", "facecolor": "#FFF3C4", "edgecolor": "#8A5A00", "linewidth": 1.0}
-        text = {"fontsize": 8, "fontweight": "bold", "color": "#6B4500", "ha": "right", "va": "bottom"}
-        fig.text(1.0, 1.02, "SIMULATED", bbox=box, **text)
+    box = {"boxstyle": "round,pad=0.3", "facecolor": "#FFF3C4", "edgecolor": "#8A5A00", "linewidth": 1.0}
+    look = {"fontsize": 8, "fontweight": "bold", "color": "#6B4500", "ha": "right", "va": "bottom"}
+    simulated = {name for name, tier in tiers.items() if tier == "simulated"}
+    titles = {ax: " ".join(ax.get_title(where) for where in ("left", "center", "right")) for ax in fig.axes}
+    panels = [ax for ax, title in titles.items() if any(name in title for name in simulated)]
+    if simulated and simulated == set(tiers) - {"GDSC-bulk"}:  # the bulk trains; what is drawn are cells
+        fig.text(1.0, 1.02, "SIMULATED", bbox=box, **look)
+    elif {name for name in simulated if any(name in titles[ax] for ax in panels)} == simulated:
+        for ax in panels:
+            ax.text(1.0, 1.03, "SIMULATED", transform=ax.transAxes, bbox=box, **dict(look, fontsize=6))
+    else:
+        fig.text(1.0, 1.02, "PARTLY SIMULATED", bbox=box, **look)
     lines = textwrap.fill(source, width=int(fig.get_figwidth() * 15))
     fig.text(0.0, -0.02, lines, fontsize=8, color="#555555", ha="left", va="top")
 

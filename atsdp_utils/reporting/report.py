@@ -123,7 +123,7 @@ class Run:
         """
         tiers = {d: tier_of(d) for d in source.get("datasets", ())}
         line = source_line(tiers, source.get("protocol", ""), self.profile)
-        plots.mark_tier(fig, "simulated" in tiers.values(), line)
+        plots.mark_tier(fig, tiers, line)
         pictures = plots.save_figure(fig, self.folder / name)
         self._record(name, [p.name for p in pictures], caption, **source)
         return Image(data=pictures[0].read_bytes(), format="png", alt=caption or name)

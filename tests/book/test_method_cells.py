@@ -12,8 +12,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import normalize
 
 from atsdp_utils.data import preprocess
+from atsdp_utils.experiments.task import build as build_model
 from atsdp_utils.foundation import paths
 from atsdp_utils.models import losses, network, stages
 from book import build
@@ -47,7 +49,7 @@ class Fault(NamedTuple):
     wrong: Callable
 
 
-# --- faults of chapter 3 ---
+# --- chapter 3: attention, balance, corruption ---------------------------------------------------------------------
 
 
 def _attention(power: float = 0.5, over: int = -1) -> Callable:
@@ -79,7 +81,7 @@ def _reconstructs_the_noise(self, net):
 
 _CLASSIFICATION = stages.Classification.of
 
-# --- faults of chapter 4 ---
+# --- chapter 4: the terms of equation 16 ------------------------------------------------------------------------------
 
 
 def _mmd2(sign: float = -1.0, cross: float = 2.0, power: float = 1.0) -> Callable:
@@ -114,6 +116,108 @@ def _similarity(z, cluster):
 
 _DISSIMILARITY = losses.cluster_dissimilarity
 
+
+# --- chapter 7: a fold by hand, a network, the corrected test; chapter 18: what a baseline sees -----------------------
+
+
+def scaled_on_all_rows(real):
+    """The scaler of a fold sees its test rows."""
+
+    def fit_fold(task, X, y, train, test, source):
+        X = preprocess.Standardizer().fit_transform(X)
+        model = build_model(task).fit(X[train], y[train], balance=task.balance, source=source)
+        return model.predict_proba(X[test]), model
+
+    return fit_fold
+
+
+def balanced_before_held_out(real):
+    """Rows are held out after copies of them were made."""
+    return lambda X, y, how, share, seed: real(*preprocess.balance(X, y, how, seed)[:2], "none", share, seed)
+
+
+def not_centred(real):
+    """The cosine in place of the correlation."""
+    return lambda A, B: normalize(A, dim=1) @ normalize(B, dim=1).T
+
+
+def _macro_f1(scores):
+    """Of chapter 11: the F1 called weighted is the mean of both classes."""
+
+    def wrong(sensitive, resistant):
+        right, averaged, balanced = scores(sensitive, resistant)
+        averaged[2, 1] = averaged[2, -1]
+        return right, averaged, balanced
+
+    return wrong
+
+
+def _accuracy(scores):
+    """Of chapter 11: the share of all cells called right stands for the balanced accuracy."""
+
+    def wrong(sensitive, resistant):
+        right, averaged, _ = scores(sensitive, resistant)
+        return right, averaged, right.sum(axis=0) / (sensitive + resistant)
+
+    return wrong
+
+
+def _without_the_new_one(sets):
+    """Of chapter 12: the new sample does not count itself in its conformal p-value."""
+
+    def wrong(self, z, alpha=0.1):
+        strange = {0: z, 1: -z}
+        p = [(len(s) - np.searchsorted(s, strange[c])) / (len(s) + 1) for c, s in self.scores_.items()]
+        return np.column_stack(p) > alpha
+
+    return wrong
+
+
+def _added(to_parts):
+    """Of chapter 12: the variance of each part of a square, and that of the rest, changed by `to_parts`."""
+
+    def wrong_of(square):
+        def wrong(table):
+            found = square(table)
+            part = found.index != "rest"
+            rest = found.loc["rest", "variance"]
+            found.loc[part, "variance"] = to_parts(found.loc[part, "variance"], rest, table["lines"].nunique())
+            return found
+
+        return wrong
+
+    return wrong_of
+
+
+# --- chapter 14: CORAL and the adversary; chapter 15: pairs of lines --------------------------------------------------
+
+
+def _uncentred(self, z_g, z_t):
+    """CORAL without the means taken off."""
+    second = [z.T @ z / (len(z) - 1) for z in (z_g, z_t)]
+    return (second[0] - second[1]).square().sum() / (4 * z_g.shape[1] ** 2)
+
+
+def _ties_count_as_right(right: Callable) -> Callable:
+    def counts(scores, labels, lines=None):
+        return right(np.asarray(scores) + 1e-9 * (np.asarray(labels) == 1), labels, lines)
+
+    return counts
+
+
+def _pairs_of_one_class_count(right: Callable) -> Callable:
+    def counts(scores, labels, lines=None):
+        won, there = right(scores, labels, lines)
+        of_class = [(np.asarray(labels) == c).sum(0) for c in (0, 1)]
+        same = sum(n * (n - 1) / 2 for n in of_class)
+        return won + same / 2, there + same
+
+    return counts
+
+
+AUDIT, VERDICT = "atsdp_utils.reporting.audit", "atsdp_utils.reporting.verdict"
+CALIBRATION, VARIANCE = "atsdp_utils.models.calibration", "atsdp_utils.evaluation.variance"
+DISCREPANCY, LINE_PAIRS = "atsdp_utils.models.discrepancy", "atsdp_utils.evaluation.line_pairs"
 #: Each replaces ``module.name`` by ``wrong(original)``; a row a fault, in the order of chapters.
 FAULTS: list[Fault] = [
     Fault("03", NETWORK, "MultiHeadAttention.weights", lambda right: _attention(power=0)),
@@ -131,7 +235,37 @@ FAULTS: list[Fault] = [
     Fault("04", STAGES, "_with_alignment", _weights(omega=1.0)),
     Fault("04", LOSSES, "cluster_dissimilarity", lambda right: _similarity),
     Fault("04", STAGES, "further_steps", lambda right: stages.transfer),
-]
+    Fault("07", "atsdp_utils.experiments.protocols", "fit_fold", scaled_on_all_rows),
+    Fault("07", "atsdp_utils.data.preprocess", "Standardizer.transform", lambda real: lambda self, X: X),
+    Fault("07", "atsdp_utils.baselines.classical", "SklearnBaseline._fitted",
+          lambda real: lambda self, X, y, balance: real(self, X, y, "none")),
+    Fault("07", "atsdp_utils.baselines.rows", "split", balanced_before_held_out),
+    Fault("07", "atsdp_utils.baselines.wrapper", "TorchBaseline.predict_proba",
+          lambda real: lambda self, X: 1 - real(self, X)),
+    Fault("07", "atsdp_utils.baselines.wrapper", "Logit.forward", lambda real: lambda self, X: 2 * real(self, X)),
+    Fault("07", "atsdp_utils.evaluation.stats", "mean_test",
+          lambda real: lambda values, folds=1, *args, **more: real(values, 1, *args, **more)),
+    Fault("11", AUDIT, "confusion_scores", _macro_f1),
+    Fault("11", AUDIT, "confusion_scores", _accuracy),
+    Fault("11", VERDICT, "decide", lambda f: lambda effects, **sides: f([e.negated() for e in effects], **sides)),
+    Fault("11", VERDICT, "decide", lambda f: lambda effects, above, below: f(effects, below, below)),
+    Fault("11", VERDICT, "reproduces", lambda f: lambda e, **about: f(e._replace(low=e.value, high=e.value), **about)),
+    Fault("12", CALIBRATION, "Calibration.sets", _without_the_new_one),
+    Fault("12", CALIBRATION, "Calibration.sets", lambda f: lambda self, z, alpha=0.1: f(self, -z, alpha)),
+    Fault("12", VARIANCE, "square", _added(lambda part, rest, levels: part * levels)),
+    Fault("12", VARIANCE, "square", _added(lambda part, rest, levels: part + rest / levels)),
+    Fault("14", DISCREPANCY, "Coral.forward", lambda real: _uncentred),
+    Fault("14", DISCREPANCY, "_Reversed.backward", lambda real: staticmethod(lambda ctx, gradient: gradient)),
+    Fault("14", DISCREPANCY, "Adversary.forward", lambda real: lambda self, z_g, z_t: real(self, z_t, z_g)),
+    Fault("15", LINE_PAIRS, "counts", _ties_count_as_right),
+    Fault("15", LINE_PAIRS, "counts", _pairs_of_one_class_count),
+    Fault("15", LINE_PAIRS, "p_of_orders", lambda real: lambda found: real(found[1:])),
+    Fault("18", "atsdp_utils.baselines.networks", "GeneTransformer.__init__",
+          lambda real: lambda self, *args, identity=True: real(self, *args, identity=False)),
+    Fault("18", "atsdp_utils.baselines.graph", "similarity", not_centred),
+    Fault("18", "atsdp_utils.baselines.graph", "nearest", lambda real: lambda S, neighbours: real(S, neighbours - 1)),
+    Fault("19", "atsdp_utils.experiments.cluster_study", "auc", lambda auc: lambda y, score: auc(1 - y, score)),
+]  # fmt: skip
 CHAPTERS = [p.stem[:2] for p in build.numbered() if len(method_of(p.stem[:2])) > 2]
 
 

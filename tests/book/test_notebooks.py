@@ -88,11 +88,19 @@ def test_committed_notebooks_have_the_common_shape(path):
 
 def test_lab_copies_hold_no_solution_and_spare_a_students_work(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
-    nbformat.write(_good(), tmp_path / "05_shape.ipynb")
+    notebook = _good()
+    notebook.cells[2].source += "\n\n{glue:text}`auc:.2f` of {glue:text}`04.ipynb::other`"
+    notebook.cells[3].metadata["tags"] = ["hide-input"]
+    nbformat.write(notebook, tmp_path / "05_shape.ipynb")
     lab = tmp_path / "lab"
     build.lab(lab)
     text = (lab / "05_shape.ipynb").read_text()
     assert text.count(build.BLANK) == 3 and "6 * 7" not in text
+    copy_ = nbformat.read(lab / "05_shape.ipynb", as_version=4)
+    assert (
+        copy_.cells[1].source.endswith(build.ELSEWHERE) and (lab / "figures" / "embedded-quick" / "table3.csv").exists()
+    )
+    assert "‹auc› of ‹04.ipynb::other›" in text and copy_.cells[3].metadata["jupyter"]["source_hidden"]
     (lab / "05_shape.ipynb").write_text("mine")
     build.lab(lab)
     assert (lab / "05_shape.ipynb").read_text() == "mine"
@@ -132,6 +140,32 @@ def test_book_offers_the_files_of_each_chapter(run_folders, monkeypatch):
         "- fig2a: [fig2a.csv](../files/fig2a.csv), [fig2a.png](../files/fig2a.png)",
     ]
     assert sorted(p.name for p in (book / "files").iterdir()) == ["fig2a.csv", "fig2a.png", "table3.csv"]
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ('run.table(frame, "table3", caption="x")', "table3"),
+        ('a = 1\nrun.table(frame.assign(b=2), "few", caption="x").style.hide(axis="index")', "few"),
+        ('run.table(frame, "few", caption="x")\nframe.head()', ""),
+        ('shown = run.table(frame, "few", caption="x")', ""),
+        ("%matplotlib inline", ""),
+        ("", ""),
+    ],
+)
+def test_the_table_that_a_cell_ends_in_is_known(source, name):
+    assert build._shown_table(source) == name
+
+
+def test_a_shown_table_gets_its_caption_and_its_file():
+    notebook = _good()
+    page = nbformat.v4.new_output("execute_result", data={"text/html": '<table border="1"><tr></tr></table>'})
+    notebook.cells[3] = _cell("code", "shown", 'run.table(frame, "few", caption="x")')
+    notebook.cells[3].outputs = [page]
+    made = {"files": ["few.csv"], "datasets": [], "protocol": "", "profile": "quick", "caption": "A < B"}
+    shown = build.for_reading(notebook, {"few": made}).cells[3].outputs[0]["data"]["text/html"]
+    caption = '<caption>A &lt; B <a href="../files/few.csv">few.csv</a></caption>'
+    assert shown == f'<table border="1">{caption}<tr></tr></table>'
 
 
 def test_links_to_absent_chapters_become_text():

@@ -112,6 +112,29 @@ def test_only_simulated_cells_are_marked(run):
     assert yellow(run.figure(_figure(), "b", datasets=["A375-PLX4720", "DATA2-null-sim"])) > 500
 
 
+@pytest.mark.parametrize(
+    ("datasets", "titles", "marks"),
+    [
+        (["A375-PLX4720"], ["A375-PLX4720", "b"], []),
+        ([], ["a", "b"], []),
+        (["DATA1-sim"], ["a", "b"], ["SIMULATED"]),
+        (["GDSC-bulk", "DATA1-sim"], ["a", "b"], ["SIMULATED"]),
+        (["A375-PLX4720", "DATA1-sim"], ["A375-PLX4720", "DATA1-sim"], ["SIMULATED on DATA1-sim"]),
+        (["A375-PLX4720", "DATA1-sim"], ["a", "b"], ["PARTLY SIMULATED"]),
+        (["A375-PLX4720", "DATA1-sim", "DATA2-sim"], ["A375-PLX4720", "DATA1-sim"], ["PARTLY SIMULATED"]),
+    ],
+)
+def test_only_what_is_simulated_is_marked(datasets, titles, marks):
+    fig, axes = plots.figure(columns=2)
+    for ax, title in zip(axes, titles, strict=True):
+        ax.set_title(title)
+    plots.mark_tier(fig, {d: report.tier_of(d) for d in datasets}, "source")
+    found = [t.get_text() for t in fig.texts if "SIMULATED" in t.get_text()]
+    found += [f"{t.get_text()} on {ax.get_title('left') or ax.get_title()}" for ax in axes for t in ax.texts]
+    plt.close(fig)
+    assert found == marks
+
+
 def test_source_line_names_tiers():
     line = report.source_line({"GDSC-bulk": "real", "DATA1-sim": "simulated", "DATA2-sim": "simulated"}, "U", "quick")
     assert line == "Data: GDSC-bulk (real); DATA1-sim, DATA2-sim (simulated) · protocol U · profile quick"

@@ -1,0 +1,182 @@
+"""What was found, in the few sentences that open the README and the book, with their values from the tables of a run.
+
+The sentences are data (``found.toml``); a function here of the same name finds the values of each.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from atsdp_utils.data import gdsc
+from atsdp_utils.foundation import config, paths
+from atsdp_utils.reporting import audit, plots
+from atsdp_utils.reporting.outputs import Missing, Outputs
+from atsdp_utils.reporting.scorecard import scorecard
+from atsdp_utils.reporting.verdict import MISSING, UNTESTED
+
+TEMPLATE = Path(__file__).with_suffix(".md")
+#: Figure of the opening, made in chapter 11, and what it shows.
+PICTURE = "found"
+#: Rows of the figure: what a score comes from, in :data:`transfer` and in :data:`clusters_mean`, and its colour.
+ROWS = (
+    ("PC1, bulk sign", "PC1, bulk sign", "PC1, bulk sign", plots.SERIES[7]),
+    ("logistic regression", "logistic regression", "logistic regression", plots.SERIES[7]),
+    ("random forest", "random forest", "random forest", plots.SERIES[7]),
+    ("network on lines alone", "before transfer", "ATSDP-NET, bulk only", plots.SERIES[3]),
+    ("as many further steps on lines", "further steps on bulk", "ATSDP-NET, further steps only", plots.SERIES[3]),
+    ("ATSDP-NET (with transfer)", "after transfer", "ATSDP-NET", plots.SERIES[0]),
+)
+SENTENCES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+
+
+def _interval(row: pd.Series, mean: str = "mean", *, turned: bool = False, sign: str = "") -> str:
+    """A mean and its limits as text; `turned` changes the sign of a difference."""
+    values = [row[mean], row["ci_low"], row["ci_high"]]
+    middle, low, high = [-v for v in (values[0], values[2], values[1])] if turned else values
+    between = " to " if sign else "–"
+    digits = f"{sign}.3f" if sign else ".2f"  # a limit of a difference may lie close to zero
+    return f"{middle:{digits}} ({low:{digits}}{between}{high:{digits}})"
+
+
+def held_out_clusters(out: Outputs) -> dict:
+    """Means over the drugs and clusters on which networks were trained, and the difference to the best simple model."""
+    asked = {"on": "tasks of the networks"}
+    means = out.table("clusters_mean", **asked).set_index("model")
+    tested = out.table("clusters_differences", model="ATSDP-NET", **asked)
+    row = tested[~tested["against"].str.startswith("ATSDP-NET")].iloc[0]
+    names = {"atsdp": "ATSDP-NET", "bulk": "ATSDP-NET, bulk only", "best": row["against"]}
+    return {k: _interval(means.loc[name]) for k, name in names.items()} | {
+        "best_name": row["against"], "difference": _interval(row, "difference", sign="+"),
+        "tasks": int(row["tasks"]), "drugs": int(row["drugs"]),
+    }  # fmt: skip
+
+
+def single_cells(out: Outputs) -> dict:
+    """AUC without labels on each real set, and what transfer adds to further steps on the bulk."""
+    scores = {s.name: out.one("transfer", dataset=s.name, setting="after transfer") for s in config.REAL}
+    further = {n: out.one("transfer_changes", dataset=n, setting="further steps on bulk") for n in scores}
+    said = [f"{n} {_interval(row, 'auc_mean')}, {_interval(further[n], 'difference', turned=True, sign='+')}"
+            for n, row in scores.items()]  # fmt: skip
+    pc1 = [f"{out.one('transfer', dataset=n, setting='PC1, bulk sign').auc_mean:.2f}" for n in scores]
+    seeds = sorted({int(row["auc_count"]) for row in scores.values()})
+    return {"sets": "; ".join(said), "pc1": ", ".join(pc1), "seeds": " or ".join(map(str, seeds))}
+
+
+def right_drug(out: Outputs) -> dict:
+    """Rank of the right drug's AUC among all drugs on each real set; the highest AUC has rank 1."""
+    rows = out.table("drugs_on_real_sets", draw="-1")
+    ranks = {name: int((part["auc"] > part[part["is_right"]]["auc"].max()).sum()) + 1
+             for name, part in rows.groupby("dataset")}  # fmt: skip
+    return {"ranks": ", ".join(f"{rank} ({name})" for name, rank in ranks.items()), "drugs": rows["drug"].nunique()}
+
+
+def few_labels(out: Outputs, k: int = 5) -> dict:
+    """AUC with `k` labelled cells a class on each real set."""
+    said = []
+    for spec in config.REAL:
+        both = [out.one("few_shot", dataset=spec.name, model=m, k=str(k)) for m in ("logistic regression", "ATSDP-NET")]
+        said.append(f"{spec.name} {both[0]['mean']:.3f} and {both[1]['mean']:.3f}")
+    return {"sets": "; ".join(said)}
+
+
+def attention(out: Outputs) -> dict:
+    """Comparisons of networks with and without attention, and on which side those lie that are told apart."""
+    rows = out.table("heads_tests", metric="auc")
+    told = rows[rows["p_holm"] < 0.05]["difference"]
+    return {"n": len(rows), "favour": int((told > 0).sum()), "against": int((told < 0).sum())}
+
+
+def gene_scores(out: Outputs, wrong: float = 0.3) -> dict:
+    """Correlation of gene scores with the predictions of a model whose labels are partly wrong."""
+    r = out.table("gene_score_wrong_labels", wrong=str(wrong))["r"]
+    return {"wrong": wrong, "low": r.min(), "high": r.max()}
+
+
+def printed(out: Outputs) -> dict:
+    """What the rows of Table 4 seem to be."""
+    return {"table4": audit.table4_said()}
+
+
+VALUES = (held_out_clusters, single_cells, right_drug, few_labels, attention, gene_scores, printed)
+
+
+def sentences(out: Outputs, cited: Callable[[str], str]) -> str:
+    """Every sentence as an item of a Markdown list; what this run did not compute says so."""
+    lines = []
+    for values in VALUES:
+        entry = SENTENCES[values.__name__]
+        try:
+            found = values(out)
+            title, text = entry["title"].format(**found), entry["text"].format(**found)
+        except Missing:
+            title, text = entry["title"].replace("{drugs}", "the"), MISSING
+        lines.append(f"- **{title}**: {text} ({cited(entry['chapter'])}).")
+    return "\n".join(lines)
+
+
+def alt_text(name: str) -> str:
+    """What a figure shows in words, as the chapter that draws it says; empty if none does."""
+    for path in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            if f'"{name}"' in "".join(cell["source"]) and "image" in cell["metadata"].get("mystnb", {}):
+                return cell["metadata"]["mystnb"]["image"]["alt"]
+    return ""
+
+
+def opening(out: Outputs, data: str, profile: str, cited: Callable[[str], str], picture: str) -> str:
+    """What README and landing page begin with, as Markdown.
+
+    Parameters
+    ----------
+    out, data, profile
+        The tables of a run, and its parameters.
+    cited
+        Makes a link to a chapter of its number.
+    picture
+        Markdown of the picture of :data:`PICTURE`.
+    """
+    spec, card = config.profile(profile), scorecard(out, data)
+    claims = card[card["kind"] == "claim"]["verdict"]
+    printed_auc = audit.reported().query("where == 'Table 3' and metric == 'auc'")["value"]
+    return TEMPLATE.read_text(encoding="utf-8").strip().format(
+        paper_low=printed_auc.min(), paper_high=printed_auc.max(), sentences=sentences(out, cited), picture=picture,
+        profile=profile, genes=spec.max_genes, all_genes=len(gdsc.load_bulk().genes), seeds=spec.seeds_real,
+        folds=spec.folds, units=config.units(config.REAL), claims=len(claims),
+        untestable=int((claims == UNTESTED).sum()), ten=cited("11"), own=cited("13"),
+        hour=", ".join(map(cited, ("03", "04", "16"))),
+    )  # fmt: skip
+
+
+def figure(clusters: pd.DataFrame, transfer: pd.DataFrame):
+    """AUC without a label of any cell on real data: a panel a set, a row a score, means with 95 % intervals.
+
+    Parameters
+    ----------
+    clusters, transfer
+        The tables ``clusters_mean`` and ``transfer``.
+
+    Returns
+    -------
+    Figure
+    """
+    clusters = clusters[clusters["on"] == "tasks of the networks"]
+    panels = {f"held-out clusters,\n{clusters['tasks'].max()} tasks": clusters.set_index("model")}
+    for spec in config.REAL:
+        rows = transfer[transfer["dataset"] == spec.name].rename(columns={"auc_mean": "mean"}).set_index("setting")
+        panels[spec.name] = rows
+    fig, axes = plots.figure(8, 2.9, columns=len(panels), sharex=True, sharey=True)
+    for i, (ax, (title, rows)) in enumerate(zip(axes, panels.items(), strict=True)):
+        for height, (_, setting, model, colour) in enumerate(reversed(ROWS)):
+            row = rows.loc[setting if i else model]
+            ax.hlines(height, row["ci_low"], row["ci_high"], color=colour, linewidth=2)
+            ax.plot(row["mean"], height, "o", color=colour, markersize=6)
+        ax.axvline(0.5, **plots.CHANCE)
+        ax.set_title(title, fontsize=9)
+    axes[0].set(yticks=range(len(ROWS)), yticklabels=[name for name, *_ in reversed(ROWS)])
+    fig.supxlabel("AUC, mean and 95 % interval; one half is chance", fontsize=9)
+    return fig

@@ -1,0 +1,113 @@
+"""Pages of the book: names of code resolve, every equation has its place, the opening says what the tables say."""
+
+import importlib
+import re
+
+import pandas as pd
+import pytest
+
+from atsdp_utils.foundation import config, paths
+from atsdp_utils.reporting import found
+from atsdp_utils.reporting.outputs import Outputs
+from book import build
+
+NOTATION = (paths.BOOK / "notation.md").read_text()
+CODE = re.findall(r"\| `([\w.]+)` \|", NOTATION)
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_code_that_the_page_of_notation_names_is_there(name):
+    """Longest importable front of a dotted name, then its attributes."""
+    parts = name.split(".")
+    for i in range(len(parts), 0, -1):
+        try:
+            thing = importlib.import_module(".".join(["atsdp_utils", *parts[:i]]))
+        except ModuleNotFoundError:
+            continue
+        for attribute in parts[i:]:
+            thing = getattr(thing, attribute)
+        return
+    raise AssertionError(f"no module of {name}")
+
+
+def test_every_equation_has_its_place():
+    places = re.findall(
+        r"(?m)^\| ([\d–, ]+) \|", NOTATION.partition("## Equation to code")[2].partition("| section")[0]
+    )
+    numbers = []
+    for place in ", ".join(places).split(", "):
+        first, _, last = place.partition("–")
+        numbers += range(int(first), int(last or first) + 1)
+    assert sorted(numbers) == list(range(1, 18))
+
+
+@pytest.mark.parametrize("mark", ["{{FOUND}}", "{{WORKFLOW}}"])
+def test_the_landing_page_asks_for_what_is_computed(mark):
+    assert mark in (paths.BOOK / "index.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("remote", "linked"),
+    [
+        ("https://example.org/a/b.git", "https://example.org/a/b/issues"),
+        ("git@example.org:a/b.git", "https://example.org/a/b/issues"),
+        ("/somewhere/else", None),
+        ("", None),
+    ],
+)
+def test_only_a_public_address_is_linked(remote, linked, monkeypatch):
+    answer = type("Answer", (), {"stdout": remote + "\n"})
+    monkeypatch.setattr(build.subprocess, "run", lambda *a, **k: answer)
+    said = build._repository()
+    assert (linked in said) if linked else "without a public address" in said
+
+
+# --- the opening of README and book -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tables(tmp_path):
+    """Made-up tables with values that no other place has."""
+
+    def write(name, **columns):
+        pd.DataFrame(columns).to_csv(tmp_path / f"{name}.csv", index=False)
+
+    on = ["tasks of the networks"] * 3
+    models = ["ATSDP-NET", "ATSDP-NET, bulk only", "a simple one"]
+    write(
+        "clusters_mean",
+        model=models,
+        mean=[0.41, 0.42, 0.43],
+        ci_low=[0.1] * 3,
+        ci_high=[0.9] * 3,
+        tasks=[7] * 3,
+        on=on,
+    )
+    write("clusters_differences", model=["ATSDP-NET"] * 2, against=["ATSDP-NET, bulk only", "a simple one"],
+          difference=[-0.9, -0.02], ci_low=[-1, -0.04], ci_high=[0, 0.01], tasks=[7, 7], drugs=[5, 5],
+          on=on[:2])  # fmt: skip
+    names = [s.name for s in config.REAL]
+    write("heads_tests", metric=["auc"] * 4 + ["f1"], difference=[0.1, 0.2, -0.1, 0.3, 0.1],
+          p_holm=[0.01, 0.2, 0.01, 0.04, 0.01])  # fmt: skip
+    write("drugs_on_real_sets", drug=["a", "b", "c"] * 3, draw=[-1] * 9, auc=[0.9, 0.8, 0.7] * 3,
+          dataset=sorted(names * 3), is_right=[False, True, False] * 3)  # fmt: skip
+    write("gene_score_wrong_labels", wrong=[0.0, 0.3, 0.3], r=[1, 0.61, 0.62])
+    return Outputs(tmp_path)
+
+
+def test_the_opening_says_what_the_tables_say(tables):
+    clusters = found.held_out_clusters(tables)
+    assert clusters["difference"] == "-0.020 (-0.040 to +0.010)" and clusters["best_name"] == "a simple one"
+    assert clusters["atsdp"].startswith("0.41") and clusters["best"].startswith("0.43") and clusters["tasks"] == 7
+    assert found.attention(tables) == {"n": 4, "favour": 2, "against": 1}
+    ranks = found.right_drug(tables)
+    assert ranks["drugs"] == 3 and ranks["ranks"].count("2 (") == len(config.REAL)
+    assert found.gene_scores(tables) == {"wrong": 0.3, "low": 0.61, "high": 0.62}
+
+
+def test_what_is_missing_says_so(tables):
+    said = found.sentences(tables, lambda number: f"<{number}>").splitlines()
+    assert len(said) == len(found.SENTENCES) == len(found.VALUES)
+    assert [f.__name__ for f in found.VALUES] == list(found.SENTENCES)
+    missing = [line for line in said if found.MISSING in line]
+    assert [line.rpartition("(")[2] for line in missing] == ["<04>).", "<12>)."] and "{" not in "".join(said)
