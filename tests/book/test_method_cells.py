@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import sklearn.metrics
 import torch
 from torch.nn.functional import normalize
 
@@ -115,6 +116,48 @@ def _similarity(z, cluster):
 
 
 _DISSIMILARITY = losses.cluster_dissimilarity
+
+# --- chapter 5: folds, balance and scores; chapter 6: heads -----------------------------------------------------------
+
+
+def _balanced_before_rows_are_held_out(original):
+    """A fold whose training rows are balanced first: copies and mixtures of them then decide when learning stops."""
+
+    def fit_fold(task, X, y, train, test, source):
+        x_more, y_more, _ = preprocess.balance(X[train], y[train], task.balance, task.seed)
+        rows = np.arange(len(x_more) + len(test))
+        at = rows[: len(x_more)], rows[len(x_more) :]
+        return original(task, np.concatenate([x_more, X[test]]), np.concatenate([y_more, y[test]]), *at, source)
+
+    return fit_fold
+
+
+def _trained_on_its_test_rows(original):
+    return lambda task, y: ((i, test, np.union1d(train, test)) for i, test, train in original(task, y))
+
+
+def _with(change):
+    """Scores of which some are replaced by ``change(y, p)``."""
+    return lambda original: lambda y, p, *more: original(y, p, *more) | change(y, p)
+
+
+def _f1_of_classes_alike(y, p):
+    return {"f1": sklearn.metrics.f1_score(y, p >= 0.5, average="macro")}
+
+
+def _auc_of_turned_labels(y, p):
+    return {"auc": 1 - sklearn.metrics.roc_auc_score(y, p)}
+
+
+def _weights_without_the_root(attention, x):
+    """Equation 7 without 1 / sqrt(d_k)."""
+    q, k = attention._by_head(attention.w_q(x)), attention._by_head(attention.w_k(x))
+    return torch.softmax(torch.einsum("nthd,nshd->nhts", q, k), dim=-1)
+
+
+def _heads_interleaved(attention, x):
+    """Every h-th value in a head, where a head is a slice."""
+    return x.unflatten(-1, (-1, attention.heads)).transpose(-1, -2)
 
 
 # --- chapter 7: a fold by hand, a network, the corrected test; chapter 18: what a baseline sees -----------------------
@@ -235,6 +278,15 @@ FAULTS: list[Fault] = [
     Fault("04", STAGES, "_with_alignment", _weights(omega=1.0)),
     Fault("04", LOSSES, "cluster_dissimilarity", lambda right: _similarity),
     Fault("04", STAGES, "further_steps", lambda right: stages.transfer),
+    Fault("05", "atsdp_utils.experiments.protocols", "fit_fold", _balanced_before_rows_are_held_out),
+    Fault("05", "atsdp_utils.experiments.inputs", "folds_of", _trained_on_its_test_rows),
+    Fault("05", "atsdp_utils.data.preprocess", "Standardizer.fit", lambda f: lambda s, X: f(s, X[::2])),
+    Fault("05", "atsdp_utils.data.preprocess", "balance", lambda f: lambda X, y, how, seed: f(X, y, how, seed + 1)),
+    Fault("05", "atsdp_utils.models.stages", "_with_alignment", lambda f: lambda *a, **k: f(*a, **k | {"also": 0})),
+    Fault("05", "atsdp_utils.evaluation.metrics", "classification_metrics", _with(_f1_of_classes_alike)),
+    Fault("05", "atsdp_utils.evaluation.metrics", "classification_metrics", _with(_auc_of_turned_labels)),
+    Fault("06", "atsdp_utils.models.network", "MultiHeadAttention.weights", lambda f: _weights_without_the_root),
+    Fault("06", "atsdp_utils.models.network", "MultiHeadAttention._by_head", lambda f: _heads_interleaved),
     Fault("07", "atsdp_utils.experiments.protocols", "fit_fold", scaled_on_all_rows),
     Fault("07", "atsdp_utils.data.preprocess", "Standardizer.transform", lambda real: lambda self, X: X),
     Fault("07", "atsdp_utils.baselines.classical", "SklearnBaseline._fitted",
