@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from myst_nb.core.variables import format_plain_text
+from sklearn.metrics import roc_auc_score
 
 from atsdp_utils.baselines import REGISTRY
 from atsdp_utils.data import datasets, gdsc, preprocess
@@ -141,6 +142,29 @@ def test_rows_of_the_transfer_table_are_named_by_what_was_trained(grid_run):
             found = row[["mean", "reference_mean", "difference"]].tolist()
             assert found == pytest.approx([*means, means[0] - means[1]])
             assert row["ci_low"] < row["difference"] < row["ci_high"] and row["seeds"] == len(shared)
+
+
+def test_chapter_4_opens_with_what_transfer_adds_to_further_steps(grid_run):
+    space = execute("04", ("grid", "changes", "gains", "summary", "summary-values"), grid=grid_run)
+    made, shown = grid_run.made, text("04", "found", space["run"].glued)
+    aucs = {
+        (name, setting): [metrics.classification_metrics(r.y, r.p)["auc"] for r in made
+                          if r.task.dataset == name and wanted(r.task)]
+        for name in REAL for setting, wanted in TRANSFER.items()
+    }  # fmt: skip
+    after = {name: aucs[name, "after transfer"] for name in REAL}
+    rows = space["run"].tables["transfer_changes"].set_index(["dataset", "setting"])
+    for name in REAL:
+        gain = np.mean(after[name]) - np.mean(aucs[name, "further steps on bulk"])
+        row = rows.loc[(name, "further steps on bulk")]
+        assert f"{gain:+.3f} ({-row['ci_high']:+.3f} to {-row['ci_low']:+.3f})" in shown
+    above = [np.mean(after[n]) > max(np.mean(aucs[n, s]) for s in space["simple"]) for n in REAL]
+    assert f"for {sum(above)} of {len(REAL)} set names" in shown
+    below = [sum(a < 0.3 for a in after[n]) for n in REAL]
+    assert "below 0.3 for {}, {} and {} of the 2 seeds".format(*below) in shown
+    shown = text("04", "after-minus-read", space["run"].glued)
+    gain = np.mean(after[REAL[0]]) - np.mean(aucs[REAL[0], "after transfer, no MMD"])
+    assert f"after transfer minus the same without it, is {gain:+.3f}" in shown
 
 
 # --- chapters 5 and 17: balancing, Table 3, cells counted otherwise, where nothing is to be found ---------------------
@@ -347,9 +371,18 @@ def test_held_out_scores_and_the_database_are_named_right(grid_run):
         assert row["balancing"] == r.task.options.get("balance", "as it is")
         assert (row["auc"], row["ap"]) == (expected["auc"], expected["ap"])
         assert row["auc_low"] < row["auc"] < row["auc_high"]
-    run = Run()
-    run.table = lambda frame, name, **about: run.tables.update({name: frame}) or frame
-    found = execute("03", ("confounding",), run=run)["confounding"].set_index("drug")
+    space = execute("03", ("better", "better-values"), **{k: space[k] for k in ("held_out", "drawn", "run")})
+    means = table.groupby(["model", "balancing", "drug"]).auc.mean()
+    gap = means[ATSDP, "smote"] - means["Logistic", "as it is"]
+    shown = text("03", "found", space["run"].glued)
+    assert f"{gap.mean():+.3f} on average" in shown and f"for {(gap > 0).sum()} of {len(gap)} drugs" in shown
+    assert f"between {means[ATSDP, 'smote'].min():.2f} and {means[ATSDP, 'smote'].max():.2f}" in shown
+    space = execute("03", ("confounding",), roc_auc_score=roc_auc_score)
+    found = space["confounding"].set_index("drug")
+    worst = found.loc[found["AUC of the database alone"].idxmax()]
+    shown = text("03", "confounding-read", space["run"].glued)
+    assert f"For {worst.name}, {worst['sensitive in GDSC']:.0%} of the GDSC lines" in shown
+    assert f"with AUC {worst['AUC of the database alone']:.2f}" in shown
     public = gdsc.label_table(both_databases=True)["CISPLATIN"].dropna()
     used, ccle = gdsc.label_table()["CISPLATIN"].dropna(), public[public.index.str.startswith("ACH-")]
     shares = found.loc["CISPLATIN", ["sensitive in GDSC", "sensitive in CCLE"]].tolist()
