@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 from atsdp_utils.foundation import paths
@@ -40,8 +41,30 @@ class Fault(NamedTuple):
     wrong: Callable
 
 
+INTERPRETED = "atsdp_utils.interpretation."
+
+
+def gradients_alone(f: Callable) -> Callable:
+    """Integrated gradients without the factor x - b."""
+
+    def wrong(net, X, baseline):
+        found = f(net, X, baseline)
+        return found._replace(values=found.values / (X - baseline).numpy())
+
+    return wrong
+
+
 #: Each replaces ``module.name`` by ``wrong(original)``; a row a fault, in the order of chapters.
-FAULTS: list[Fault] = []
+FAULTS: list[Fault] = [
+    Fault("08", INTERPRETED + "gene_scores", "score_sets", lambda f: lambda X, on, bins: X @ (on / on.sum(axis=0))),
+    Fault("08", INTERPRETED + "gene_scores", "expression_bins", lambda f: lambda X: 0 * f(X)),
+    Fault("08", INTERPRETED + "gene_lists", "rank_sum", lambda f: lambda *given: tuple(-v for v in f(*given))),
+    Fault("08", INTERPRETED + "gene_lists", "DIRECTIONS", lambda f: f[::-1]),
+    Fault("08", INTERPRETED + "embedding", "signal_components", lambda f: lambda X: f(np.expm1(X))),  # of raw values
+    Fault("09", INTERPRETED + "attribution", "log_odds", lambda f: lambda logits: logits[:, 0] - logits[:, 1]),
+    Fault("09", INTERPRETED + "attribution", "integrated_gradients", lambda f: lambda net, X, b: f(net, X, 0 * b)),
+    Fault("09", INTERPRETED + "attribution", "integrated_gradients", gradients_alone),
+]
 CHAPTERS = [p.stem[:2] for p in build.numbered() if len(method_of(p.stem[:2])) > 2]
 
 
