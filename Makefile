@@ -51,7 +51,7 @@ export MPLCONFIGDIR := $(ATSDP_BUILD)/jupyter/matplotlib
 unexport MPLBACKEND PYTHONPATH PYTHONSTARTUP JUPYTER_PATH
 
 .PHONY: help install doctor reproduce run-notebooks run-install book check data plan bench lab lint unit test mutants
-.PHONY: clean FORCE
+.PHONY: clean handout FORCE
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -132,6 +132,10 @@ bench: install ## time the stages on this machine; writes figures/bench.csv
 lab: install ## JupyterLab with exercise copies of the notebooks, in build/lab
 	@$(PY) -m book.build lab $(ATSDP_BUILD)/lab
 	@$(VENV)/bin/jupyter lab --notebook-dir=$(ATSDP_BUILD)/lab
+
+handout: ## pack what has been computed for a class, without the networks, into build/cache.tar.gz
+	@tar -C $(ATSDP_BUILD) --exclude=cache/pretrained --exclude=cache/downloads -czf $(ATSDP_BUILD)/cache.tar.gz cache
+	@du -h $(ATSDP_BUILD)/cache.tar.gz
 
 # --- checks ---------------------------------------------------------------------------------------------------------
 lint: install ## ruff over package, tests and notebooks, the direction of imports, the shape of the notebooks

@@ -50,27 +50,6 @@ def ablation(results: Sequence[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
     return frame, table.assign(protocol="U", metric="auc")
 
 
-def told_from_zero(tested: pd.DataFrame) -> str:
-    """Changes of :func:`ablation` that differ from zero after Holm's correction, in words, each pool by itself."""
-    parts = []
-    for unit, sets in evaluate.pools(tested.dataset.unique()).items():
-        of = tested[tested.dataset.isin(sets)]
-        sure = of[of.p_holm < 0.05]
-        named = "; ".join(f"{r.dataset}, {r.setting}, {r.difference:+.3f}" for r in sure.itertuples())
-        drugs = f" under {len(sets)} drug names" if len(sets) > 1 else ""
-        parts.append(f"{len(sure)} of {len(of)} on {unit}{drugs}" + (f" ({named})" if named else ""))
-    return "; ".join(parts)
-
-
-def counted(holds: pd.Series) -> str:
-    """How often something holds, by data set, in words and each pool by itself."""
-    parts = []
-    for unit, sets in evaluate.pools(holds.index).items():
-        drugs = " drug names" if len(sets) > 1 else ""
-        parts.append(f"{holds[sets].sum()} of {len(sets)}{drugs} on {unit}")
-    return ", ".join(parts)
-
-
 def class_mix(results: Sequence[Result]) -> pd.DataFrame:
     """AUC and the share called sensitive, per way of alignment, percentage of sensitive cells and seed."""
     names = {setting: name for name, setting in tables.ALIGNED.items()}

@@ -10,7 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from torch.nn.functional import normalize
 
+from atsdp_utils.data import preprocess
+from atsdp_utils.experiments.task import build as build_model
 from atsdp_utils.foundation import paths
 from book import build
 
@@ -41,30 +44,128 @@ class Fault(NamedTuple):
     wrong: Callable
 
 
-INTERPRETED = "atsdp_utils.interpretation."
+# --- chapter 7: a fold by hand, a network, the corrected test; chapter 18: what a baseline sees -----------------------
 
 
-def gradients_alone(f: Callable) -> Callable:
-    """Integrated gradients without the factor x - b."""
+def scaled_on_all_rows(real):
+    """The scaler of a fold sees its test rows."""
+
+    def fit_fold(task, X, y, train, test, source):
+        X = preprocess.Standardizer().fit_transform(X)
+        model = build_model(task).fit(X[train], y[train], balance=task.balance, source=source)
+        return model.predict_proba(X[test]), model
+
+    return fit_fold
+
+
+def balanced_before_held_out(real):
+    """Rows are held out after copies of them were made."""
+    return lambda X, y, how, share, seed: real(*preprocess.balance(X, y, how, seed)[:2], "none", share, seed)
+
+
+def not_centred(real):
+    """The cosine in place of the correlation."""
+    return lambda A, B: normalize(A, dim=1) @ normalize(B, dim=1).T
+
+
+def _gradients_alone(attributed):
+    """Of chapter 9: integrated gradients without the factor x - b."""
 
     def wrong(net, X, baseline):
-        found = f(net, X, baseline)
+        found = attributed(net, X, baseline)
         return found._replace(values=found.values / (X - baseline).numpy())
 
     return wrong
 
 
+def _macro_f1(scores):
+    """Of chapter 11: the F1 called weighted is the mean of both classes."""
+
+    def wrong(sensitive, resistant):
+        right, averaged, balanced = scores(sensitive, resistant)
+        averaged[2, 1] = averaged[2, -1]
+        return right, averaged, balanced
+
+    return wrong
+
+
+def _accuracy(scores):
+    """Of chapter 11: the share of all cells called right stands for the balanced accuracy."""
+
+    def wrong(sensitive, resistant):
+        right, averaged, _ = scores(sensitive, resistant)
+        return right, averaged, right.sum(axis=0) / (sensitive + resistant)
+
+    return wrong
+
+
+def _without_the_new_one(sets):
+    """Of chapter 12: the new sample does not count itself in its conformal p-value."""
+
+    def wrong(self, z, alpha=0.1):
+        strange = {0: z, 1: -z}
+        p = [(len(s) - np.searchsorted(s, strange[c])) / (len(s) + 1) for c, s in self.scores_.items()]
+        return np.column_stack(p) > alpha
+
+    return wrong
+
+
+def _added(to_parts):
+    """Of chapter 12: the variance of each part of a square, and that of the rest, changed by `to_parts`."""
+
+    def wrong_of(square):
+        def wrong(table):
+            found = square(table)
+            part = found.index != "rest"
+            rest = found.loc["rest", "variance"]
+            found.loc[part, "variance"] = to_parts(found.loc[part, "variance"], rest, table["lines"].nunique())
+            return found
+
+        return wrong
+
+    return wrong_of
+
+
+SCORES, LISTS, MAPS, SHARES = (
+    f"atsdp_utils.interpretation.{name}" for name in ("gene_scores", "gene_lists", "embedding", "attribution")
+)
+AUDIT, VERDICT = "atsdp_utils.reporting.audit", "atsdp_utils.reporting.verdict"
+CALIBRATION, VARIANCE = "atsdp_utils.models.calibration", "atsdp_utils.evaluation.variance"
 #: Each replaces ``module.name`` by ``wrong(original)``; a row a fault, in the order of chapters.
 FAULTS: list[Fault] = [
-    Fault("08", INTERPRETED + "gene_scores", "score_sets", lambda f: lambda X, on, bins: X @ (on / on.sum(axis=0))),
-    Fault("08", INTERPRETED + "gene_scores", "expression_bins", lambda f: lambda X: 0 * f(X)),
-    Fault("08", INTERPRETED + "gene_lists", "rank_sum", lambda f: lambda *given: tuple(-v for v in f(*given))),
-    Fault("08", INTERPRETED + "gene_lists", "DIRECTIONS", lambda f: f[::-1]),
-    Fault("08", INTERPRETED + "embedding", "signal_components", lambda f: lambda X: f(np.expm1(X))),  # of raw values
-    Fault("09", INTERPRETED + "attribution", "log_odds", lambda f: lambda logits: logits[:, 0] - logits[:, 1]),
-    Fault("09", INTERPRETED + "attribution", "integrated_gradients", lambda f: lambda net, X, b: f(net, X, 0 * b)),
-    Fault("09", INTERPRETED + "attribution", "integrated_gradients", gradients_alone),
-]
+    Fault("07", "atsdp_utils.experiments.protocols", "fit_fold", scaled_on_all_rows),
+    Fault("07", "atsdp_utils.data.preprocess", "Standardizer.transform", lambda real: lambda self, X: X),
+    Fault("07", "atsdp_utils.baselines.classical", "SklearnBaseline._fitted",
+          lambda real: lambda self, X, y, balance: real(self, X, y, "none")),
+    Fault("07", "atsdp_utils.baselines.rows", "split", balanced_before_held_out),
+    Fault("07", "atsdp_utils.baselines.wrapper", "TorchBaseline.predict_proba",
+          lambda real: lambda self, X: 1 - real(self, X)),
+    Fault("07", "atsdp_utils.baselines.wrapper", "Logit.forward", lambda real: lambda self, X: 2 * real(self, X)),
+    Fault("07", "atsdp_utils.evaluation.stats", "mean_test",
+          lambda real: lambda values, folds=1, *args, **more: real(values, 1, *args, **more)),
+    Fault("08", SCORES, "score_sets", lambda f: lambda X, on, bins: X @ (on / on.sum(axis=0))),  # no control genes
+    Fault("08", SCORES, "expression_bins", lambda f: lambda X: 0 * f(X)),
+    Fault("08", LISTS, "rank_sum", lambda f: lambda *given: tuple(-v for v in f(*given))),
+    Fault("08", LISTS, "DIRECTIONS", lambda f: f[::-1]),
+    Fault("08", MAPS, "signal_components", lambda f: lambda X: f(np.expm1(X))),  # of raw values
+    Fault("09", SHARES, "integrated_gradients", lambda f: lambda net, X, b: f(net, X, 0 * b)),
+    Fault("09", SHARES, "integrated_gradients", _gradients_alone),
+    Fault("09", SHARES, "log_odds", lambda f: lambda logits: logits[:, 0] - logits[:, 1]),
+    Fault("11", AUDIT, "confusion_scores", _macro_f1),
+    Fault("11", AUDIT, "confusion_scores", _accuracy),
+    Fault("11", VERDICT, "decide", lambda f: lambda effects, **sides: f([e.negated() for e in effects], **sides)),
+    Fault("11", VERDICT, "decide", lambda f: lambda effects, above, below: f(effects, below, below)),
+    Fault("11", VERDICT, "reproduces", lambda f: lambda e, **about: f(e._replace(low=e.value, high=e.value), **about)),
+    Fault("12", CALIBRATION, "Calibration.sets", _without_the_new_one),
+    Fault("12", CALIBRATION, "Calibration.sets", lambda f: lambda self, z, alpha=0.1: f(self, -z, alpha)),
+    Fault("12", VARIANCE, "square", _added(lambda part, rest, levels: part * levels)),
+    Fault("12", VARIANCE, "square", _added(lambda part, rest, levels: part + rest / levels)),
+    Fault("18", "atsdp_utils.baselines.networks", "GeneTransformer.__init__",
+          lambda real: lambda self, *args, identity=True: real(self, *args, identity=False)),
+    Fault("18", "atsdp_utils.baselines.graph", "similarity", not_centred),
+    Fault("18", "atsdp_utils.baselines.graph", "nearest", lambda real: lambda S, neighbours: real(S, neighbours - 1)),
+    Fault("19", "atsdp_utils.experiments.cluster_study", "auc", lambda auc: lambda y, score: auc(1 - y, score)),
+]  # fmt: skip
 CHAPTERS = [p.stem[:2] for p in build.numbered() if len(method_of(p.stem[:2])) > 2]
 
 

@@ -6,12 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn import metrics as sk
 
 from atsdp_utils.evaluation import conformal, evaluate, stats
+from atsdp_utils.experiments import tables
 from atsdp_utils.experiments.task import Result, Task
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.own_cells import prediction
-from atsdp_utils.reporting import audit
+from atsdp_utils.reporting import audit, findings, verdict
 
 SPEC = importlib.util.spec_from_file_location(
     "labels_of_notebooks", paths.ROOT / "tests" / "book" / "test_notebook_labels.py"
@@ -45,7 +47,7 @@ def test_pairs_of_models_say_who_is_ahead_and_who_wins():
     from itertools import combinations
 
     about = {"names": ["A375-PLX4720"], "pools": evaluate.pools(["A375-PLX4720"]), "evaluate": evaluate}
-    space = execute("07", ("pairs",), results=folds(THREE), nine=["a", "b", "c"], combinations=combinations, **about)
+    space = execute("18", ("pairs",), results=folds(THREE), nine=["a", "b", "c"], combinations=combinations, **about)
     table = space["run"].tables["baseline_pairs"].set_index(["model", "other"])
     means = evaluate.scores(folds(THREE)).groupby("model")["auc"].mean()
     for one, other in table.index:
@@ -53,7 +55,7 @@ def test_pairs_of_models_say_who_is_ahead_and_who_wins():
         assert row["difference"] == pytest.approx(means[one] - means[other])
         assert row["ci_low"] < row["difference"] < row["ci_high"] and row["p"] <= row["p_holm"]
     by_word = {word: counts.to_dict() for (_, word), counts in space["counted"].items()}
-    assert by_word == {"wins": {"a": 2}, "losses": {"b": 1, "c": 1}}
+    assert by_word == {"above": {"a": 2}, "below": {"b": 1, "c": 1}}
 
 
 def test_a_value_is_bold_only_where_one_model_beats_all_others():
@@ -70,31 +72,148 @@ def winners(strengths, models) -> dict:
     return space["winners"]("S", models)["auc"]
 
 
+def test_models_below_and_above_atsdp_are_counted_where_they_belong():
+    names = ["A375-PLX4720", "SCC47-afatinib", "SCC47-sorafenib", "DATA1-sim"]
+    made = [  # set, protocol, model, difference, its lower limit, p after Holm
+        ("A375-PLX4720", "S", "Logistic", -0.01, -0.02, 0.01), ("A375-PLX4720", "S", "CNN", 0.03, 0.01, 0.20),
+        ("A375-PLX4720", "U", tables.PC1, 0.25, 0.10, 0.02), ("SCC47-afatinib", "S", "Logistic", 0.02, 0.01, 0.01),
+        ("SCC47-sorafenib", "S", "Logistic", 0.04, 0.01, 0.01), ("SCC47-afatinib", "U", tables.PC1, -0.02, -0.1, 0.9),
+        ("SCC47-sorafenib", "U", tables.PC1, 0.12, -0.1, 0.9), ("DATA1-sim", "S", "Logistic", 0.01, -0.1, 0.01),
+        ("DATA1-sim", "U", tables.PC1, -0.3, -0.5, 0.001),
+    ]  # fmt: skip
+    against = pd.DataFrame(made, columns=["dataset", "protocol", "model", "difference", "ci_low", "p_holm"])
+    against = against.assign(ci_high=against["difference"] + 0.5, pairs=7)
+    about = {"pools": evaluate.pools(names), "others": names[:3], "stand_ins": names[3:], "y": range(108)}
+    cells = ("tally", "tally-counts", "simple-range")
+    space = execute("07", cells, against=against, learning=against, tables=tables, **about)
+    tally = space["tally"].set_index(["cells", "protocol"])[["tests", "below", "above", "interval above"]]
+    assert tally.loc[("A375-PLX4720", "S")].tolist() == [2, 1, 0, 1]
+    assert tally.loc[("SCC47 axis (SCC47-afatinib only)", "S")].tolist() == [1, 0, 1, 1]
+    assert tally.loc[("simulated twins", "U")].tolist() == [1, 1, 0, 0]
+    glued = space["run"].glued
+    assert [glued[f"real_s_{k}"] for k in ("tests", "below", "above")] == [3, 1, 1]
+    assert [glued[f"real_u_{k}"] for k in ("tests", "below", "above")] == [3, 0, 1]
+    assert [glued[f"paper_s_{k}"] for k in ("tests", "below", "above")] == [1, 0, 1]
+    told = " ".join(labels.text("07", "found", glued).split())
+    assert "On A375-PLX4720 (108 cells, 7 folds) the AUC of logistic regression minus that of ATSDP-NET is" in told
+    assert "is -0.010 (-0.020 to +0.490)" in told and "minus ATSDP-NET: +0.250 (+0.100 to +0.750)" in told
+    assert "(simulated) **The paper's four sets or their twins.**" in told
+    told = " ".join(labels.text("07", "holds", glued | dict.fromkeys(("mixed_rows", "constant_rows"), 1)).split())
+    assert "+0.020 to +0.040 under the names of the SCC47 axis" in told and "-0.020 to +0.120 under" in told
+
+
+def test_controls_and_pairs_are_counted_for_real_cells_and_for_the_others():
+    rows = [
+        ("A375-PLX4720", "CNN-shuffled", "CNN", -0.2, -0.3, -0.1, 0.01),
+        ("A375-PLX4720", "GCN-transductive", "GCN", 0.1, 0, 0.2, 1),
+        ("DATA1-sim", "CNN-shuffled", "CNN", 0.02, -0.5, 0.5, 0.9),
+        ("DATA1-sim", "GCN-transductive", "GCN", 0, 0, 0, 0.04),
+        ("DATA1-sim", "ResNet18-shuffled", "ResNet18", 0.04, -0.1, 0.2, 0.9),
+    ]
+    columns = ["dataset", "model", "reference", "difference", "ci_low", "ci_high", "p_holm"]
+    sides = {"real": ["A375-PLX4720"], "paper": ["DATA1-sim"]}
+    controls = pd.DataFrame(rows, columns=columns)
+    glued = execute("18", ("controls-counts", "pairs-counts"), controls=controls, pairs=controls, sides=sides)[
+        "run"
+    ].glued
+    assert (glued["real_pairs"], glued["real_pairs_sure"], glued["paper_pairs_sure"]) == (2, 1, 1)
+    told = labels.text("18", "controls-said", glued | {"paper_tag": "(simulated)"})
+    real, others = " ".join(told.split()).split("- (simulated)")
+    assert "**Genes shuffled**: -0.200 on average, resolved from zero in 1 of 1" in real
+    assert "-0.300 to -0.100). **Transductive**: +0.100, 0 of 1 (+0.000 to +0.200)" in real
+    assert "**Genes shuffled**: +0.030, 0 of 2 (-0.500 to +0.500). **Transductive**: +0.000, 1 of 1" in others
+
+
 def test_changes_of_the_ledger_on_real_cells_are_the_largest_of_each_number():
     a, b, c = "A375-PLX4720", "SCC47-afatinib", "SCC47-sorafenib"
     rows = [(1, "AUC", 0.02, "real", a), (1, "AUC", -0.05, "real", a), (2, "AUC", 0.4, "simulated", "DATA1-sim"),
             (3, "cells", 9.0, "real", a), (5, "AUC", np.nan, "real", a), (1, "AUC", 0.01, "real", b),
             (1, "AUC", -0.03, "real", c), (4, "AUC", 0.11, "real", c)]  # fmt: skip
     ledger = pd.DataFrame(rows, columns=["ambiguity", "measure", "difference", "tier", "dataset"])
-    first, second = sorted(execute("11", ("ledger-said",), ledger=ledger, config=config)["run"].said)
-    assert first.startswith(config.DATASETS[a].unit or a) and first.endswith(": 0.050 (number 1).")
-    assert second.startswith(config.DATASETS[b].unit) and second.endswith(": 0.110 (number 4), 0.030 (number 1).")
+    space = execute("11", ("ledger-changes",), ledger=ledger, config=config)
+    largest, units = space["largest"], [config.DATASETS[d].unit for d in (a, b)]
+    assert largest[units[0]].dropna().to_dict() == {1: 0.05}
+    assert largest[units[1]].dropna().to_dict() == {1: 0.03, 4: 0.11}
+    assert "number 4, 0.110." in labels.text("11", "ledger-said", space["run"].glued)
 
 
 def test_the_threshold_of_one_half_is_that_of_the_curve():
     scores = {"F1": np.linspace(0, 1, 101), "recall": np.linspace(0.8, 0, 101)}
-    curve = pd.DataFrame(scores, index=np.arange(101) / 100)
-    text = said(execute("11", ("threshold-said",), curve=curve))
-    assert "At one half: F1 0.500, recall 0.400." in text and "Best thresholds: 1.00 (F1), 0.00 (recall)." in text
+    curve, y = pd.DataFrame(scores, index=np.arange(101) / 100), np.array([0, 1, 1, 1])
+    given = {"y": y, "p": np.array([0.5, 0.1, 0.6, 0.7]), "sk": sk, "results": range(20)}
+    space = execute("11", ("threshold-scores",), curve=curve, **given)
+    assert space["best"]["at one half"].to_dict() == pytest.approx({"F1": 0.5, "recall": 0.4})
+    assert space["best"]["at"].to_dict() == {"F1": 1.0, "recall": 0.0}
+    told = labels.text("11", "threshold-said", space["run"].glued)
+    assert "AUC of 0.667" in told and "F1 is 0.500 at one half and 1.000 at 1.00." in told and "20 seeds" in told
+
+
+def test_verdicts_are_counted_and_each_claim_stands_in_one_table():
+    words = ["supported", "does not hold", "undecided", "ill-posed", "cannot be tested here", "supported"]
+    claims = pd.DataFrame({"verdict": words, "made": "implied", "claim": list("abcdef")})
+    columns = ["mean", "ci_low", "ci_high", "quoted", "tier", "where", "page", "note"]
+    claims = claims.assign(**dict.fromkeys(columns, "x"), kind="claim")
+    shown = []
+    space = execute(
+        "11", ("judge", "judge-numbers", "decided", "open", "untested"), show=shown.append, own=[], out=None,
+        scorecard=SimpleNamespace(scorecard=lambda *a: claims), verdict=verdict,
+        **{name: value for name, value in vars(verdict).items() if name.isupper()},
+    )  # fmt: skip
+    glued = space["run"].glued
+    assert [glued[f"n_{k}"] for k in ("claims", "decided", "supported", "refuted", "fails")] == [6, 3, 2, 0, 1]
+    assert [glued[f"n_{k}"] for k in ("undecided", "ill_posed", "untested", "missing")] == [1, 1, 1, 0]
+    assert ["".join(table["claim"]) for table in shown] == ["afb", "cd", "e"]
+    assert all(table.columns[0] == "verdict" for table in shown)
+
+
+def test_answers_of_real_cells_count_each_unit_once():
+    rows = [("Does attention help?", "A", "culture", "A", 0.1, 0.0, 0.2, "open"),
+            ("Does attention help?", "b", "programme", "B", -0.1, -0.3, 0.0, "yes"),
+            ("Does attention help?", "c", "programme", "B", 0.0, -0.1, 0.4, "no"),
+            ("Else?", "A", "culture", "A", 0.3, 0.2, 0.4, "yes")]  # fmt: skip
+    columns = ["question", "dataset", "label", "unit", "mean", "ci_low", "ci_high", "answer"]
+    space = execute("11", ("real-answers",), real_table=pd.DataFrame(rows, columns=columns), findings=findings)
+    glued = space["run"].glued
+    assert [glued[f"real_{k}"] for k in ("asked", "units", "yes", "no", "open", "mixed")] == [3, 2, 1, 0, 1, 1]
+    attention = [glued[f"attention_{k}"] for k in ("low", "high", "ci_low", "ci_high", "n")]
+    assert attention == [-0.1, 0.1, -0.3, 0.4, 3]
 
 
 def test_the_rarest_class_is_told():
     rows = [(5, "MMD", 0, 0.6, 0.2), (5, "MMD", 1, 0.8, 0.4), (5, "no MMD", 0, 0.5, 0.1), (5, "no MMD", 1, 0.7, 0.3),
             (95, "MMD", 0, 0.1, 0.9)]  # fmt: skip
     mix = pd.DataFrame(rows, columns=["percent", "setting", "seed", "auc", "called"])
-    text = said(execute("12", ("mix-say",), mix=mix, mean_test=stats.mean_test))
-    assert "with 5 % sensitive cells" in text and "n = 2: MMD: AUC 0.700 ± 0.141, 30% ± 14% called sensitive" in text
-    assert "MMD minus no MMD on the same seeds: +10.0% of the cells" in text and "half called sensitive is seen" in text
+    space = execute("12", ("mix-numbers",), mix=mix, mean_test=stats.mean_test)
+    told = labels.text("12", "mix-said", space["run"].glued)
+    assert "for 5 % sensitive cells, over 2 seeds. With MMD 30% of the cells" in told
+    assert "without 20%; the difference on the same seeds is +10%" in told
+
+
+def test_the_ends_of_the_changes_are_those_of_each_set():
+    rows = [("d", "as it is", 0.8, np.nan, np.nan), ("d", "less", 0.6, -0.2, 0.01), ("d", "more", 0.9, 0.1, 0.2),
+            ("e", "as it is", 0.7, np.nan, np.nan), ("e", "less", 0.4, -0.3, 0.01),
+            ("e", "more", 0.6, -0.1, 0.04)]  # fmt: skip
+    changes = pd.DataFrame(rows, columns=["dataset", "setting", "mean", "difference", "p_holm"])
+    changes = changes.assign(std=0.1, right=1.0, count=[20, 5, 6, 20, 5, 6])
+    space = execute("12", ("ablation-ends",), changes=changes, tables=SimpleNamespace(ABLATIONS={"as it is": None}))
+    ends, glued = space["ends"], space["run"].glued
+    assert ends["by"].tolist() == ["less", "less"] and ends["by "].tolist() == ["more", "more"]
+    assert ends["smallest change"].tolist() == [-0.2, -0.3] and ends["differ from zero"].tolist() == [1, 2]
+    assert [glued[f"changes_{k}"] for k in ("told", "tested", "least", "most")] == [3, 4, 5, 6]
+
+
+def test_targets_are_counted_and_the_lead_is_over_the_best_simple_model():
+    asked = ("mean AUC", "sd over seeds", "above the best simple model")
+    rows = [("d", t, w, r, m) for t, w, r, m in zip(asked, (0.85, 0.05, 0.9), (0.8, 0.01, 0.8), (0, 1, 0), strict=True)]
+    rows += [("e", t, w, r, m) for t, w, r, m in zip(asked, (0.85, 0.05, 0.7), (0.9, 0.2, 0.9), (1, 0, 1), strict=True)]
+    reached = pd.DataFrame(rows, columns=["dataset", "target", "wanted", "reached", "met"])
+    score = pd.DataFrame({"tier": "real", "model": "ATSDP-NET+", "mean": [0.8, 0.9], "n": 3})
+    study = SimpleNamespace(targets=lambda *a: reached)
+    space = execute("12", ("targets",), plus_study=study, score=score, real=["d", "e"], about={}, TARGET_AUC=0.85,
+                    TARGET_SD=0.05)  # fmt: skip
+    glued = space["run"].glued
+    assert [glued[k] for k in ("targets_met", "targets", "lead_above", "lead_sets")] == [3, 6, 1, 2]
+    assert [glued[k] for k in ("lead_low", "lead_high")] == pytest.approx([-0.1, 0.2])
 
 
 def test_coverage_is_that_of_lines_and_of_cells():
@@ -102,11 +221,11 @@ def test_coverage_is_that_of_lines_and_of_cells():
             ("e", "lines", 0.9, 0.9, 0.9, 0.1, 0.3), ("e", "cells", 0.8, 0.85, 0.75, 0.2, 0.1)]  # fmt: skip
     columns = ["dataset", "asked", "coverage", "coverage_sensitive", "coverage_resistant", "both_labels",
                "ece_calibrated"]  # fmt: skip
-    covered = pd.DataFrame(rows, columns=columns)
-    text = said(execute("12", ("coverage-say",), covered=covered, conformal=conformal, ALPHA=0.1))
-    assert "**d**: coverage 90.0% of lines, 70.0% of cells, where 40% of the sets of cells (60% of lines)" in text
-    assert "calibration error 0.010 on lines, 0.200 on cells." in text
-    assert "covered least is sensitive of d: 50.0%" in text and "in 1 of 2 sets" in text
+    covered = pd.DataFrame(rows, columns=columns).assign(tier="real")
+    space = execute("12", ("coverage-numbers",), covered=covered, conformal=conformal, ALPHA=0.1)
+    told = labels.text("12", "coverage-said", space["run"].glued)
+    assert "Promised are 90% of each class" in told and "is *sensitive* of d, 50.0%." in told
+    assert "Between 20% and 40% of the sets of cells hold both" in told and "in 1 of 2 sets" in told
 
 
 def test_drugs_told_from_chance_are_counted():
@@ -115,8 +234,10 @@ def test_drugs_told_from_chance_are_counted():
     columns = ["candidate", "mean", "ci_low", "ci_high", "p_chance_holm", "difference", "difference_low",
                "difference_high"]  # fmt: skip
     told = pd.DataFrame(rows, columns=columns)
-    text = said(execute("12", ("lines-say",), told=told, real_lines=range(13)))
-    assert "after Holm's correction: 1 of 3." in text and "leaves out zero: 1 of 2," in text
+    space = execute("12", ("lines-numbers",), told=told, real_lines=range(13))
+    text = labels.text("12", "lines-said", space["run"].glued)
+    assert "Over 13 drugs ATSDP-NET (*plain*) has a mean AUC of 0.600 (0.550 to 0.650)." in text
+    assert "After Holm's correction 1 of 3 models are told" in text and "leaves out zero for 1 of 2," in text
 
 
 @pytest.fixture
