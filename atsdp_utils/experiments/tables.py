@@ -352,7 +352,7 @@ def clusters(profile: str) -> list[Task]:
 #: Notebook that shows each list, by number.
 NOTEBOOK = {
     "bulk": "03", "stopping": "03", "transfer": "04",
-    "table1": "05", "table3": "05", "strict": "05", "wells": "05", "stress": "05",
+    "table1": "05", "table3": "05", "strict": "17", "wells": "17", "stress": "17",
     "heads": "06",
     "table4": "07", "ablation": "12", "variance": "12", "class_mix": "12", "plus_selection": "12", "plus_score": "12",
     "few_shot": "12", "peers": "14", "clusters": "16",

@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from atsdp_utils.data import gdsc
@@ -164,19 +165,18 @@ def figure(clusters: pd.DataFrame, transfer: pd.DataFrame):
     -------
     Figure
     """
-    clusters = clusters[clusters["on"] == "tasks of the networks"]
-    panels = {f"held-out clusters,\n{clusters['tasks'].max()} tasks": clusters.set_index("model")}
-    for spec in config.REAL:
-        rows = transfer[transfer["dataset"] == spec.name].rename(columns={"auc_mean": "mean"}).set_index("setting")
-        panels[spec.name] = rows
+    clusters = clusters[clusters["on"] == "tasks of the networks"].set_index("model")
+    panels = {f"held-out clusters,\n{clusters['tasks'].max()} tasks": clusters.loc[[m for _, _, m, _ in ROWS]]}
+    for name in [spec.name for spec in config.REAL if spec.name in set(transfer["dataset"])]:
+        rows = transfer[transfer["dataset"] == name].rename(columns={"auc_mean": "mean"}).set_index("setting")
+        panels[name] = rows.loc[[setting for _, setting, *_ in ROWS]]
     fig, axes = plots.figure(8, 2.9, columns=len(panels), sharex=True, sharey=True)
-    for i, (ax, (title, rows)) in enumerate(zip(axes, panels.items(), strict=True)):
-        for height, (_, setting, model, colour) in enumerate(reversed(ROWS)):
-            row = rows.loc[setting if i else model]
-            ax.hlines(height, row["ci_low"], row["ci_high"], color=colour, linewidth=2)
-            ax.plot(row["mean"], height, "o", color=colour, markersize=6)
+    for ax, (title, rows) in zip(np.atleast_1d(axes), panels.items(), strict=True):
+        heights, colours = range(len(ROWS))[::-1], [colour for *_, colour in ROWS]
+        ax.hlines(heights, rows["ci_low"], rows["ci_high"], color=colours, linewidth=2)
+        ax.scatter(rows["mean"], heights, color=colours, s=36, zorder=3)
         ax.axvline(0.5, **plots.CHANCE)
         ax.set_title(title, fontsize=9)
-    axes[0].set(yticks=range(len(ROWS)), yticklabels=[name for name, *_ in reversed(ROWS)])
+    np.atleast_1d(axes)[0].set(yticks=heights, yticklabels=[name for name, *_ in ROWS])
     fig.supxlabel("AUC, mean and 95 % interval; one half is chance", fontsize=9)
     return fig

@@ -67,6 +67,7 @@ def test_scored_lines_are_in_no_training_and_scores_are_those_of_the_models():
         "MODELS": ("linear", "forest", "pc1"),
     }
     exec(CODE["models"], space)
+    exec(CODE["fitted-scores"], space)
     assert not np.isin(five, space["bulk"].lines).any() and len(space["bulk"].lines) == 970
     assert len(space["drugs"]) == 10 and set(space["truth"].index) == set(five)
     rng, known = np.random.default_rng(0), space["genes"]

@@ -6,13 +6,17 @@ Cells with the tag ``method`` and the cell ``setup`` of a chapter run here in or
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+import sklearn.metrics
+import torch
 from torch.nn.functional import normalize
 
 from atsdp_utils.data import preprocess
+from atsdp_utils.evaluation import two_way
 from atsdp_utils.experiments.task import build as build_model
 from atsdp_utils.foundation import paths
 from book import build
@@ -42,6 +46,80 @@ class Fault(NamedTuple):
     module: str
     name: str
     wrong: Callable
+
+
+# --- chapters 1, 2 and 16: counts, scales, intervals ------------------------------------------------------------------
+
+
+def with_ribosomes_as_mitochondria(cells):
+    """Cells whose ribosomal genes are named like mitochondrial ones."""
+    cells = cells.copy()
+    ribosomal = cells.var_names.str.startswith("RPS")
+    cells.var["ortholog"] = np.where(ribosomal, "MT-RPS", cells.var["ortholog"])
+    return cells
+
+
+def with_sample_scales(right):
+    """A fit that divides by n - 1."""
+
+    def fit(self, X):
+        right(self, X).scale_ *= np.sqrt(len(X) / (len(X) - 1))
+        return self
+
+    return fit
+
+
+def scaled_with_held_out_lines(right):
+    """A bulk side whose scales are those of all lines."""
+
+    def bulk_source(bulk, genes, seed):
+        X = preprocess.columns(bulk.X, bulk.genes, genes)
+        return replace(right(bulk, genes, seed), X=preprocess.Standardizer().fit_transform(X))
+
+    return bulk_source
+
+
+# --- chapter 5: folds, balance and scores; chapter 6: heads -----------------------------------------------------------
+
+
+def _balanced_before_rows_are_held_out(original):
+    """A fold whose training rows are balanced first: copies and mixtures of them then decide when learning stops."""
+
+    def fit_fold(task, X, y, train, test, source):
+        x_more, y_more, _ = preprocess.balance(X[train], y[train], task.balance, task.seed)
+        rows = np.arange(len(x_more) + len(test))
+        at = rows[: len(x_more)], rows[len(x_more) :]
+        return original(task, np.concatenate([x_more, X[test]]), np.concatenate([y_more, y[test]]), *at, source)
+
+    return fit_fold
+
+
+def _trained_on_its_test_rows(original):
+    return lambda task, y: ((i, test, np.union1d(train, test)) for i, test, train in original(task, y))
+
+
+def _with(change):
+    """Scores of which some are replaced by ``change(y, p)``."""
+    return lambda original: lambda y, p, *more: original(y, p, *more) | change(y, p)
+
+
+def _f1_of_classes_alike(y, p):
+    return {"f1": sklearn.metrics.f1_score(y, p >= 0.5, average="macro")}
+
+
+def _auc_of_turned_labels(y, p):
+    return {"auc": 1 - sklearn.metrics.roc_auc_score(y, p)}
+
+
+def _weights_without_the_root(attention, x):
+    """Equation 7 without 1 / sqrt(d_k)."""
+    q, k = attention._by_head(attention.w_q(x)), attention._by_head(attention.w_k(x))
+    return torch.softmax(torch.einsum("nthd,nshd->nhts", q, k), dim=-1)
+
+
+def _heads_interleaved(attention, x):
+    """Every h-th value in a head, where a head is a slice."""
+    return x.unflatten(-1, (-1, attention.heads)).transpose(-1, -2)
 
 
 # --- chapter 7: a fold by hand, a network, the corrected test; chapter 18: what a baseline sees -----------------------
@@ -126,13 +204,74 @@ def _added(to_parts):
     return wrong_of
 
 
+# --- chapter 14: CORAL and the adversary; chapter 15: pairs of lines --------------------------------------------------
+
+
+def _uncentred(self, z_g, z_t):
+    """CORAL without the means taken off."""
+    second = [z.T @ z / (len(z) - 1) for z in (z_g, z_t)]
+    return (second[0] - second[1]).square().sum() / (4 * z_g.shape[1] ** 2)
+
+
+def _ties_count_as_right(right: Callable) -> Callable:
+    def counts(scores, labels, lines=None):
+        return right(np.asarray(scores) + 1e-9 * (np.asarray(labels) == 1), labels, lines)
+
+    return counts
+
+
+def _pairs_of_one_class_count(right: Callable) -> Callable:
+    def counts(scores, labels, lines=None):
+        won, there = right(scores, labels, lines)
+        of_class = [(np.asarray(labels) == c).sum(0) for c in (0, 1)]
+        same = sum(n * (n - 1) / 2 for n in of_class)
+        return won + same / 2, there + same
+
+    return counts
+
+
 SCORES, LISTS, MAPS, SHARES = (
     f"atsdp_utils.interpretation.{name}" for name in ("gene_scores", "gene_lists", "embedding", "attribution")
 )
 AUDIT, VERDICT = "atsdp_utils.reporting.audit", "atsdp_utils.reporting.verdict"
 CALIBRATION, VARIANCE = "atsdp_utils.models.calibration", "atsdp_utils.evaluation.variance"
+DISCREPANCY, LINE_PAIRS = "atsdp_utils.models.discrepancy", "atsdp_utils.evaluation.line_pairs"
 #: Each replaces ``module.name`` by ``wrong(original)``; a row a fault, in the order of chapters.
 FAULTS: list[Fault] = [
+    # A recorded hash that is not the file's.
+    Fault("01", "atsdp_utils.foundation.checksums", "register",
+          lambda right: lambda: right() | {"drug_names.csv": "0" * 64}),
+    # Key genes that small profiles do not read; a direction the wrong way; the levels of other genes; Poisson counts.
+    Fault("01", "atsdp_utils.data.twins", "GENE_SPACE", lambda right: 10 * right),
+    Fault("01", "atsdp_utils.data.twins", "direction", lambda right: lambda drug: -right(drug)),
+    Fault("01", "atsdp_utils.data.twins", "baseline", lambda right: lambda lines: tuple(x[::-1] for x in right(lines))),
+    Fault("01", "atsdp_utils.data.twins", "draw_counts",
+          lambda right: lambda level, phi, *rest: right(level, 1e-3 * phi, *rest)),
+    Fault("01", "atsdp_utils.data.preprocess", "MIN_GENES", lambda right: 0),
+    # More genes are taken for mitochondrial ones; another cut-off; another total.
+    Fault("02", "atsdp_utils.data.preprocess", "quality_control",
+          lambda right: lambda cells: right(with_ribosomes_as_mitochondria(cells))),
+    Fault("02", "atsdp_utils.data.preprocess", "MAX_MITO", lambda right: 0.2),
+    Fault("02", "atsdp_utils.data.preprocess", "TARGET_SUM", lambda right: 1e6),
+    # Genes as they come, not the most variable ones.
+    Fault("02", "atsdp_utils.data.gdsc", "shared_genes",
+          lambda right: lambda bulk, genes, most: bulk.genes[np.isin(bulk.genes, genes)][:most]),
+    # Scales with n - 1; scales of all lines, held-out ones with them.
+    Fault("02", "atsdp_utils.data.preprocess", "Standardizer.fit", with_sample_scales),
+    Fault("02", "atsdp_utils.data.gdsc", "bulk_source", scaled_with_held_out_lines),
+    # Copies instead of mixtures; balance before the split.
+    Fault("02", "atsdp_utils.data.preprocess", "balance",
+          lambda right: lambda X, y, how, seed: right(X, y, "oversampling", seed)),
+    Fault("02", "atsdp_utils.baselines.rows", "split", balanced_before_held_out),
+    Fault("05", "atsdp_utils.experiments.protocols", "fit_fold", _balanced_before_rows_are_held_out),
+    Fault("05", "atsdp_utils.experiments.inputs", "folds_of", _trained_on_its_test_rows),
+    Fault("05", "atsdp_utils.data.preprocess", "Standardizer.fit", lambda f: lambda s, X: f(s, X[::2])),
+    Fault("05", "atsdp_utils.data.preprocess", "balance", lambda f: lambda X, y, how, seed: f(X, y, how, seed + 1)),
+    Fault("05", "atsdp_utils.models.stages", "_with_alignment", lambda f: lambda *a, **k: f(*a, **k | {"also": 0})),
+    Fault("05", "atsdp_utils.evaluation.metrics", "classification_metrics", _with(_f1_of_classes_alike)),
+    Fault("05", "atsdp_utils.evaluation.metrics", "classification_metrics", _with(_auc_of_turned_labels)),
+    Fault("06", "atsdp_utils.models.network", "MultiHeadAttention.weights", lambda f: _weights_without_the_root),
+    Fault("06", "atsdp_utils.models.network", "MultiHeadAttention._by_head", lambda f: _heads_interleaved),
     Fault("07", "atsdp_utils.experiments.protocols", "fit_fold", scaled_on_all_rows),
     Fault("07", "atsdp_utils.data.preprocess", "Standardizer.transform", lambda real: lambda self, X: X),
     Fault("07", "atsdp_utils.baselines.classical", "SklearnBaseline._fitted",
@@ -160,6 +299,25 @@ FAULTS: list[Fault] = [
     Fault("12", CALIBRATION, "Calibration.sets", lambda f: lambda self, z, alpha=0.1: f(self, -z, alpha)),
     Fault("12", VARIANCE, "square", _added(lambda part, rest, levels: part * levels)),
     Fault("12", VARIANCE, "square", _added(lambda part, rest, levels: part + rest / levels)),
+    Fault("14", DISCREPANCY, "Coral.forward", lambda real: _uncentred),
+    Fault("14", DISCREPANCY, "_Reversed.backward", lambda real: staticmethod(lambda ctx, gradient: gradient)),
+    Fault("14", DISCREPANCY, "Adversary.forward", lambda real: lambda self, z_g, z_t: real(self, z_t, z_g)),
+    Fault("15", LINE_PAIRS, "counts", _ties_count_as_right),
+    Fault("15", LINE_PAIRS, "counts", _pairs_of_one_class_count),
+    Fault("15", LINE_PAIRS, "p_of_orders", lambda real: lambda found: real(found[1:])),
+    Fault("16", "atsdp_utils.experiments.pseudo", "clusters", lambda right: lambda: np.roll(right(), 1)),
+    # The cluster's own lines are learnt from.
+    Fault("16", "atsdp_utils.experiments.cluster_study", "side",
+          lambda right: lambda train, target, genes: right(train | target, target, genes)),
+    # The cluster is brought to the scale of the training lines.
+    Fault("16", "atsdp_utils.experiments.cluster_study", "side", lambda right: lambda train, target, genes: replace(
+        right(train, target, genes), B=right(train | target, train | target, genes).A[target])),
+    Fault("16", "atsdp_utils.experiments.cluster_study", "auc", lambda right: lambda y, score: 1 - right(y, score)),
+    # The variance of one way only, and a normal quantile.
+    Fault("16", "atsdp_utils.evaluation.two_way", "variance",
+          lambda right: lambda values, drug, cluster: right(values, drug, drug)),
+    Fault("16", "atsdp_utils.evaluation.two_way", "interval", lambda right: lambda values, *ways: np.mean(values)
+          + 1.96 * np.array([0, -1, 1]) * two_way.variance(values, *ways) ** 0.5),
     Fault("18", "atsdp_utils.baselines.networks", "GeneTransformer.__init__",
           lambda real: lambda self, *args, identity=True: real(self, *args, identity=False)),
     Fault("18", "atsdp_utils.baselines.graph", "similarity", not_centred),

@@ -144,26 +144,29 @@ def test_rows_of_the_transfer_table_are_named_by_what_was_trained(grid_run):
             assert row["ci_low"] < row["difference"] < row["ci_high"] and row["seeds"] == len(shared)
 
 
-# --- chapter 5: balancing, Table 3, holiday cells ---------------------------------------------------------------------
+# --- chapters 5 and 17: balancing, Table 3, cells counted otherwise, where nothing is to be found ---------------------
+
+
+def mean_of(table: pd.DataFrame, **where) -> float:
+    """The mean AUC of the one row of a table."""
+    rows = table[table["tier"] != "print"]
+    for column, v in (where | {"metric": "auc"}).items():
+        rows = rows[rows[column] == v]
+    return rows["mean"].item()
 
 
 def test_rows_of_tables_1_and_3_are_named_by_what_was_trained(grid_run, monkeypatch):
     names = [s.name for s in config.datasets("embedded", nulls=False)]
     nulls = [s.name for s in config.NULLS]
-    lists = (tables.table1, tables.table3, tables.strict, tables.wells)
-    results = {make.__name__: grid_run.run(make("embedded", "smoke")) for make in lists}
+    results = {make.__name__: grid_run.run(make("embedded", "smoke")) for make in (tables.table1, tables.table3)}
     frames = {name: evaluate.scores(found) for name, found in results.items()}
     monkeypatch.setattr(inputs, "cells_of", lambda *a: SimpleNamespace(library_size=np.ones(3)))
-    space = execute("05", ("table1", "table3-errors", "table3", "holiday", "wells"), frames=frames, results=results,
-                    names=names, nulls=nulls)  # fmt: skip
+    space = execute("05", ("table1", "table3-errors", "table3"), frames=frames, results=results, names=names,
+                    nulls=nulls)  # fmt: skip
     made, found = grid_run.made, space["run"].tables
 
     def value(table, **where):
-        rows = found[table]
-        rows = rows[rows["tier"] != "print"]
-        for column, v in (where | {"metric": "auc"}).items():
-            rows = rows[rows[column] == v]
-        return rows["mean"].item()
+        return mean_of(found[table], **where)
 
     for d in ("A375-PLX4720", "DATA1-sim"):
         for how in config.BALANCING:
@@ -182,16 +185,50 @@ def test_rows_of_tables_1_and_3_are_named_by_what_was_trained(grid_run, monkeypa
     for k in config.profile("smoke").few:
         expected = auc(three, lambda t: t.options.get("k") == k)  # noqa: B023
         assert value("table3", dataset=d, setting=f"k={k}", protocol="F") == pytest.approx(expected)
-    strict = auc(three, lambda t: t.options.get("strict"))
+
+
+def test_cells_that_are_counted_otherwise_are_those_of_their_name(grid_run):
+    space = execute("17", ("trainings", "default", "holiday", "wells"), grid=grid_run)
+    made, found = grid_run.made, space["run"].tables
     literal = auc(made, lambda t: t.protocol == "U" and bool(t.options.get("all_wells")))
     labelled = auc(
         made, lambda t: (t.dataset, t.protocol, t.options) == ("DATA4-sim", "U", {"balance": "oversampling"})
     )
-    assert value("all_wells", setting="all wells", protocol="U") == pytest.approx(literal)
-    assert value("all_wells", setting="labelled cells", protocol="U") == pytest.approx(labelled)
-    counted = auc(made, lambda t: (t.dataset, t.protocol, t.options) == (d, "S", {"balance": "smote"}))
-    assert value("holiday_cells", dataset=d, setting="left out") == pytest.approx(strict)
-    assert value("holiday_cells", dataset=d, setting="counted as sensitive") == pytest.approx(counted)
+    assert mean_of(found["all_wells"], setting="all wells", protocol="U") == pytest.approx(literal)
+    assert mean_of(found["all_wells"], setting="labelled cells", protocol="U") == pytest.approx(labelled)
+    for d, how in (("DATA1-sim", "smote"), ("DATA2-sim", "oversampling")):
+        strict = auc(made, lambda t: t.dataset == d and bool(t.options.get("strict")))  # noqa: B023
+        counted = auc(made, lambda t: (t.dataset, t.protocol, t.options) == (d, "S", {"balance": how}))  # noqa: B023
+        holiday = found["holiday_cells"]
+        assert mean_of(holiday, dataset=d, setting="left out") == pytest.approx(strict)
+        assert mean_of(holiday, dataset=d, setting="counted as sensitive") == pytest.approx(counted)
+
+
+def test_controls_with_nothing_to_find_are_named_by_what_was_trained(grid_run):
+    names = [s.name for s in config.datasets("embedded", nulls=False)]
+    nulls = [s.name for s in config.NULLS]
+    cells = ("trainings", "null", "null-models", "null-kinds", "null-values")
+    space = execute("17", cells, grid=grid_run, names=names, nulls=nulls, pools=evaluate.pools(names))
+    made, table = grid_run.made, space["run"].tables["null_controls"].set_index(["dataset", "model", "protocol"])
+    d = nulls[1]
+    for (name, model, protocol), wanted in {
+        (d, ATSDP, "S"): lambda t: t.model == ATSDP,
+        (d, ATSDP, "U"): lambda t: t.model == ATSDP,
+        (d, BULK_ONLY, "U"): lambda t: t.model == BULK_ONLY,
+        (d, REGISTRY[tables.PC1].label, "U"): lambda t: t.model == tables.PC1,
+        (d, "majority class", "S"): lambda t: t.model == "Majority",
+        (REAL[0], "label permutation", "S"): lambda t: bool(t.options.get("permute")),
+    }.items():
+        expected = auc(made, lambda t: (t.dataset, t.protocol) == (name, protocol) and wanted(t))  # noqa: B023
+        assert table.loc[(name, model, protocol), "mean"] == pytest.approx(expected)
+    assert {d for d, model, _ in table.index if model == "label permutation"} == set(names)
+    held = table["holds_half"]
+    assert held.equals((table["ci_low"] <= 0.5) & (table["ci_high"] >= 0.5))
+    counts = [held.loc[n, "label permutation", "S"] for n in (REAL[0], REAL[1])]  # an axis is counted once
+    glued = space["run"].glued
+    assert (glued["real_held"], glued["real_nulls"]) == (sum(counts), 2)
+    said = text("17", "null-said", glued)
+    assert f"Of {glued['all_nulls']} intervals {glued['all_held']} hold one half" in " ".join(said.split())
 
 
 # --- chapter 6: heads -------------------------------------------------------------------------------------------------

@@ -145,7 +145,11 @@ def test_the_threshold_of_one_half_is_that_of_the_curve():
     assert space["best"]["at one half"].to_dict() == pytest.approx({"F1": 0.5, "recall": 0.4})
     assert space["best"]["at"].to_dict() == {"F1": 1.0, "recall": 0.0}
     told = labels.text("11", "threshold-said", space["run"].glued)
-    assert "AUC of 0.667" in told and "F1 is 0.500 at one half and 1.000 at 1.00." in told and "20 seeds" in told
+    assert (
+        "AUC of 0.667" in told
+        and "F1 is 0.500 at one half; its largest value, 1.000, is at 1.00." in told
+        and "20 seeds" in told
+    )
 
 
 def test_verdicts_are_counted_and_each_claim_stands_in_one_table():
@@ -198,7 +202,7 @@ def test_the_ends_of_the_changes_are_those_of_each_set():
     space = execute("12", ("ablation-ends",), changes=changes, tables=SimpleNamespace(ABLATIONS={"as it is": None}))
     ends, glued = space["ends"], space["run"].glued
     assert ends["by"].tolist() == ["less", "less"] and ends["by "].tolist() == ["more", "more"]
-    assert ends["smallest change"].tolist() == [-0.2, -0.3] and ends["differ from zero"].tolist() == [1, 2]
+    assert ends["lowest change"].tolist() == [-0.2, -0.3] and ends["differ from zero"].tolist() == [1, 2]
     assert [glued[f"changes_{k}"] for k in ("told", "tested", "least", "most")] == [3, 4, 5, 6]
 
 
@@ -207,7 +211,9 @@ def test_targets_are_counted_and_the_lead_is_over_the_best_simple_model():
     rows = [("d", t, w, r, m) for t, w, r, m in zip(asked, (0.85, 0.05, 0.9), (0.8, 0.01, 0.8), (0, 1, 0), strict=True)]
     rows += [("e", t, w, r, m) for t, w, r, m in zip(asked, (0.85, 0.05, 0.7), (0.9, 0.2, 0.9), (1, 0, 1), strict=True)]
     reached = pd.DataFrame(rows, columns=["dataset", "target", "wanted", "reached", "met"])
-    score = pd.DataFrame({"tier": "real", "model": "ATSDP-NET+", "mean": [0.8, 0.9], "n": 3})
+    score = pd.DataFrame(
+        {"tier": "real", "model": "ATSDP-NET+", "mean": [0.8, 0.9], "n": 3, "ci_low": 0.7, "ci_high": 1.0}
+    )
     study = SimpleNamespace(targets=lambda *a: reached)
     space = execute("12", ("targets",), plus_study=study, score=score, real=["d", "e"], about={}, TARGET_AUC=0.85,
                     TARGET_SD=0.05)  # fmt: skip
