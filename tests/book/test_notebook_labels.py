@@ -210,6 +210,39 @@ def test_rows_of_tables_1_and_3_are_named_by_what_was_trained(grid_run, monkeypa
         assert value("table3", dataset=d, setting=f"k={k}", protocol="F") == pytest.approx(expected)
 
 
+def test_chapter_5_says_first_what_was_found_on_the_set_that_it_names(grid_run, monkeypatch):
+    names = [s.name for s in config.datasets("embedded", nulls=False)]
+    results = {make.__name__: grid_run.run(make("embedded", "smoke")) for make in (tables.table1, tables.table3)}
+    frames = {name: evaluate.scores(found) for name, found in results.items()}
+    monkeypatch.setattr(inputs, "cells_of", lambda *a: SimpleNamespace(library_size=np.ones(3)))
+    cells = ("table1", "balancing-tests", "balancing-pools", "balancing-values", "table3-errors", "table3", "auc3",
+             "table3-pools", "few-values", "seeds-and-cells", "found-values", "own-values")  # fmt: skip
+    twins = [s.name for s in config.TWINS]
+    space = execute("05", cells, frames=frames, results=results, names=names, nulls=[s.name for s in config.NULLS],
+                    pools=evaluate.pools(names), stand_ins=twins, others=REAL)  # fmt: skip
+    glued, three = space["run"].glued, [r for r in grid_run.made if "balance" not in r.task.options]
+
+    def network(dataset, protocol, model=ATSDP):
+        return auc(three, lambda t: (t.dataset, t.protocol, t.model, t.setting) == (dataset, protocol, model, ()))
+
+    for key, name in zip(("a375", "afatinib", "sorafenib"), REAL, strict=True):
+        assert glued[f"{key}_s"] == pytest.approx(network(name, "S"))
+        assert glued[f"{key}_u"] == pytest.approx(network(name, "U"))
+        assert glued[f"{key}_pc1"] == pytest.approx(network(name, "U", tables.PC1))
+        assert glued[f"{key}_u_low"] < glued[f"{key}_u"] < glued[f"{key}_u_high"]
+    of_twins = {p: [network(d, p) for d in twins] for p in "SU"}
+    assert [glued[f"own_s_{end}"] for end in ("low", "high")] == pytest.approx([min(of_twins["S"]), max(of_twins["S"])])
+    assert [glued[f"own_u_{end}"] for end in ("low", "high")] == pytest.approx([min(of_twins["U"]), max(of_twins["U"])])
+    tests = space["run"].tables["balancing_tests"]
+    once = tests[(tests["protocol"] == "U") | (tests["dataset"] != REAL[2])]  # under S an axis has one name
+    real = once["dataset"].isin(REAL)
+    for key, part in (("real", once[real]), ("own", once[~real])):
+        assert glued[f"{key}_tests"] == len(part) and glued[f"{key}_hits"] == (part["p_holm"] < 0.05).sum()
+    said = " ".join(text("05", "found", glued | {"a375_right": 0.85}).split())
+    assert f"the AUC with labels (S) is {glued['a375_s']:.3f} ({glued['a375_s_low']:.3f}–" in said
+    assert f"Without a label (U) it is {glued['a375_u']:.3f} (" in said and "85% of them above one half" in said
+
+
 def test_cells_that_are_counted_otherwise_are_those_of_their_name(grid_run):
     space = execute("17", ("trainings", "default", "holiday", "wells"), grid=grid_run)
     made, found = grid_run.made, space["run"].tables
@@ -267,6 +300,28 @@ def test_rows_of_the_heads_table_are_named_by_their_number_of_heads(grid_run):
             assert table[d, str(h)] == pytest.approx(expected)
         expected = auc(grid_run.made, lambda t: (t.dataset, t.options) == (d, {"attention": "linear"}))  # noqa: B023
         assert table[d, "linear"] == pytest.approx(expected)
+
+
+def test_chapter_6_counts_comparisons_and_what_the_best_number_gains(grid_run):
+    names = [s.name for s in config.datasets("embedded", nulls=False)]
+    twins = [s.name for s in config.TWINS]
+    cells = ("ablation", "tests", "tests-pools", "tests-values", "permutation", "selection", "selection-pools",
+             "selection-values", "holds-values")  # fmt: skip
+    about = {"grid": grid_run, "names": names, "pools": evaluate.pools(names), "stand_ins": twins}
+    space = execute("06", cells, **about)
+    glued, found = space["run"].glued, space["run"].tables
+    tests = found["heads_tests"].query("metric == 'auc' and dataset != @REAL[2]")  # an axis has one name
+    real = tests["dataset"].isin(REAL)
+    for key, part in (("real", tests[real]), ("own", tests[~real])):
+        sure = part.loc[part["p_holm"] < 0.05, "difference"]
+        counts = len(part), (sure > 0).sum(), (sure < 0).sum()
+        assert tuple(glued[f"{key}_{what}"] for what in ("tests", "favour", "against")) == counts
+    best = found["heads_selection"].set_index("dataset")
+    assert glued["own_gain"] == pytest.approx(best.loc[twins, "gain_over_mean"].mean())
+    assert glued["own_luck"] == pytest.approx(best.loc[twins, "gain_if_equal"].mean())
+    assert glued["real_gain"] == pytest.approx(best.loc[REAL[:2], "gain_over_mean"].mean())
+    said = " ".join(text("06", "found", glued).split())
+    assert f"{glued['real_favour']} of {glued['real_tests']} comparisons of AUC with no attention favour" in said
 
 
 # --- chapters 1 to 3: counts of labels --------------------------------------------------------------------------------
