@@ -6,6 +6,7 @@ Cells with the tag ``method`` and the cell ``setup`` of a chapter run here in or
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,9 +16,13 @@ import torch
 from torch.nn.functional import normalize
 
 from atsdp_utils.data import preprocess
+from atsdp_utils.evaluation import two_way
 from atsdp_utils.experiments.task import build as build_model
 from atsdp_utils.foundation import paths
+from atsdp_utils.models import losses, network, stages
 from book import build
+
+LOSSES, NETWORK, STAGES = (m.__name__ for m in (losses, network, stages))
 
 
 def method_of(number: str) -> list[tuple[str, str]]:
@@ -44,6 +49,105 @@ class Fault(NamedTuple):
     module: str
     name: str
     wrong: Callable
+
+
+# --- chapter 3: attention, balance, corruption ---------------------------------------------------------------------
+
+
+def _attention(power: float = 0.5, over: int = -1) -> Callable:
+    """Weights that are divided by another power of d, or a softmax over another axis."""
+
+    def weights(self, x):
+        q, k = self._by_head(self.w_q(x)), self._by_head(self.w_k(x))
+        scores = torch.einsum("nthd,nshd->nhts", q, k) / q.shape[-1] ** power
+        return torch.softmax(scores, dim=over)
+
+    return weights
+
+
+def _balance_before_the_split(cls, X, y, cfg, seed):
+    X, y, _ = preprocess.balance(X, y, cfg.balance, seed)
+    return _CLASSIFICATION(X, y, replace(cfg, balance="none"), seed)
+
+
+def _held_rows_too(hold_out):
+    """A split whose training rows hold the rows put aside, so that balancing touches them."""
+    return lambda n, share, seed, y=None: (np.arange(n), hold_out(n, share, seed, y)[1])
+
+
+def _reconstructs_the_noise(self, net):
+    for batch in self.rows.batches(self.cfg.batch_size):
+        noisy = network.corrupt(self.rows[batch][0], self.cfg.noise)
+        yield torch.nn.functional.mse_loss(net(noisy), noisy), {}
+
+
+_CLASSIFICATION = stages.Classification.of
+
+# --- chapter 4: the terms of equation 16 ------------------------------------------------------------------------------
+
+
+def _mmd2(sign: float = -1.0, cross: float = 2.0, power: float = 1.0) -> Callable:
+    """MMD with another sign in the kernel's exponent, another weight of the cross term, or another power."""
+
+    def mmd2(x, y, scale=None):
+        z, n = torch.cat([x, y]), len(x)
+        squared = losses._squared_distances(z)
+        scale = losses._median(squared) if scale is None else scale
+        k = sum(torch.exp(sign * squared / (b * scale)) for b in losses.BANDWIDTHS) / len(losses.BANDWIDTHS)
+        found = k[:n, :n].mean() - cross * k[:n, n:].mean() + k[n:, n:].mean()
+        return found.clamp_min(0) ** power
+
+    return mmd2
+
+
+def _weights(**changes):
+    """The sum of equation 16 with other weights of its terms."""
+
+    def of(sum_up):
+        return lambda loss, z_g, z_t, clusters, cfg, apart, also=0: sum_up(
+            loss, z_g, z_t, clusters, replace(cfg, **changes), apart, also
+        )
+
+    return of
+
+
+def _similarity(z, cluster):
+    """Equation 17 as printed: the cosine itself."""
+    return 1 - _DISSIMILARITY(z, cluster)
+
+
+_DISSIMILARITY = losses.cluster_dissimilarity
+
+
+# --- chapters 1, 2 and 16: counts, scales, intervals ------------------------------------------------------------------
+
+
+def with_ribosomes_as_mitochondria(cells):
+    """Cells whose ribosomal genes are named like mitochondrial ones."""
+    cells = cells.copy()
+    ribosomal = cells.var_names.str.startswith("RPS")
+    cells.var["ortholog"] = np.where(ribosomal, "MT-RPS", cells.var["ortholog"])
+    return cells
+
+
+def with_sample_scales(right):
+    """A fit that divides by n - 1."""
+
+    def fit(self, X):
+        right(self, X).scale_ *= np.sqrt(len(X) / (len(X) - 1))
+        return self
+
+    return fit
+
+
+def scaled_with_held_out_lines(right):
+    """A bulk side whose scales are those of all lines."""
+
+    def bulk_source(bulk, genes, seed):
+        X = preprocess.columns(bulk.X, bulk.genes, genes)
+        return replace(right(bulk, genes, seed), X=preprocess.Standardizer().fit_transform(X))
+
+    return bulk_source
 
 
 # --- chapter 5: folds, balance and scores; chapter 6: heads -----------------------------------------------------------
@@ -192,6 +296,46 @@ CALIBRATION, VARIANCE = "atsdp_utils.models.calibration", "atsdp_utils.evaluatio
 DISCREPANCY, LINE_PAIRS = "atsdp_utils.models.discrepancy", "atsdp_utils.evaluation.line_pairs"
 #: Each replaces ``module.name`` by ``wrong(original)``; a row a fault, in the order of chapters.
 FAULTS: list[Fault] = [
+    Fault("03", NETWORK, "MultiHeadAttention.weights", lambda right: _attention(power=0)),
+    Fault("03", NETWORK, "MultiHeadAttention.weights", lambda right: _attention(over=-2)),
+    Fault("03", NETWORK, "AttentionBlock.forward", lambda right: lambda self, z: self.mix(self.tokens(z)).flatten(1)),
+    Fault("03", NETWORK, "corrupt", lambda right: lambda x, p, generator=None: right(x, 1 - p, generator)),
+    Fault("03", STAGES, "Denoising.epoch", lambda right: _reconstructs_the_noise),
+    Fault("03", STAGES, "Classification.of", lambda right: classmethod(_balance_before_the_split)),
+    Fault("03", "atsdp_utils.data.preprocess", "hold_out", _held_rows_too),
+    Fault("03", LOSSES, "cross_entropy", lambda right: lambda logits, y, weight=None: right(logits, 1 - y, weight)),
+    Fault("04", LOSSES, "mmd2", lambda right: _mmd2(sign=1.0)),
+    Fault("04", LOSSES, "mmd2", lambda right: _mmd2(cross=0.0)),
+    Fault("04", LOSSES, "mmd2", lambda right: _mmd2(power=0.5)),
+    Fault("04", STAGES, "_with_alignment", _weights(theta=1.0)),
+    Fault("04", STAGES, "_with_alignment", _weights(omega=1.0)),
+    Fault("04", LOSSES, "cluster_dissimilarity", lambda right: _similarity),
+    Fault("04", STAGES, "further_steps", lambda right: stages.transfer),
+    # A recorded hash that is not the file's.
+    Fault("01", "atsdp_utils.foundation.checksums", "register",
+          lambda right: lambda: right() | {"drug_names.csv": "0" * 64}),
+    # Key genes that small profiles do not read; a direction the wrong way; the levels of other genes; Poisson counts.
+    Fault("01", "atsdp_utils.data.twins", "GENE_SPACE", lambda right: 10 * right),
+    Fault("01", "atsdp_utils.data.twins", "direction", lambda right: lambda drug: -right(drug)),
+    Fault("01", "atsdp_utils.data.twins", "baseline", lambda right: lambda lines: tuple(x[::-1] for x in right(lines))),
+    Fault("01", "atsdp_utils.data.twins", "draw_counts",
+          lambda right: lambda level, phi, *rest: right(level, 1e-3 * phi, *rest)),
+    Fault("01", "atsdp_utils.data.preprocess", "MIN_GENES", lambda right: 0),
+    # More genes are taken for mitochondrial ones; another cut-off; another total.
+    Fault("02", "atsdp_utils.data.preprocess", "quality_control",
+          lambda right: lambda cells: right(with_ribosomes_as_mitochondria(cells))),
+    Fault("02", "atsdp_utils.data.preprocess", "MAX_MITO", lambda right: 0.2),
+    Fault("02", "atsdp_utils.data.preprocess", "TARGET_SUM", lambda right: 1e6),
+    # Genes as they come, not the most variable ones.
+    Fault("02", "atsdp_utils.data.gdsc", "shared_genes",
+          lambda right: lambda bulk, genes, most: bulk.genes[np.isin(bulk.genes, genes)][:most]),
+    # Scales with n - 1; scales of all lines, held-out ones with them.
+    Fault("02", "atsdp_utils.data.preprocess", "Standardizer.fit", with_sample_scales),
+    Fault("02", "atsdp_utils.data.gdsc", "bulk_source", scaled_with_held_out_lines),
+    # Copies instead of mixtures; balance before the split.
+    Fault("02", "atsdp_utils.data.preprocess", "balance",
+          lambda right: lambda X, y, how, seed: right(X, y, "oversampling", seed)),
+    Fault("02", "atsdp_utils.baselines.rows", "split", balanced_before_held_out),
     Fault("05", "atsdp_utils.experiments.protocols", "fit_fold", _balanced_before_rows_are_held_out),
     Fault("05", "atsdp_utils.experiments.inputs", "folds_of", _trained_on_its_test_rows),
     Fault("05", "atsdp_utils.data.preprocess", "Standardizer.fit", lambda f: lambda s, X: f(s, X[::2])),
@@ -226,6 +370,19 @@ FAULTS: list[Fault] = [
     Fault("15", LINE_PAIRS, "counts", _ties_count_as_right),
     Fault("15", LINE_PAIRS, "counts", _pairs_of_one_class_count),
     Fault("15", LINE_PAIRS, "p_of_orders", lambda real: lambda found: real(found[1:])),
+    Fault("16", "atsdp_utils.experiments.pseudo", "clusters", lambda right: lambda: np.roll(right(), 1)),
+    # The cluster's own lines are learnt from.
+    Fault("16", "atsdp_utils.experiments.cluster_study", "side",
+          lambda right: lambda train, target, genes: right(train | target, target, genes)),
+    # The cluster is brought to the scale of the training lines.
+    Fault("16", "atsdp_utils.experiments.cluster_study", "side", lambda right: lambda train, target, genes: replace(
+        right(train, target, genes), B=right(train | target, train | target, genes).A[target])),
+    Fault("16", "atsdp_utils.experiments.cluster_study", "auc", lambda right: lambda y, score: 1 - right(y, score)),
+    # The variance of one way only, and a normal quantile.
+    Fault("16", "atsdp_utils.evaluation.two_way", "variance",
+          lambda right: lambda values, drug, cluster: right(values, drug, drug)),
+    Fault("16", "atsdp_utils.evaluation.two_way", "interval", lambda right: lambda values, *ways: np.mean(values)
+          + 1.96 * np.array([0, -1, 1]) * two_way.variance(values, *ways) ** 0.5),
     Fault("18", "atsdp_utils.baselines.networks", "GeneTransformer.__init__",
           lambda real: lambda self, *args, identity=True: real(self, *args, identity=False)),
     Fault("18", "atsdp_utils.baselines.graph", "similarity", not_centred),
