@@ -19,7 +19,10 @@ from atsdp_utils.data import preprocess
 from atsdp_utils.evaluation import two_way
 from atsdp_utils.experiments.task import build as build_model
 from atsdp_utils.foundation import paths
+from atsdp_utils.models import losses, network, stages
 from book import build
+
+LOSSES, NETWORK, STAGES = (m.__name__ for m in (losses, network, stages))
 
 
 def method_of(number: str) -> list[tuple[str, str]]:
@@ -46,6 +49,74 @@ class Fault(NamedTuple):
     module: str
     name: str
     wrong: Callable
+
+
+# --- chapter 3: attention, balance, corruption ---------------------------------------------------------------------
+
+
+def _attention(power: float = 0.5, over: int = -1) -> Callable:
+    """Weights that are divided by another power of d, or a softmax over another axis."""
+
+    def weights(self, x):
+        q, k = self._by_head(self.w_q(x)), self._by_head(self.w_k(x))
+        scores = torch.einsum("nthd,nshd->nhts", q, k) / q.shape[-1] ** power
+        return torch.softmax(scores, dim=over)
+
+    return weights
+
+
+def _balance_before_the_split(cls, X, y, cfg, seed):
+    X, y, _ = preprocess.balance(X, y, cfg.balance, seed)
+    return _CLASSIFICATION(X, y, replace(cfg, balance="none"), seed)
+
+
+def _held_rows_too(hold_out):
+    """A split whose training rows hold the rows put aside, so that balancing touches them."""
+    return lambda n, share, seed, y=None: (np.arange(n), hold_out(n, share, seed, y)[1])
+
+
+def _reconstructs_the_noise(self, net):
+    for batch in self.rows.batches(self.cfg.batch_size):
+        noisy = network.corrupt(self.rows[batch][0], self.cfg.noise)
+        yield torch.nn.functional.mse_loss(net(noisy), noisy), {}
+
+
+_CLASSIFICATION = stages.Classification.of
+
+# --- chapter 4: the terms of equation 16 ------------------------------------------------------------------------------
+
+
+def _mmd2(sign: float = -1.0, cross: float = 2.0, power: float = 1.0) -> Callable:
+    """MMD with another sign in the kernel's exponent, another weight of the cross term, or another power."""
+
+    def mmd2(x, y, scale=None):
+        z, n = torch.cat([x, y]), len(x)
+        squared = losses._squared_distances(z)
+        scale = losses._median(squared) if scale is None else scale
+        k = sum(torch.exp(sign * squared / (b * scale)) for b in losses.BANDWIDTHS) / len(losses.BANDWIDTHS)
+        found = k[:n, :n].mean() - cross * k[:n, n:].mean() + k[n:, n:].mean()
+        return found.clamp_min(0) ** power
+
+    return mmd2
+
+
+def _weights(**changes):
+    """The sum of equation 16 with other weights of its terms."""
+
+    def of(sum_up):
+        return lambda loss, z_g, z_t, clusters, cfg, apart, also=0: sum_up(
+            loss, z_g, z_t, clusters, replace(cfg, **changes), apart, also
+        )
+
+    return of
+
+
+def _similarity(z, cluster):
+    """Equation 17 as printed: the cosine itself."""
+    return 1 - _DISSIMILARITY(z, cluster)
+
+
+_DISSIMILARITY = losses.cluster_dissimilarity
 
 
 # --- chapters 1, 2 and 16: counts, scales, intervals ------------------------------------------------------------------
@@ -238,6 +309,21 @@ CALIBRATION, VARIANCE = "atsdp_utils.models.calibration", "atsdp_utils.evaluatio
 DISCREPANCY, LINE_PAIRS = "atsdp_utils.models.discrepancy", "atsdp_utils.evaluation.line_pairs"
 #: Each replaces ``module.name`` by ``wrong(original)``; a row a fault, in the order of chapters.
 FAULTS: list[Fault] = [
+    Fault("03", NETWORK, "MultiHeadAttention.weights", lambda right: _attention(power=0)),
+    Fault("03", NETWORK, "MultiHeadAttention.weights", lambda right: _attention(over=-2)),
+    Fault("03", NETWORK, "AttentionBlock.forward", lambda right: lambda self, z: self.mix(self.tokens(z)).flatten(1)),
+    Fault("03", NETWORK, "corrupt", lambda right: lambda x, p, generator=None: right(x, 1 - p, generator)),
+    Fault("03", STAGES, "Denoising.epoch", lambda right: _reconstructs_the_noise),
+    Fault("03", STAGES, "Classification.of", lambda right: classmethod(_balance_before_the_split)),
+    Fault("03", "atsdp_utils.data.preprocess", "hold_out", _held_rows_too),
+    Fault("03", LOSSES, "cross_entropy", lambda right: lambda logits, y, weight=None: right(logits, 1 - y, weight)),
+    Fault("04", LOSSES, "mmd2", lambda right: _mmd2(sign=1.0)),
+    Fault("04", LOSSES, "mmd2", lambda right: _mmd2(cross=0.0)),
+    Fault("04", LOSSES, "mmd2", lambda right: _mmd2(power=0.5)),
+    Fault("04", STAGES, "_with_alignment", _weights(theta=1.0)),
+    Fault("04", STAGES, "_with_alignment", _weights(omega=1.0)),
+    Fault("04", LOSSES, "cluster_dissimilarity", lambda right: _similarity),
+    Fault("04", STAGES, "further_steps", lambda right: stages.transfer),
     # A recorded hash that is not the file's.
     Fault("01", "atsdp_utils.foundation.checksums", "register",
           lambda right: lambda: right() | {"drug_names.csv": "0" * 64}),

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from myst_nb.core.variables import format_plain_text
+from sklearn.metrics import roc_auc_score
 
 from atsdp_utils.baselines import REGISTRY
 from atsdp_utils.data import datasets, gdsc, preprocess
@@ -144,6 +145,29 @@ def test_rows_of_the_transfer_table_are_named_by_what_was_trained(grid_run):
             assert row["ci_low"] < row["difference"] < row["ci_high"] and row["seeds"] == len(shared)
 
 
+def test_chapter_4_opens_with_what_transfer_adds_to_further_steps(grid_run):
+    space = execute("04", ("grid", "changes", "gains", "summary", "summary-values"), grid=grid_run)
+    made, shown = grid_run.made, text("04", "found", space["run"].glued)
+    aucs = {
+        (name, setting): [metrics.classification_metrics(r.y, r.p)["auc"] for r in made
+                          if r.task.dataset == name and wanted(r.task)]
+        for name in REAL for setting, wanted in TRANSFER.items()
+    }  # fmt: skip
+    after = {name: aucs[name, "after transfer"] for name in REAL}
+    rows = space["run"].tables["transfer_changes"].set_index(["dataset", "setting"])
+    for name in REAL:
+        gain = np.mean(after[name]) - np.mean(aucs[name, "further steps on bulk"])
+        row = rows.loc[(name, "further steps on bulk")]
+        assert f"{gain:+.3f} ({-row['ci_high']:+.3f} to {-row['ci_low']:+.3f})" in shown
+    above = [np.mean(after[n]) > max(np.mean(aucs[n, s]) for s in space["simple"]) for n in REAL]
+    assert f"for {sum(above)} of {len(REAL)} set names" in shown
+    below = [sum(a < 0.3 for a in after[n]) for n in REAL]
+    assert "below 0.3 for {}, {} and {} of the 2 seeds".format(*below) in shown
+    shown = text("04", "after-minus-read", space["run"].glued)
+    gain = np.mean(after[REAL[0]]) - np.mean(aucs[REAL[0], "after transfer, no MMD"])
+    assert f"after transfer minus the same without it, is {gain:+.3f}" in shown
+
+
 # --- chapters 5 and 17: balancing, Table 3, cells counted otherwise, where nothing is to be found ---------------------
 
 
@@ -185,6 +209,39 @@ def test_rows_of_tables_1_and_3_are_named_by_what_was_trained(grid_run, monkeypa
     for k in config.profile("smoke").few:
         expected = auc(three, lambda t: t.options.get("k") == k)  # noqa: B023
         assert value("table3", dataset=d, setting=f"k={k}", protocol="F") == pytest.approx(expected)
+
+
+def test_chapter_5_says_first_what_was_found_on_the_set_that_it_names(grid_run, monkeypatch):
+    names = [s.name for s in config.datasets("embedded", nulls=False)]
+    results = {make.__name__: grid_run.run(make("embedded", "smoke")) for make in (tables.table1, tables.table3)}
+    frames = {name: evaluate.scores(found) for name, found in results.items()}
+    monkeypatch.setattr(inputs, "cells_of", lambda *a: SimpleNamespace(library_size=np.ones(3)))
+    cells = ("table1", "balancing-tests", "balancing-pools", "balancing-values", "table3-errors", "table3", "auc3",
+             "table3-pools", "few-values", "seeds-and-cells", "found-values", "own-values")  # fmt: skip
+    twins = [s.name for s in config.TWINS]
+    space = execute("05", cells, frames=frames, results=results, names=names, nulls=[s.name for s in config.NULLS],
+                    pools=evaluate.pools(names), stand_ins=twins, others=REAL)  # fmt: skip
+    glued, three = space["run"].glued, [r for r in grid_run.made if "balance" not in r.task.options]
+
+    def network(dataset, protocol, model=ATSDP):
+        return auc(three, lambda t: (t.dataset, t.protocol, t.model, t.setting) == (dataset, protocol, model, ()))
+
+    for key, name in zip(("a375", "afatinib", "sorafenib"), REAL, strict=True):
+        assert glued[f"{key}_s"] == pytest.approx(network(name, "S"))
+        assert glued[f"{key}_u"] == pytest.approx(network(name, "U"))
+        assert glued[f"{key}_pc1"] == pytest.approx(network(name, "U", tables.PC1))
+        assert glued[f"{key}_u_low"] < glued[f"{key}_u"] < glued[f"{key}_u_high"]
+    of_twins = {p: [network(d, p) for d in twins] for p in "SU"}
+    assert [glued[f"own_s_{end}"] for end in ("low", "high")] == pytest.approx([min(of_twins["S"]), max(of_twins["S"])])
+    assert [glued[f"own_u_{end}"] for end in ("low", "high")] == pytest.approx([min(of_twins["U"]), max(of_twins["U"])])
+    tests = space["run"].tables["balancing_tests"]
+    once = tests[(tests["protocol"] == "U") | (tests["dataset"] != REAL[2])]  # under S an axis has one name
+    real = once["dataset"].isin(REAL)
+    for key, part in (("real", once[real]), ("own", once[~real])):
+        assert glued[f"{key}_tests"] == len(part) and glued[f"{key}_hits"] == (part["p_holm"] < 0.05).sum()
+    said = " ".join(text("05", "found", glued | {"a375_right": 0.85}).split())
+    assert f"the AUC with labels (S) is {glued['a375_s']:.3f} ({glued['a375_s_low']:.3f}–" in said
+    assert f"Without a label (U) it is {glued['a375_u']:.3f} (" in said and "85% of them above one half" in said
 
 
 def test_cells_that_are_counted_otherwise_are_those_of_their_name(grid_run):
@@ -246,6 +303,28 @@ def test_rows_of_the_heads_table_are_named_by_their_number_of_heads(grid_run):
         assert table[d, "linear"] == pytest.approx(expected)
 
 
+def test_chapter_6_counts_comparisons_and_what_the_best_number_gains(grid_run):
+    names = [s.name for s in config.datasets("embedded", nulls=False)]
+    twins = [s.name for s in config.TWINS]
+    cells = ("ablation", "tests", "tests-pools", "tests-values", "permutation", "selection", "selection-pools",
+             "selection-values", "holds-values")  # fmt: skip
+    about = {"grid": grid_run, "names": names, "pools": evaluate.pools(names), "stand_ins": twins}
+    space = execute("06", cells, **about)
+    glued, found = space["run"].glued, space["run"].tables
+    tests = found["heads_tests"].query("metric == 'auc' and dataset != @REAL[2]")  # an axis has one name
+    real = tests["dataset"].isin(REAL)
+    for key, part in (("real", tests[real]), ("own", tests[~real])):
+        sure = part.loc[part["p_holm"] < 0.05, "difference"]
+        counts = len(part), (sure > 0).sum(), (sure < 0).sum()
+        assert tuple(glued[f"{key}_{what}"] for what in ("tests", "favour", "against")) == counts
+    best = found["heads_selection"].set_index("dataset")
+    assert glued["own_gain"] == pytest.approx(best.loc[twins, "gain_over_mean"].mean())
+    assert glued["own_luck"] == pytest.approx(best.loc[twins, "gain_if_equal"].mean())
+    assert glued["real_gain"] == pytest.approx(best.loc[REAL[:2], "gain_over_mean"].mean())
+    said = " ".join(text("06", "found", glued).split())
+    assert f"{glued['real_favour']} of {glued['real_tests']} comparisons of AUC with no attention favour" in said
+
+
 # --- chapters 1 to 3: counts of labels --------------------------------------------------------------------------------
 
 
@@ -293,9 +372,18 @@ def test_held_out_scores_and_the_database_are_named_right(grid_run):
         assert row["balancing"] == r.task.options.get("balance", "as it is")
         assert (row["auc"], row["ap"]) == (expected["auc"], expected["ap"])
         assert row["auc_low"] < row["auc"] < row["auc_high"]
-    run = Run()
-    run.table = lambda frame, name, **about: run.tables.update({name: frame}) or frame
-    found = execute("03", ("confounding",), run=run)["confounding"].set_index("drug")
+    space = execute("03", ("better", "better-values"), **{k: space[k] for k in ("held_out", "drawn", "run")})
+    means = table.groupby(["model", "balancing", "drug"]).auc.mean()
+    gap = means[ATSDP, "smote"] - means["Logistic", "as it is"]
+    shown = text("03", "found", space["run"].glued)
+    assert f"{gap.mean():+.3f} on average" in shown and f"for {(gap > 0).sum()} of {len(gap)} drugs" in shown
+    assert f"between {means[ATSDP, 'smote'].min():.2f} and {means[ATSDP, 'smote'].max():.2f}" in shown
+    space = execute("03", ("confounding",), roc_auc_score=roc_auc_score)
+    found = space["confounding"].set_index("drug")
+    worst = found.loc[found["AUC of the database alone"].idxmax()]
+    shown = text("03", "confounding-read", space["run"].glued)
+    assert f"For {worst.name}, {worst['sensitive in GDSC']:.0%} of the GDSC lines" in shown
+    assert f"with AUC {worst['AUC of the database alone']:.2f}" in shown
     public = gdsc.label_table(both_databases=True)["CISPLATIN"].dropna()
     used, ccle = gdsc.label_table()["CISPLATIN"].dropna(), public[public.index.str.startswith("ACH-")]
     shares = found.loc["CISPLATIN", ["sensitive in GDSC", "sensitive in CCLE"]].tolist()
