@@ -16,7 +16,6 @@ import subprocess
 import sys
 import threading
 import time
-import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +26,7 @@ sys.modules.setdefault("rfc3987_syntax", None)
 
 import nbformat  # noqa: E402
 
+from atsdp_utils import __version__  # noqa: E402
 from atsdp_utils.foundation import config, paths  # noqa: E402
 from atsdp_utils.reporting import found, report  # noqa: E402
 from atsdp_utils.reporting.outputs import Outputs  # noqa: E402
@@ -345,8 +345,8 @@ def _opening(data: str, profile: str, figures: Path) -> dict[str, str]:
     told = found.opening(
         Outputs(figures), data, profile, lambda number: f"{{ref}}`nb-{number}`", picture(found.PICTURE)
     )
-    version = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]["version"]
-    return {"{{FOUND}}": told, "{{WORKFLOW}}": picture("fig1"), "{{VERSION}}": version, "{{REPOSITORY}}": _repository()}
+    marks = {"{{FOUND}}": told, "{{WORKFLOW}}": picture("fig1")}
+    return marks | {"{{VERSION}}": __version__, "{{REPOSITORY}}": _repository()}
 
 
 def _repository() -> str:

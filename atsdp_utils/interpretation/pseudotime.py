@@ -1,34 +1,12 @@
-"""Diffusion pseudotime by scanpy (section 3.7) on an AnnData made by :func:`neighbourhood`."""
+"""What diffusion pseudotime by scanpy (section 3.7) leaves open: roots and genes, on an AnnData with its map."""
 
 from __future__ import annotations
 
-from itertools import combinations
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from scipy import stats as sps
-
-DIFFUSION_COMPONENTS = 10
-
-
-def centre_groups(X: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Subtract from every cell the mean of its group, (n, genes): a known difference that is not the question."""
-    X = np.array(X, dtype=np.float32)
-    for name in np.unique(group):
-        X[group == name] -= X[group == name].mean(axis=0)
-    return X
-
-
-def neighbourhood(X: np.ndarray, obs: pd.DataFrame, *, n_pcs: int, n_neighbors: int = 15, seed: int = 0):
-    """AnnData with PCA, neighbour graph and diffusion map of cells `X` (n, genes); `obs` has one row a cell."""
-    import anndata
-    import scanpy as sc
-
-    adata = anndata.AnnData(np.asarray(X, dtype=np.float32), obs=obs.reset_index(drop=True).rename(index=str))
-    sc.pp.pca(adata, n_comps=n_pcs, random_state=seed)
-    sc.pp.neighbors(adata, n_neighbors=n_neighbors, random_state=seed)
-    sc.tl.diffmap(adata, n_comps=DIFFUSION_COMPONENTS, random_state=seed)
-    return adata
 
 
 def root_without_labels(adata, signature: np.ndarray) -> int:
@@ -49,17 +27,8 @@ def root_from_labels(adata, sensitive: np.ndarray) -> int:
     return int(np.flatnonzero(sensitive)[np.argmax(mean)])
 
 
-def pseudotime(adata, root: int) -> np.ndarray:
-    """Diffusion pseudotime from cell `root`, (n,) in [0, 1]; infinite in other components of the graph."""
-    import scanpy as sc
-
-    adata.uns["iroot"] = int(root)
-    sc.tl.dpt(adata, n_dcs=DIFFUSION_COMPONENTS)
-    return adata.obs["dpt_pseudotime"].to_numpy(dtype=np.float64)
-
-
 def diffusion_distances(adata) -> np.ndarray:
-    """Distance between all pairs of cells that :func:`pseudotime` scales to [0, 1], (n, n); row i has root i."""
+    """Distance between all pairs of cells that ``sc.tl.dpt`` scales to [0, 1], (n, n); row i has root i."""
     from scipy.sparse.csgraph import connected_components
 
     values = np.asarray(adata.uns["diffmap_evals"], dtype=np.float64)
@@ -83,16 +52,21 @@ def all_roots(adata, values: np.ndarray) -> np.ndarray:
     return result
 
 
-def paga(adata, groups: str) -> pd.DataFrame:
-    """PAGA connectivities between the groups of ``obs[groups]``, one row a pair, in alphabetical order."""
-    import scanpy as sc
+def genes_along(time: np.ndarray, X: np.ndarray, genes: Sequence[str]) -> pd.DataFrame:
+    """Spearman correlation of every gene of X (n, genes) with `time`, over the cells that it reaches.
 
-    adata.obs[groups] = adata.obs[groups].astype("category")
-    sc.tl.paga(adata, groups=groups)
-    matrix = adata.uns["paga"]["connectivities"].toarray()
-    pairs = combinations(enumerate(adata.obs[groups].cat.categories), 2)
-    rows = [(a, b, matrix[i, j]) for (i, a), (j, b) in pairs]
-    return pd.DataFrame(rows, columns=["a", "b", "connectivity"])
+    Columns ``gene, rho, p, padj`` (Benjamini-Hochberg). A time made from these genes is not independent of them: p is
+    no evidence that a gene changes.
+    """
+    reached = np.isfinite(time)
+    ranks = sps.rankdata(np.c_[time[reached], X[reached]], axis=0)
+    ranks -= ranks.mean(axis=0)
+    length = np.linalg.norm(ranks, axis=0)
+    rho = ranks[:, 1:].T @ ranks[:, 0] / np.where(length[1:] > 0, length[0] * length[1:], np.inf)
+    rho = rho.clip(-1, 1)
+    free = len(ranks) - 2
+    p = 2 * sps.t.sf(np.abs(rho) * np.sqrt(free / np.maximum(1 - rho**2, 1e-300)), free)
+    return pd.DataFrame({"gene": np.asarray(genes), "rho": rho, "p": p, "padj": sps.false_discovery_control(p)})
 
 
 def smooth(

@@ -108,22 +108,3 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
                     found |= dict(zip((name, f"{name}_low", f"{name}_high"), interval, strict=True))
         out.append(found)
     return pd.DataFrame(out)
-
-
-def sentences(table: pd.DataFrame) -> list[str]:
-    """What the table shows of each way, in words that follow its intervals; the first is that in use."""
-    out = []
-    for row in table.to_dict("records"):
-        on = "on" if row["standardised"] == FILE else "by"
-        said = f"{row['model'].capitalize()}, standardised {on} {row['standardised']}: "
-        if row["standardised"] == FILE:
-            said += f"AUC {row['auc']:.3f}, balanced accuracy {row['balanced_accuracy']:.3f}; "
-            out.append(f"{said}{row['labels_changed']:.0%} of the labels change with the company.")
-            continue
-        gains = {m: [row[f"{m}_gain{end}"] for end in ("", "_low", "_high")] for m in MEASURES}
-        words = [f"{m.replace('_', ' ')} {g:+.3f} [{low:+.3f}, {high:+.3f}]" for m, (g, low, high) in gains.items()]
-        scores = gains["auc"], gains["balanced_accuracy"]
-        better, worse = all(low > 0 for _, low, _ in scores), any(high < 0 for _, _, high in scores)
-        verdict = "better in both scores" if better else "worse in one score at least" if worse else "undecided"
-        out.append(f"{said}{', '.join(words)}: {verdict}.")
-    return out

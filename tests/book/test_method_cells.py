@@ -275,6 +275,16 @@ def _added(to_parts):
     return wrong_of
 
 
+def _unweighted(adata):
+    """Of chapter 10: an AnnData whose diffusion components weigh the same, for lambda / (1 - lambda) is one."""
+    adata = adata.copy()
+    adata.uns["diffmap_evals"] = adata.uns["diffmap_evals"] * 0 + 0.5
+    return adata
+
+
+PSEUDOTIME = "atsdp_utils.interpretation.pseudotime"
+
+
 # --- chapter 14: CORAL and the adversary; chapter 15: pairs of lines --------------------------------------------------
 
 
@@ -376,6 +386,11 @@ FAULTS: list[Fault] = [
     Fault("09", SHARES, "integrated_gradients", lambda f: lambda net, X, b: f(net, X, 0 * b)),
     Fault("09", SHARES, "integrated_gradients", _gradients_alone),
     Fault("09", SHARES, "log_odds", lambda f: lambda logits: logits[:, 0] - logits[:, 1]),
+    Fault("10", PSEUDOTIME, "root_without_labels", lambda f: lambda adata, signature: f(adata, -signature)),
+    Fault("10", PSEUDOTIME, "diffusion_distances", lambda f: lambda adata: f(_unweighted(adata))),
+    Fault("10", PSEUDOTIME, "genes_along", lambda f: lambda *given: f(*given).assign(padj=lambda t: t["p"])),
+    Fault("10", "atsdp_utils.data.preprocess", "Standardizer.fit_transform", lambda f: lambda self, X: X),
+    Fault("10", "atsdp_utils.interpretation.embedding", "signal_components", lambda f: lambda X: f(X) + 1),
     Fault("11", AUDIT, "confusion_scores", _macro_f1),
     Fault("11", AUDIT, "confusion_scores", _accuracy),
     Fault("11", VERDICT, "decide", lambda f: lambda effects, **sides: f([e.negated() for e in effects], **sides)),

@@ -5,10 +5,13 @@ import re
 from collections.abc import Sequence
 from types import SimpleNamespace
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy
 from myst_nb.core.variables import format_plain_text
+from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from atsdp_utils.baselines import REGISTRY
@@ -406,18 +409,21 @@ def test_the_root_without_labels_sees_lines_only_and_points_from_sensitive_to_re
     label = np.tile([1, 0], 15)
     expression = rng.normal(size=(30, 12)).astype(np.float32)
     expression[:, :4] += 2 * (1 - label[:, None])
+    cells = anndata.AnnData(expression, var=pd.DataFrame(index=genes))
+    cells.obsm["X_diffmap"] = np.c_[np.ones(30), (1 - label) + np.linspace(0, 0.1, 30)]
     given = {}
     trajectory = SimpleNamespace(
-        root_without_labels=lambda cells, signature: given.update(signature=signature) or 3,
+        root_without_labels=lambda cells, signature: given.update(signature=signature) or given["root"],
         root_from_labels=lambda cells, sensitive: given.update(sensitive=sensitive) or 8,
-        pseudotime=lambda cells, root: np.full(30, root),
-        all_roots=lambda cells, values: given.update(values=values),
+        all_roots=lambda cells, values: given.update(values=values) or values,
     )
     monkeypatch.setattr(inputs, "source_of", lambda *a: bulk)
-    cisplatin = SimpleNamespace(genes=genes, y=label)
+    cisplatin = SimpleNamespace(genes=genes, y=label, group=np.array(["first", "second"] * 15))
+    about = {"trajectory": trajectory, "cells": cells, "cisplatin": cisplatin, "spearmanr": spearmanr, "sc": scanpy}
+    given["root"] = int(np.flatnonzero(label)[0])  # the sensitive cell at the low end of the component
     space = execute(
-        "10", ("root",), trajectory=trajectory, centred=expression, cisplatin=cisplatin, cells=None,
-        spec=config.DATASETS["DATA1-sim"], resistance=1 - label,
+        "10", ("signature", "root", "roots"), spec=config.DATASETS["DATA1-sim"], resistance=1 - label,
+        pseudotime=lambda adata, root: np.full(30, root), **about,
     )  # fmt: skip
     assert metrics.classification_metrics(1 - label, 1 / (1 + np.exp(-given["signature"])))["auc"] > 0.95
     used = bulk.fit_rows
@@ -425,18 +431,49 @@ def test_the_root_without_labels_sees_lines_only_and_points_from_sensitive_to_re
     standard = preprocess.Standardizer().fit_transform(expression)
     np.testing.assert_allclose(given["signature"], standard @ weight, rtol=1e-4)  # no label of a cell is in it
     np.testing.assert_array_equal(given["sensitive"], label == 1)
-    assert space["roots"] == {"without labels": 3, "from labels": 8}
-    assert {n: t[0] for n, t in space["times"].items()} == {"without labels": 3, "from labels": 8}
-    space["roots"] = {"without labels": 0, "from labels": 1}
+    np.testing.assert_array_equal(given["values"], 1 - label)
+    assert space["roots"] == {"without labels": given["root"], "from labels": 8}
+    assert {n: t[0] for n, t in space["times"].items()} == space["roots"]
     time = np.arange(30.0)
     more = execute(
-        "10", ("root-table",), cv={}, spec=config.DATASETS["DATA1"], roots=space["roots"],
-        cisplatin=SimpleNamespace(group=np.array(["first", "second"])), resistance=time**2,
-        times={"without labels": time, "from labels": -time},
+        "10", ("root-table",), cv={}, spec=config.DATASETS["DATA1"], roots={"without labels": 0, "from labels": 1},
+        cisplatin=cisplatin, resistance=time**2, times={"without labels": time, "from labels": -time},
     )  # fmt: skip
-    table = more["run"].tables["pseudotime_correlations"].set_index("root")
+    found = more["run"].tables["pseudotime_correlations"]
+    table = found.set_index("root")
     assert table.loc["without labels", "rho"] > 0.99 and table.loc["from labels", "rho"] < -0.99
     assert table["culture_of_root"].to_dict() == {"without labels": "first", "from labels": "second"}
+
+
+def test_what_is_said_of_the_trajectory_is_the_number_of_its_row():
+    rows = [
+        ("without labels", "P(resistant)", 0.7, 0.6, 0.8),
+        ("from labels", "P(resistant)", 0.5, 0.4, 0.6),
+        ("without labels", "planted progress", 0.9, 0.85, 0.95),
+        ("from labels", "planted progress", 0.1, 0, 0.2),
+    ]
+    table = pd.DataFrame(rows, columns=["root", "with", "rho", "ci_low", "ci_high"])
+    space = execute("10", ("root-glue",), roots_table=table, progress=np.ones(3))
+    assert space["run"].glued == {"rho_from_labels": 0.5, "planted": "0.90 (0.85 to 0.95)"}
+    space = execute("10", ("root-glue",), roots_table=table[table["with"] == "P(resistant)"], progress=None)
+    assert "known" in space["run"].glued["planted"]
+    rows = [
+        ("resistant", "key", 0.5),
+        ("resistant", "key", -0.5),
+        ("sensitive", "key", -0.1),
+        ("sensitive", "paper", 0.1),
+    ]
+    along = pd.DataFrame(rows, columns=["list", "named_by", "rho_with_pseudotime"])
+    ranked = pd.DataFrame({"padj": [0.01, 0.2, 0.04]})
+    glued = execute("10", ("along-glue",), along=along, ranked=ranked)["run"].glued
+    said = text("10", "along-read", glued | {"null_follow": 0, "null_genes": 3})
+    assert "2 of 3 genes follow" in said and "2 of 3 run" in said and "0 of the 1 that the paper" in said
+    interval = SimpleNamespace(mean=0.1, low=-0.1, high=0.3)
+    planted = pd.DataFrame({"padj": [0.5, 0.01]})
+    about = {"trajectory": SimpleNamespace(genes_along=lambda *given: planted), "empty_time": None,
+             "graph": SimpleNamespace(X=None, var_names=None), "empty_rho": {"P(resistant)": interval}}  # fmt: skip
+    glued = execute("10", ("null-glue",), **about)["run"].glued
+    assert "is 0.10 (-0.10 to\n0.30), and 1 of 2 genes" in text("10", "null-read", glued)
 
 
 def test_probability_of_resistance_is_one_minus_that_of_sensitivity():

@@ -255,34 +255,73 @@ def own():
         bulk_classes=np.array([50, 20]), facts={"held_out_auc": 0.61, "conformal_alpha": 0.1},
         metrics={"auc": 0.9, "f1": 0.7, "cells": 6, "conformal_coverage_sensitive": 0.8,
                  "conformal_coverage_resistant": 0.4},
+        columns=pd.DataFrame({"atsdp_conformal": ["both"] * 3 + ["sensitive"] * 3}),
     )  # fmt: skip
-    return {"found": found, "y": np.array([1, 1, 1, 0, 0, 0]), "prediction": prediction}
+    return {"found": found, "y": np.array([1, 1, 1, 0, 0, 0])}
 
 
 def test_a_file_of_one_culture_is_compared_with_the_same_cells(own):
     again = SimpleNamespace(p=np.array([0.9, 0.3, 0.1]))
-    text = said(execute("13", ("company-say",), again=again, alone=range(3), **own))
-    assert "Of the 3 cells of the sensitive culture alone 33% are called sensitive, against 67%" in text
-    assert "rank correlation of 1.00" in text
-    bad = pd.DataFrame({"answer": ["no", "scored", "no", "no"]})
-    before = own["found"].p[:3]
-    text = said(
-        execute("13", ("conclusion",), again=again, before=before, bad=bad, NAME="A375-PLX4720", paths=paths, **own)
-    )
+    glued = execute("13", ("company-glue",), again=again, alone=range(3), **own)["run"].glued
+    text = labels.text("13", "company-read", glued)
+    assert "Of the 3 sensitive cells 33% are called sensitive in a file of their\nown, 67% in the whole file" in text
+    assert "rank correlation of\n1.00" in text
+    cases = {"a": "no", "b": "scored", "c": "no", "d": "no"}
+    run = labels.Run()
+    execute("13", ("bad-shown",), cases=cases, run=run)
+    rest = dict.fromkeys(labels.GLUED.findall(labels.source("13", "conclusion-text")))
+    numbers = {name: 1 if form.endswith("d") else 0.5 for name, form in rest}
+    text = labels.text("13", "conclusion-text", numbers | glued | run.glued)
     assert "3 of 4 wrong inputs" in text and "67% of the cells keep" in text
-    squares = [np.mean((p - own["y"]) ** 2) for p in (own["found"].p, own["found"].calibrated)]
-    assert f"The Brier score is {squares[0]:.3f}, and {squares[1]:.3f} after" in text
 
 
 def test_what_is_said_of_a_persons_cells_is_under_its_name(own):
-    text = said(execute("13", ("unlike",), **own))
-    assert "between lines and cells is 0.300, between two halves of the lines 0.100" in text
-    assert "20 sensitive and 50 resistant lines; on held-out lines the AUC is 0.61" in text
-    scored = SimpleNamespace(obs=pd.DataFrame({"atsdp_conformal": ["both"] * 3 + ["sensitive"] * 3}))
-    text = said(execute("13", ("sets-say",), scored=scored, **own))
-    assert "50% of all sets hold both labels" in text
-    assert "Promised, of lines of each class: 90%. Measured: 80% of the sensitive and 40% of the resistant" in text
-    assert "calibrated probability is 0.27 on average, while 50% of the cells" in text
+    about = {"scores": {"A-drug": own["found"]}, "truth": {"A-drug": own["y"]}, "found": own["found"]}
+    about |= {"prediction": prediction, "stats": stats, "NAME": "A375-PLX4720", "paths": paths}
+    space = execute("13", ("scored-sets", "scored-glue"), **about)
+    of = space["table"]["A-drug"]
+    assert of[["MMD², lines and cells", "MMD², halves of lines", "AUC of a forest, line or cell"]].tolist() == [
+        0.3,
+        0.1,
+        0.99,
+    ]
+    assert of[["sensitive lines", "resistant lines", "AUC on held-out lines", "F1"]].tolist() == [20, 50, 0.61, 0.7]
+    assert of[["called sensitive", "are sensitive", "cells"]].tolist() == pytest.approx([0.5, 0.5, 6])
+    area = stats.auc_interval(own["y"], own["found"].p)
+    glued = space["run"].glued
+    assert [glued[f"{k}_drug"] for k in ("auc", "low", "high")] == pytest.approx([area.mean, area.low, area.high])
+    assert (glued["n_drug"], glued["members"], glued["forest"]) == (6, 2, 0.99)
+    row = pd.read_csv(paths.REFERENCE / "plus_score.csv").query("dataset == 'A375-PLX4720' and model == 'ATSDP-NET+'")
+    assert glued["seeds_least"] == row["min"].item() and glued["seeds_most"] == row["max"].item()
+
+
+def test_coverage_and_calibration_of_a_persons_cells_are_counted(own):
+    space = execute("13", ("sets", "sets-glue"), scores={"A-drug": own["found"]}, truth={"A-drug": own["y"]})
+    of = space["covered"]["A-drug"]
+    names = ["promised", "sensitive cells covered", "resistant cells covered", "sets that hold both labels"]
+    assert of[names].tolist() == pytest.approx([0.9, 0.8, 0.4, 0.5])
+    squares = [np.mean((p - own["y"]) ** 2) for p in (own["found"].p, own["found"].calibrated)]
+    assert of[["Brier of the score", "Brier, calibrated"]].tolist() == pytest.approx(squares)
+    assert of[["mean calibrated P", "are sensitive"]].tolist() == pytest.approx([own["found"].p.mean() / 2, 0.5])
+    text = labels.text("13", "sets-read", space["run"].glued)
+    assert (
+        "each class: 90%. Of the classes of cells here\n0 of 2 are covered as promised, the least covered one to\n40%"
+        in text
+    )
+    lower = int(squares[1] < squares[0])
+    assert f"Brier score for {lower} of\n1 sets" in text
+
+
+def test_ways_of_standardising_are_counted_by_both_scores():
+    ends = ["auc_gain", "auc_gain_low", "auc_gain_high", "balanced_accuracy_gain_low", "balanced_accuracy_gain_high"]
+    rows = [("file", *[np.nan] * 5), ("up", 0.1, 0.05, 0.2, 0.01, 0.1), ("half", 0.1, 0.05, 0.2, -0.01, 0.1),
+            ("down", -0.1, -0.2, -0.05, 0.01, 0.1)]  # fmt: skip
+    company = pd.DataFrame(rows, columns=["standardised", *ends]).assign(labels_changed=[0.2, 0.9, 0.9, 0.9])
+    glued = execute("13", ("company-study-glue",), company=company, company_study=SimpleNamespace(FILE="file"))[
+        "run"
+    ].glued
+    text = labels.text("13", "company-study-read", glued)
+    assert "at most 20% of the labels" in text and "1 of 3 raise" in text and "1 of 3 lower" in text
 
 
 def test_leads_of_the_paper_are_counted_against_twice_its_deviation():

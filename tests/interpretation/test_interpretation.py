@@ -9,6 +9,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy as sc
 import torch
 from scipy import stats as sps
 from torch import nn
@@ -343,14 +344,25 @@ def line():
     loadings = rng.normal(size=(2, 40))
     X = 4 * np.c_[progress, progress**2] @ loadings + rng.normal(0, 0.3, (150, 40))
     obs = pd.DataFrame({"culture": np.where(progress < 0.33, "P", np.where(progress < 0.67, "H", "R"))})
-    return SimpleNamespace(adata=pseudotime.neighbourhood(X, obs, n_pcs=5), progress=progress, X=X)
+    adata = anndata.AnnData(X.astype(np.float32), obs.rename(index=str))
+    sc.pp.pca(adata, n_comps=5)
+    sc.pp.neighbors(adata)
+    sc.tl.diffmap(adata, n_comps=10)
+    return SimpleNamespace(adata=adata, progress=progress, X=X)
+
+
+def from_root(adata, root):
+    """Diffusion pseudotime from a cell."""
+    adata.uns["iroot"] = root
+    sc.tl.dpt(adata)
+    return adata.obs["dpt_pseudotime"].to_numpy()
 
 
 def test_pseudotime_recovers_a_planted_line(line):
     signature = line.progress + np.random.default_rng(1).normal(0, 0.5, 150)  # weak knowledge of the direction
     root = pseudotime.root_without_labels(line.adata, signature)
     assert line.progress[root] < 0.15
-    time = pseudotime.pseudotime(line.adata, root)
+    time = from_root(line.adata, root)
     assert sps.spearmanr(time, line.progress).statistic > 0.9
     reverse = pseudotime.root_without_labels(line.adata, -signature)
     assert line.progress[reverse] > 0.85
@@ -362,17 +374,12 @@ def test_signal_components_are_counted(line):
     assert embedding.signal_components(wide) == 2
 
 
-def test_centred_groups_have_mean_zero_each():
-    X, group = np.array([[1.0, 2.0], [3.0, 4.0], [10.0, 0.0]]), np.array(["a", "a", "b"])
-    np.testing.assert_allclose(pseudotime.centre_groups(X, group), [[-1, -1], [1, 1], [0, 0]])
-
-
 def test_labelled_root_is_at_the_sensitive_end(line):
     assert line.progress[pseudotime.root_from_labels(line.adata, line.progress < 0.33)] < 0.1
 
 
 def test_distances_are_those_of_scanpy(line):
-    time = pseudotime.pseudotime(line.adata, 7)
+    time = from_root(line.adata, 7)
     row = pseudotime.diffusion_distances(line.adata)[7]
     np.testing.assert_allclose(row / row.max(), time, atol=1e-4)
 
@@ -382,10 +389,17 @@ def test_all_roots_cover_both_signs_on_a_line(line):
     assert len(rho) == 150 and rho.max() > 0.9 and rho.min() < -0.9
 
 
-def test_paga_joins_neighbours_of_the_line(line):
-    table = pseudotime.paga(line.adata, "culture").set_index(["a", "b"])["connectivity"]
-    assert list(table.index) == [("H", "P"), ("H", "R"), ("P", "R")]
-    assert table.idxmin() == ("P", "R")  # the ends are the least connected pair
+def test_genes_that_run_with_the_line_are_told_from_others(line):
+    time = np.where(np.arange(150) == 3, np.inf, line.progress)  # one cell that no path reaches
+    X = np.c_[line.progress, -line.progress, np.random.default_rng(2).normal(size=(150, 200)), np.ones(150)]
+    X[3] = 1e6
+    table = pseudotime.genes_along(time, X, [f"G{i}" for i in range(203)])
+    assert table["rho"].iloc[:2].tolist() == pytest.approx([1, -1]) and (table["padj"].iloc[:2] < 1e-9).all()
+    kept = np.arange(150) != 3
+    expected = sps.spearmanr(line.progress[kept], X[kept, 5])
+    assert table.loc[5, ["rho", "p"]].tolist() == pytest.approx([expected.statistic, expected.pvalue])
+    assert (table["padj"].iloc[2:] >= table["p"].iloc[2:]).all() and table["padj"].iloc[2:].min() > 0.05
+    assert table.loc[202, ["rho", "p"]].tolist() == [0, 1]  # a gene that does not vary
 
 
 def test_smoothing_recovers_a_trend_within_its_band():
