@@ -96,9 +96,12 @@ def attention(out: Outputs) -> dict:
 
 
 def gene_scores(out: Outputs, wrong: float = 0.3) -> dict:
-    """Correlation of gene scores with the predictions of a model whose labels are partly wrong."""
+    """Correlation of gene scores with the predictions of a model whose labels are partly wrong, real and simulated."""
     r = out.table("gene_score_wrong_labels", wrong=str(wrong))["r"]
-    return {"wrong": wrong, "low": r.min(), "high": r.max()}
+    real = out.table("gene_score_wrong_labels_real", wrong=str(wrong))
+    spans = [f"{part.min():.2f} to {part.max():.2f} on {name}" for name, part in real.dropna().groupby("dataset")["r"]]
+    asked = real["dataset"].nunique()
+    return {"wrong": wrong, "low": r.min(), "high": r.max(), "real": ", ".join(spans) or "on none", "asked": asked}
 
 
 def printed(out: Outputs) -> dict:

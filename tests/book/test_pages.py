@@ -3,6 +3,7 @@
 import importlib
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -92,6 +93,7 @@ def tables(tmp_path):
     write("drugs_on_real_sets", drug=["a", "b", "c"] * 3, draw=[-1] * 9, auc=[0.9, 0.8, 0.7] * 3,
           dataset=sorted(names * 3), is_right=[False, True, False] * 3)  # fmt: skip
     write("gene_score_wrong_labels", wrong=[0.0, 0.3, 0.3], r=[1, 0.61, 0.62])
+    write("gene_score_wrong_labels_real", wrong=[0.3, 0.3, 0.3], r=[0.71, 0.72, np.nan], dataset=["a", "a", "b"])
     return Outputs(tmp_path)
 
 
@@ -102,7 +104,9 @@ def test_the_opening_says_what_the_tables_say(tables):
     assert found.attention(tables) == {"n": 4, "favour": 2, "against": 1}
     ranks = found.right_drug(tables)
     assert ranks["drugs"] == 3 and ranks["ranks"].count("2 (") == len(config.REAL)
-    assert found.gene_scores(tables) == {"wrong": 0.3, "low": 0.61, "high": 0.62}
+    assert found.gene_scores(tables) == {
+        "wrong": 0.3, "low": 0.61, "high": 0.62, "real": "0.71 to 0.72 on a", "asked": 2,
+    }  # fmt: skip
 
 
 def test_what_is_missing_says_so(tables):
