@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from IPython.core.inputtransformer2 import TransformerManager
-from IPython.display import HTML, Image, Markdown, display
+from IPython.display import HTML, Image, display
 
 from atsdp_utils.foundation import cache, closure, config, paths
 from atsdp_utils.reporting import plots
@@ -147,10 +147,6 @@ class Run:
             if not isinstance(value, str | int | float):
                 raise TypeError(f"{name}: got {type(value).__name__}, expected a number or a word")
             glue(name, value, display=False)
-
-    def say(self, text: str) -> None:
-        """Show Markdown made from computed values."""
-        display(Markdown(text))
 
     def _record(
         self, name: str, files: Sequence[str], caption: str, datasets: Sequence[str] = (), protocol: str = "",

@@ -35,17 +35,14 @@ def source(number: str, cell: str) -> str:
 
 
 class Run:
-    """In place of ``report.Run``: keeps tables, sentences and what is given to text."""
+    """In place of ``report.Run``: keeps tables and what is given to text."""
 
     def __init__(self):
-        self.tables, self.said, self.glued = {}, [], {}
+        self.tables, self.glued = {}, {}
 
     def table(self, frame, name, **about):
         self.tables[name] = frame
         return frame
-
-    def say(self, text):
-        self.said.append(text)
 
     def glue(self, **values):
         self.glued.update({k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()})

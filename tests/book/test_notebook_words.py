@@ -23,12 +23,6 @@ SPEC.loader.exec_module(labels)
 execute = labels.execute
 
 
-def said(space) -> str:
-    """The only sentence that the cells said."""
-    (text,) = space["run"].said
-    return text
-
-
 def folds(strengths):
     """A result for each model on ten folds of one set."""
     y, fold, made = np.tile([0, 1], 500), np.repeat(np.arange(10), 100), []
