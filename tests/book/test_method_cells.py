@@ -1,6 +1,6 @@
 """Cells that write the method out say that the package does the same: a fault planted in the package makes them fail.
 
-Cells with the tag ``method`` and the cell ``setup`` of a chapter run here in order, without its other cells.
+Cells with the tag ``method``, ``setup`` and ``setup-values`` of a chapter run here in order, without its other cells.
 """
 
 import json
@@ -29,7 +29,8 @@ def method_of(number: str) -> list[tuple[str, str]]:
     """Names and code of the cells that write out the method of a chapter, after its parameters and its setup."""
     (path,) = paths.NOTEBOOKS.glob(f"{number}_*.ipynb")
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    wanted = [c for c in cells if c["id"] == "setup" or "method" in c["metadata"].get("tags", [])]
+    setup = ("setup", "setup-values")
+    wanted = [c for c in cells if c["id"] in setup or "method" in c["metadata"].get("tags", [])]
     smoke = build.PARAMETERS.replace('"quick"', '"smoke"')
     return [("parameters", smoke), *((c["id"], "".join(c["source"])) for c in wanted)]
 
