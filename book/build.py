@@ -363,10 +363,15 @@ def _repository() -> str:
 
 
 def _substitute(text: str, present: set[str], data: str, profile: str) -> str:
-    """Fill in the run's name, and turn links to chapters that have not run into their plain number."""
+    """Fill in the run's name, and cite chapters by number, with a link to those that have run."""
     text = text.replace("{{RUN}}", f"{data}-{profile}").replace("{{PROFILE}}", profile).replace("{{DATA}}", data)
     text = re.sub(r"\[\]\(#nb-(\d\d)\)", r"{ref}`nb-\1`", text)
-    return re.sub(r"\{ref\}`nb-(\d\d)`", lambda m: m[0] if m[1] in present else f"notebook {m[1]}", text)
+
+    def cited(found: re.Match) -> str:
+        word = f"{'chapter' if found[1] is None else 'Chapter'} {int(found[2])}"
+        return (found[1] or "") + (f"{{ref}}`{word} <nb-{found[2]}>`" if found[2] in present else word)
+
+    return re.sub(r"(\A|[.!?]\s+|^\s*[-*] )?\{ref\}`nb-(\d\d)`", cited, text, flags=re.MULTILINE)
 
 
 def book(data: str, profile: str) -> int:

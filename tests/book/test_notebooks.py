@@ -168,9 +168,13 @@ def test_a_shown_table_gets_its_caption_and_its_file():
     assert shown == f'<table border="1">{caption}<tr></tr></table>'
 
 
-def test_links_to_absent_chapters_become_text():
-    text = build._substitute("{ref}`nb-01` {ref}`nb-13` {{RUN}}", {"01"}, "embedded", "quick")
-    assert text == "{ref}`nb-01` notebook 13 embedded-quick"
+def test_chapters_are_cited_by_number_and_absent_ones_are_no_links():
+    text = build._substitute(
+        "See {ref}`nb-01`, {ref}`nb-13`.\n{ref}`nb-01` {{RUN}} {ref}`nb-01`", {"01"}, "embedded", "quick"
+    )
+    link = "{ref}`%s 1 <nb-01>`"
+    assert text == f"See {link % 'chapter'}, chapter 13.\n{link % 'Chapter'} embedded-quick {link % 'chapter'}"
+    assert build._substitute("{ref}`nb-02`", set(), "embedded", "quick") == "Chapter 2"
 
 
 @pytest.mark.slow
