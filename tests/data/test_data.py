@@ -64,6 +64,11 @@ def test_readme_states_hash_and_size_of_each_file():
         assert row[2] == digest
 
 
+def test_readme_states_how_many_files_and_how_large():
+    size = sum((paths.DATA / name).stat().st_size for name in REGISTER) / 1e6
+    assert f"{len(REGISTER)} files, {size:.1f} MB in all." in (paths.DATA / "README.md").read_text()
+
+
 def test_verify_refuses(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "DATA", tmp_path)
     monkeypatch.setattr(checksums, "register", lambda: {"a.csv": checksums.sha256(path), "gone.csv": "0" * 64})
