@@ -190,7 +190,8 @@ def table4_said() -> str:
             how = ", ".join(f"{' and '.join(names.rsplit(', ', 1))} {words[a]}" for a, names in scores.items())
             how += ", the balanced accuracy as AUC" * (auc == "balanced accuracy")
             models = ", ".join(sorted(rows["model"].unique()))
-            said.append(f"{len(fitting)} of {len(rows)} rows of {models} are one confusion matrix each with {how}")
+            fit = "fit one confusion matrix each, to one unit of the last decimal, with"
+            said.append(f"{len(fitting)} of {len(rows)} rows of {models} {fit} {how}")
     return "; ".join(said)
 
 

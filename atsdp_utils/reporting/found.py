@@ -57,6 +57,12 @@ def held_out_clusters(out: Outputs) -> dict:
     }  # fmt: skip
 
 
+def _turned(row: pd.Series) -> str:
+    """A mean AUC, and in how many seeds the score was turned round."""
+    turned = round((1 - row["right"]) * row["auc_count"])
+    return f"{row['auc_mean']:.3f}" + f" (turned round in {turned} of {row['auc_count']:.0f} seeds)" * bool(turned)
+
+
 def single_cells(out: Outputs) -> dict:
     """AUC without labels on each real set, and what transfer adds to further steps on the bulk."""
     names = [spec.name for spec in config.REAL]
@@ -65,18 +71,23 @@ def single_cells(out: Outputs) -> dict:
     said = {
         "scores": [f"{_interval(row, 'auc_mean')} ({n})" for n, row in scores.items()],
         "gains": [f"{_interval(row, 'difference', turned=True, sign='+')}" for row in further.values()],
-        "pc1": [f"{out.one('transfer', dataset=n, setting='PC1, bulk sign').auc_mean:.2f}" for n in names],
+        "pc1": [_turned(out.one("transfer", dataset=n, setting="PC1, bulk sign")) for n in names],
     }
     seeds = sorted({int(row["auc_count"]) for row in scores.values()})
     return {k: ", ".join(v) for k, v in said.items()} | {"seeds": " or ".join(map(str, seeds))}
 
 
 def right_drug(out: Outputs) -> dict:
-    """Rank of the right drug's AUC among all drugs on each real set; the highest AUC has rank 1."""
-    rows = out.table("drugs_on_real_sets", draw="-1")
-    ranks = {name: int((part["auc"] > part[part["is_right"]]["auc"].max()).sum()) + 1
-             for name, part in rows.groupby("dataset")}  # fmt: skip
-    return {"ranks": ", ".join(f"{rank} ({name})" for name, rank in ranks.items()), "drugs": rows["drug"].nunique()}
+    """Rank of the right drug's AUC among all drugs on each real set, the highest first; also with labels permuted."""
+    rows, said = out.read("drugs_on_real_sets"), []
+    own = rows[rows["is_right"]].set_index(["dataset", "draw"])["auc"]
+    above = rows["auc"] > own.reindex(pd.MultiIndex.from_frame(rows[["dataset", "draw"]])).to_numpy()
+    ranks = 1 + above.groupby([rows["dataset"], rows["draw"]]).sum()
+    for name, of in ranks.groupby(level="dataset"):
+        permuted = of.drop(-1, level="draw")
+        null = f"; {permuted.min()} to {permuted.max()} with labels of lines permuted" * bool(len(permuted))
+        said.append(f"{of.loc[name, -1]} ({name}{null})")
+    return {"ranks": ", ".join(said), "drugs": rows["drug"].nunique()}
 
 
 def few_labels(out: Outputs, k: int = 5) -> dict:
@@ -89,19 +100,24 @@ def few_labels(out: Outputs, k: int = 5) -> dict:
 
 
 def attention(out: Outputs) -> dict:
-    """Comparisons of networks with and without attention, and on which side those lie that are told apart."""
+    """Comparisons of networks with and without attention, one a unit of cells, and where those told apart lie."""
     rows = out.table("heads_tests", metric="auc")
-    told = rows[rows["p_holm"] < 0.05]["difference"]
-    return {"n": len(rows), "favour": int((told > 0).sum()), "against": int((told < 0).sum())}
+    units = {spec.name: spec.unit for spec in config.REAL}
+    rows = rows.assign(unit=rows["dataset"].map(units).fillna(rows["dataset"]), told=rows["p_holm"] < 0.05)
+    real = rows[rows["dataset"].isin(units)].drop_duplicates(["unit", "setting"])
+    side = rows[rows["told"]].groupby(["unit", "setting"])["difference"].mean()
+    return {"real": len(real), "simulated": int((~rows["dataset"].isin(units)).sum()),
+            "favour": int((side > 0).sum()), "against": int((side < 0).sum())}  # fmt: skip
 
 
 def gene_scores(out: Outputs, wrong: float = 0.3) -> dict:
     """Correlation of gene scores with the predictions of a model whose labels are partly wrong, real and simulated."""
     r = out.table("gene_score_wrong_labels", wrong=str(wrong))["r"]
     real = out.table("gene_score_wrong_labels_real", wrong=str(wrong))
-    spans = [f"{part.min():.2f} to {part.max():.2f} on {name}" for name, part in real.dropna().groupby("dataset")["r"]]
+    spans = [f"{part.min():.3f} to {part.max():.3f} on {name}" for name, part in real.dropna().groupby("dataset")["r"]]
     asked = real["dataset"].nunique()
-    return {"wrong": wrong, "low": r.min(), "high": r.max(), "real": ", ".join(spans) or "on none", "asked": asked}
+    found = {"wrong": wrong, "low": r.min(), "high": r.max(), "real": ", ".join(spans) or "of no real set"}
+    return found | {"asked": asked, "without": asked - len(spans)}
 
 
 def printed(out: Outputs) -> dict:
@@ -153,7 +169,7 @@ def opening(out: Outputs, data: str, profile: str, cited: Callable[[str], str], 
     return TEMPLATE.read_text(encoding="utf-8").strip().format(
         paper_low=printed_auc.min(), paper_high=printed_auc.max(), sentences=sentences(out, cited), picture=picture,
         profile=profile, genes=spec.max_genes, all_genes=len(gdsc.load_bulk().genes), seeds=spec.seeds_real,
-        folds=spec.folds, units=config.units(config.REAL), claims=len(claims),
+        folds=spec.folds, folds3=spec.folds_table3, units=config.units(config.REAL), claims=len(claims),
         untestable=int((claims == UNTESTED).sum()), ten=cited("11"), own=cited("13"),
         hour=", ".join(map(cited, ("03", "04", "16"))),
     )  # fmt: skip

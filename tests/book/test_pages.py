@@ -88,10 +88,13 @@ def tables(tmp_path):
           difference=[-0.9, -0.02], ci_low=[-1, -0.04], ci_high=[0, 0.01], tasks=[7, 7], drugs=[5, 5],
           on=on[:2])  # fmt: skip
     names = [s.name for s in config.REAL]
-    write("heads_tests", metric=["auc"] * 4 + ["f1"], difference=[0.1, 0.2, -0.1, 0.3, 0.1],
-          p_holm=[0.01, 0.2, 0.01, 0.04, 0.01])  # fmt: skip
-    write("drugs_on_real_sets", drug=["a", "b", "c"] * 3, draw=[-1] * 9, auc=[0.9, 0.8, 0.7] * 3,
-          dataset=sorted(names * 3), is_right=[False, True, False] * 3)  # fmt: skip
+    afatinib, sorafenib = (n for n in names if n.startswith("SCC47"))
+    write("heads_tests", metric=["auc"] * 5 + ["f1"], difference=[0.1, 0.2, 0.3, -0.1, 0.1, 0.1],
+          p_holm=[0.01, 0.01, 0.02, 0.04, 0.5, 0.01], setting=["1", "1", "1", "1", "2", "2"],
+          dataset=["A375-PLX4720", afatinib, sorafenib, "DATA1-sim", "DATA2-sim", "DATA2-sim"])  # fmt: skip
+    write("drugs_on_real_sets", drug=["a", "b", "c"] * 6, draw=[-1] * 9 + [0] * 9,
+          auc=[0.9, 0.8, 0.7] * 3 + [0.9, 0.1, 0.7] * 3, dataset=sorted(names * 3) * 2,
+          is_right=[False, True, False] * 6)  # fmt: skip
     write("gene_score_wrong_labels", wrong=[0.0, 0.3, 0.3], r=[1, 0.61, 0.62])
     write("gene_score_wrong_labels_real", wrong=[0.3, 0.3, 0.3], r=[0.71, 0.72, np.nan], dataset=["a", "a", "b"])
     return Outputs(tmp_path)
@@ -101,11 +104,13 @@ def test_the_opening_says_what_the_tables_say(tables):
     clusters = found.held_out_clusters(tables)
     assert clusters["difference"] == "-0.020 (-0.040 to +0.010)" and clusters["best_name"] == "a simple one"
     assert clusters["atsdp"].startswith("0.41") and clusters["best"].startswith("0.43") and clusters["tasks"] == 7
-    assert found.attention(tables) == {"n": 4, "favour": 2, "against": 1}
+    # The two names of SCC47 are one unit: two real comparisons, of which both favour attention.
+    assert found.attention(tables) == {"real": 2, "simulated": 2, "favour": 2, "against": 1}
     ranks = found.right_drug(tables)
     assert ranks["drugs"] == 3 and ranks["ranks"].count("2 (") == len(config.REAL)
+    assert ranks["ranks"].count("; 3 to 3 with labels of lines permuted)") == len(config.REAL)
     assert found.gene_scores(tables) == {
-        "wrong": 0.3, "low": 0.61, "high": 0.62, "real": "0.71 to 0.72 on a", "asked": 2,
+        "wrong": 0.3, "low": 0.61, "high": 0.62, "real": "0.710 to 0.720 on a", "asked": 2, "without": 1,
     }  # fmt: skip
 
 
