@@ -281,9 +281,9 @@ def _shown_table(source: str) -> str:
 
 
 def _caption(cell, name: str, made: dict) -> None:
-    """Write the caption of a table and the link to its file into the table that a cell shows."""
+    """Write the caption of a table and the name of its file, which the end of the chapter links, into the table."""
     told = html.escape(made["caption"])
-    caption = f'<caption>{told} <a href="../files/{name}.csv">{name}.csv</a></caption>'
+    caption = f"<caption>{told} <code>{name}.csv</code></caption>"
     for output in cell.outputs:
         page = output.get("data", {}).get("text/html", "")
         if "<table" in page and "<caption" not in page:

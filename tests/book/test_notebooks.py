@@ -164,7 +164,7 @@ def test_a_shown_table_gets_its_caption_and_its_file():
     notebook.cells[3].outputs = [page]
     made = {"files": ["few.csv"], "datasets": [], "protocol": "", "profile": "quick", "caption": "A < B"}
     shown = build.for_reading(notebook, {"few": made}).cells[3].outputs[0]["data"]["text/html"]
-    caption = '<caption>A &lt; B <a href="../files/few.csv">few.csv</a></caption>'
+    caption = "<caption>A &lt; B <code>few.csv</code></caption>"
     assert shown == f'<table border="1">{caption}<tr></tr></table>'
 
 
