@@ -30,6 +30,7 @@ from atsdp_utils import __version__  # noqa: E402
 from atsdp_utils.foundation import config, paths  # noqa: E402
 from atsdp_utils.reporting import found, report  # noqa: E402
 from atsdp_utils.reporting.outputs import Outputs  # noqa: E402
+from atsdp_utils.reporting.scorecard import scorecard  # noqa: E402
 
 PARAMETERS = 'DATA = "embedded"\nPROFILE = "quick"\nJOBS = 2\nBACKEND = "loky"'
 MAX_LINES = 25
@@ -342,9 +343,10 @@ def _opening(data: str, profile: str, figures: Path) -> dict[str, str]:
         there = (figures / f"{name}.svg").exists()
         return f":::{{figure}} files/{name}.svg\n:alt: {found.alt_text(name)}\n:width: 100%\n:::" * there
 
-    told = found.opening(
-        Outputs(figures), data, profile, lambda number: f"{{ref}}`nb-{number}`", picture(found.PICTURE)
-    )
+    out, link = Outputs(figures), "{{ref}}`nb-{}`"
+    card = scorecard(out, data)
+    verdicts = card.loc[card["kind"] == "claim", "verdict"]
+    told = found.opening(out, verdicts, profile, link.format, picture(found.PICTURE))
     marks = {"{{FOUND}}": told, "{{WORKFLOW}}": picture("fig1")}
     return marks | {"{{VERSION}}": __version__, "{{REPOSITORY}}": _repository()}
 

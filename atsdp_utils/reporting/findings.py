@@ -194,7 +194,7 @@ def readme_block(out: Outputs) -> str:
         episen = f"({MISSING})"
     picture = f"![{found.alt_text(found.PICTURE)}](figures/embedded-quick/{found.PICTURE}.png)"
     return TEMPLATE.read_text().strip().format(
-        opening=found.opening(out, "embedded", "quick", _link, picture),
+        opening=found.opening(out, claims["verdict"], "quick", _link, picture),
         episen=episen, scores="\n".join(_scores(out)),
         claims=claims_said(claims), f1=checks.loc["not_one_averaging"], checks=len(checks),
         found=values["mean"].notna().sum(), printed=len(values), planted=planted_said(out),

@@ -17,31 +17,24 @@ from atsdp_utils.data import gdsc
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.reporting import audit, plots
 from atsdp_utils.reporting.outputs import Missing, Outputs
-from atsdp_utils.reporting.scorecard import scorecard
 from atsdp_utils.reporting.verdict import MISSING, UNTESTED
 
 TEMPLATE = Path(__file__).with_suffix(".md")
 #: Figure of the opening, made in chapter 11, and what it shows.
 PICTURE = "found"
 #: Rows of the figure: what a score comes from, in :data:`transfer` and in :data:`clusters_mean`, and its colour.
-ROWS = (
-    ("PC1, bulk sign", "PC1, bulk sign", "PC1, bulk sign", plots.SERIES[7]),
-    ("logistic regression", "logistic regression", "logistic regression", plots.SERIES[7]),
-    ("random forest", "random forest", "random forest", plots.SERIES[7]),
+ROWS = [(m, m, m, plots.SERIES[7]) for m in ("PC1, bulk sign", "logistic regression", "random forest")] + [
     ("network on lines alone", "before transfer", "ATSDP-NET, bulk only", plots.SERIES[3]),
     ("as many further steps on lines", "further steps on bulk", "ATSDP-NET, further steps only", plots.SERIES[3]),
     ("ATSDP-NET (with transfer)", "after transfer", "ATSDP-NET", plots.SERIES[0]),
-)
+]
 SENTENCES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
 
-def _interval(row: pd.Series, mean: str = "mean", *, turned: bool = False, sign: str = "") -> str:
-    """A mean and its limits as text; `turned` changes the sign of a difference."""
-    values = [row[mean], row["ci_low"], row["ci_high"]]
-    middle, low, high = [-v for v in (values[0], values[2], values[1])] if turned else values
-    between = " to " if sign else "–"
-    digits = f"{sign}.3f" if sign else ".2f"  # a limit of a difference may lie close to zero
-    return f"{middle:{digits}} ({low:{digits}}{between}{high:{digits}})"
+def _interval(values: pd.Series, sign: str = "") -> str:
+    """A mean and its limits as text; with a `sign` that of a difference, whose limits may lie close to zero."""
+    middle, low, high = (f"{v:{sign}.3f}" if sign else f"{v:.2f}" for v in values)
+    return f"{middle} ({low}{' to ' if sign else '–'}{high})"
 
 
 def held_out_clusters(out: Outputs) -> dict:
@@ -51,8 +44,8 @@ def held_out_clusters(out: Outputs) -> dict:
     tested = out.table("clusters_differences", model="ATSDP-NET", **asked)
     row = tested[~tested["against"].str.startswith("ATSDP-NET")].iloc[0]
     names = {"atsdp": "ATSDP-NET", "bulk": "ATSDP-NET, bulk only", "best": row["against"]}
-    return {k: _interval(means.loc[name]) for k, name in names.items()} | {
-        "best_name": row["against"], "difference": _interval(row, "difference", sign="+"),
+    return {k: _interval(means.loc[name, ["mean", "ci_low", "ci_high"]]) for k, name in names.items()} | {
+        "best_name": row["against"], "difference": _interval(row[["difference", "ci_low", "ci_high"]], "+"),
         "tasks": int(row["tasks"]), "drugs": int(row["drugs"]),
     }  # fmt: skip
 
@@ -69,8 +62,8 @@ def single_cells(out: Outputs) -> dict:
     scores = {n: out.one("transfer", dataset=n, setting="after transfer") for n in names}
     further = {n: out.one("transfer_changes", dataset=n, setting="further steps on bulk") for n in names}
     said = {
-        "scores": [f"{_interval(row, 'auc_mean')} ({n})" for n, row in scores.items()],
-        "gains": [f"{_interval(row, 'difference', turned=True, sign='+')}" for row in further.values()],
+        "scores": [f"{_interval(row[['auc_mean', 'ci_low', 'ci_high']])} ({n})" for n, row in scores.items()],
+        "gains": [_interval(-row[["difference", "ci_high", "ci_low"]], "+") for row in further.values()],
         "pc1": [_turned(out.one("transfer", dataset=n, setting="PC1, bulk sign")) for n in names],
     }
     seeds = sorted({int(row["auc_count"]) for row in scores.values()})
@@ -134,11 +127,10 @@ def sentences(out: Outputs, cited: Callable[[str], str]) -> str:
     for values in VALUES:
         entry = SENTENCES[values.__name__]
         try:
-            found = values(out)
-            title, text = entry["title"].format(**found), entry["text"].format(**found)
+            text = entry["text"].format(**values(out))
         except Missing:
-            title, text = entry["title"].replace("{drugs}", "the"), MISSING
-        lines.append(f"- **{title}**: {text} ({cited(entry['chapter'])}).")
+            text = MISSING
+        lines.append(f"- **{entry['title']}**: {text} ({cited(entry['chapter'])}).")
     return "\n".join(lines)
 
 
@@ -151,26 +143,27 @@ def alt_text(name: str) -> str:
     return ""
 
 
-def opening(out: Outputs, data: str, profile: str, cited: Callable[[str], str], picture: str) -> str:
+def opening(out: Outputs, verdicts: pd.Series, profile: str, cited: Callable[[str], str], picture: str) -> str:
     """What README and landing page begin with, as Markdown.
 
     Parameters
     ----------
-    out, data, profile
-        The tables of a run, and its parameters.
+    out, profile
+        The tables of a run, and its profile.
+    verdicts
+        A word a claim, of the scorecard of that run.
     cited
         Makes a link to a chapter of its number.
     picture
         Markdown of the picture of :data:`PICTURE`.
     """
-    spec, card = config.profile(profile), scorecard(out, data)
-    claims = card[card["kind"] == "claim"]["verdict"]
+    spec = config.profile(profile)
     printed_auc = audit.reported().query("where == 'Table 3' and metric == 'auc'")["value"]
     return TEMPLATE.read_text(encoding="utf-8").strip().format(
         paper_low=printed_auc.min(), paper_high=printed_auc.max(), sentences=sentences(out, cited), picture=picture,
         profile=profile, genes=spec.max_genes, all_genes=len(gdsc.load_bulk().genes), seeds=spec.seeds_real,
-        folds=spec.folds, folds3=spec.folds_table3, units=config.units(config.REAL), claims=len(claims),
-        untestable=int((claims == UNTESTED).sum()), ten=cited("11"), own=cited("13"),
+        folds=spec.folds, folds3=spec.folds_table3, units=config.units(config.REAL), claims=len(verdicts),
+        untestable=int((verdicts == UNTESTED).sum()), ten=cited("11"), own=cited("13"),
         hour=", ".join(map(cited, ("03", "04", "16"))),
     )  # fmt: skip
 
@@ -193,12 +186,9 @@ def figure(clusters: pd.DataFrame, transfer: pd.DataFrame):
         rows = transfer[transfer["dataset"] == name].rename(columns={"auc_mean": "mean"}).set_index("setting")
         panels[name] = rows.loc[[setting for _, setting, *_ in ROWS]]
     fig, axes = plots.figure(8, 2.9, columns=len(panels), sharex=True, sharey=True)
+    names, colours = [name for name, *_ in ROWS], {name: colour for name, *_, colour in ROWS}
     for ax, (title, rows) in zip(np.atleast_1d(axes), panels.items(), strict=True):
-        heights, colours = range(len(ROWS))[::-1], [colour for *_, colour in ROWS]
-        ax.hlines(heights, rows["ci_low"], rows["ci_high"], color=colours, linewidth=2)
-        ax.scatter(rows["mean"], heights, color=colours, s=36, zorder=3)
-        ax.axvline(0.5, **plots.CHANCE)
+        plots.dots(ax, rows.assign(score=names), row="score", chance=0.5, colours=colours)
         ax.set_title(title, fontsize=9)
-    np.atleast_1d(axes)[0].set(yticks=heights, yticklabels=[name for name, *_ in ROWS])
     fig.supxlabel("AUC, mean and 95 % interval; one half is chance", fontsize=9)
     return fig

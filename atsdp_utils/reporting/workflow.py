@@ -43,11 +43,9 @@ def boxes(net: ATSDPNet, training: Training, lines: int) -> list[Box]:
     """All boxes: stage 1 (autoencoder, predictor), stage 2, stage 3."""
     genes = f"{net.source.n_genes:,} genes"
     attention, noise = net.predictor.attention, f"zero with p = {training.noise:g}"
-    if attention is None:
-        attended = "no attention"
-    else:
-        tokens, width = attention.shape
-        attended = f"{tokens} tokens × {width}, {net.arch.heads} heads"
+    attended = "no attention"
+    if attention is not None:
+        attended = f"{attention.shape[0]} tokens × {attention.shape[1]}, {net.arch.heads} heads"
     predictor = (
         f"{attended}\n{' → '.join(map(str, widths(net.predictor.mlp)))}\n{n_parameters(net.predictor):,} weights"
     )
@@ -110,11 +108,9 @@ def workflow(net: ATSDPNet, training: Training, lines: int):
     found = boxes(net, training, lines)
     for box in found:
         x, y, data = COLUMNS[box.column], box.y, box.colour == DATA
-        look = {
-            "facecolor": DATA if data else (*to_rgb(box.colour), 0.16),
-            "edgecolor": "#AAAAAA" if data else box.colour,
-        }
-        ax.add_patch(FancyBboxPatch((x, y - HEIGHT / 2), WIDTH, HEIGHT, "round,pad=0,rounding_size=0.06", **look))
+        fill, edge = (DATA, "#AAAAAA") if data else ((*to_rgb(box.colour), 0.16), box.colour)
+        patch = FancyBboxPatch((x, y - HEIGHT / 2), WIDTH, HEIGHT, "round,pad=0,rounding_size=0.06", fc=fill, ec=edge)
+        ax.add_patch(patch)
         middle, below = x + WIDTH / 2, 0.07 * len(box.sizes.splitlines())
         ax.text(middle, y + below, box.name, ha="center", va="center", fontsize=7.5, fontweight="bold", color=INK)
         ax.text(middle, y + below - 0.1, box.sizes, ha="center", va="top", fontsize=6.4, color=INK, linespacing=1.15)
