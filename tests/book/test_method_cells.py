@@ -183,12 +183,6 @@ def _auc_of_turned_labels(y, p):
     return {"auc": 1 - sklearn.metrics.roc_auc_score(y, p)}
 
 
-def _weights_without_the_root(attention, x):
-    """Equation 7 without 1 / sqrt(d_k)."""
-    q, k = attention._by_head(attention.w_q(x)), attention._by_head(attention.w_k(x))
-    return torch.softmax(torch.einsum("nthd,nshd->nhts", q, k), dim=-1)
-
-
 def _heads_interleaved(attention, x):
     """Every h-th value in a head, where a head is a slice."""
     return x.unflatten(-1, (-1, attention.heads)).transpose(-1, -2)
@@ -320,21 +314,6 @@ CALIBRATION, VARIANCE = "atsdp_utils.models.calibration", "atsdp_utils.evaluatio
 DISCREPANCY, LINE_PAIRS = "atsdp_utils.models.discrepancy", "atsdp_utils.evaluation.line_pairs"
 #: Each replaces ``module.name`` by ``wrong(original)``; a row a fault, in the order of chapters.
 FAULTS: list[Fault] = [
-    Fault("03", NETWORK, "MultiHeadAttention.weights", lambda right: _attention(power=0)),
-    Fault("03", NETWORK, "MultiHeadAttention.weights", lambda right: _attention(over=-2)),
-    Fault("03", NETWORK, "AttentionBlock.forward", lambda right: lambda self, z: self.mix(self.tokens(z)).flatten(1)),
-    Fault("03", NETWORK, "corrupt", lambda right: lambda x, p, generator=None: right(x, 1 - p, generator)),
-    Fault("03", STAGES, "Denoising.epoch", lambda right: _reconstructs_the_noise),
-    Fault("03", STAGES, "Classification.of", lambda right: classmethod(_balance_before_the_split)),
-    Fault("03", "atsdp_utils.data.preprocess", "hold_out", _held_rows_too),
-    Fault("03", LOSSES, "cross_entropy", lambda right: lambda logits, y, weight=None: right(logits, 1 - y, weight)),
-    Fault("04", LOSSES, "mmd2", lambda right: _mmd2(sign=1.0)),
-    Fault("04", LOSSES, "mmd2", lambda right: _mmd2(cross=0.0)),
-    Fault("04", LOSSES, "mmd2", lambda right: _mmd2(power=0.5)),
-    Fault("04", STAGES, "_with_alignment", _weights(theta=1.0)),
-    Fault("04", STAGES, "_with_alignment", _weights(omega=1.0)),
-    Fault("04", LOSSES, "cluster_dissimilarity", lambda right: _similarity),
-    Fault("04", STAGES, "further_steps", lambda right: stages.transfer),
     # A recorded hash that is not the file's.
     Fault("01", "atsdp_utils.foundation.checksums", "register",
           lambda right: lambda: right() | {"drug_names.csv": "0" * 64}),
@@ -360,6 +339,21 @@ FAULTS: list[Fault] = [
     Fault("02", "atsdp_utils.data.preprocess", "balance",
           lambda right: lambda X, y, how, seed: right(X, y, "oversampling", seed)),
     Fault("02", "atsdp_utils.baselines.rows", "split", balanced_before_held_out),
+    Fault("03", NETWORK, "MultiHeadAttention.weights", lambda right: _attention(power=0)),
+    Fault("03", NETWORK, "MultiHeadAttention.weights", lambda right: _attention(over=-2)),
+    Fault("03", NETWORK, "AttentionBlock.forward", lambda right: lambda self, z: self.mix(self.tokens(z)).flatten(1)),
+    Fault("03", NETWORK, "corrupt", lambda right: lambda x, p, generator=None: right(x, 1 - p, generator)),
+    Fault("03", STAGES, "Denoising.epoch", lambda right: _reconstructs_the_noise),
+    Fault("03", STAGES, "Classification.of", lambda right: classmethod(_balance_before_the_split)),
+    Fault("03", "atsdp_utils.data.preprocess", "hold_out", _held_rows_too),
+    Fault("03", LOSSES, "cross_entropy", lambda right: lambda logits, y, weight=None: right(logits, 1 - y, weight)),
+    Fault("04", LOSSES, "mmd2", lambda right: _mmd2(sign=1.0)),
+    Fault("04", LOSSES, "mmd2", lambda right: _mmd2(cross=0.0)),
+    Fault("04", LOSSES, "mmd2", lambda right: _mmd2(power=0.5)),
+    Fault("04", STAGES, "_with_alignment", _weights(theta=1.0)),
+    Fault("04", STAGES, "_with_alignment", _weights(omega=1.0)),
+    Fault("04", LOSSES, "cluster_dissimilarity", lambda right: _similarity),
+    Fault("04", STAGES, "further_steps", lambda right: stages.transfer),
     Fault("05", "atsdp_utils.experiments.protocols", "fit_fold", _balanced_before_rows_are_held_out),
     Fault("05", "atsdp_utils.experiments.inputs", "folds_of", _trained_on_its_test_rows),
     Fault("05", "atsdp_utils.data.preprocess", "Standardizer.fit", lambda f: lambda s, X: f(s, X[::2])),
@@ -367,8 +361,8 @@ FAULTS: list[Fault] = [
     Fault("05", "atsdp_utils.models.stages", "_with_alignment", lambda f: lambda *a, **k: f(*a, **k | {"also": 0})),
     Fault("05", "atsdp_utils.evaluation.metrics", "classification_metrics", _with(_f1_of_classes_alike)),
     Fault("05", "atsdp_utils.evaluation.metrics", "classification_metrics", _with(_auc_of_turned_labels)),
-    Fault("06", "atsdp_utils.models.network", "MultiHeadAttention.weights", lambda f: _weights_without_the_root),
-    Fault("06", "atsdp_utils.models.network", "MultiHeadAttention._by_head", lambda f: _heads_interleaved),
+    Fault("06", NETWORK, "MultiHeadAttention.weights", lambda f: _attention(power=0)),
+    Fault("06", NETWORK, "MultiHeadAttention._by_head", lambda f: _heads_interleaved),
     Fault("07", "atsdp_utils.experiments.protocols", "fit_fold", scaled_on_all_rows),
     Fault("07", "atsdp_utils.data.preprocess", "Standardizer.transform", lambda real: lambda self, X: X),
     Fault("07", "atsdp_utils.baselines.classical", "SklearnBaseline._fitted",
