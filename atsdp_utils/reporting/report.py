@@ -148,6 +148,17 @@ class Run:
                 raise TypeError(f"{name}: got {type(value).__name__}, expected a number or a word")
             glue(name, value, display=False)
 
+    def glue_interval(self, **intervals: Sequence[float]) -> None:
+        """Give a value and its limits (the first three of each) to the text: ``name``, ``name_low``, ``name_high``."""
+        for name, (value, low, high, *_) in intervals.items():
+            self.glue(**{name: value, f"{name}_low": low, f"{name}_high": high})
+
+    def glue_range(self, **ranges: Iterable[float]) -> None:
+        """Give the smallest and the largest of some values to the text: ``name_low`` and ``name_high``."""
+        for name, values in ranges.items():
+            values = pd.Series(list(values))
+            self.glue(**{f"{name}_low": values.min(), f"{name}_high": values.max()})
+
     def _record(
         self, name: str, files: Sequence[str], caption: str, datasets: Sequence[str] = (), protocol: str = "",
         seeds: Sequence[int] = (),

@@ -34,8 +34,8 @@ def source(number: str, cell: str) -> str:
     return found[cell]
 
 
-class Run:
-    """In place of ``report.Run``: keeps tables and what is given to text."""
+class Run(report.Run):
+    """Keeps tables and what is given to text, and writes nothing."""
 
     def __init__(self):
         self.tables, self.glued = {}, {}

@@ -334,3 +334,10 @@ def test_values_for_text_are_plain_numbers_and_words(run, monkeypatch):
     assert shown == [("mean", 0.5, float, False), ("cells", 3, int, False), ("word", "above", str, False)]
     with pytest.raises(TypeError, match="rows: got list, expected a number or a word"):
         run.glue(rows=[1])
+    shown.clear()
+    run.glue_interval(gap=(np.float64(0.2), 0.1, 0.4, "what follows the limits"))
+    run.glue_range(auc=np.array([0.7, 0.3]), folds={"a": 3, "b": 5}.values())
+    assert [(name, value) for name, value, *_ in shown] == [
+        ("gap", 0.2), ("gap_low", 0.1), ("gap_high", 0.4), ("auc_low", 0.3), ("auc_high", 0.7), ("folds_low", 3),
+        ("folds_high", 5),
+    ]  # fmt: skip
