@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from atsdp_utils.data import gdsc
@@ -147,18 +147,9 @@ def alt_text(name: str) -> str:
 
 
 def opening(out: Outputs, verdicts: pd.Series, profile: str, cited: Callable[[str], str], picture: str) -> str:
-    """What README and landing page begin with, as Markdown.
+    """What README and landing page begin with, as Markdown, from the tables of a run, its profile and its verdicts.
 
-    Parameters
-    ----------
-    out, profile
-        The tables of a run, and its profile.
-    verdicts
-        A word a claim, of the scorecard of that run.
-    cited
-        Makes a link to a chapter of its number.
-    picture
-        Markdown of the picture of :data:`PICTURE`.
+    `cited` makes a link to a chapter of its number; `picture` is Markdown of the picture of :data:`PICTURE`.
     """
     spec = config.profile(profile)
     printed_auc = audit.reported().query("where == 'Table 3' and metric == 'auc'")["value"]
@@ -171,17 +162,20 @@ def opening(out: Outputs, verdicts: pd.Series, profile: str, cited: Callable[[st
     )  # fmt: skip
 
 
-def figure(clusters: pd.DataFrame, transfer: pd.DataFrame):
-    """AUC without a label of any cell, from ``clusters_mean`` and ``transfer``: a panel a set, a row a score."""
-    clusters = clusters[clusters["on"] == "tasks of the networks"].set_index("model")
-    panels = {f"held-out clusters,\n{clusters['tasks'].max()} tasks": clusters.loc[[m for _, _, m, _ in ROWS]]}
-    for name in [spec.name for spec in config.REAL if spec.name in set(transfer["dataset"])]:
-        rows = transfer[transfer["dataset"] == name].rename(columns={"auc_mean": "mean"}).set_index("setting")
-        panels[name] = rows.loc[[setting for _, setting, *_ in ROWS]]
-    fig, axes = plots.figure(8, 2.9, columns=len(panels), sharex=True, sharey=True)
+def figure(out: Outputs):
+    """AUC without a label of any cell, a panel a set, a row a score; sets whose table is not there are left out."""
+    panels = {}
+    with suppress(Missing):
+        clusters = out.table("clusters_mean", on="tasks of the networks").set_index("model")
+        panels[f"held-out clusters,\n{clusters['tasks'].max()} tasks"] = clusters.loc[[m for _, _, m, _ in ROWS]]
+    for name in [spec.name for spec in config.REAL]:
+        with suppress(Missing):
+            rows = out.table("transfer", dataset=name).rename(columns={"auc_mean": "mean"}).set_index("setting")
+            panels[name] = rows.loc[[setting for _, setting, *_ in ROWS]]
+    fig, axes = plots.figure(8, 2.9, columns=max(len(panels), 1), sharex=True, sharey=True, squeeze=False)
     names, colours = [name for name, *_ in ROWS], {name: colour for name, *_, colour in ROWS}
-    for ax, (title, rows) in zip(np.atleast_1d(axes), panels.items(), strict=True):
+    for ax, (title, rows) in zip(axes[0], panels.items(), strict=False):
         plots.dots(ax, rows.assign(score=names), row="score", chance=0.5, colours=colours)
         ax.set_title(title, fontsize=9)
-    fig.supxlabel("AUC, mean and 95 % interval; one half is chance", fontsize=9)
+    fig.supxlabel("AUC, mean and 95 % interval; one half is chance" if panels else MISSING, fontsize=9)
     return fig
