@@ -48,11 +48,11 @@ def mean_test(values, folds: int = 1, draws=None, level: float = 0.95, cells: fl
     folds : int
         Folds of one repeat. Their training rows overlap, so the variance is that of Nadeau and Bengio (2003), with the
         factor 1/n + n_test/n_train, which is 1/n + 1/(folds - 1). 1 for seeds: no correction.
-    draws : (resamples, n) or (resamples,), optional
+    draws : (resamples, n), optional
         The values on resampled cells, for seeds that are all scored on the same cells. They share the luck of these
         cells, which their spread does not show: its variance, the mean covariance of two seeds over the resamples, is
         added. (The resamples of one seed hold what its own scores make of the cells as well, and that the spread over
-        seeds has already.) Means over seeds in place of single ones count that part twice.
+        seeds has already.)
     cells : int
         Degrees of freedom behind `draws`: cells of the rarer class, less one.
 
@@ -88,10 +88,7 @@ def _as_wide(limit: float, few: float, many: float, level: float) -> float:
 
 def shared_variance(draws: np.ndarray) -> float:
     """Variance that all seeds share: mean covariance of two columns of (resamples, seeds), at least 0."""
-    total = np.var(draws.mean(axis=1) if draws.ndim == 2 else draws, ddof=1)
-    if draws.ndim == 1:
-        return float(total)
-    n = draws.shape[1]
+    n, total = draws.shape[1], np.var(draws.mean(axis=1), ddof=1)
     return max(float(n * total - np.var(draws, axis=0, ddof=1).mean()) / (n - 1), 0.0)
 
 

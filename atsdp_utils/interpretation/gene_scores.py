@@ -199,17 +199,17 @@ def scores_by_seed(name: str, profile: str, *, resamples: int = 200, **parallel)
         r = []
         for direction in DIRECTIONS:
             pairs = [f.scores[[f"true_{direction}", f"predicted_{direction}"]].to_numpy().T for f in found]
-            resampled = [correlations([pair[:, i] for pair in pairs]).mean() for i in index]
+            resampled = [correlations([pair[:, i] for pair in pairs]) for i in index]
             r.append((correlations(pairs), np.array(resampled)))
-            rows.append((protocol, direction, len(found), *_limits(*r[-1]), p[direction], draws))
+            rows.append((protocol, direction, len(found), *_limits(*r[-1], y), p[direction], draws))
         gap = [sensitive - resistant for sensitive, resistant in zip(*r, strict=True)]
-        rows.append((protocol, "sensitive - resistant", len(found), *_limits(*gap), np.nan, draws))
+        rows.append((protocol, "sensitive - resistant", len(found), *_limits(*gap, y), np.nan, draws))
     return pd.DataFrame(rows, columns=["protocol", "list", "seeds", "r", "r_low", "r_high", "df", "p", "draws"])
 
 
-def _limits(by_seed: np.ndarray, by_draw: np.ndarray) -> tuple[float, float, float, float]:
+def _limits(by_seed: np.ndarray, by_draw: np.ndarray, y: np.ndarray) -> tuple[float, float, float, float]:
     """Mean over seeds, its limits and their degrees of freedom; the errors of seeds and of cells are in them."""
-    found = stats.mean_test(by_seed, draws=by_draw)
+    found = stats.mean_test(by_seed, draws=by_draw, cells=np.bincount(y).min() - 1)
     return found.mean, found.low, found.high, found.df
 
 
