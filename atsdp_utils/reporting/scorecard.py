@@ -111,8 +111,8 @@ def printed_values() -> pd.DataFrame:
     Figure 3 was computed under S only. An F1 that is not of one averaging with its precision and recall says so in its
     note.
     """
-    printed = audit.printed_rows().itertuples()
-    mixed = {(r.where, r.dataset, r.model, "f1") for r in printed if audit.not_one_averaging(r).flagged}
+    mixed = audit.checked("not_one_averaging").query("flagged")[["where", "dataset", "model", "metric"]]
+    mixed = set(mixed.itertuples(index=False, name=None))
     labels = {b.paper_name: b.label or name for name, b in REGISTRY.items()}
     rows = []
     for r in audit.reported().query("where in @VALUES").itertuples():
