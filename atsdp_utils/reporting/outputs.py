@@ -37,13 +37,7 @@ class Outputs:
         return pd.read_csv(path)
 
     def table(self, name: str, **where: str | Sequence[str]) -> pd.DataFrame:
-        """Rows of ``<name>.csv`` with the given values, each of them where there are several; empty is missing.
-
-        Raises
-        ------
-        Missing
-            If there is no such file, column or row.
-        """
+        """Rows of a table with the given values, each of them where there are several; none of one is `Missing`."""
         rows = self.read(name)
         found = rows[rows["tier"] == self.tier] if self.tier and "tier" in rows else rows
         for column, value in where.items():
