@@ -40,18 +40,17 @@ def scores(task: Task) -> Scores:
     return Scores(task.dataset, task.seed, z, source.y[held], model.logits(X[labelled]), cells.y[labelled])
 
 
-def coverage(asked: Sequence[Scores], alpha: float, halves: int = 20) -> pd.DataFrame:
+def coverage(asked: Sequence[Scores], alpha: float) -> pd.DataFrame:
     """Coverage of conformal sets, also by class, shares of sets with both labels or none, and calibration error.
 
-    Two rows a task: ``asked`` = ``lines`` (half of them calibrate, the other half is asked; means over random halves)
-    and ``cells`` (all held-out lines calibrate).
+    Two rows a task: ``asked`` = ``lines`` (means over random halves: one calibrates, the other is asked) and ``cells``.
     """
     from sklearn.model_selection import StratifiedShuffleSplit
 
     rows = []
     for s in asked:
         about = {"dataset": s.dataset, "tier": config.DATASETS[s.dataset].tier, "seed": s.seed}
-        splits = StratifiedShuffleSplit(halves, test_size=0.5, random_state=s.seed).split(s.lines[:, None], s.y_lines)
+        splits = StratifiedShuffleSplit(20, test_size=0.5, random_state=s.seed).split(s.lines[:, None], s.y_lines)
         lines = [_asked(s.lines[a], s.y_lines[a], s.lines[b], s.y_lines[b], alpha) for a, b in splits]
         rows.append(about | {"asked": "lines"} | {k: float(np.mean([row[k] for row in lines])) for k in lines[0]})
         rows.append(about | {"asked": "cells"} | _asked(s.lines, s.y_lines, s.cells, s.y_cells, alpha))

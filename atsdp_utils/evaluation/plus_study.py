@@ -31,10 +31,7 @@ EVIDENCE = paths.DATA / "plus_selection.csv"
 
 
 def ablation(results: Sequence[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Scores of every seed, and per setting their mean, spread and paired change against the method as it is.
-
-    ``base`` is the mean of the method as it is on the seeds of the setting; its own row is compared with nothing.
-    """
+    """Scores of every seed, and per setting their mean, spread and paired change against the method as it is."""
     start = next(iter(tables.ABLATIONS))
     frame = evaluate.scores(results)
     frame["setting"] = [tables.named(tables.ABLATIONS, r.task) for r in results]
@@ -79,10 +76,7 @@ def _over_kinds(values: pd.Series) -> tuple[float, float]:
 
 
 def choose(table: pd.DataFrame) -> tuple[str, pd.DataFrame]:
-    """Name of the recipe that the rule of notebook 12 takes, and a row for each candidate.
-
-    ``score`` has limits ``ci_low`` and ``ci_high`` (normal, over tasks); ``behind`` the best has a standard error.
-    """
+    """Name of the recipe that the rule of notebook 12 takes, and a row for each candidate."""
     wide = table.pivot_table(index=["kind", "place", "seed"], columns="candidate", values="auc")
     if wide.isna().any().any():
         gaps = ", ".join(wide.columns[wide.isna().any()])
@@ -139,10 +133,7 @@ def joined(zero: Result, other: Result) -> Result:
 
 
 def few_shot(zero: Sequence[Result], results: Sequence[Result]) -> pd.DataFrame:
-    """Means and intervals over seeds against k; `zero` are the results without labelled cells.
-
-    Simple models at zero learn from lines and then anew from the few cells only (``learned_from``).
-    """
+    """Means and intervals over seeds against k; `zero` are the results without labelled cells."""
     ours = {(r.task.dataset, r.task.seed): r for r in zero if r.task.model == PLUS}
     simple = [r for r in results if r.task.model == tables.REFERENCES[0] and (r.task.dataset, r.task.seed) in ours]
     few = evaluate.scores([*(joined(ours[r.task.dataset, r.task.seed], r) for r in simple), *results])

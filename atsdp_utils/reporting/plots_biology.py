@@ -114,7 +114,7 @@ def expression_heatmap(
     edges = np.flatnonzero(np.asarray(directions)[1:] != np.asarray(directions)[:-1]) + 1
     ax.vlines(starts[1:], 0, len(genes), color="white", linewidth=1.5)
     ax.hlines(edges, 0, len(group), color="white", linewidth=1.5)
-    ax.tick_params(length=0, labelsize=7.5)
+    ax.tick_params(length=0, labelsize=7.5, labelrotation=0)
     for label, direction in zip(ax.get_yticklabels(), directions, strict=True):
         label.set_color(CLASSES[direction])
 

@@ -27,46 +27,44 @@ def _true_labels(file: str, dataset: str, data: str) -> pd.Series:
     return datasets.load_cells(dataset).obs["sensitive"] if data == "geo" else pd.Series(dtype=int)
 
 
+def _share(hits: int, of: int) -> tuple[float, float, float]:
+    """A share with its Wilson interval."""
+    return (hits / of, *proportion_confint(hits, of, method="wilson"))
+
+
 def published_predictions(data: str) -> pd.DataFrame:
     """What the scDEAL study's published predictions score, beside what the paper prints for its own model.
 
-    Accuracy is the support-weighted recall, to which the paper's recall corresponds.
-
-    Returns
-    -------
-    DataFrame
-        ``dataset, method, quantity, list, mean, ci_low, ci_high, cells, atsdp_printed, atsdp_cells, tier, note``.
+    A row a set, quantity and list, with the columns :data:`COLUMNS`. Accuracy is the support-weighted recall, to which
+    the paper's recall corresponds.
     """
     printed = audit.reported().query("model == 'ATSDP-NET'").set_index(["dataset", "metric", "where"])["value"]
-    rows = []
+    rows, none = [], (np.nan,) * 3
     for file, dataset, figure in PUBLISHED:
         table = pd.read_csv(paths.DATA / f"scdeal_scores_{file}.csv.gz", index_col="Cell id")
         predicted = (table["Prediction"] == "Sensitive").astype(int)
         theirs = max(sum(sizes) for (d, _), sizes in audit.CLASS_SIZES.items() if d == dataset)
-        accuracy, f1 = (printed[dataset, metric, "Table 3"] for metric in ("recall", "f1"))
-
-        def add(quantity, which="", found=(np.nan,) * 3, cells=np.nan, beside=np.nan, note="", d=dataset, m=theirs):
-            rows.append((d, "scDEAL", quantity, which, *found, cells, beside, m, "real", note))
-
+        recall, f1 = (printed[dataset, metric, "Table 3"] for metric in ("recall", "f1"))
         y = _true_labels(file, dataset, data).reindex(table.index).dropna().astype(int)
-        called, unknown = predicted[y.index], f"labels of these cells: {NEEDS_CELLS}"
-        if y.empty:
-            add("accuracy", cells=len(table), beside=accuracy, note=unknown)
-            add("weighted F1", cells=len(table), beside=f1, note=unknown)
-        else:
-            score, note = metrics.classification_metrics(y, called), f"{theirs - len(y)} cells fewer than the paper's"
-            limits = proportion_confint(int((y == called).sum()), len(y), method="wilson")
-            add("accuracy", "", (score["recall"], *limits), len(y), accuracy, note)
-            add("weighted F1", "", (score["f1"], np.nan, np.nan), len(y), f1, note)
-        for name, k in (("sensitive", 1), ("resistant", 0)) * (not y.empty):
+        called, note = predicted[y.index], f"labels of these cells: {NEEDS_CELLS}"
+        accuracy, weighted, cells = none, none, len(y) or len(table)
+        if len(y):
+            weighted = (metrics.classification_metrics(y, called)["f1"], np.nan, np.nan)
+            accuracy, note = _share(int((y == called).sum()), len(y)), f"{theirs - len(y)} cells fewer than the paper's"
+        found = [("accuracy", "", accuracy, cells, recall, note), ("weighted F1", "", weighted, cells, f1, note)]
+        lists = (("sensitive", 1), ("resistant", 0))
+        for name, k in lists if len(y) else ():
             of, hit = int((y == k).sum()), int(((y == k) & (called == k)).sum())
-            limits = proportion_confint(hit, of, method="wilson")
-            add("called right", name, (hit / of, *limits), of, note=f"{hit} of {of}")
-        for name, k in (("sensitive", 1), ("resistant", 0)):
-            count = float((predicted == k).sum())
-            add("predicted", name, (count, np.nan, np.nan), len(table), note="number of cells")
+            found.append(("called right", name, _share(hit, of), of, np.nan, f"{hit} of {of}"))
+        for name, k in lists:
+            count = (float((predicted == k).sum()), np.nan, np.nan)
+            found.append(("predicted", name, count, len(table), np.nan, "number of cells"))
         for name in gene_lists.DIRECTIONS:
-            found = gene_scores.correlate(*(table[f"{k}_{name}_DEG_score"] for k in ("Predicted", "Ground_truth")))
+            r = gene_scores.correlate(*(table[f"{k}_{name}_DEG_score"] for k in ("Predicted", "Ground_truth")))
             beside = printed[dataset, "pearson_r", f"{figure}_{name}"]
-            add("r of gene scores", name, [found[k] for k in ("r", "r_low", "r_high")], len(table), beside)
+            found.append(("r of gene scores", name, [r[k] for k in ("r", "r_low", "r_high")], len(table), beside, ""))
+        rows += [
+            (dataset, "scDEAL", quantity, name, *value, n, beside, theirs, "real", note)
+            for quantity, name, value, n, beside, note in found
+        ]
     return pd.DataFrame(rows, columns=COLUMNS)
