@@ -328,7 +328,8 @@ def _opening(data: str, profile: str, figures: Path) -> dict[str, str]:
     card = scorecard(out, data)
     verdicts = card.loc[card["kind"] == "claim", "verdict"]
     told = found.opening(out, verdicts, profile, link.format, picture(found.PICTURE))
-    marks = {"{{FOUND}}": told, "{{WORKFLOW}}": picture("fig1")}
+    marks = {"{{FOUND}}": told, "{{MORE}}": found.sentences(out, link.format, found.MORE)}
+    marks["{{WORKFLOW}}"] = picture("fig1")
     return marks | {"{{VERSION}}": __version__, "{{REPOSITORY}}": _repository()}
 
 

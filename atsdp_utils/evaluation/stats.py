@@ -48,7 +48,7 @@ def mean_test(values, folds: int = 1, draws=None, cells: float = np.inf) -> TTes
     folds : int
         Folds of one repeat. Their training rows overlap, so the variance is that of Nadeau and Bengio (2003), with the
         factor 1/n + n_test/n_train, which is 1/n + 1/(folds - 1). 1 for seeds: no correction.
-    draws : (resamples, n) or (resamples,), optional
+    draws : (resamples, n), optional
         The values on resampled cells, for seeds that are all scored on the same cells. They share the luck of these
         cells, which their spread does not show: :func:`shared_variance` is added.
     cells : int
@@ -89,12 +89,9 @@ def _as_wide(limit: float, few: float, many: float) -> float:
 def shared_variance(draws: np.ndarray) -> float:
     """Variance that all seeds share: mean covariance of two columns of (resamples, seeds), at least 0.
 
-    Each seed's own part, which the spread over seeds has already, is not in it (but is in means over seeds).
+    Each seed's own part, which the spread over seeds has already, is not in it.
     """
-    total = np.var(draws.mean(axis=1) if draws.ndim == 2 else draws, ddof=1)
-    if draws.ndim == 1:
-        return float(total)
-    n = draws.shape[1]
+    n, total = draws.shape[1], np.var(draws.mean(axis=1), ddof=1)
     return max(float(n * total - np.var(draws, axis=0, ddof=1).mean()) / (n - 1), 0.0)
 
 

@@ -191,11 +191,11 @@ def scores_by_seed(name: str, profile: str, *, resamples: int = 200, **parallel)
         r = []
         for direction in DIRECTIONS:
             pairs = [f.scores[[f"true_{direction}", f"predicted_{direction}"]].to_numpy().T for f in found]
-            resampled = [correlations([pair[:, i] for pair in pairs]).mean() for i in index]
+            resampled = [correlations([pair[:, i] for pair in pairs]) for i in index]
             r.append((correlations(pairs), np.array(resampled)))
         gap = [sensitive - resistant for sensitive, resistant in zip(*r, strict=True)]
         for name, (by_seed, by_draw) in zip((*DIRECTIONS, "sensitive - resistant"), (*r, gap), strict=True):
-            test = stats.mean_test(by_seed, draws=by_draw)
+            test = stats.mean_test(by_seed, draws=by_draw, cells=np.bincount(y).min() - 1)
             rows.append(
                 (protocol, name, len(found), test.mean, test.low, test.high, test.df, p.get(name, np.nan), draws)
             )
