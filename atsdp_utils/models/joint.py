@@ -14,6 +14,7 @@ from atsdp_utils.foundation.config import Architecture, Training
 from atsdp_utils.models import stages
 from atsdp_utils.models.loop import History, Rows, fit, tensor
 from atsdp_utils.models.network import ATSDPNet
+from atsdp_utils.models.stopping import STOPPING
 
 
 def joint_labels(source: Source) -> tuple[np.ndarray, int]:
@@ -49,8 +50,11 @@ class JointClassification(stages.Classification):
     def watch(self, net: ATSDPNet) -> dict[str, Tensor]:
         return {}
 
-    def validate(self, net: ATSDPNet) -> Tensor:
-        return self.loss(net(self.x_held, "source"), self.y_held, self.weight_held)
+    def validate(self, net: ATSDPNet) -> Tensor | None:
+        """The rule of the bulk stage for each drug by itself, on its held-out lines; its mean over the drugs."""
+        rule, z = STOPPING[self.cfg.stopping], net(self.x_held, "source")
+        drugs = zip(torch.stack([-z, z], 2).unbind(1), self.y_held.long().T, (self.weight_held > 0).T, strict=True)
+        return rule and torch.stack([rule(logits[rows], y[rows]) for logits, y, rows in drugs if rows.any()]).mean()
 
 
 def joint_stage(source: Source, arch: Architecture, cfg: Training, seed: int, autoencoder_seed: int) -> ATSDPNet:
