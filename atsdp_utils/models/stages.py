@@ -63,8 +63,7 @@ class Denoising(Stage):
     rows: Rows
     x_held: Tensor
     length = "epochs_dae"
-    #: `patience` passes that together lower the error of held rows by less are its last: the paper's profile spent most
-    #: of its passes on less, and held-out lines were not ranked better for it (make bench, "passes").
+    #: Passes that gained less were most of those under ``paper``, and ranked held-out lines no better (make bench).
     better = 0.01
 
     def epoch(self, net: nn.Module) -> Iterator[Step]:
