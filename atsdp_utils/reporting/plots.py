@@ -159,8 +159,7 @@ def strips(
     np.random.seed(0)  # seaborn spreads the dots by this generator
     sns.stripplot(**about, palette=shades(names, colours), dodge=bool(hue), size=3.5, alpha=0.6, linewidth=0)
     bar = {"marker": "_" if upright else "|", "markersize": 13, "markeredgewidth": 1.8, "linestyle": "none"}
-    sns.pointplot(
-        **about, **bar, palette=[INK] * len(names), dodge=0.4 if hue else False, estimator="median", errorbar=None
-    )
+    bar |= {"dodge": 0.4 if hue else False, "palette": [INK] * len(names)}
+    sns.pointplot(**about, **bar, estimator="median", errorbar=None)
     ax.set(xlabel="", ylabel="")
     ax.grid(axis="y" if upright else "x")
