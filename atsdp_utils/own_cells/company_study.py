@@ -19,7 +19,6 @@ from atsdp_utils.evaluation import metrics, stats
 from atsdp_utils.experiments import pseudo
 from atsdp_utils.foundation import config
 from atsdp_utils.models import plus
-from atsdp_utils.own_cells.cell_values import within
 from atsdp_utils.own_cells.cellfile import dense
 
 #: Ways of standardising, the one in use first.
@@ -44,6 +43,11 @@ def _lines_and_cells(drug: str, seed: int) -> tuple[Source, np.ndarray, np.ndarr
     cells = preprocess.columns(pseudo.pseudo_cells(tuple(bulk.lines[labelled]), seed), bulk.genes, genes)
     source = Source(lines, bulk.y[~target], genes, np.ones(len(lines), bool))
     return source, cells, np.repeat(bulk.y[labelled], pseudo.CELLS_PER_LINE)
+
+
+def within(X: np.ndarray) -> np.ndarray:
+    """Rows standardised over their own genes, as the bulk is published."""
+    return (X - X.mean(1, keepdims=True)) / np.maximum(X.std(1, keepdims=True), 1e-6)
 
 
 def standardised(way: str, lines: np.ndarray, genes: np.ndarray) -> tuple[np.ndarray, Score]:
