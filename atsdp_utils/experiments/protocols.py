@@ -115,7 +115,8 @@ def pseudo_transfer(task: Task) -> Scored:
 
 def target_of(task: Task) -> pseudo.Target:
     """What a task of P transfers to, with the lines that are left to learn from."""
-    return pseudo.make(task.dataset, task.options["kind"], task.seed, task.sizes.max_genes)
+    genes = task.options.get("max_genes", task.sizes.max_genes)
+    return pseudo.make(task.dataset, task.options["kind"], task.seed, genes)
 
 
 def _fit_transfer(task: Task, model, X: np.ndarray, source: preprocess.Source) -> None:

@@ -14,6 +14,7 @@ from atsdp_utils.foundation.config import Architecture, Training
 from atsdp_utils.models import stages
 from atsdp_utils.models.loop import History, Rows, fit, tensor
 from atsdp_utils.models.network import ATSDPNet
+from atsdp_utils.models.stopping import STOPPING
 
 
 def joint_labels(source: Source) -> tuple[np.ndarray, int]:
@@ -49,22 +50,26 @@ class JointClassification(stages.Classification):
     def watch(self, net: ATSDPNet) -> dict[str, Tensor]:
         return {}
 
-    def validate(self, net: ATSDPNet) -> Tensor:
-        return self.loss(net(self.x_held, "source"), self.y_held, self.weight_held)
+    def validate(self, net: ATSDPNet) -> Tensor | None:
+        """The rule of the bulk stage for each drug by itself, on its held-out lines; its mean over the drugs."""
+        rule, z = STOPPING[self.cfg.stopping], net(self.x_held, "source")
+        drugs = zip(torch.stack([-z, z], 2).unbind(1), self.y_held.long().T, (self.weight_held > 0).T, strict=True)
+        return rule and torch.stack([rule(logits[rows], y[rows]) for logits, y, rows in drugs if rows.any()]).mean()
 
 
-def joint_stage(source: Source, arch: Architecture, cfg: Training, seed: int, autoencoder_seed: int) -> ATSDPNet:
-    """Bulk stage over all drugs: one trunk, one logit a drug; the drug's own logit becomes the two of the network.
+def joint_heads(
+    source: Source, labels: np.ndarray, arch: Architecture, cfg: Training, seed: int, autoencoder_seed: int
+) -> tuple[ATSDPNet, nn.Linear]:
+    """Bulk stage over all drugs with `labels` (lines, drugs): a network of one logit a drug, and what gives it two.
 
     It does not depend on the drug, so one stored training serves all of them.
     """
-    labels, drug = joint_labels(source)
     rows, cfg = np.flatnonzero(source.train & (labels >= 0).any(1)), cfg.bulk_only()
     dae, _ = stages.pretrain_autoencoder(source.X[source.train], arch, cfg, autoencoder_seed)
     torch.manual_seed(seed)
     net = ATSDPNet(source.X.shape[1], arch, dae)
     two = net.predictor.mlp[-1]
-    heads = net.predictor.mlp[-1] = nn.Linear(two.in_features, labels.shape[1])
+    net.predictor.mlp[-1] = nn.Linear(two.in_features, labels.shape[1])
     net.to(runtime.device())
 
     def train() -> History:
@@ -73,7 +78,15 @@ def joint_stage(source: Source, arch: Architecture, cfg: Training, seed: int, au
         return history
 
     parts = source.X[source.train], labels[source.train], asdict(arch), asdict(cfg), seed, autoencoder_seed
-    stages.stored(net, "joint", "models.joint.joint_stage", parts, train)
+    stages.stored(net, "joint", "models.joint.joint_heads", parts, train)
+    return net, two
+
+
+def joint_stage(source: Source, arch: Architecture, cfg: Training, seed: int, autoencoder_seed: int) -> ATSDPNet:
+    """Bulk stage over all drugs, in which the logit of the drug at hand becomes the two of the network."""
+    labels, drug = joint_labels(source)
+    net, two = joint_heads(source, labels, arch, cfg, seed, autoencoder_seed)
+    heads = net.predictor.mlp[-1]
     with torch.no_grad():  # softmax over (-z/2, z/2) is the sigmoid of z
         two.weight.copy_(torch.stack([-heads.weight[drug], heads.weight[drug]]) / 2)
         two.bias.copy_(torch.stack([-heads.bias[drug], heads.bias[drug]]) / 2)

@@ -123,13 +123,8 @@ class Classification(Stage):
         return rule and rule(net(self.x_held, "source"), self.y_held)
 
     def watch(self, net: ATSDPNet) -> dict[str, Tensor]:
-        return _on_held_lines(net, self.x_held, self.y_held)
-
-
-def _on_held_lines(net: ATSDPNet, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """AUC and class-balanced cross-entropy of held-out lines."""
-    logits = net(x, "source")
-    return {"auc": 1 - misranked(logits, y), "cross_entropy": balanced_cross_entropy(logits, y)}
+        logits, y = net(self.x_held, "source"), self.y_held
+        return {"auc": 1 - misranked(logits, y), "cross_entropy": balanced_cross_entropy(logits, y)}
 
 
 #: The bulk stage: network with E_t = E_g, and what the book shows of it.
@@ -199,8 +194,6 @@ class Transfer(Stage):
 
     lines: Rows
     cells: Rows
-    x_held: Tensor
-    y_held: Tensor
     apart: nn.Module
     length = "epochs_transfer"
     learns = "source", "target", "predictor"
@@ -210,14 +203,13 @@ class Transfer(Stage):
 
     @classmethod
     def of(cls, net: ATSDPNet, source: Source, X: np.ndarray, cfg: Training, seed: int) -> Transfer:
-        """Lines but for those held out, and cells with their clusters."""
+        """Lines but for those that chose the epoch of the bulk stage, and cells with their clusters."""
         rows = source.fit_rows
-        keep, held = (rows[part] for part in hold_out(len(rows), cfg.validation, seed, source.y[rows]))
+        keep = rows[hold_out(len(rows), cfg.validation, seed, source.y[rows])[0]]
         lines = _labelled(*preprocess.balance(source.X[keep], source.y[keep], cfg.balance, seed))
         clusters = tensor(preprocess.louvain(X, seed), torch.long) if cfg.theta else None
-        held = tensor(source.X[held]), tensor(source.y[held], torch.long)
         apart = DISCREPANCIES[cfg.align](net.arch.bottleneck, cfg).to(runtime.device())
-        return cls(cfg, lines, Rows(tensor(X), clusters), *held, apart)
+        return cls(cfg, lines, Rows(tensor(X), clusters), apart)
 
     def epoch(self, net: ATSDPNet) -> Iterator[Step]:
         for batch in self.lines.batches(self.cfg.batch_size):
@@ -230,18 +222,14 @@ class Transfer(Stage):
     def validate(self, net: ATSDPNet) -> None:
         return None
 
-    def watch(self, net: ATSDPNet) -> dict[str, Tensor]:
-        return _on_held_lines(net, self.x_held, self.y_held)
-
 
 def transfer(
     net: ATSDPNet, source: Source, X: np.ndarray, cfg: Training, seed: int, *, keep: bool = False
 ) -> tuple[ATSDPNet, History]:
     """Stages 2 and 3 of a copy of a pre-trained network; the history of stage 3 names its terms.
 
-    They are ``class``, ``mmd2`` and ``regulariser``, and ``auc`` and ``cross_entropy`` of held-out lines. X is (cells,
-    genes), standardised, on the genes that the `target` encoder reads. With `keep` the network is stored: protocols U
-    and F and every number of labelled cells share it.
+    They are ``class``, ``mmd2`` and ``regulariser``. X is (cells, genes), standardised, on the genes that the `target`
+    encoder reads. With `keep` the network is stored: protocols U and F and every number of labelled cells share it.
     """
     net = copy.deepcopy(net)
 

@@ -1,4 +1,4 @@
-"""What was found, in the few sentences that open the README and the book, with their values from the tables of a run.
+"""What was found, in a few sentences with their values from the tables of a run: README, landing page, questions.
 
 The sentences are data (``found.toml``); a function here of the same name finds the values of each.
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from atsdp_utils.data import gdsc
@@ -31,9 +31,9 @@ ROWS = [(m, m, m, plots.SERIES[7]) for m in ("PC1, bulk sign", "logistic regress
 SENTENCES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
 
-def _interval(values: pd.Series, sign: str = "") -> str:
+def _interval(values: pd.Series, sign: str = "", digits: int = 2) -> str:
     """A mean and its limits as text; with a `sign` that of a difference, whose limits may lie close to zero."""
-    middle, low, high = (f"{v:{sign}.3f}" if sign else f"{v:.2f}" for v in values)
+    middle, low, high = (f"{v:{sign}.{3 if sign else digits}f}" for v in values)
     return f"{middle} ({low}{' to ' if sign else '–'}{high})"
 
 
@@ -57,17 +57,18 @@ def _turned(row: pd.Series) -> str:
 
 
 def single_cells(out: Outputs) -> dict:
-    """AUC without labels on each real set, and what transfer adds to further steps on the bulk."""
-    names = [spec.name for spec in config.REAL]
-    scores = {n: out.one("transfer", dataset=n, setting="after transfer") for n in names}
-    further = {n: out.one("transfer_changes", dataset=n, setting="further steps on bulk") for n in names}
-    said = {
-        "scores": [f"{_interval(row[['auc_mean', 'ci_low', 'ci_high']])} ({n})" for n, row in scores.items()],
-        "gains": [_interval(-row[["difference", "ci_high", "ci_low"]], "+") for row in further.values()],
-        "pc1": [_turned(out.one("transfer", dataset=n, setting="PC1, bulk sign")) for n in names],
-    }
-    seeds = sorted({int(row["auc_count"]) for row in scores.values()})
-    return {k: ", ".join(v) for k, v in said.items()} | {"seeds": " or ".join(map(str, seeds))}
+    """AUC without labels on each real set, what transfer adds to further steps on the bulk, and that of PC1."""
+    said, seeds = [], set()
+    for name in (spec.name for spec in config.REAL):
+        row = out.one("transfer", dataset=name, setting="after transfer")
+        further = out.one("transfer_changes", dataset=name, setting="further steps on bulk")
+        cells = out.one("class_sizes", dataset=name)[["sensitive", "resistant"]].sum()
+        score = _interval(row[["auc_mean", "ci_low", "ci_high"]])
+        added = _interval(-further[["difference", "ci_high", "ci_low"]], "+")
+        pc1 = _turned(out.one("transfer", dataset=name, setting="PC1, bulk sign"))
+        said.append(f"{name} ({cells} cells) {score}, {added}, PC1 {pc1}")
+        seeds.add(int(row["auc_count"]))
+    return {"sets": "; ".join(said), "seeds": " or ".join(map(str, sorted(seeds)))}
 
 
 def right_drug(out: Outputs) -> dict:
@@ -85,11 +86,11 @@ def right_drug(out: Outputs) -> dict:
 
 def few_labels(out: Outputs, k: int = 5) -> dict:
     """AUC with `k` labelled cells a class on each real set."""
-    said = []
+    said, columns = [], ["mean", "ci_low", "ci_high"]
     for spec in config.REAL:
         both = [out.one("few_shot", dataset=spec.name, model=m, k=str(k)) for m in ("logistic regression", "ATSDP-NET")]
-        said.append(f"{spec.name} {both[0]['mean']:.3f} and {both[1]['mean']:.3f}")
-    return {"sets": "; ".join(said)}
+        said.append(f"{spec.name} {' and '.join(_interval(row[columns], digits=3) for row in both)}")
+    return {"sets": "; ".join(said), "draws": int(both[0]["n"])}
 
 
 def attention(out: Outputs) -> dict:
@@ -118,13 +119,15 @@ def printed(out: Outputs) -> dict:
     return {"table4": audit.table4_said()}
 
 
-VALUES = (held_out_clusters, single_cells, right_drug, few_labels, attention, gene_scores, printed)
+#: Of README and landing page, and of the page of questions.
+FIRST = (held_out_clusters, single_cells, few_labels, right_drug, attention)
+MORE = (gene_scores, printed)
 
 
-def sentences(out: Outputs, cited: Callable[[str], str]) -> str:
-    """Every sentence as an item of a Markdown list; what this run did not compute says so."""
+def sentences(out: Outputs, cited: Callable[[str], str], of: tuple[Callable[[Outputs], dict], ...] = FIRST) -> str:
+    """Sentences as items of a Markdown list; what this run did not compute says so."""
     lines = []
-    for values in VALUES:
+    for values in of:
         entry = SENTENCES[values.__name__]
         try:
             text = entry["text"].format(**values(out))
@@ -144,18 +147,9 @@ def alt_text(name: str) -> str:
 
 
 def opening(out: Outputs, verdicts: pd.Series, profile: str, cited: Callable[[str], str], picture: str) -> str:
-    """What README and landing page begin with, as Markdown.
+    """What README and landing page begin with, as Markdown, from the tables of a run, its profile and its verdicts.
 
-    Parameters
-    ----------
-    out, profile
-        The tables of a run, and its profile.
-    verdicts
-        A word a claim, of the scorecard of that run.
-    cited
-        Makes a link to a chapter of its number.
-    picture
-        Markdown of the picture of :data:`PICTURE`.
+    `cited` makes a link to a chapter of its number; `picture` is Markdown of the picture of :data:`PICTURE`.
     """
     spec = config.profile(profile)
     printed_auc = audit.reported().query("where == 'Table 3' and metric == 'auc'")["value"]
@@ -163,32 +157,25 @@ def opening(out: Outputs, verdicts: pd.Series, profile: str, cited: Callable[[st
         paper_low=printed_auc.min(), paper_high=printed_auc.max(), sentences=sentences(out, cited), picture=picture,
         profile=profile, genes=spec.max_genes, all_genes=len(gdsc.load_bulk().genes), seeds=spec.seeds_real,
         folds=spec.folds, folds3=spec.folds_table3, units=config.units(config.REAL), claims=len(verdicts),
-        untestable=int((verdicts == UNTESTED).sum()), ten=cited("11"), own=cited("13"),
+        untestable=int((verdicts == UNTESTED).sum()), ten=cited("11"), own=cited("13"), scores=cited("08"),
         hour=", ".join(map(cited, ("03", "04", "16"))),
     )  # fmt: skip
 
 
-def figure(clusters: pd.DataFrame, transfer: pd.DataFrame):
-    """AUC without a label of any cell on real data: a panel a set, a row a score, means with 95 % intervals.
-
-    Parameters
-    ----------
-    clusters, transfer
-        The tables ``clusters_mean`` and ``transfer``.
-
-    Returns
-    -------
-    Figure
-    """
-    clusters = clusters[clusters["on"] == "tasks of the networks"].set_index("model")
-    panels = {f"held-out clusters,\n{clusters['tasks'].max()} tasks": clusters.loc[[m for _, _, m, _ in ROWS]]}
-    for name in [spec.name for spec in config.REAL if spec.name in set(transfer["dataset"])]:
-        rows = transfer[transfer["dataset"] == name].rename(columns={"auc_mean": "mean"}).set_index("setting")
-        panels[name] = rows.loc[[setting for _, setting, *_ in ROWS]]
-    fig, axes = plots.figure(8, 2.9, columns=len(panels), sharex=True, sharey=True)
+def figure(out: Outputs):
+    """AUC without a label of any cell, a panel a set, a row a score; sets whose table is not there are left out."""
+    panels = {}
+    with suppress(Missing):
+        clusters = out.table("clusters_mean", on="tasks of the networks").set_index("model")
+        panels[f"held-out clusters,\n{clusters['tasks'].max()} tasks"] = clusters.loc[[m for _, _, m, _ in ROWS]]
+    for name in [spec.name for spec in config.REAL]:
+        with suppress(Missing):
+            rows = out.table("transfer", dataset=name).rename(columns={"auc_mean": "mean"}).set_index("setting")
+            panels[name] = rows.loc[[setting for _, setting, *_ in ROWS]]
+    fig, axes = plots.figure(8, 2.9, columns=max(len(panels), 1), sharex=True, sharey=True, squeeze=False)
     names, colours = [name for name, *_ in ROWS], {name: colour for name, *_, colour in ROWS}
-    for ax, (title, rows) in zip(np.atleast_1d(axes), panels.items(), strict=True):
+    for ax, (title, rows) in zip(axes[0], panels.items(), strict=False):
         plots.dots(ax, rows.assign(score=names), row="score", chance=0.5, colours=colours)
         ax.set_title(title, fontsize=9)
-    fig.supxlabel("AUC, mean and 95 % interval; one half is chance", fontsize=9)
+    fig.supxlabel("AUC, mean and 95 % interval; one half is chance" if panels else MISSING, fontsize=9)
     return fig

@@ -395,6 +395,13 @@ FAULTS: list[Fault] = [
     Fault("12", CALIBRATION, "Calibration.sets", lambda f: lambda self, z, alpha=0.1: f(self, -z, alpha)),
     Fault("12", VARIANCE, "square", _added(lambda part, rest, levels: part * levels)),
     Fault("12", VARIANCE, "square", _added(lambda part, rest, levels: part + rest / levels)),
+    # Genes by another rule; a scale of the bulk; ranks over the cells; mean probabilities.
+    Fault("13", "atsdp_utils.data.gdsc", "shared_genes",
+          lambda right: lambda bulk, genes, most: bulk.genes[np.isin(bulk.genes, genes)][:most]),
+    Fault("13", "atsdp_utils.own_cells.cell_values", "streaming_standardizer",
+          lambda right: lambda X, chunk: right(X[::2], chunk)),
+    Fault("13", "atsdp_utils.models.plus", "ranks", lambda right: lambda X: right(X.T).T),
+    Fault("13", "atsdp_utils.own_cells.prediction", "pooled", lambda right: lambda members: members.mean(0)),
     Fault("14", DISCREPANCY, "Coral.forward", lambda real: _uncentred),
     Fault("14", DISCREPANCY, "_Reversed.backward", lambda real: staticmethod(lambda ctx, gradient: gradient)),
     Fault("14", DISCREPANCY, "Adversary.forward", lambda real: lambda self, z_g, z_t: real(self, z_t, z_g)),
@@ -414,6 +421,12 @@ FAULTS: list[Fault] = [
           lambda right: lambda values, drug, cluster: right(values, drug, drug)),
     Fault("16", "atsdp_utils.evaluation.two_way", "interval", lambda right: lambda values, *ways: np.mean(values)
           + 1.96 * np.array([0, -1, 1]) * two_way.variance(values, *ways) ** 0.5),
+    # Cultures on both sides; labels that stay; bins that weigh the same.
+    Fault("17", "atsdp_utils.experiments.inputs", "folds_of", _trained_on_its_test_rows),
+    Fault("17", "atsdp_utils.experiments.inputs", "labels",
+          lambda right: lambda task: right(replace(task, setting=()))),
+    Fault("17", "atsdp_utils.evaluation.metrics", "calibration_error",
+          lambda right: lambda y, p, bins=10: right(y, np.round(p, 1), bins)),
     Fault("18", "atsdp_utils.baselines.networks", "GeneTransformer.__init__",
           lambda real: lambda self, *args, identity=True: real(self, *args, identity=False)),
     Fault("18", "atsdp_utils.baselines.graph", "similarity", not_centred),

@@ -217,7 +217,7 @@ def test_chapter_5_says_first_what_was_found_on_the_set_that_it_names(grid_run, 
     frames = {name: evaluate.scores(found) for name, found in results.items()}
     monkeypatch.setattr(inputs, "cells_of", lambda *a: SimpleNamespace(library_size=np.ones(3)))
     cells = ("table1", "balancing-tests", "balancing-pools", "balancing-values", "table3-errors", "table3", "auc3",
-             "table3-pools", "few-values", "seeds-and-cells", "found-values", "own-values")  # fmt: skip
+             "few-values", "seeds-and-cells", "found-values", "own-values")  # fmt: skip
     twins = [s.name for s in config.TWINS]
     space = execute("05", cells, frames=frames, results=results, names=names, nulls=[s.name for s in config.NULLS],
                     pools=evaluate.pools(names), stand_ins=twins, others=REAL)  # fmt: skip

