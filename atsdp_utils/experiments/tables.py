@@ -340,14 +340,14 @@ HELD_OUT: Settings = {
 def clusters(profile: str) -> list[Task]:
     """Notebook 16: networks and boosting on held-out clusters of lines, three seeds.
 
-    But under ``paper`` ATSDP-NET+, of two members then, and boosting have one seed.
+    But ATSDP-NET+, of two members here, and boosting have one seed.
     """
-    paper, tasks = profile == "paper", []
+    tasks = []
     for seed, (drug, cluster) in itertools.product(range(3), pseudo.network_tasks(profile)):
         for model, own in HELD_OUT.values():
-            if seed and (profile == "smoke" or (model in (PLUS, "Boosting") and not paper)):
+            if seed and (profile == "smoke" or model in (PLUS, "Boosting")):
                 continue
-            members: Pairs = (("members", 2),) if model == PLUS and not paper else ()
+            members: Pairs = (("members", 2),) if model == PLUS else ()
             setting = (("kind", f"lines:{cluster}"), *own, *members, *_short(model, profile))
             tasks.append(Task(drug, "P", model, profile, setting, seed))
     return tasks

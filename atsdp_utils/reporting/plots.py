@@ -34,26 +34,8 @@ METRIC_LABEL = {
 }  # fmt: skip
 
 STYLE = {
-    "figure.dpi": 100,
-    "figure.constrained_layout.use": True,
-    "savefig.dpi": 150,
-    "svg.hashsalt": "atsdp-companion",  # the same ids, hence the same bytes, in every run
-    "svg.fonttype": "path",
-    "font.family": "DejaVu Sans",  # ships with matplotlib: the same glyphs on every machine
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.labelsize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
+    **mpl.rc_params_from_file(Path(__file__).with_suffix(".mplstyle"), use_default_template=False),
     "axes.prop_cycle": mpl.cycler(color=SERIES),
-    "axes.axisbelow": True,
-    "grid.color": "#DDDDDD",
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "lines.linewidth": 1.5,
-    "image.cmap": "cividis",
 }
 
 
@@ -81,12 +63,12 @@ def mark_tier(fig, tiers: Mapping[str, str], source: str) -> None:
     if simulated and simulated == set(tiers) - {"GDSC-bulk"}:  # the bulk trains; what is drawn are cells
         fig.text(1.0, 1.02, "SIMULATED", bbox=box, **look)
     elif {name for name in simulated if any(name in titles[ax] for ax in panels)} == simulated:
-        for ax in panels:
-            ax.text(1.0, 1.03, "SIMULATED", transform=ax.transAxes, bbox=box, **dict(look, fontsize=6))
+        for ax in panels:  # beside the first line of a title, for the second is long
+            up = mpl.transforms.ScaledTranslation(0, 0.17 * titles[ax].count("\n"), fig.dpi_scale_trans)
+            ax.text(1.0, 1.03, "SIMULATED", transform=ax.transAxes + up, bbox=box, **dict(look, fontsize=6))
     else:
         fig.text(1.0, 1.02, "PARTLY SIMULATED", bbox=box, **look)
-    lines = textwrap.fill(source, width=int(fig.get_figwidth() * 15))
-    fig.text(0.0, -0.02, lines, fontsize=8, color="#555555", ha="left", va="top")
+    fig.text(0, -0.02, textwrap.fill(source, int(fig.get_figwidth() * 15)), size=8, color="#555555", va="top")
 
 
 def save_figure(fig, stem: Path) -> list[Path]:
@@ -177,8 +159,7 @@ def strips(
     np.random.seed(0)  # seaborn spreads the dots by this generator
     sns.stripplot(**about, palette=shades(names, colours), dodge=bool(hue), size=3.5, alpha=0.6, linewidth=0)
     bar = {"marker": "_" if upright else "|", "markersize": 13, "markeredgewidth": 1.8, "linestyle": "none"}
-    sns.pointplot(
-        **about, **bar, palette=[INK] * len(names), dodge=0.4 if hue else False, estimator="median", errorbar=None
-    )
+    bar |= {"dodge": 0.4 if hue else False, "palette": [INK] * len(names)}
+    sns.pointplot(**about, **bar, estimator="median", errorbar=None)
     ax.set(xlabel="", ylabel="")
     ax.grid(axis="y" if upright else "x")
