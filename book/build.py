@@ -35,8 +35,12 @@ from atsdp_utils.reporting.scorecard import scorecard  # noqa: E402
 PARAMETERS = 'DATA = "embedded"\nPROFILE = "quick"\nJOBS = 2\nBACKEND = "loky"'
 MAX_LINES = 25
 BLANK = "# Your solution"
-#: In copies for exercises: tables and figures go beside the copy, never to the reference.
-ELSEWHERE = 'import os\n\nos.environ["ATSDP_FIGURES"] = os.path.abspath("figures")'
+#: What the text of a task holds beside the task, and how it is known.
+TOLD = {"a hint": "Hint", "what to expect": "Expected|Answer", "its minutes": "minutes"}
+#: In copies for exercises: tables, figures and their record go to a folder beside the copy that is no other's.
+ELSEWHERE = """import os
+
+os.environ["ATSDP_FIGURES"] = os.environ["ATSDP_RUNS"] = os.path.abspath("lab-run")"""
 #: A computed value in text, with its format.
 GLUED = re.compile(r"\{glue:text\}`(?P<name>[^`:]+(?:::[^`:]+)?)(?::(?P<format>[^`:]*))?`")
 
@@ -186,6 +190,9 @@ def _exercise_problems(cells: Sequence) -> list[str]:
             found.append(f"cell {cells[i].get('id')}: a solution needs the tag hide-cell")
         if cells[i - 1].cell_type != "markdown":
             found.append(f"cell {cells[i].get('id')}: a solution follows its task, a Markdown cell")
+        for what, words in TOLD.items():
+            if not re.search(words, cells[i - 1].source):
+                found.append(f"cell {cells[i - 1].get('id')}: a task without {what}")
     return found
 
 
@@ -227,7 +234,7 @@ def lab(folder: Path) -> None:
     for path in numbered():
         if not (folder / path.name).exists():
             nbformat.write(cleared(nbformat.read(path, as_version=4)), folder / path.name)
-    own = folder / "figures" / paths.REFERENCE.name
+    own = folder / "lab-run" / paths.REFERENCE.name
     for table in paths.REFERENCE.glob("*.csv"):
         own.mkdir(parents=True, exist_ok=True)
         if not (own / table.name).exists():

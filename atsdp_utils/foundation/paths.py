@@ -1,6 +1,6 @@
 """Every location of the project, once.
 
-``ATSDP_BUILD`` and ``ATSDP_FIGURES`` move what a run writes (tests use them); what a run reads never moves.
+``ATSDP_BUILD`` and ``ATSDP_FIGURES`` move what a run writes, ``ATSDP_RUNS`` its records alone; what it reads stays.
 """
 
 from __future__ import annotations
@@ -34,4 +34,4 @@ def figures_dir(data: str, profile: str) -> Path:
 
 def run_dir(data: str, profile: str) -> Path:
     """Executed notebooks, manifest fragments and the HTML of one run."""
-    return BUILD / f"{data}-{profile}"
+    return Path(os.environ.get("ATSDP_RUNS", BUILD)) / f"{data}-{profile}"

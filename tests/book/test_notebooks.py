@@ -15,6 +15,8 @@ from book import build
 
 OPENING = "(nb-05)=\n# Title\n\nDoes it?\n\n**What you will learn.** x\n\n**Prerequisites.** y\n\n**Run time.** z"
 
+TASK = "Do. *Hint:* it. *Expected:* a number. About five minutes."
+
 
 def _cell(kind: str, name: str, source: str, *tags: str, **metadata):
     cell = (nbformat.v4.new_markdown_cell if kind == "md" else nbformat.v4.new_code_cell)(source)
@@ -34,7 +36,7 @@ def _good():
         _cell("md", "exercises", "## Exercises\n\n1. One"),
     ]
     for i in range(3):
-        cells += [_cell("md", f"task-{i}", f"{i}. Do."), _cell("code", f"answer-{i}", "6 * 7", "solution", "hide-cell")]
+        cells += [_cell("md", f"task-{i}", TASK), _cell("code", f"answer-{i}", "6 * 7", "solution", "hide-cell")]
     notebook = nbformat.v4.new_notebook(cells=cells)
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     return notebook
@@ -72,6 +74,9 @@ def _set(cell: int, **values):
         (_set(3, source='open("/home/someone/x")'), "path of a machine"),
         (lambda n: n.cells.pop(), "2 solutions"),
         (lambda n: n.cells[-1].metadata.update(tags=["solution"]), "needs the tag hide-cell"),
+        (_set(-2, source=TASK.replace("Hint", "")), "without a hint"),
+        (_set(-2, source=TASK.replace("Expected", "")), "without what to expect"),
+        (_set(-2, source=TASK.replace("minutes", "")), "without its minutes"),
         (lambda n: n.metadata.pop("kernelspec"), "kernelspec"),
     ],
 )
@@ -98,7 +103,7 @@ def test_lab_copies_hold_no_solution_and_spare_a_students_work(tmp_path, monkeyp
     assert text.count(build.BLANK) == 3 and "6 * 7" not in text
     copy_ = nbformat.read(lab / "05_shape.ipynb", as_version=4)
     assert (
-        copy_.cells[1].source.endswith(build.ELSEWHERE) and (lab / "figures" / "embedded-quick" / "table3.csv").exists()
+        copy_.cells[1].source.endswith(build.ELSEWHERE) and (lab / "lab-run" / "embedded-quick" / "table3.csv").exists()
     )
     assert "‹auc› of ‹04.ipynb::other›" in text and copy_.cells[3].metadata["jupyter"]["source_hidden"]
     (lab / "05_shape.ipynb").write_text("mine")
