@@ -348,7 +348,8 @@ def _opening(data: str, profile: str, figures: Path) -> dict[str, str]:
 
     def picture(name: str) -> str:
         there = (figures / f"{name}.svg").exists()
-        return f":::{{figure}} files/{name}.svg\n:alt: {found.alt_text(name)}\n:width: 100%\n:::" * there
+        alt = report.shown_as(name)["image"]["alt"]
+        return f":::{{figure}} files/{name}.svg\n:alt: {alt}\n:width: 100%\n:::" * there
 
     out, link = Outputs(figures), "{{ref}}`nb-{}`"
     card = scorecard(out, data)

@@ -5,7 +5,6 @@ The sentences are data (``found.toml``); a function here of the same name finds 
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from atsdp_utils.data import gdsc
-from atsdp_utils.foundation import config, paths
+from atsdp_utils.foundation import config
 from atsdp_utils.reporting import audit, plots
 from atsdp_utils.reporting.outputs import Missing, Outputs
 from atsdp_utils.reporting.verdict import MISSING, UNTESTED
@@ -50,12 +49,6 @@ def held_out_clusters(out: Outputs) -> dict:
     }  # fmt: skip
 
 
-def _turned(row: pd.Series) -> str:
-    """A mean AUC, and in how many seeds the score was turned round."""
-    turned = round((1 - row["right"]) * row["auc_count"])
-    return f"{row['auc_mean']:.3f}" + f" (turned round in {turned} of {row['auc_count']:.0f} seeds)" * bool(turned)
-
-
 def single_cells(out: Outputs) -> dict:
     """AUC without labels on each real set, what transfer adds to further steps on the bulk, and that of PC1."""
     said, seeds = [], set()
@@ -65,8 +58,10 @@ def single_cells(out: Outputs) -> dict:
         cells = out.one("class_sizes", dataset=name)[["sensitive", "resistant"]].sum()
         score = _interval(row[["auc_mean", "ci_low", "ci_high"]])
         added = _interval(-further[["difference", "ci_high", "ci_low"]], "+")
-        pc1 = _turned(out.one("transfer", dataset=name, setting="PC1, bulk sign"))
-        said.append(f"{name} ({cells} cells) {score}, {added}, PC1 {pc1}")
+        pc1 = out.one("transfer", dataset=name, setting="PC1, bulk sign")
+        turned = round((1 - pc1["right"]) * pc1["auc_count"])
+        turned = f" (turned round in {turned} of {pc1['auc_count']:.0f} seeds)" * bool(turned)
+        said.append(f"{name} ({cells} cells) {score}, {added}, PC1 {pc1['auc_mean']:.3f}{turned}")
         seeds.add(int(row["auc_count"]))
     return {"sets": "; ".join(said), "seeds": " or ".join(map(str, sorted(seeds)))}
 
@@ -135,15 +130,6 @@ def sentences(out: Outputs, cited: Callable[[str], str], of: tuple[Callable[[Out
             text = MISSING
         lines.append(f"- **{entry['title']}**: {text} ({cited(entry['chapter'])}).")
     return "\n".join(lines)
-
-
-def alt_text(name: str) -> str:
-    """What a figure shows in words, as the chapter that draws it says; empty if none does."""
-    for path in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
-        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-            if f'"{name}"' in "".join(cell["source"]) and "image" in cell["metadata"].get("mystnb", {}):
-                return cell["metadata"]["mystnb"]["image"]["alt"]
-    return ""
 
 
 def opening(out: Outputs, verdicts: pd.Series, profile: str, cited: Callable[[str], str], picture: str) -> str:
