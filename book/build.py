@@ -5,7 +5,6 @@ Make calls ``python -m book.build run|check|lab|book``.
 
 from __future__ import annotations
 
-import argparse
 import ast
 import html
 import json
@@ -27,7 +26,7 @@ sys.modules.setdefault("rfc3987_syntax", None)
 import nbformat  # noqa: E402
 
 from atsdp_utils import __version__  # noqa: E402
-from atsdp_utils.foundation import config, paths  # noqa: E402
+from atsdp_utils.foundation import paths  # noqa: E402
 from atsdp_utils.reporting import found, report  # noqa: E402
 from atsdp_utils.reporting.outputs import Outputs  # noqa: E402
 from atsdp_utils.reporting.scorecard import scorecard  # noqa: E402
@@ -59,15 +58,7 @@ def tags(cell) -> list[str]:
 
 
 def run(source: Path, target: Path, parameters: dict) -> int:
-    """Execute one notebook with papermill; `target` appears only when all of it has run.
-
-    Grid progress goes to the file named by ``ATSDP_LOG``; its last line is repeated here twice a minute.
-
-    Returns
-    -------
-    int
-        Exit status: 0, or 1 after the failing cell's traceback was printed.
-    """
+    """Execute one notebook with papermill; `target` appears only when all of it has run. Returns the exit status."""
     import papermill
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
@@ -207,10 +198,7 @@ def check() -> int:
 
 
 def cleared(notebook):
-    """Blank the solutions of a notebook, collapse its plumbing and name the values in its text, in place; return it.
-
-    JupyterLab shows no glued value; its name in angle brackets says which variable of a cell above it is.
-    """
+    """Blank the solutions of a notebook, collapse its plumbing and put names of values into its text, in place."""
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = GLUED.sub(lambda m: f"‹{m['name']}›", cell.source)
@@ -225,11 +213,7 @@ def cleared(notebook):
 
 
 def lab(folder: Path) -> None:
-    """Write cleared copies into `folder`; a copy that is already there may hold a student's work and stays.
-
-    Copies write their tables and figures beside themselves. The tables of the reference run lie there from the start,
-    for the chapters that read those of others.
-    """
+    """Write cleared copies into `folder`, with the tables of the reference; one that is there stays as it is."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in numbered():
         if not (folder / path.name).exists():
@@ -246,10 +230,7 @@ def lab(folder: Path) -> None:
 
 
 def for_reading(notebook, outputs: dict[str, dict]):
-    """Make an executed notebook fit for the book: one parameters cell, no run messages, the data in every caption.
-
-    `outputs` is the notebook's fragment of the manifest; a caption says in text what the picture says in print.
-    """
+    """Make an executed notebook fit for the book: one parameters cell, no run messages, the data in every caption."""
     injected = any("injected-parameters" in tags(c) for c in notebook.cells)
     notebook.cells = [c for c in notebook.cells if not (injected and "parameters" in tags(c))]
     notebook.metadata.pop("papermill", None)
@@ -411,28 +392,18 @@ def book(data: str, profile: str) -> int:
     return 0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line of Make."""
-    parser = argparse.ArgumentParser(prog="book.build", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("check")
-    commands.add_parser("lab").add_argument("folder", type=Path)
-    runs, books = commands.add_parser("run"), commands.add_parser("book")
-    runs.add_argument("source", type=Path)
-    runs.add_argument("target", type=Path)
-    for command in (runs, books):
-        command.add_argument("data", choices=("embedded", "geo"))
-        command.add_argument("profile", choices=tuple(config.PROFILES))
-    runs.add_argument("jobs", type=int)
-    runs.add_argument("backend")
-    args = parser.parse_args(arguments)
-    if args.command == "run":
-        given = {"DATA": args.data, "PROFILE": args.profile, "JOBS": args.jobs, "BACKEND": args.backend}
-        return run(args.source, args.target, given)
-    if args.command == "book":
-        return book(args.data, args.profile)
-    return check() if args.command == "check" else lab(args.folder) or 0
+def main(arguments: Sequence[str]) -> int:
+    """Command line of Make: check | lab FOLDER | book DATA PROFILE | run SOURCE TARGET DATA PROFILE JOBS BACKEND."""
+    command, *given = arguments
+    if command == "run":
+        source, target, data, profile, jobs, backend = given
+        parameters = {"DATA": data, "PROFILE": profile, "JOBS": int(jobs), "BACKEND": backend}
+        return run(Path(source), Path(target), parameters)
+    if command == "lab":
+        lab(Path(*given))
+        return 0
+    return {"check": check, "book": book}[command](*given)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

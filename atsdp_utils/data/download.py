@@ -80,14 +80,9 @@ def read_lock(folder: Path) -> dict[str, str]:
 
 
 def fetch(url: str, folder: Path) -> Path:
-    """Return the path of a file, downloading it if `folder` does not hold it; one placed by hand is taken as it is.
+    """Path of a file, downloaded if `folder` does not hold it; one placed by hand is taken as it is.
 
-    On first use its content is checked and its SHA-256 is written down; from then on any other content is an error.
-
-    Raises
-    ------
-    GeoError
-        If the download fails, or the content is damaged, or differs from that of first use.
+    On first use its content is checked and its SHA-256 is written down; from then on any other is a :class:`GeoError`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / url.rpartition("/")[2]

@@ -1,11 +1,10 @@
 """Tier ``geo``: the paper's own files from NCBI GEO, downloaded, checked and read into AnnData.
 
-DATA1 and DATA2 are patients HN120 and HN137 of GSE117872, DATA3 is GSE140440, DATA4 is GSE110894. File names, layouts
-and counts (``data/geo.toml``) were taken from public descriptions before any file could be opened, so every loader
-checks what it reads and says precisely what differs: what would change a cell or a label is an error, the rest is in
-``uns['reported']``. ``obs`` carries ``culture``, ``condition``, ``sensitive`` (missing for drug-holiday cells, controls
-and empty wells), ``sensitive_paper`` (the literal counting, in which all of these are sensitive; ambiguities 19 and 20)
-and the columns of the source; ``var`` is indexed by symbol, with ``id`` and the human ``ortholog`` ('' if none).
+File names, layouts and counts (``data/geo.toml``) were taken from public descriptions before any file could be opened,
+so every loader checks what it reads and says precisely what differs: what would change a cell or a label is an error,
+the rest is in ``uns['reported']``. ``obs`` carries ``culture``, ``condition``, ``sensitive`` (missing for drug-holiday
+cells, controls and empty wells), ``sensitive_paper`` (the literal counting, in which all of these are sensitive;
+ambiguities 19 and 20) and the columns of the source; ``var`` is indexed by symbol, with ``id`` and ``ortholog``.
 
 Command line: ``python -m atsdp_utils.data.geo download|check [DATA1 ...]``.
 """
@@ -224,10 +223,7 @@ def _version_reported(genes: list[str], file: str, *, versioned: bool) -> list[s
 
 
 def read_leukaemia(folder: Path, series: Series) -> AnnData:
-    """GSE110894: UMI counts of mouse MLL-AF9 leukaemia; conditions from the spreadsheet (header on its fourth row).
-
-    Rows of the sheet without a well index (the corner wells of each plate) are left out.
-    """
+    """GSE110894: UMI counts of mouse MLL-AF9 leukaemia; conditions from the sheet, of wells that have an index."""
     file, sheet = series.files
     info = pd.read_excel(folder / sheet, header=3, dtype=str, engine="openpyxl")
     info.columns = info.columns.astype(str).str.strip()

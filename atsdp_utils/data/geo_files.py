@@ -82,10 +82,7 @@ def some(items: list, shown: int = 5) -> str:
 
 
 def read_series_matrix(path: Path) -> pd.DataFrame:
-    """Sample table of a GEO series matrix: index accession, column ``text`` = title, source and characteristics.
-
-    The names of characteristics ("treatment: ...") are left out of the text: only values describe a sample.
-    """
+    """Sample table of a GEO series matrix: ``text`` holds title, source and values of characteristics, by accession."""
     rows: dict[str, list[list[str]]] = {}
     with gzip.open(path, "rt", encoding="utf-8", errors="replace", newline="") as handle:
         for line in csv.reader(handle, delimiter="\t"):
@@ -96,9 +93,7 @@ def read_series_matrix(path: Path) -> pd.DataFrame:
     accession = rows["geo_accession"][0]
     described = [line for key in ("title", "source_name_ch1", "characteristics_ch1") for line in rows.get(key, [])]
     if not described or any(len(line) != len(accession) for line in described):
-        raise GeoError(
-            f"{path.name}: the lines that describe the {len(accession)} samples are missing or of other length"
-        )
+        raise GeoError(f"{path.name}: lines that describe the {len(accession)} samples are missing or of other length")
     values = [[re.sub(r"^[^:]{1,40}:\s*", "", value) for value in sample] for sample in zip(*described, strict=True)]
     return pd.DataFrame({"text": [" | ".join(v) for v in values]}, index=pd.Index(accession, name="cell"))
 

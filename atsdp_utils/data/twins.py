@@ -65,8 +65,7 @@ class Group:
 class Twin:
     """Recipe of one twin. `lines` maps a base to GDSC lines; `depth` is the median total count of a cell.
 
-    `detection` is what real cells of the protocol show: ``genes`` detected in the median cell, ``of`` those that pass
-    quality control, the ``protocol`` and the ``source``.
+    `detection` is what real cells of the protocol show: ``genes`` of the median cell among those ``of`` the set.
     """
 
     lines: dict[str, tuple[str, ...]]
@@ -148,20 +147,14 @@ def baseline(lines: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def detection(adata: AnnData) -> tuple[float, float]:
-    """How densely raw counts are filled: of the genes shared with the bulk that pass quality control, in its cells.
-
-    Returns the share of these genes that the median cell shows, and the share of cells that show the median gene.
-    """
+    """Share of the genes shared with the bulk that the median cell shows, and of the cells with the median gene."""
     kept, _ = preprocess.quality_control(adata)
     shown = kept[:, kept.var["ortholog"].isin(gdsc.load_bulk().genes)].X > 0
     return tuple(float(np.median(np.asarray(shown.mean(axis)))) for axis in (1, 0))
 
 
 def make_twin(name: str, seed: int = TWIN_SEED, **dials: float) -> AnnData:
-    """Simulate a twin or a null variant (``DATA1-null-sim``: nothing is planted): raw counts, observations and truth.
-
-    `dials` override the recipe's `shared`, `private` or `key` (calibration and teaching).
-    """
+    """Simulate a twin or a null variant, with nothing planted; `dials` override its `shared`, `private` or `key`."""
     import anndata
     from scipy import sparse
 
@@ -219,9 +212,8 @@ def make_twin(name: str, seed: int = TWIN_SEED, **dials: float) -> AnnData:
 def _plant(spec: config.Dataset, twin: Twin, rng: np.random.Generator) -> np.ndarray:
     """+1 for genes up in resistant cells, -1 for genes up in sensitive ones, 0 elsewhere, (genes,).
 
-    Drawn among the genes that every profile reads: the :data:`GENE_SPACE` most variable over the lines of the twin's
-    bulk that its cells measure. So that quality control keeps them, every base must express a candidate above its
-    median gene. The genes that the paper names are never planted: nothing here can look like a confirmation of them.
+    Drawn among the :data:`GENE_SPACE` genes that every profile reads. So that quality control keeps them, every base
+    must express a candidate above its median gene. The genes that the paper names are never planted.
     """
     bulk = gdsc.load_bulk(spec.drug, direction_lines(spec.drug))
     measured = set(human_to_mouse()) if spec.species == "mouse" else set(bulk.genes)
@@ -290,10 +282,6 @@ def calibrate(name: str, shared: tuple[float, ...]) -> pd.DataFrame:
 
 
 def calibrated(scan: pd.DataFrame) -> float:
-    """The rule by which a twin's `shared` dial was set, from :func:`calibrate` over :data:`DIALS`.
-
-    The smallest dial at which the linear reference reaches :data:`ENOUGH`; NaN if none does, or if there it is above
-    :data:`TOO_EASY`.
-    """
+    """The smallest dial whose linear reference reaches :data:`ENOUGH`; NaN if none, or if it is :data:`TOO_EASY`."""
     enough = scan[scan["auc_linear"] >= ENOUGH].nsmallest(1, "shared")
     return enough["shared"].item() if len(enough) and enough["auc_linear"].item() <= TOO_EASY else np.nan

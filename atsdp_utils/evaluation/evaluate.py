@@ -21,10 +21,7 @@ CONSTANT = "Majority"
 
 
 def scores(results: Sequence[Result]) -> pd.DataFrame:
-    """Score every test fold of every result: a row each, with its task and its options.
-
-    ``setting`` is empty, to be named from the options; ``repeat`` is that of the partition under S, else the seed.
-    """
+    """Score every test fold of every result: a row each, with its task and its options; ``setting`` is to be named."""
     frames = []
     for r in results:
         t = r.task
@@ -63,10 +60,7 @@ def paper_table(name: str) -> pd.DataFrame:
 
 
 def with_paper(table: pd.DataFrame, reported: pd.DataFrame, where: pd.Series | None = None) -> pd.DataFrame:
-    """Put the paper's values beside what was measured on the paper's own cells (tier ``geo``), and nowhere else.
-
-    Tables match on the columns that both have; `where` narrows the rows that take a value.
-    """
+    """Put the paper's values beside what was measured on its own cells (tier ``geo``), further narrowed by `where`."""
     on = [c for c in reported if c in table and c not in ("paper", "std")]
     values = table[on].merge(reported[[*on, "paper"]], "left", on=on)["paper"].to_numpy()
     own = table["tier"] == "geo"
@@ -81,15 +75,11 @@ def with_printed(table: pd.DataFrame, reported: pd.DataFrame) -> pd.DataFrame:
 
 
 def pools(names: Sequence[str]) -> dict[str, list[str]]:
-    """Data sets that may share a mean or a count, under the name of each pool.
+    """Data sets that may share a mean or a count, by pool: the twins, the paper's own sets, and each other real axis.
 
-    Twins are one pool, the paper's own sets are one, and the drug names of each other real axis are one: no sentence
-    joins real and simulated cells, and none counts an axis twice.
+    So no sentence joins real and simulated cells, and none counts an axis twice.
     """
-    found: dict[str, list[str]] = {}
-    for name in names:
-        found.setdefault(_pool(name), []).append(name)
-    return found
+    return {pool: list(of) for pool, of in pd.Series(names).groupby(list(map(_pool, names)), sort=False)}
 
 
 def _pool(name: str) -> str:
@@ -98,10 +88,7 @@ def _pool(name: str) -> str:
 
 
 def counted(members: Sequence[str], protocol: str) -> list[str]:
-    """Sets of a pool that a count or mean speaks of: under S one name of an axis, whose labels differ by a flip.
-
-    Under U the bulk lines differ, and every name counts.
-    """
+    """Sets of a pool that a count or mean speaks of: under S one name of an axis, whose labels differ by a flip."""
     by_unit = {config.DATASETS[n].unit: n for n in reversed(members)}
     return [n for n in members if protocol != "S" or n in by_unit.values()]
 
@@ -118,8 +105,8 @@ def named(pool: str, members: Sequence[str], protocol: str) -> str:
 def holm(table: pd.DataFrame, protocol: str, column: str = "model") -> pd.Series:
     """Holm's adjustment of ``p`` within each family: one question put to one pool under one protocol.
 
-    The only rule of this book: every pair that is asked counts, but for those with a model that predicts a constant.
-    Under S each name of an axis is a family of its own, as only one is counted.
+    Every pair that is asked counts, but for those with a model that predicts a constant. Under S each name of an axis
+    is a family of its own, as only one is counted.
     """
     family = table["dataset"].map(_pool)
     if protocol == "S":
@@ -142,9 +129,8 @@ def tag(name: str) -> str:
 
 def readable(table: pd.DataFrame, rows: Sequence[str], columns: str = "metric") -> pd.DataFrame:
     """Mean ± std as text, `rows` down and `columns` across, in the order of the table."""
-    text = [
-        f"{m:.3f}" + (f" ± {s:.3f}" if np.isfinite(s) else "") for m, s in zip(table["mean"], table["std"], strict=True)
-    ]
+    spread = table["std"].map(" ± {:.3f}".format).where(table["std"].notna(), "")
+    text = table["mean"].map("{:.3f}".format) + spread
     wide = table.assign(text=text).pivot(index=list(rows), columns=columns, values="text").fillna("")
     index = pd.MultiIndex.from_frame(table[list(rows)].drop_duplicates()) if len(rows) > 1 else table[rows[0]].unique()
     return wide.reindex(index=index, columns=table[columns].unique()).rename_axis(index=list(rows))
@@ -176,28 +162,24 @@ def differences(
 ) -> pd.DataFrame:
     """Is A better than B? The one answer of the book: `first` minus `second`, paired, with interval and test.
 
-    Both are compared on what both have: folds of the same repeat under S, seeds under U. What lacks a partner is left
-    out of its own pair and of no other. Test and interval are those of :func:`stats.mean_test`: corrected for shared
-    training rows under S; with the error of the cells, which all seeds share, under U. ``p_holm`` is Holm's
-    (:func:`holm`), a measure at a time, over all `pairs` that are asked at once. ``p_worse, p_equal, p_better`` are
-    Bayesian (:func:`stats.bayesian_ttest`), of `first`, and missing without folds.
+    Both are compared on what both have: folds of the same repeat under S, seeds under U. Test and interval are those of
+    :func:`stats.mean_test`: corrected for shared training rows under S; with the error of the cells under U.
 
     Parameters
     ----------
-    results : sequence of Result
-        Of any data sets and protocols.
-    names : sequence of str
-        Name of the model or setting of each result.
-    pairs : sequence of (first, second), or such by data set
-        What to compare; a pair of which a data set lacks one is skipped there.
-    measures : sequence of str
+    results, names
+        Results of any data sets and protocols, and the name of the model or setting of each.
+    pairs
+        What to compare, also by data set; a pair of which a data set lacks one is skipped there.
+    measures
         Names of :data:`MEASURES`.
 
     Returns
     -------
     DataFrame
         A row a data set, protocol, pair and measure, with the columns :data:`ANSWER`. ``pairs`` is how many folds or
-        seeds both have; with one there is no interval and no test.
+        seeds both have. ``p_holm`` is that of :func:`holm`, a measure at a time, over all `pairs` that are asked at
+        once. ``p_worse, p_equal, p_better`` are :func:`stats.bayesian_ttest`'s, of `first`, and missing without folds.
     """
     groups: dict[tuple[str, str], dict[str, list[Result]]] = {}
     for r, name in zip(results, names, strict=True):
@@ -271,10 +253,7 @@ def _paired(a: _Scored, b: _Scored, measures: Sequence[str]) -> Iterator[tuple]:
 
 
 def with_cells(table: pd.DataFrame, over: pd.DataFrame, name: str = "model") -> pd.DataFrame:
-    """Limits of :func:`over_seeds` in a table of :func:`summary`, where that knows them, with what a mean AUC hides.
-
-    `name` is the column of `table` with the names that ``model`` has in `over`.
-    """
+    """Put limits and :data:`SIGN` of :func:`over_seeds` into a table of :func:`summary`, whose `name` is its model."""
     keys = ["dataset", name, "protocol", "metric"]
     found = table[keys].merge(over.rename(columns={"model": name})[[*keys, "ci_low", "ci_high", *SIGN]], "left", keys)
     found.index = table.index
@@ -285,14 +264,10 @@ def with_cells(table: pd.DataFrame, over: pd.DataFrame, name: str = "model") -> 
 def over_seeds(
     results: Sequence[Result], names: Sequence[str] | None = None, measures: Sequence[str] = ("auc",)
 ) -> pd.DataFrame:
-    """Mean over seeds of protocol U with the errors of seeds and of cells, and what a mean alone would hide.
+    """Mean over seeds of protocol U with the errors of seeds and of cells, a row a data set, name and measure.
 
-    Returns
-    -------
-    DataFrame
-        A row a data set, name and measure: ``seeds, mean, ci_low, ci_high, df, sd`` and, of the AUC, ``right`` with
-        ``right_low`` and ``right_high`` (the share of seeds whose AUC is above one half, with Wilson's interval: seeds
-        may take one of two signs) and ``strength``, the mean of |AUC - 0.5|.
+    Of the AUC also what a mean hides where seeds take one of two signs: ``right``, the share above one half with
+    Wilson's interval, and ``strength``, the mean of |AUC - 0.5|.
     """
     groups: dict[tuple[str, str], list[Result]] = {}
     for r, name in zip(results, names or [r.task.model for r in results], strict=True):

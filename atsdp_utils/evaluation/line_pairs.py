@@ -12,15 +12,10 @@ import numpy as np
 
 
 def counts(scores, labels, lines=None) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs ranked right (ties are half) and pairs there are, (draws, drugs) each.
-
-    `lines` says how often each line is drawn, (draws, lines); without it every line counts once.
-    """
+    """Pairs ranked right (ties are half) and pairs there are, (draws, drugs); `lines` says how often each is drawn."""
     scores, labels = np.asarray(scores, float), np.asarray(labels, float)
     if scores.shape != labels.shape or scores.ndim != 2:
-        raise ValueError(
-            f"scores, labels: got shapes {scores.shape} and {labels.shape}, expected the same (lines, drugs)"
-        )
+        raise ValueError(f"scores, labels: got shapes {scores.shape}, {labels.shape}, expected two of (lines, drugs)")
     if not np.isfinite(scores[(labels == 0) | (labels == 1)]).all():
         raise ValueError("scores: a labelled line has no finite score")
     lines = np.ones((1, len(scores))) if lines is None else np.asarray(lines, float)
@@ -40,11 +35,7 @@ def share(scores, labels) -> float:
 
 
 def orders(scores, labels) -> np.ndarray:
-    """:func:`share` after each order of the labelled lines, the order as it is first.
-
-    The scores of whole lines change places, for all drugs at once, so that what drugs share by sharing lines is kept.
-    With n labelled lines there are n! orders and no p-value below 1/n!.
-    """
+    """:func:`share` after each order of the labelled lines, the order as it is first; drugs move together."""
     scores, labels = np.asarray(scores, float), np.asarray(labels, float)
     used = np.flatnonzero(np.isin(labels, (0, 1)).any(1))
     if math.factorial(len(used)) > 50_000:
@@ -60,8 +51,7 @@ def p_of_orders(found: np.ndarray) -> float:
 def resampled(scores, labels, draws: int, seed: int = 0, mean: str = "pairs") -> np.ndarray:
     """The statistic when lines and drugs are both drawn again with replacement, (draws,); NaN where no pair is drawn.
 
-    `mean` is ``pairs`` for :func:`share` or ``drugs`` for the mean AUC of drugs, each with equal weight. Scores of
-    several models with the same labels, seed and draws are paired.
+    `mean` is ``pairs`` for :func:`share` or ``drugs`` for the mean AUC of drugs. Equal seeds give paired draws.
     """
     if mean not in ("pairs", "drugs"):
         raise ValueError(f"mean: got {mean!r}, expected 'pairs' or 'drugs'")

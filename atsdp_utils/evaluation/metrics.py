@@ -49,10 +49,7 @@ def average_precision(y: np.ndarray, p: np.ndarray) -> float:
 
 
 def calibration_error(y: np.ndarray, p: np.ndarray, bins: int = ECE_BINS) -> float:
-    """Expected calibration error of P(sensitive): mean over cells of |share sensitive - mean p| of the cell's bin.
-
-    Bins have equal width, [0, 0.1), [0.1, 0.2), ... [0.9, 1]; empty ones weigh nothing.
-    """
+    """Expected calibration error of P(sensitive) in bins of equal width: mean over cells of |share - mean p|."""
     bin_of = np.minimum((p * bins).astype(int), bins - 1)
     return float(np.abs(np.bincount(bin_of, y - p, bins)).sum() / y.size)
 
@@ -88,10 +85,7 @@ def classification_metrics(y, p, threshold: float = 0.5) -> dict[str, float]:
 
 
 def resampled(y, p, weights: np.ndarray, threshold: float = 0.5) -> dict[str, np.ndarray]:
-    """:func:`classification_metrics` but for the two of calibration, on many weightings of the same cells at once.
-
-    `weights`, (draws, n), says how often a draw holds a cell; every draw holds both classes. One value a draw.
-    """
+    """:func:`classification_metrics` but calibration, a value a draw, which holds cells `weights` (draws, n) times."""
     y, p = _checked(y, p)
     called = p >= threshold
     n1, n0 = weights @ y, weights @ ~y
@@ -138,12 +132,10 @@ def _summary(scores: pd.DataFrame, metric: str) -> dict[str, float | int | str]:
 def summarise(
     frame: pd.DataFrame, by: Sequence[str], metrics: Sequence[str] = config.METRICS + config.EXTRA_METRICS
 ) -> pd.DataFrame:
-    """Means, spreads and 95 % intervals of many fits: a row for each group of `by` and metric.
+    """Means, spreads and 95 % intervals of many fits (a row a fit and test fold): a row a group of `by` and metric.
 
-    `frame` has a row a fit and test fold, with ``repeat`` and ``fold``; without folds the seeds are the repeats. The
-    std is over repeats, each averaged over its folds, as in the paper; a single repeat leaves only the (larger) std
-    over folds (``std_over``). The interval is for the mean of all n scores, cut at the metric's range; undefined scores
-    are left out.
+    The std is over repeats, each averaged over its folds, as in the paper; a single repeat leaves only the (larger) std
+    over folds (``std_over``). The interval is cut at the metric's range; undefined scores are left out.
     """
     missing = {*by, "repeat", "fold", *metrics} - set(frame.columns)
     if missing:

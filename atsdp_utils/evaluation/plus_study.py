@@ -1,7 +1,8 @@
-"""Tables of notebook 12 from results of the grid: ablation, class mixes, choice of the recipe, score, few-shot."""
+"""Tables of notebook 12: ablation, class mixes, choice of the recipe, score, few-shot, calibration on lines."""
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,9 +12,10 @@ import pandas as pd
 from atsdp_utils.data import preprocess
 from atsdp_utils.evaluation import evaluate, metrics
 from atsdp_utils.experiments import inputs, tables
-from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, FURTHER, PLUS, Result, Task
-from atsdp_utils.foundation import config, paths
+from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, FURTHER, PLUS, Result, Task, build
+from atsdp_utils.foundation import config, paths, runtime
 from atsdp_utils.models import plus
+from atsdp_utils.models.calibration import Calibration
 
 #: Models of the score, and their names in tables and figures.
 LABEL = {
@@ -31,10 +33,7 @@ EVIDENCE = paths.DATA / "plus_selection.csv"
 
 
 def ablation(results: Sequence[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Scores of every seed, and per setting their mean, spread and paired change against the method as it is.
-
-    ``base`` is the mean of the method as it is on the seeds of the setting; its own row is compared with nothing.
-    """
+    """Scores of every seed, and per setting their mean, spread and paired change against the method as it is."""
     start = next(iter(tables.ABLATIONS))
     frame = evaluate.scores(results)
     frame["setting"] = [tables.named(tables.ABLATIONS, r.task) for r in results]
@@ -79,10 +78,7 @@ def _over_kinds(values: pd.Series) -> tuple[float, float]:
 
 
 def choose(table: pd.DataFrame) -> tuple[str, pd.DataFrame]:
-    """Name of the recipe that the rule of notebook 12 takes, and a row for each candidate.
-
-    ``score`` has limits ``ci_low`` and ``ci_high`` (normal, over tasks); ``behind`` the best has a standard error.
-    """
+    """Name of the recipe that the rule of notebook 12 takes, and a row for each candidate."""
     wide = table.pivot_table(index=["kind", "place", "seed"], columns="candidate", values="auc")
     if wide.isna().any().any():
         gaps = ", ".join(wide.columns[wide.isna().any()])
@@ -139,10 +135,7 @@ def joined(zero: Result, other: Result) -> Result:
 
 
 def few_shot(zero: Sequence[Result], results: Sequence[Result]) -> pd.DataFrame:
-    """Means and intervals over seeds against k; `zero` are the results without labelled cells.
-
-    Simple models at zero learn from lines and then anew from the few cells only (``learned_from``).
-    """
+    """Means and intervals over seeds against k; `zero` are the results without labelled cells."""
     ours = {(r.task.dataset, r.task.seed): r for r in zero if r.task.model == PLUS}
     simple = [r for r in results if r.task.model == tables.REFERENCES[0] and (r.task.dataset, r.task.seed) in ours]
     few = evaluate.scores([*(joined(ours[r.task.dataset, r.task.seed], r) for r in simple), *results])
@@ -154,3 +147,60 @@ def few_shot(zero: Sequence[Result], results: Sequence[Result]) -> pd.DataFrame:
     table["learned_from"] = np.where(table.model.isin(SIMPLE), anew, "lines and the few cells")
     table.loc[table.model == LABEL[tables.PC1], "learned_from"] = "unlabelled cells, sign from lines"
     return table.assign(protocol=np.where(table.k == 0, "U", "F")).sort_values(["dataset", "model", "k"])
+
+
+# --- do calibration and conformal sets of held-out lines hold for lines and for cells? --------------------------------
+
+BY_CLASS = ["coverage_resistant", "coverage_sensitive"]
+
+
+def coverage_tasks(data: str, profile: str, seeds: int) -> list[Task]:
+    """ATSDP-NET+ on the real sets, the first seeds."""
+    plus = [t for t in tables.plus_score(data, profile) if t.model == PLUS and t.seed < seeds]
+    return [t for t in plus if config.DATASETS[t.dataset].tier == "real"]
+
+
+#: Logits and labels of held-out lines and of labelled cells, by one model of one task.
+Scores = namedtuple("Scores", "dataset seed lines y_lines cells y_cells")
+
+
+def held_out_scores(task: Task) -> Scores:
+    """Train ATSDP-NET+ as protocol U does and score the held-out lines beside the cells."""
+    runtime.one_thread()
+    source = inputs.source_of(task.dataset, task.profile, task.seed)
+    cells = inputs.cells_of(task.dataset, task.profile)
+    X = preprocess.standardised(cells, source)
+    model = build(task).fit_transfer(X, source)
+    held, labelled = source.test_rows, cells.labelled
+    z = model.line_logits(source.X[held])
+    return Scores(task.dataset, task.seed, z, source.y[held], model.logits(X[labelled]), cells.y[labelled])
+
+
+def coverage(asked: Sequence[Scores], alpha: float) -> pd.DataFrame:
+    """Coverage of conformal sets, also by class, shares of sets with both labels or none, and calibration error.
+
+    Two rows a task: ``asked`` = ``lines`` (means over random halves: one calibrates, the other is asked) and ``cells``.
+    """
+    from sklearn.model_selection import StratifiedShuffleSplit
+
+    rows = []
+    for s in asked:
+        about = {"dataset": s.dataset, "tier": config.DATASETS[s.dataset].tier, "seed": s.seed}
+        splits = StratifiedShuffleSplit(20, test_size=0.5, random_state=s.seed).split(s.lines[:, None], s.y_lines)
+        lines = [_asked(s.lines[a], s.y_lines[a], s.lines[b], s.y_lines[b], alpha) for a, b in splits]
+        rows.append(about | {"asked": "lines"} | {k: float(np.mean([row[k] for row in lines])) for k in lines[0]})
+        rows.append(about | {"asked": "cells"} | _asked(s.lines, s.y_lines, s.cells, s.y_cells, alpha))
+    return pd.DataFrame(rows)
+
+
+def _asked(z: np.ndarray, y: np.ndarray, z_new: np.ndarray, y_new: np.ndarray, alpha: float) -> dict[str, float]:
+    fit = Calibration(z, y)
+    sets = fit.sets(z_new, alpha)
+    held, size = sets[np.arange(len(y_new)), y_new.astype(int)], sets.sum(1)
+    return {
+        "coverage": held.mean(), "coverage_sensitive": held[y_new == 1].mean(),
+        "coverage_resistant": held[y_new == 0].mean(),
+        "both_labels": (size == 2).mean(), "no_label": (size == 0).mean(),
+        "ece_raw": metrics.calibration_error(y_new, 1 / (1 + np.exp(-z_new))),
+        "ece_calibrated": metrics.calibration_error(y_new, fit.proba(z_new)),
+    }  # fmt: skip

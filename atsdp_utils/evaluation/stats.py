@@ -16,6 +16,8 @@ from scipy.special import expit, logit
 
 #: Differences of AUC of at most this size do not matter: the region of practical equivalence.
 ROPE = 0.01
+#: Quantile at the upper limit of every interval here, which hold at 95 %.
+UPPER = 0.975
 
 #: An estimate with its confidence limits.
 Interval = namedtuple("Interval", "mean low high")
@@ -32,13 +34,11 @@ Friedman = namedtuple("Friedman", "chi2 p ranks critical_difference pairwise")
 def _finite(name: str, values) -> np.ndarray:
     values = np.asarray(values, dtype=float)
     if values.ndim != 1 or not np.isfinite(values).all():
-        raise ValueError(
-            f"{name}: got shape {values.shape}, expected a vector of finite numbers; drop undefined scores"
-        )
+        raise ValueError(f"{name}: got shape {values.shape}, expected a vector of finite numbers")
     return values
 
 
-def mean_test(values, folds: int = 1, draws=None, level: float = 0.95, cells: float = np.inf) -> TTest:
+def mean_test(values, folds: int = 1, draws=None, cells: float = np.inf) -> TTest:
     """Interval and two-sided test against 0 for the mean of scores, or of paired differences of scores.
 
     Parameters
@@ -50,9 +50,7 @@ def mean_test(values, folds: int = 1, draws=None, level: float = 0.95, cells: fl
         factor 1/n + n_test/n_train, which is 1/n + 1/(folds - 1). 1 for seeds: no correction.
     draws : (resamples, n), optional
         The values on resampled cells, for seeds that are all scored on the same cells. They share the luck of these
-        cells, which their spread does not show: its variance, the mean covariance of two seeds over the resamples, is
-        added. (The resamples of one seed hold what its own scores make of the cells as well, and that the spread over
-        seeds has already.)
+        cells, which their spread does not show: :func:`shared_variance` is added.
     cells : int
         Degrees of freedom behind `draws`: cells of the rarer class, less one.
 
@@ -61,8 +59,7 @@ def mean_test(values, folds: int = 1, draws=None, level: float = 0.95, cells: fl
     TTest
         Half the interval is the root of t_own^2 var_own + t_cells^2 var_cells, each with the t of its own degrees of
         freedom (after Cochran 1951; Satterthwaite's covers too seldom with five seeds); `df` are those that give as
-        wide an interval. Without any variance t is 0 and p 1 at a mean of 0, else t = ±inf, p = 0. The limits are NaN
-        for fewer than two values.
+        wide an interval. The limits are NaN for fewer than two values.
     """
     values = _finite("values", values)
     n, mean = values.size, float(values.mean()) if values.size else np.nan
@@ -70,35 +67,37 @@ def mean_test(values, folds: int = 1, draws=None, level: float = 0.95, cells: fl
         return TTest(mean, *[np.nan] * 5)
     own = (1 / n + (1 / (folds - 1) if folds > 1 else 0.0)) * float(np.var(values, ddof=1))
     shared = 0.0 if draws is None else shared_variance(np.asarray(draws, dtype=float))
-    variance, wide = own + shared, sps.t.ppf((1 + level) / 2, (n - 1, cells))
+    variance, wide = own + shared, sps.t.ppf(UPPER, (n - 1, cells))
     half = float(np.sqrt(wide[0] ** 2 * own + wide[1] ** 2 * shared))
-    df = _as_wide(half / np.sqrt(variance), n - 1, cells, level) if shared > 0 else float(n - 1)
+    df = _as_wide(half / np.sqrt(variance), n - 1, cells) if shared > 0 else float(n - 1)
     t = mean / np.sqrt(variance) if variance > 0 else float(np.copysign(np.inf, mean)) if mean else 0.0
     return TTest(mean, float(mean - half), float(mean + half), t, df, float(2 * sps.t.sf(abs(t), df)))
 
 
-def _as_wide(limit: float, few: float, many: float, level: float) -> float:
+def _as_wide(limit: float, few: float, many: float) -> float:
     """Degrees of freedom between `few` and `many` at which an interval reaches `limit` standard errors."""
+
+    def away(df: float) -> float:
+        return sps.t.ppf(UPPER, df) - limit
+
     low, high = sorted((few, min(many, 1e6)))
-    away = [sps.t.ppf((1 + level) / 2, df) - limit for df in (low, high)]
-    if away[0] * away[1] >= 0:  # one of the two variances is nothing beside the other
-        return float(low if abs(away[0]) < abs(away[1]) else high)
-    return float(brentq(lambda df: sps.t.ppf((1 + level) / 2, df) - limit, low, high))
+    if away(low) * away(high) >= 0:  # one of the two variances is nothing beside the other
+        return float(min(low, high, key=lambda df: abs(away(df))))
+    return float(brentq(away, low, high))
 
 
 def shared_variance(draws: np.ndarray) -> float:
-    """Variance that all seeds share: mean covariance of two columns of (resamples, seeds), at least 0."""
+    """Variance that all seeds share: mean covariance of two columns of (resamples, seeds), at least 0.
+
+    Each seed's own part, which the spread over seeds has already, is not in it.
+    """
     n, total = draws.shape[1], np.var(draws.mean(axis=1), ddof=1)
     return max(float(n * total - np.var(draws, axis=0, ddof=1).mean()) / (n - 1), 0.0)
 
 
-def corrected_interval(scores, folds: int, level: float = 0.95) -> Interval:
-    """Mean of (repeats * folds,) scores of cross-validation with the limits of :func:`mean_test`.
-
-    With ``folds=1`` scores are one a seed and this is the plain t interval: it speaks of other seeds on the same cells;
-    :func:`mean_test` with `draws` also counts the sampling of cells.
-    """
-    return Interval(*mean_test(scores, folds, level=level)[:3])
+def corrected_interval(scores, folds: int) -> Interval:
+    """Mean with the limits of :func:`mean_test` alone; ``folds=1`` is the plain t interval, of other seeds."""
+    return Interval(*mean_test(scores, folds)[:3])
 
 
 def wilson(hits: int, n: int) -> Interval:
@@ -120,7 +119,7 @@ def bayesian_ttest(a, b, repeats: int = 1, rope: float = ROPE) -> Bayes:
 
 
 def holm(p) -> np.ndarray:
-    """Holm's step-down adjusted p-values, in the order given: family-wise error without assuming independence."""
+    """Holm's step-down adjusted p-values, in the order given."""
     from statsmodels.stats.multitest import multipletests
 
     p = _finite("p", p)
@@ -143,7 +142,7 @@ def selection_bias(scores: pd.DataFrame) -> Selection:
     means = table.mean(0)
     reported, nested = float(means.max()), float(table[np.arange(len(table)), chosen].mean())
     names = [str(c) for c in scores.columns]
-    picks = {name: int((chosen == i).sum()) for i, name in enumerate(names)}
+    picks = dict(zip(names, np.bincount(chosen, minlength=len(names)).tolist(), strict=True))
     return Selection(names[int(means.argmax())], reported, nested, reported - nested, picks)
 
 
@@ -154,11 +153,8 @@ def expected_maximum(settings: int, sd: float) -> float:
     return float(sd * np.trapezoid(x * density, x))
 
 
-def friedman(scores: pd.DataFrame, alpha: float = 0.05) -> Friedman:
-    """Friedman test over data sets (rows; columns are models), with the Nemenyi critical difference (Demsar 2006).
-
-    Underpowered with the handful of data sets there are here: no difference found says little.
-    """
+def friedman(scores: pd.DataFrame) -> Friedman:
+    """Friedman test over data sets (rows; columns are models), with the Nemenyi critical difference (Demsar 2006)."""
     import scikit_posthocs
 
     blocks, models = scores.shape
@@ -166,7 +162,7 @@ def friedman(scores: pd.DataFrame, alpha: float = 0.05) -> Friedman:
         raise ValueError(f"scores: got {blocks} blocks x {models} models, expected at least 2 x 3")
     values = scores.to_numpy(dtype=float)
     chi2, p = sps.friedmanchisquare(*values.T)
-    quantile = sps.studentized_range.ppf(1 - alpha, models, np.inf) / np.sqrt(2)
+    quantile = sps.studentized_range.ppf(0.95, models, np.inf) / np.sqrt(2)
     distance = float(quantile * np.sqrt(models * (models + 1) / (6 * blocks)))
     pairwise = scikit_posthocs.posthoc_nemenyi_friedman(values).to_numpy()
     pairwise = pd.DataFrame(pairwise, index=scores.columns, columns=scores.columns)
@@ -193,48 +189,39 @@ def _delong(y, p, q=None) -> tuple[float, float]:
     return float(parts[0].mean()), sum(np.var(d, ddof=1) / d.size for d in parts)
 
 
-def _around(mean: float, variance: float, level: float) -> Interval:
-    half = sps.norm.ppf((1 + level) / 2) * np.sqrt(variance)
-    return Interval(mean, mean - half, mean + half)
-
-
-def _on_logit(area: float, variance: float, level: float) -> Interval:
+def _on_logit(area: float, variance: float) -> Interval:
     """Normal interval on the logit scale, which stays within (0, 1)."""
-    half = sps.norm.ppf((1 + level) / 2) * np.sqrt(variance) / (area * (1 - area))
+    half = sps.norm.ppf(UPPER) * np.sqrt(variance) / (area * (1 - area))
     return Interval(area, float(expit(logit(area) - half)), float(expit(logit(area) + half)))
 
 
-def auc_interval(y, p, level: float = 0.95) -> Interval:
-    """AUC with DeLong's interval, computed on the logit scale so that it stays within (0, 1).
+def auc_interval(y, p) -> Interval:
+    """AUC with DeLong's interval over cells, on the logit scale.
 
-    Cells are the sampling unit. A perfect (or perfectly wrong) ranking has no estimated variance; its open limit is
-    that of Clopper and Pearson for a share of all of the m cells of the smaller class, (alpha/2)^(1/m).
+    A perfect (or perfectly wrong) ranking has no estimated variance; its open limit is that of Clopper and Pearson for
+    a share of all of the m cells of the smaller class, 0.025^(1/m).
     """
     area, variance = _delong(y, p)
     if area in (0.0, 1.0):
         sensitive = np.asarray(y).astype(bool)
-        bound = float(((1 - level) / 2) ** (1 / min(sensitive.sum(), (~sensitive).sum())))
+        bound = float((1 - UPPER) ** (1 / min(sensitive.sum(), (~sensitive).sum())))
         return Interval(area, bound, 1.0) if area else Interval(area, 0.0, 1 - bound)
-    return _on_logit(area, variance, level)
+    return _on_logit(area, variance)
 
 
-def printed_auc_interval(area: float, sensitive: int, resistant: int, level: float = 0.95) -> Interval:
-    """Interval for an AUC of which only the value and the class sizes are known (Hanley and McNeil 1982), on the logit.
-
-    It counts the sampling of cells alone, and stands in for DeLong's where scores of single cells are not published.
-    """
+def printed_auc_interval(area: float, sensitive: int, resistant: int) -> Interval:
+    """The same where only the value and the class sizes are known (Hanley and McNeil 1982)."""
     if not 0 < area < 1:
         raise ValueError(f"area: got {area}, expected a value inside (0, 1)")
     q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
     variance = area * (1 - area) + (sensitive - 1) * (q1 - area**2) + (resistant - 1) * (q2 - area**2)
-    return _on_logit(float(area), variance / (sensitive * resistant), level)
+    return _on_logit(float(area), variance / (sensitive * resistant))
 
 
-def auc_over_folds(y, p, fold=None, q=None, level: float = 0.95) -> Interval:
+def auc_over_folds(y, p, fold=None, q=None) -> Interval:
     """Mean over folds of the AUC of `p` (minus that of `q`) with DeLong's error of the cells, each in one fold.
 
-    Folds have models of their own, whose scores need not share a scale, so the folds are not pooled. Without `fold` one
-    model scored all cells.
+    Folds are not pooled, as their models need not share a scale. Without `fold` one model scored all cells.
     """
     y, p = np.asarray(y), np.asarray(p)
     fold = np.zeros(len(y)) if fold is None else np.asarray(fold)
@@ -242,7 +229,8 @@ def auc_over_folds(y, p, fold=None, q=None, level: float = 0.95) -> Interval:
     for own in (fold == f for f in np.unique(fold)):
         found.append(_delong(y[own], p[own], None if q is None else np.asarray(q)[own]))
     means, variances = np.transpose(found)
-    return _around(float(means.mean()), variances.sum() / means.size**2, level)
+    mean, half = float(means.mean()), sps.norm.ppf(UPPER) * np.sqrt(variances.sum()) / means.size
+    return Interval(mean, mean - half, mean + half)
 
 
 def permutation_p(observed: float, null: Sequence[float]) -> float:
@@ -268,7 +256,7 @@ def spearman_interval(x, y) -> Interval:
     """Spearman's rho with Fisher's z interval at 95 % and the standard error of Bonett and Wright (2000)."""
     x, y = _pair(x, y)
     rho = float(sps.spearmanr(x, y).statistic)
-    half = sps.norm.ppf(0.975) * np.sqrt((1 + rho**2 / 2) / (x.size - 3))
+    half = sps.norm.ppf(UPPER) * np.sqrt((1 + rho**2 / 2) / (x.size - 3))
     with np.errstate(divide="ignore"):
         z = np.arctanh(rho)
     return Interval(rho, float(np.tanh(z - half)), float(np.tanh(z + half)))

@@ -8,15 +8,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats as sps
 
-from atsdp_utils.evaluation.stats import Interval
+from atsdp_utils.evaluation.stats import UPPER, Interval
 
 
 def variance(values, *groups) -> float:
     """Variance of the mean of `values` (n,), robust to dependence within each of two `groups` (n,) of labels.
 
     Cameron, Gelbach and Miller (J Bus Econ Stat 2011): the variance clustered by the first, plus that by the second,
-    minus that by both together, each times G / (G - 1) for its number G of groups. Where that is smaller than what one
-    of the groups gives alone, which chance can do, the larger of these two counts: the conservative reading.
+    minus that by both together; at least what one of the groups gives alone.
     """
     values = np.asarray(values, float)
     if len(groups) != 2 or any(len(g) != len(values) for g in groups) or not np.isfinite(values).all():
@@ -32,7 +31,7 @@ def _clustered(residual: np.ndarray, group: np.ndarray) -> float:
     return float(len(sums) / max(len(sums) - 1, 1) * (sums**2).sum() / len(residual) ** 2)
 
 
-def interval(values, first, second, *, seeds: Sequence[float] = (), level: float = 0.95) -> Interval:
+def interval(values, first, second, *, seeds: Sequence[float] = ()) -> Interval:
     """Mean of `values` with its two-way clustered interval; t with one degree less than the smaller number of groups.
 
     `seeds` are means of the same tasks by single seeds, if `values` are means over seeds: their error is added. The
@@ -41,17 +40,14 @@ def interval(values, first, second, *, seeds: Sequence[float] = (), level: float
     values = np.asarray(values, float)
     mean, df = float(values.mean()), min(len(set(first)), len(set(second))) - 1
     if df < 1:
-        return Interval(mean, float("nan"), float("nan"))
+        return Interval(mean, np.nan, np.nan)
     total = variance(values, first, second) + (np.var(seeds, ddof=1) / len(seeds) if len(seeds) > 1 else 0.0)
-    half = float(sps.t.ppf((1 + level) / 2, df) * np.sqrt(total))
+    half = float(sps.t.ppf(UPPER, df) * np.sqrt(total))
     return Interval(mean, mean - half, mean + half)
 
 
 def summary(scores: pd.DataFrame) -> pd.DataFrame:
-    """Mean AUC of each model with its interval and, where it has several seeds, the sd over seeds of the mean.
-
-    `scores` has a row a task and seed: ``drug, cluster, model, seed, auc``.
-    """
+    """Mean AUC of each model with its interval and sd over seeds, from ``drug, cluster, model, seed, auc``."""
     rows = []
     for model, part in scores.groupby("model", sort=False):
         task = part.groupby(["drug", "cluster"], as_index=False)["auc"].mean()
@@ -62,9 +58,9 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def differences(scores: pd.DataFrame, against: str) -> pd.DataFrame:
-    """Paired differences of mean AUC to the model `against`, on the tasks of both; `scores` as for :func:`summary`.
+    """Paired differences of mean AUC to the model `against` on common tasks and seeds, scores as of :func:`summary`.
 
-    Seeds that both models have are paired; a model of one seed is compared with every seed of the other.
+    A model of one seed is compared with every seed of the other.
     """
     wide, rows = scores.pivot(index=["drug", "cluster"], columns=["model", "seed"], values="auc"), []
     for model in scores["model"].drop_duplicates().loc[lambda m: m != against]:

@@ -37,17 +37,11 @@ def areas(results: Sequence[Result]) -> pd.DataFrame:
 
 
 def square(table: pd.DataFrame) -> pd.DataFrame:
-    """Components of variance of ``auc`` in a Latin square, with intervals at 95 %.
+    """Components of variance of ``auc`` in a Latin square, a row a part and ``rest``, with intervals at 95 %.
 
     With n levels of each part, n^2 trainings and mean squares MS: the variance that a part adds is (MS - MS_rest) / n,
     at least 0, with the limits of Williams (1962): (SS - df F MS_rest) / (n chi^2), F and chi^2 at the quantiles .975
-    (lower limit) and .025. Every pair of levels of two parts occurs once, so that what two parts do together is in the
-    rest.
-
-    Returns
-    -------
-    DataFrame
-        Indexed by part and ``rest``: ``levels, df, variance, low, high``.
+    (lower limit) and .025. What two parts do together is in the rest.
     """
     n = table["lines"].nunique()
     squares = {c: n * float(((table.groupby(c)["auc"].mean() - table["auc"].mean()) ** 2).sum()) for c in SEEDED}
@@ -68,8 +62,7 @@ def square(table: pd.DataFrame) -> pd.DataFrame:
 def components(results: Sequence[Result]) -> pd.DataFrame:
     """Of each data set, the standard deviation of the AUC that each part of a seed adds, and that of the cells.
 
-    ``share`` is that of the variance of one training on other cells of this number. The cells are resampled within a
-    class; their variance is what all trainings share.
+    ``share`` is that of the variance of one training on other cells of this number, resampled within a class.
     """
     table, rows = areas(results), []
     for dataset, part in table.groupby("dataset", sort=False):

@@ -21,23 +21,29 @@ from sklearn.svm import SVC
 
 from atsdp_utils.data import gdsc, preprocess
 from atsdp_utils.experiments import pseudo
-from atsdp_utils.foundation import cache, config, paths
+from atsdp_utils.foundation import cache, config, paths, runtime
 from atsdp_utils.models import plus
+from atsdp_utils.models.joint import joint_heads
+from atsdp_utils.models.loop import tensor
 
 LOGISTIC, ALL_GENES, FOREST, SVM, PC1 = (
     "logistic regression", "logistic regression, all genes", "random forest", "support vectors", "PC1, bulk sign",
 )  # fmt: skip
 #: Models that are compared with networks as the simple ones.
 SIMPLE = (LOGISTIC, ALL_GENES, FOREST, SVM, PC1)
+#: One network with a logit a drug (recipe ``joint``, one member): it sees every drug at the cost of a training.
+JOINT = "joint network"
 #: Simple candidates for ATSDP-NET+, the simplest first; written down with the rule of :func:`chosen`, when the means of
 #: the plain regression (on both numbers of genes), the forest and PC1 had been seen and those of the others had not.
+#: The last two came later, when the means of all others had been seen and those of the network had not.
 CANDIDATES = (
     LOGISTIC, PC1, "logistic regression on ranks", "logistic regression, smoothed", "mean over splits of lines",
     ALL_GENES, "mean of logistic regression and PC1", "mean of logistic regression and forest",
-    "mean over splits of lines, smoothed",
+    "mean over splits of lines, smoothed", JOINT, "mean of logistic regression and joint network",
 )  # fmt: skip
-#: Of a profile: drugs whose models are compared on a task (None: all), trees of a forest, permutations of labels.
-AMOUNTS = {"smoke": (9, 10, 1), "quick": (None, 30, 5), "paper": (None, 300, 20)}
+#: Of a profile: drugs whose models are compared on a task (None: all), trees of a forest, permutations of labels for
+#: the regression and for the network.
+AMOUNTS = {"smoke": (9, 10, 1, 1), "quick": (None, 30, 5, 1), "paper": (None, 300, 20, 5)}
 #: Splits of lines whose models are averaged, each on a share of the lines; neighbours of a smoothed score.
 SPLITS, SHARE, NEIGHBOURS, FOLDS = 5, 0.8, 10, 3
 
@@ -116,6 +122,16 @@ def cells_side(cells: preprocess.Cells, max_genes: int) -> Side:
     return Side(*(preprocess.Standardizer().fit_transform(preprocess.columns(*x, genes)) for x in both))
 
 
+def joint_scores(of: Side, labels: np.ndarray, profile: str) -> np.ndarray:
+    """Logits of the target rows by the joint network, (n, drugs), learnt from `labels` (lines, drugs)."""
+    runtime.one_thread()
+    arch, cfg = config.TABLE2["DATA1"], config.profile(profile).training
+    every = np.ones(len(labels), bool)
+    source = preprocess.Source(of.A, labels[:, 0], np.arange(of.A.shape[1]), every, labels)
+    net = plus.adabn(joint_heads(source, labels, arch, cfg, 0, 0)[0], source, of.B, cfg, 0)
+    return net(tensor(of.B), "target").detach().cpu().numpy()
+
+
 def auc(y: np.ndarray, score: np.ndarray) -> float:
     """AUC over rows with a label, by ranks (thousands are asked for); y is 1, 0 or -1."""
     rank, positive = rankdata(score[y >= 0]), y[y >= 0] == 1
@@ -172,10 +188,11 @@ def held_out_values(cluster: int, profile: str) -> pd.DataFrame:
     """Everything about the tasks of one cluster, long: ``drug, cluster, what, value``; kept on disk.
 
     `what` is a model (its AUC), ``null 0`` … (AUC after the lines' labels were permuted, for all drugs at once),
-    ``above others`` (share of the other drugs' models with a smaller AUC), or an estimate that reads no label of the
-    cluster: ``agreement``, ``stability``, ``other clusters``, ``cross-validated``.
+    ``above others`` (share of the other drugs' models with a smaller AUC), the same two with ``, network``, or an
+    estimate that reads no label of the cluster: ``agreement``, ``stability``, ``other clusters``, ``cross-validated``.
     """
-    amounts = AMOUNTS[profile], config.profile(profile).max_genes
+    sizes = config.profile(profile)
+    amounts = AMOUNTS[profile], sizes.max_genes, sizes.training, config.TABLE2["DATA1"]
     parts = cluster, amounts, gdsc.bulk_key(), gdsc.all_labels(gdsc.load_bulk().lines)
     key = cache.key(*parts, cache.code("experiments.cluster_study._values"))
     path = paths.RESULTS / "clusters" / f"{cluster}-{key}.csv"
@@ -183,7 +200,7 @@ def held_out_values(cluster: int, profile: str) -> pd.DataFrame:
 
 
 def _values(cluster: int, profile: str) -> pd.DataFrame:
-    (most, trees, permutations), genes = AMOUNTS[profile], config.profile(profile).max_genes
+    (most, trees, permutations, of_network), genes = AMOUNTS[profile], config.profile(profile).max_genes
     of = pseudo.clusters()
     train, target = of != cluster, of == cluster
     near = side(train, target, genes)
@@ -199,12 +216,18 @@ def _values(cluster: int, profile: str) -> pd.DataFrame:
     inner = {k: side(train & (of != k), of == k, genes) for k in range(pseudo.CLUSTERS) if k != cluster}
     rows = []
     orders = [np.random.default_rng([cluster, i]).permutation(len(Y)) for i in range(permutations)]
+    joint = [pd.DataFrame(joint_scores(near, Y[order], profile), columns=labels.columns)
+             for order in (slice(None), *orders[:of_network])]  # fmt: skip
     for drug in drugs:
         y, truth = labels.loc[train, drug].to_numpy(), T[drug].to_numpy()
         scores = simple_scores(near, far, of_ranks, y, trees)
+        scores |= {JOINT: joint[0][drug].to_numpy()}
+        scores["mean of logistic regression and joint network"] = _even(scores[LOGISTIC], scores[JOINT])
         values = {name: auc(truth, s) for name, s in scores.items() if name != "splits"} | without_labels(scores)
-        others = np.array([auc(truth, s) for d, s in every.items() if d != drug])
-        values["above others"] = np.mean((others < values[LOGISTIC]) + 0.5 * (others == values[LOGISTIC]))
+        for own, of_drugs, name in ((LOGISTIC, every, ""), (JOINT, joint[0], ", network")):
+            others = np.array([auc(truth, np.asarray(of_drugs[d])) for d in every if d != drug])
+            values[f"above others{name}"] = np.mean((others < values[own]) + 0.5 * (others == values[own]))
+        values |= {f"null {i}, network": auc(truth, scored[drug].to_numpy()) for i, scored in enumerate(joint[1:])}
         shuffled = [y[order] for order in orders]
         values |= {f"null {i}": auc(truth, near.logistic(s, np.flatnonzero(s >= 0))) for i, s in enumerate(shuffled)}
         elsewhere = [_inner(inner[k], labels[drug].to_numpy(), of, cluster, k) for k in inner if (drug, k) in tasks]
@@ -223,18 +246,23 @@ def _inner(own: Side, y: np.ndarray, of: np.ndarray, cluster: int, k: int) -> fl
     return auc(y[of == k], own.logistic(outside, np.flatnonzero(outside >= 0)))
 
 
-def specificity(cells: preprocess.Cells, y: np.ndarray, max_genes: int, permutations: int = 0) -> pd.DataFrame:
-    """AUC on a set's labels y (cells,) of the logistic regression of each drug: ``drug, draw, auc``.
+def specificity(cells: preprocess.Cells, y: np.ndarray, profile: str, permutations: int = 0) -> pd.DataFrame:
+    """AUC on a set's labels y (cells,) of each drug's logistic regression and logit: ``model, drug, draw, auc``.
 
-    Draw -1 has the lines' own labels; in draws 0 … the lines change places, for all drugs at once.
+    Draw -1 has the lines' own labels; in draws 0 … the lines change places, for all drugs at once. The network sees as
+    many of these draws as :data:`AMOUNTS` says.
     """
-    bulk, of = gdsc.load_bulk(), cells_side(cells, max_genes)
-    labels, rows = gdsc.all_labels(bulk.lines), []
+    of, rows = cells_side(cells, config.profile(profile).max_genes), []
+    labels = gdsc.all_labels(gdsc.load_bulk().lines)
     for draw in range(-1, permutations):
         order = np.random.default_rng([draw, 7]).permutation(len(labels)) if draw >= 0 else slice(None)
-        for drug, calls in zip(gdsc.drugs(), labels[order].T, strict=True):
-            rows.append((drug, draw, auc(y, of.logistic(calls, np.flatnonzero(calls >= 0)))))
-    return pd.DataFrame(rows, columns=["drug", "draw", "auc"])
+        found = {LOGISTIC: [of.logistic(calls, np.flatnonzero(calls >= 0)) for calls in labels[order].T]}
+        if draw < AMOUNTS[profile][3]:
+            found[JOINT] = joint_scores(of, labels[order], profile).T
+        rows += [
+            (m, d, draw, auc(y, z)) for m, scored in found.items() for d, z in zip(gdsc.drugs(), scored, strict=True)
+        ]
+    return pd.DataFrame(rows, columns=["model", "drug", "draw", "auc"])
 
 
 def chosen(wide: pd.DataFrame, candidates: tuple[str, ...]) -> tuple[str, pd.Series]:

@@ -54,10 +54,7 @@ def _attribution(forward: Forward, X: Tensor, values: Tensor, baselines: Tensor)
 
 
 def integrated_gradients(forward: Forward, X: np.ndarray, baseline: np.ndarray, *, steps: int = 32) -> Attribution:
-    """Integrated gradients of cells `X` (n, genes) from one `baseline` (genes,), the mean of the training cells here.
-
-    (x - b) times the integral over t in [0, 1] of the gradient at b + t (x - b), by Gauss-Legendre quadrature.
-    """
+    """(x - b) times the integral over t in [0, 1] of the gradient at b + t (x - b), by Gauss-Legendre quadrature."""
     X, baseline = (torch.as_tensor(np.asarray(a), dtype=torch.float32) for a in (X, baseline))
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     gradient = torch.zeros_like(X)
@@ -71,10 +68,9 @@ def expected_gradients(
 ) -> Attribution:
     """Expected gradients (GradientSHAP without noise): baselines are random cells of `reference`, not their mean.
 
-    The cross-check of :func:`integrated_gradients`, whose mean cell does not exist. The draws are stratified, for each
-    cell anew: one baseline from each of `baselines` equal strata of `reference` by log-odds, and on the line to it
-    `points` at equal distances from a random start. Each baseline and point is as likely as in a plain random draw, but
-    the contributions add up to the change within a fraction of the error of as many plain draws.
+    The draws are stratified, for each cell anew: one baseline from each of `baselines` equal strata of `reference` by
+    log-odds, and on the line to it `points` at equal distances from a random start. So the contributions add up to the
+    change within a fraction of the error of as many plain draws.
     """
     X, reference = (torch.as_tensor(np.asarray(a), dtype=torch.float32) for a in (X, reference))
     generator = torch.Generator().manual_seed(seed)
@@ -92,7 +88,7 @@ def expected_gradients(
 
 
 def ensemble(attributions: Sequence[Attribution]) -> Attribution:
-    """Mean attribution of several networks on the same cells: for integrated gradients, that of their mean log-odds."""
+    """Mean attribution of several networks on the same cells."""
     return Attribution(*(np.mean(parts, axis=0) for parts in zip(*attributions, strict=True)))
 
 
@@ -100,8 +96,8 @@ def rank_genes(attribution: Attribution, X: np.ndarray, y, genes: Sequence[str])
     """Key genes, in the order of `genes`, from the attribution of cells `X` (n, genes) with labels `y`.
 
     ``mean_abs`` is the mean |attribution|; ``z, p, padj`` the paper's rank-sum test of attributions between classes;
-    ``slope`` how the attribution moves with expression, and with it ``direction``: a resistance gene pulls resistant
-    cells down, so its attribution too is higher in sensitive cells, and the sign of z cannot tell the two kinds apart.
+    ``slope`` how the attribution moves with expression, which gives the ``direction``: the sign of z cannot, as that of
+    a resistance gene too is higher in sensitive cells.
     """
     values = attribution.values.astype(np.float64)
     centred = X - X.mean(axis=0)
@@ -120,7 +116,7 @@ def key_genes(ranking: pd.DataFrame, *, top: int = 10, by: str = "mean_abs") -> 
 
 
 def attention_table(weights: np.ndarray, y) -> pd.DataFrame:
-    """Attention weights (n, heads, T, T), rows summing to 1, of cells with labels `y`, in one row a head.
+    """Attention weights (n, heads, T, T) of cells with labels `y`, in one row a head.
 
     ``entropy`` is relative to log T (1: the head looks everywhere alike); ``class_distance`` the total variation
     between the classes' mean maps; ``p`` the smallest corrected rank-sum p over the attention that the tokens receive.

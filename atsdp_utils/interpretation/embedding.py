@@ -8,11 +8,7 @@ import numpy as np
 
 
 def signal_components(X: np.ndarray, seed: int = 0) -> int:
-    """Principal components with more variance than the largest of shuffled data (Horn's parallel analysis); at least 2.
-
-    Shuffling every gene over the cells keeps its values and breaks what genes share. No label is used. Components of
-    noise, if kept, fill the distances between a few hundred cells.
-    """
+    """Principal components (at least 2) with more variance than the largest of shuffled data: Horn's analysis."""
     rng = np.random.default_rng(seed)
     centred = np.asarray(X, dtype=np.float64) - np.mean(X, axis=0)
 
@@ -23,10 +19,7 @@ def signal_components(X: np.ndarray, seed: int = 0) -> int:
 
 
 def umap(X: np.ndarray, seed: int = 0, neighbours: int = 15, components: int = 30) -> np.ndarray:
-    """UMAP coordinates (n, 2) of rows (n, features), from their principal components.
-
-    igraph's implementation: umap-learn compiles itself anew in every process, for longer than most networks train.
-    """
+    """UMAP coordinates (n, 2) of rows (n, features), by igraph: umap-learn compiles itself anew in every process."""
     import igraph
     from sklearn.decomposition import PCA
     from sklearn.neighbors import kneighbors_graph

@@ -55,10 +55,7 @@ def asked(name: str, profile: str, seed: int, randomised: bool = False) -> tuple
 
 
 def explain(name: str, profile: str, seed: int, randomised: bool = False) -> Explained:
-    """Train ATSDP-NET with labels (protocol S) on a prepared set and explain it; cached by content.
-
-    A `randomised` network learns shuffled labels: what its attributions show does not come from the labels.
-    """
+    """Train ATSDP-NET with labels (protocol S; `randomised` ones are shuffled) and explain it; cached by content."""
     task, source, rows, X, y, path = asked(name, profile, seed, randomised)
     z = cache.kept(path, _read, lambda part: np.savez_compressed(part, **_explain(task, source, X, y)))
     ig, eg = (Attribution(*(z[f"{kind}_{part}"] for part in Attribution._fields)) for kind in ("ig", "eg"))
@@ -103,11 +100,7 @@ def explain_all(
 
 
 def rankings(networks: Sequence[Explained]) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-    """Key genes of networks of several seeds on the same cells, and every ranking of genes to compare them with.
-
-    The first is :func:`rank_genes` of the mean integrated gradients, the second (genes,) importance by name: both
-    attributions by size and by the rank-sum test, the attention's view, and what needs no network.
-    """
+    """:func:`rank_genes` of the mean integrated gradients of several networks, and (genes,) importances by name."""
     from sklearn.linear_model import LogisticRegression
 
     genes, _, X, y, *_ = networks[0]

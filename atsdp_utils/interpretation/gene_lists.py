@@ -27,9 +27,8 @@ def binary(y) -> np.ndarray:
 def rank_sum(ranks: np.ndarray, sensitive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Wilcoxon rank-sum of every column of `ranks` (n, genes), sensitive against resistant cells.
 
-    `sensitive` is (n,), or (labellings, n) with equally many sensitive cells in each. Returns (genes,) or (labellings,
-    genes): z without tie correction, as scanpy's ``rank_genes_groups`` computes it, and Cliff's delta in [-1, 1],
-    P(a sensitive cell is higher) - P(it is lower).
+    `sensitive` is (n,), or (labellings, n) with equally many sensitive cells in each. Returns z without tie correction,
+    as scanpy's ``rank_genes_groups`` computes it, and Cliff's delta, P(a sensitive cell is higher) - P(it is lower).
     """
     n, n1 = sensitive.shape[-1], int(sensitive.sum(axis=-1).flat[0])
     n0 = n - n1
@@ -105,8 +104,7 @@ def enrichment(
 ) -> pd.DataFrame:
     """Hypergeometric over-representation of gene sets among `hits`, Benjamini-Hochberg over the sets tested.
 
-    The background is what could have been a hit, that is the measured genes: against the whole genome every list of
-    measured genes looks enriched for whatever the platform measures well. Smallest p first.
+    The background is the measured genes: against the whole genome every list looks enriched for what is measured well.
     """
     background, hits = set(background), set(hits)
     if not hits <= background:

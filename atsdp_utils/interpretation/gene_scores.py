@@ -36,7 +36,7 @@ def membership(sets: Sequence[np.ndarray], n_genes: int) -> np.ndarray:
 def score_sets(X: np.ndarray, member: np.ndarray, bins: np.ndarray) -> np.ndarray:
     """Score (n, sets) of every set in every cell: mean of its genes minus that of all other genes of like expression.
 
-    ``scanpy.tl.score_genes`` samples 50 controls from each bin; here no random number is needed. NaN for an empty set.
+    ``scanpy.tl.score_genes`` samples 50 controls from each bin. NaN for an empty set.
     """
     one_hot = (bins[:, None] == np.unique(bins)[None, :]).astype(np.float64)
     size = member.sum(axis=0)
@@ -60,10 +60,7 @@ def draw_sets(strata: np.ndarray, reference: np.ndarray, n_sets: int, seed: int)
 
 
 def correlate(a, b) -> dict[str, float]:
-    """Pearson r and r² of two scores with 95 % intervals (Fisher z), and the regression line b = slope·a + intercept.
-
-    Both, because the paper prints one number as R and as R² (ambiguity 7). All NaN for the score of an empty list.
-    """
+    """Pearson r and r² of two scores with intervals and the line b = slope·a + intercept; NaN for an empty list."""
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     values = (np.nan,) * 8
     if np.isfinite(a).all() and np.isfinite(b).all() and np.ptp(a) > 0 and np.ptp(b) > 0:
@@ -93,11 +90,7 @@ class ScoreComparison(NamedTuple):
 
 
 class ListScorer:
-    """Derives lists from some cells and scores them on others, both kinds of labels on the same values.
-
-    `derive` and `score` are booleans (n,), all cells by default, as in the paper; disjoint ones make the held-out
-    version.
-    """
+    """Derives lists from the cells `derive` and scores them on those of `score`; all cells, as in the paper."""
 
     def __init__(self, X, genes, *, derive=None, score=None, top: int = 50, alpha: float = 0.05) -> None:
         X, everything = np.asarray(X), np.ones(len(X), dtype=bool)
@@ -173,8 +166,7 @@ def null_table(comparison: ScoreComparison, null: pd.DataFrame) -> pd.DataFrame:
 def scores_by_seed(name: str, profile: str, *, resamples: int = 200, **parallel) -> pd.DataFrame:
     """Correlation of gene scores under S (over repeats) and U (over seeds), with the errors of seeds and of cells.
 
-    The last row of a protocol is the difference of the two lists; ``p`` is that of the first seed against plain random
-    lists. No rows of a protocol where some list is empty.
+    ``p`` is that of the first seed against plain random lists. No rows of a protocol where some list is empty.
     """
 
     def correlations(pairs: Sequence[np.ndarray]) -> np.ndarray:
@@ -201,16 +193,13 @@ def scores_by_seed(name: str, profile: str, *, resamples: int = 200, **parallel)
             pairs = [f.scores[[f"true_{direction}", f"predicted_{direction}"]].to_numpy().T for f in found]
             resampled = [correlations([pair[:, i] for pair in pairs]) for i in index]
             r.append((correlations(pairs), np.array(resampled)))
-            rows.append((protocol, direction, len(found), *_limits(*r[-1], y), p[direction], draws))
         gap = [sensitive - resistant for sensitive, resistant in zip(*r, strict=True)]
-        rows.append((protocol, "sensitive - resistant", len(found), *_limits(*gap, y), np.nan, draws))
+        for name, (by_seed, by_draw) in zip((*DIRECTIONS, "sensitive - resistant"), (*r, gap), strict=True):
+            test = stats.mean_test(by_seed, draws=by_draw, cells=np.bincount(y).min() - 1)
+            rows.append(
+                (protocol, name, len(found), test.mean, test.low, test.high, test.df, p.get(name, np.nan), draws)
+            )
     return pd.DataFrame(rows, columns=["protocol", "list", "seeds", "r", "r_low", "r_high", "df", "p", "draws"])
-
-
-def _limits(by_seed: np.ndarray, by_draw: np.ndarray, y: np.ndarray) -> tuple[float, float, float, float]:
-    """Mean over seeds, its limits and their degrees of freedom; the errors of seeds and of cells are in them."""
-    found = stats.mean_test(by_seed, draws=by_draw, cells=np.bincount(y).min() - 1)
-    return found.mean, found.low, found.high, found.df
 
 
 def built_in(
@@ -219,7 +208,7 @@ def built_in(
     """How much of the correlation of two gene scores comes from the construction; one row a list, fold and shuffle.
 
     ``cells`` are the *same* for lists and scores, or *held out*: no list and no model that made it saw a label of the
-    fold that is scored (`without`, from :func:`predicted.without_folds`). Lists hold the `top` genes whatever their p.
+    fold that is scored (`without`, from :func:`predicted.without_folds`).
     """
     tables = []
     designs = [("same", None, None, data.label)]

@@ -33,11 +33,8 @@ def results(name: str, profile: str, protocol: str, *, repeats: bool, **parallel
     """Results of a set: the first repeat of S, or all `repeats`; all seeds of U."""
     data = "geo" if config.DATASETS[name].tier == "geo" else "embedded"
     wanted = (name, protocol, ATSDP, ())
-    tasks = [
-        t
-        for t in tables.table3(data, profile)
-        if (t.dataset, t.protocol, t.model, t.setting) == wanted and (repeats or t.repeat == 0)
-    ]
+    tasks = [t for t in tables.table3(data, profile) if (t.dataset, t.protocol, t.model, t.setting) == wanted]
+    tasks = [t for t in tasks if repeats or t.repeat == 0]
     return grid.run(tasks, label=f"{name} {protocol}", **parallel)
 
 
@@ -54,8 +51,7 @@ def predictions(name: str, profile: str, *, protocol: str = "S", **parallel) -> 
 def without_folds(name: str, profile: str, *, most: int = 3, **parallel) -> dict[int, np.ndarray]:
     """Predicted labels of the cells outside a fold by models that saw no label of it; by fold, for the first `most`.
 
-    Each is (n,) over the cells of :func:`predictions` under S, -1 in the fold itself. Those of the cross-validation
-    will not do: the model that predicts a cell outside the fold has trained on the cells inside.
+    Each is (n,) over the cells of :func:`predictions` under S, -1 in the fold itself.
     """
     (first,) = results(name, profile, "S", repeats=False, **parallel)
     folds = np.unique(first.fold)[:most].tolist()

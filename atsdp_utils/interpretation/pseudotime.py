@@ -10,10 +10,7 @@ from scipy import stats as sps
 
 
 def root_without_labels(adata, signature: np.ndarray) -> int:
-    """Extreme of the first moving diffusion component, where `signature` (n,) is lower: no cell's label is read.
-
-    Diffusion gives two ends and no direction. Here `signature` is a resistance score that bulk lines define.
-    """
+    """End of the first moving diffusion component where `signature` (n,), resistance by bulk lines, is lower."""
     component = np.asarray(adata.obsm["X_diffmap"][:, 1], dtype=np.float64)
     rises = sps.spearmanr(component, signature).statistic >= 0
     return int(np.argmin(component) if rises else np.argmax(component))
@@ -55,8 +52,7 @@ def all_roots(adata, values: np.ndarray) -> np.ndarray:
 def genes_along(time: np.ndarray, X: np.ndarray, genes: Sequence[str]) -> pd.DataFrame:
     """Spearman correlation of every gene of X (n, genes) with `time`, over the cells that it reaches.
 
-    Columns ``gene, rho, p, padj`` (Benjamini-Hochberg). A time made from these genes is not independent of them: p is
-    no evidence that a gene changes.
+    A time made from these genes is not independent of them: p is no evidence that a gene changes.
     """
     reached = np.isfinite(time)
     ranks = sps.rankdata(np.c_[time[reached], X[reached]], axis=0)
@@ -72,10 +68,9 @@ def genes_along(time: np.ndarray, X: np.ndarray, genes: Sequence[str]) -> pd.Dat
 def smooth(
     time: np.ndarray, Y: np.ndarray, *, width: float = 0.1, points: int = 50, n_boot: int = 200, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Expression along pseudotime: Gaussian kernel mean over the rank of pseudotime, with bootstrap bands over cells.
+    """Gaussian kernel mean of `Y` (n, genes) over the rank of pseudotime, and its 95 % band by a bootstrap of cells.
 
-    `width` is the standard deviation of the kernel, as a share of the cells. Returns the mean and the lower and upper
-    pointwise 95 % band of `Y` (n, genes), each (points, genes), on an even grid over [0, 1].
+    `width` of the kernel is a share of the cells; each is (points, genes), on an even grid over [0, 1].
     """
     position = (sps.rankdata(time) - 0.5) / len(time)
     kernel = np.exp(-0.5 * ((np.linspace(0, 1, points)[:, None] - position) / width) ** 2)

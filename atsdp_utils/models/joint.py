@@ -57,18 +57,19 @@ class JointClassification(stages.Classification):
         return rule and torch.stack([rule(logits[rows], y[rows]) for logits, y, rows in drugs if rows.any()]).mean()
 
 
-def joint_stage(source: Source, arch: Architecture, cfg: Training, seed: int, autoencoder_seed: int) -> ATSDPNet:
-    """Bulk stage over all drugs: one trunk, one logit a drug; the drug's own logit becomes the two of the network.
+def joint_heads(
+    source: Source, labels: np.ndarray, arch: Architecture, cfg: Training, seed: int, autoencoder_seed: int
+) -> tuple[ATSDPNet, nn.Linear]:
+    """Bulk stage over all drugs with `labels` (lines, drugs): a network of one logit a drug, and what gives it two.
 
     It does not depend on the drug, so one stored training serves all of them.
     """
-    labels, drug = joint_labels(source)
     rows, cfg = np.flatnonzero(source.train & (labels >= 0).any(1)), cfg.bulk_only()
     dae, _ = stages.pretrain_autoencoder(source.X[source.train], arch, cfg, autoencoder_seed)
     torch.manual_seed(seed)
     net = ATSDPNet(source.X.shape[1], arch, dae)
     two = net.predictor.mlp[-1]
-    heads = net.predictor.mlp[-1] = nn.Linear(two.in_features, labels.shape[1])
+    net.predictor.mlp[-1] = nn.Linear(two.in_features, labels.shape[1])
     net.to(runtime.device())
 
     def train() -> History:
@@ -77,7 +78,15 @@ def joint_stage(source: Source, arch: Architecture, cfg: Training, seed: int, au
         return history
 
     parts = source.X[source.train], labels[source.train], asdict(arch), asdict(cfg), seed, autoencoder_seed
-    stages.stored(net, "joint", "models.joint.joint_stage", parts, train)
+    stages.stored(net, "joint", "models.joint.joint_heads", parts, train)
+    return net, two
+
+
+def joint_stage(source: Source, arch: Architecture, cfg: Training, seed: int, autoencoder_seed: int) -> ATSDPNet:
+    """Bulk stage over all drugs, in which the logit of the drug at hand becomes the two of the network."""
+    labels, drug = joint_labels(source)
+    net, two = joint_heads(source, labels, arch, cfg, seed, autoencoder_seed)
+    heads = net.predictor.mlp[-1]
     with torch.no_grad():  # softmax over (-z/2, z/2) is the sigmoid of z
         two.weight.copy_(torch.stack([-heads.weight[drug], heads.weight[drug]]) / 2)
         two.bias.copy_(torch.stack([-heads.bias[drug], heads.bias[drug]]) / 2)

@@ -63,7 +63,7 @@ class Stage:
     length: ClassVar[str]
     #: Parts of the network that learn; none named: all.
     learns: ClassVar[tuple[str, ...]] = ()
-    #: A validation loss is better if it is smaller by this much.
+    #: A validation loss is better if it is smaller by more than this share of it.
     better: ClassVar[float] = 1e-5
 
     @property
@@ -105,7 +105,7 @@ def fit(net: nn.Module, stage: Stage) -> History:
         if value is None:
             continue
         history[-1]["validation"] = value.item()
-        if value.item() < best - stage.better:
+        if value.item() < best * (1 - stage.better):
             best, weights, waited = value.item(), copy.deepcopy(net.state_dict()), 0
         else:
             waited += 1

@@ -1,15 +1,14 @@
 """Checks of the paper's reported numbers, from the files of ``data/paper`` alone: no data set, no training.
 
 :func:`averaging_search` asks which printed rows are the scores of one confusion matrix, and how they were averaged over
-the classes; :func:`averaging_nulls` asks how often that happens by luck. A check takes one printed row and says what it
-found; ``checks.csv`` explains it to readers. Tolerances allow for four decimals, rounded or cut off.
+the classes; :func:`averaging_nulls` asks how often that happens by luck. Checks of single rows are data in
+``checks.csv``. Tolerances allow for four decimals, rounded or cut off.
 """
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import cache
 from itertools import product
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,14 +20,8 @@ STEP = UNIT + 1e-9  # and room for binary fractions
 #: Sensitive and resistant cells. Labelled cells count the drug-holiday cells of DATA1 and DATA2 as sensitive (ambiguity
 #: 20). DATA4 has 4 control and 15 empty wells without a label; all of them as sensitive make the paper's 1,419.
 CLASS_SIZES = {
-    ("DATA1", "labelled cells"): (361, 187),
-    ("DATA1", "without holiday cells"): (181, 187),
-    ("DATA2", "labelled cells"): (403, 165),
-    ("DATA2", "without holiday cells"): (328, 165),
-    ("DATA3", "labelled cells"): (162, 162),
-    ("DATA4", "labelled cells"): (715, 685),
-    ("DATA4", "all 1,419 wells"): (734, 685),
-    ("DATA4", "without empty wells"): (719, 685),
+    (r.dataset, r.counting): (r.sensitive, r.resistant)
+    for r in pd.read_csv(paths.PAPER / "class_sizes.csv").itertuples()
 }
 
 SCORES = ("precision", "recall", "f1")
@@ -43,16 +36,6 @@ FARTHEST = 100  # units: a row without a matrix this near has none in the table
 SHIFT, COPIES = 0.02, 40  # of the null: largest shift of a printed score, shifted copies of each row of Table 4
 
 
-class Finding(NamedTuple):
-    """What a check found in one row: the value it looked at, what that was held against, and whether it breaks."""
-
-    metric: str
-    reported: float
-    expected: float
-    flagged: bool
-    finding: str
-
-
 @cache
 def reported() -> pd.DataFrame:
     """Every value the paper prints, long: ``where, dataset, model, metric, value, std``."""
@@ -65,12 +48,6 @@ def reported() -> pd.DataFrame:
     quoted["where"] = quoted["where"].str.replace("fig", "Figure ").str.replace("_best_heads=.*", "", regex=True)
     together = pd.concat([one, three, four, quoted], ignore_index=True)
     return together[["where", "dataset", "model", "metric", "value", "std"]]
-
-
-def class_sizes() -> pd.DataFrame:
-    """:data:`CLASS_SIZES` as a table: ``dataset, counting, sensitive, resistant``."""
-    return pd.DataFrame([(*key, *sizes) for key, sizes in CLASS_SIZES.items()],
-                        columns=["dataset", "counting", "sensitive", "resistant"])  # fmt: skip
 
 
 def printed_rows() -> pd.DataFrame:
@@ -217,41 +194,7 @@ def averaging_nulls(seed: int = 0) -> pd.DataFrame:
     return pd.concat(counts, ignore_index=True)[columns]
 
 
-# --- checks of one printed row, explained in checks.csv ---------------------------------------------------------------
-
-
-def not_one_averaging(r) -> Finding:
-    """F1 above the mean of P and R: rounding lifts the one by half a step at most and lowers the other by as much."""
-    most = (r.precision + r.recall) / 2
-    return Finding("f1", r.f1, most, r.f1 > most + STEP, f"{r.f1 - most:+.4f} from the mean of precision and recall")
-
-
-def constant_predictor(r) -> Finding:
-    """Weighted F1, or precision as well, as if every cell had been called the class whose share is the recall."""
-    p = r.recall
-    text = "precision and F1 follow from the recall"
-    if abs(r.precision - p * p) > 2 * STEP:
-        text = f"F1 follows from the recall, precision is off by {r.precision - p * p:+.4f}"
-    return Finding("precision", r.precision, p * p, abs(r.f1 - 2 * p * p / (1 + p)) <= 2 * STEP, text)
-
-
-def _elsewhere(r, where: str) -> pd.Series:
-    """ATSDP-NET's value and std of the same data set and metric in another place of the paper."""
-    ours = reported()[(reported()["where"] == where) & (reported()["model"] == "ATSDP-NET")]
-    return ours.set_index(["dataset", "metric"]).loc[(r.dataset, r.metric)]
-
-
-def repeats(r, where: str) -> Finding:
-    """The same value in another place."""
-    other = _elsewhere(r, where)["value"]
-    return Finding(r.metric, r.value, other, r.value == other, f"equal to {where}")
-
-
-def against_means(r) -> Finding:
-    """Another value than the mean of Table 3."""
-    value, std = _elsewhere(r, "Table 3")[["value", "std"]]
-    text = f"{(r.value - value) / std:+.2f} standard deviations from Table 3"
-    return Finding(r.metric, r.value, value, abs(r.value - value) > STEP, text)
+# --- checks of single rows, ``checks.csv`` ----------------------------------------------------------------------------
 
 
 def ap_range(auc: float, share: float) -> tuple[float, float]:
@@ -275,56 +218,55 @@ def ap_range(auc: float, share: float) -> tuple[float, float]:
     return float((u / (u + rho * before(low))).mean()), float(1 - rho * np.log((1 + rho) / (auc + rho)))
 
 
-def auc_and_ap(r) -> Finding:
-    """An average precision within a tenth of an end of :func:`ap_range`."""
-    n1, n0 = CLASS_SIZES[r.dataset, "labelled cells"]
-    least, most = ap_range(r.auc, n1 / (n1 + n0))
-    place = (r.ap - least) / (most - least)
-    text = f"{place:.0%} of the way from {least:.4f} to {most:.4f}, where a coin toss has {n1 / (n1 + n0):.4f}"
-    return Finding("ap", r.ap, np.nan, not 0.1 <= place <= 0.9, text)
-
-
-def below_half(r) -> Finding:
-    """An AUC more than three standard errors of a coin toss below one half."""
-    n1, n0 = CLASS_SIZES[r.dataset, "labelled cells"]
-    z = (r.auc - 0.5) / np.sqrt((n1 + n0 + 1) / (12 * n1 * n0))
-    return Finding("auc", r.auc, 0.5, z < -3, f"{z:+.1f} standard errors")
-
-
-def spread(r) -> Finding:
-    """A standard deviation below the sampling error of an accuracy."""
-    n = sum(CLASS_SIZES[r.dataset, "labelled cells"])
-    error = np.sqrt(r.value * (1 - r.value) / n)
-    return Finding("recall", r.std, error, r.std < error, f"{r.std / error:.0%} of the sampling error over {n:,} cells")
-
-
-def r_or_square(r) -> Finding:
-    """A correlation that is printed as r here and as its square there."""
-    text = f"as r it explains {r.value**2:.3f} of the variance, as R² it would mean r = {np.sqrt(r.value):.3f}"
-    return Finding(r.metric, r.value, r.value**2, True, text)
-
-
 def ranked_rows() -> pd.DataFrame:
     """Printed rows whose AUC may be a ranking's: not those of models with a row whose AUC is that of hard labels."""
     rows = printed_rows()
     return rows[~rows["model"].isin(hard_label_models())]
 
 
-CHECKS = {f.__name__: f for f in (not_one_averaging, constant_predictor, against_means, auc_and_ap, below_half, spread,
-                                  r_or_square)}  # fmt: skip
-CHECKS |= {"repeats_table3": partial(repeats, where="Table 3"), "repeats_heads": partial(repeats, where="Figure 3")}
 ROWS = {"printed": printed_rows, "ranked": ranked_rows, "reported": reported}
+
+
+def _beside(rows: pd.DataFrame) -> pd.DataFrame:
+    """Printed rows with what checks hold them against: cells, ends of :func:`ap_range`, Table 3, best heads."""
+    sizes = np.array([CLASS_SIZES[name, "labelled cells"] for name in rows["dataset"]]).T
+    rows = rows.assign(
+        sensitive=sizes[0], resistant=sizes[1], cells=sizes.sum(axis=0), share=sizes[0] / sizes.sum(axis=0)
+    )
+    if "metric" not in rows:
+        ends = [ap_range(r.auc, r.share) for r in rows.itertuples()]
+        return rows.assign(least=[low for low, _ in ends], most=[high for _, high in ends])
+    ours, by = reported().query("model == 'ATSDP-NET'"), ["dataset", "metric"]
+    for where, suffix in (("Table 3", "_mean"), ("Figure 3", "_heads")):
+        values = ours.loc[ours["where"] == where, [*by, "value", "std"]]
+        rows = rows.merge(values, "left", by, suffixes=("", suffix))
+    return rows
+
+
+def checked(check: str, rows: pd.DataFrame | None = None) -> pd.DataFrame:
+    """What a check finds in each of its printed rows (or of `rows`): the value, what it is held against, a verdict."""
+    rule = checks().loc[check]
+    rows = ROWS[rule["rows"]]().query(rule["query"] or "index == index") if rows is None else rows
+    found = _beside(rows.reset_index(drop=True)).assign(check=check)
+    found = found.assign(metric=rule["metric"]) if rule["metric"] else found
+    for column in ("reported", "number", "expected", "flagged"):
+        found[column] = found.eval(rule[column], local_dict={"step": STEP}) if rule[column] else np.nan
+    found["off"] = found["reported"] - found["expected"]
+    exact = (found["off"].abs() <= 2 * STEP) & bool(rule["exactly"])
+    texts = np.where(exact, rule["exactly"], rule["finding"])
+    found["finding"] = [text.format(**r) for text, r in zip(texts, found.to_dict("records"), strict=True)]
+    return found[["check", "where", "dataset", "model", "metric", "reported", "expected", "flagged", "finding"]]
+
+
+def checks() -> pd.DataFrame:
+    """All checks by name (``checks.csv``)."""
+    return pd.read_csv(paths.PAPER / "checks.csv", keep_default_na=False, dtype=str).set_index("check")
 
 
 def run() -> tuple[pd.DataFrame, pd.DataFrame]:
     """All checks: one row a check (``check, title, examined, flagged, explanation``), and every flagged row."""
-    overview, flagged = pd.read_csv(paths.PAPER / "checks.csv", keep_default_na=False), []
-    for check in overview.itertuples():
-        rows = ROWS[check.rows]().query(check.query or "index == index").reset_index(drop=True)
-        found = pd.DataFrame([CHECKS[check.check](r) for r in rows.itertuples()])
-        found.insert(0, "check", check.check)
-        flagged.append(pd.concat([found[["check"]], rows[["where", "dataset", "model"]], found.iloc[:, 1:]], axis=1))
-    every = pd.concat(flagged, ignore_index=True)
+    every = pd.concat(map(checked, checks().index), ignore_index=True)
     counts = every.groupby("check")["flagged"].agg(examined="size", flagged="sum")
-    overview = overview.join(counts, on="check")[["check", "title", "examined", "flagged", "explanation"]]
+    overview = checks().drop(columns="flagged").join(counts).reset_index()
+    overview = overview[["check", "title", "examined", "flagged", "explanation"]]
     return overview, every[every["flagged"]].drop(columns="flagged").reset_index(drop=True)

@@ -57,15 +57,9 @@ def _interval(out: Outputs, *asked: str, **names) -> tuple[list[float], bool]:
 
 
 def twin_checks(out: Outputs) -> pd.DataFrame:
-    """Ask whether the pipeline finds what was planted, and nothing where nothing was.
+    """Whether the pipeline finds what was planted, and nothing where nothing was: a row a question and twin.
 
-    Seeds of one twin share its cells; ``null_controls`` resamples the cells too, so that intervals are honest.
-
-    Returns
-    -------
-    DataFrame
-        ``question, dataset, tier, protocol, quantity, mean, ci_low, ci_high, nothing`` (the value where there is
-        nothing to find), ``outcome`` (one of :data:`TWIN_WORDS`) and ``page``.
+    ``nothing`` is the value where there is nothing to find, ``outcome`` one of :data:`TWIN_WORDS`.
     """
     sets, rows = {"twins": config.TWINS, "nulls": config.NULLS, "planted": config.TWINS[:1], "real": ()}, []
     for d, q in _asked("questions.csv", sets):
@@ -97,14 +91,13 @@ def real_findings(out: Outputs) -> pd.DataFrame:
     """Questions that the embedded real cells can answer, one row a question and set.
 
     Yes or no where 0 is outside, and where Holm's correction for all that was asked with it agrees.
-    Two sets that are one axis under two names are two rows with one `unit`; :func:`by_unit` counts them once.
     """
     rows = []
     for d, q in _asked("questions.csv", {"twins": (), "nulls": (), "planted": (), "real": config.REAL}):
         (mean, low, high), computed = _interval(out, q.table, q.rows, q.columns, dataset=d, protocol=q.protocol)
         answer = ("yes" if low > 0 else "no" if high < 0 else "open") if computed else MISSING
         if computed and "p_holm" in out.read(q.table):
-            p_holm = _first(out, q.table, q.rows, "p_holm", dataset=d, protocol=q.protocol)[0]
+            (p_holm,) = _first(out, q.table, q.rows, "p_holm", dataset=d, protocol=q.protocol)
             answer = answer if p_holm < 0.05 else "open"
         spec = config.DATASETS[d]
         rows.append((q.question, d, spec.label, spec.unit, "real", q.protocol, q.quantity, mean, low, high, answer,
@@ -223,22 +216,19 @@ def made_block(folder: Path) -> str:
 
 def with_block(text: str, block: str, marks: tuple[str, str]) -> str:
     """`text` with what stands between two marks replaced by `block`."""
-    before, begin, rest = text.partition(marks[0])
-    _, end, after = rest.partition(marks[1])
-    if not begin or not end:
+    found = re.fullmatch(f"(.*{re.escape(marks[0])}\n).*?({re.escape(marks[1])}.*)", text, re.DOTALL)
+    if not found:
         raise ValueError(f"README.md: expected the lines {marks[0]!r} and {marks[1]!r}, in this order")
-    return f"{before}{marks[0]}\n{block}\n{marks[1]}{after}"
+    return f"{found[1]}{block}\n{found[2]}"
 
 
-def main(arguments: list[str]) -> int:
-    """Command line: ``readme`` rewrites two parts of README.md from ``figures/embedded-quick``."""
-    if arguments != ["readme"]:
-        print("usage: python -m atsdp_utils.reporting.findings readme", file=sys.stderr)
-        return 2
+def main() -> None:
+    """``readme`` rewrites two parts of README.md from ``figures/embedded-quick``."""
     text = with_block(README.read_text(), readme_block(Outputs(paths.REFERENCE)), RESULTS)
     README.write_text(with_block(text, made_block(paths.REFERENCE), MADE))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    if sys.argv[1:] != ["readme"]:
+        sys.exit(__doc__)
+    main()

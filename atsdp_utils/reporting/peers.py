@@ -1,4 +1,4 @@
-"""What other studies published on the same cells: their values, one sweep over settings, scores of single cells.
+"""What other studies published on the same cells: values, one sweep over settings, scores and labels of single cells.
 
 The values are theirs. How each was chosen stands beside it (``chosen_by``), as far as public texts tell.
 """
@@ -9,27 +9,31 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from statsmodels.stats.proportion import proportion_confint
 
+from atsdp_utils.data import datasets
+from atsdp_utils.evaluation import metrics
 from atsdp_utils.foundation import paths
 from atsdp_utils.foundation.checksums import verify
+from atsdp_utils.interpretation import gene_lists, gene_scores
+from atsdp_utils.reporting import audit
+from atsdp_utils.reporting.scorecard import NEEDS_CELLS
 
 #: Labels by which a setting can be chosen, the mildest first.
 CHOSEN_BY = ("nothing (library defaults)", "bulk labels", "unknown", "cell labels")
 #: The sets of the sweep that are the paper's, under its names.
 OF_PAPER = {"GSE117872HN120": "DATA1", "GSE117872HN137": "DATA2", "GSE140440": "DATA3", "GSE110894": "DATA4"}
 SETTING = ["bottle", "edim", "pdim", "model", "dropout", "lr", "mod", "sam"]
-#: The sweep's file holds this share of all runs, those with the highest scores of each set: the notebook beside it in
-#: its repository sorts by score and keeps the upper half.
+#: The sweep's file holds this share of all runs, those with the highest scores of each set.
 KEPT = 0.5
 
 
 def results() -> pd.DataFrame:
     """Published values, a row each: set, drug, method, AUC, AUPR, what it was trained on, how chosen, source."""
     table = pd.read_csv(verify(paths.DATA / "peers" / "peers_auc.csv"))
-    table["task"] = (
-        table["dataset"].str.replace(" (GSE108383)", "").str.replace(" (GSE149215)", "") + ", " + table["drug"]
+    return table.assign(
+        task=table["dataset"].str.replace(r" \(GSE(108383|149215)\)", "", regex=True) + ", " + table["drug"]
     )
-    return table
 
 
 def sweep() -> pd.DataFrame:
@@ -60,8 +64,7 @@ def named_runs(runs: pd.DataFrame) -> pd.DataFrame:
 def pairs(runs: pd.DataFrame) -> pd.DataFrame:
     """Each setting of which a run is kept: score ``before`` and ``after`` transfer, and which one is higher.
 
-    A run that the file lacks lies below every run that it holds, provided that it was made at all; so one kept run
-    tells which of two is higher.
+    A run that the file lacks, if it was made, lies below every run that it holds.
     """
     wide = runs.pivot(index=["data", "bulk_data", *SETTING], columns="transfer", values="score")
     low = wide.fillna(-np.inf)
@@ -83,3 +86,62 @@ def own(folder: Path) -> pd.DataFrame:
         return pd.DataFrame(columns=["dataset", "model", "protocol", "mean", "ci_low", "ci_high"])
     table = pd.read_csv(file).query("metric == 'auc' and tier == 'real'")
     return table[["dataset", "model", "protocol", "mean", "ci_low", "ci_high"]]
+
+
+# --- predictions of cells of DATA1 and DATA4: a reference, no reproduction --------------------------------------------
+
+#: The scDEAL study's cells with a prediction each: file, the paper's set, and the paper's figure of gene scores.
+PUBLISHED = (("GSE117872_HN120", "DATA1", "Figure 8b"), ("GSE110894", "DATA4", "Figure 5c"))
+COLUMNS = ["dataset", "method", "quantity", "list", "mean", "ci_low", "ci_high", "cells", "atsdp_printed",
+           "atsdp_cells", "tier", "note"]  # fmt: skip
+
+
+def _true_labels(file: str, dataset: str, data: str) -> pd.Series:
+    """Labels by cell, from the embedded file or the paper's own cells; empty where neither is here."""
+    path = paths.DATA / f"labels_{file}.csv"
+    if path.exists():
+        return pd.read_csv(path, index_col="cell")["sensitive"]
+    return datasets.load_cells(dataset).obs["sensitive"] if data == "geo" else pd.Series(dtype=int)
+
+
+def _share(hits: int, of: int) -> tuple[float, float, float]:
+    """A share with its Wilson interval."""
+    return (hits / of, *proportion_confint(hits, of, method="wilson"))
+
+
+def published_predictions(data: str) -> pd.DataFrame:
+    """What the scDEAL study's published predictions score, beside what the paper prints for its own model.
+
+    A row a set, quantity and list, with the columns :data:`COLUMNS`. Accuracy is the support-weighted recall, to which
+    the paper's recall corresponds.
+    """
+    printed = audit.reported().query("model == 'ATSDP-NET'").set_index(["dataset", "metric", "where"])["value"]
+    rows, none = [], (np.nan,) * 3
+    for file, dataset, figure in PUBLISHED:
+        table = pd.read_csv(paths.DATA / f"scdeal_scores_{file}.csv.gz", index_col="Cell id")
+        predicted = (table["Prediction"] == "Sensitive").astype(int)
+        theirs = max(sum(sizes) for (d, _), sizes in audit.CLASS_SIZES.items() if d == dataset)
+        recall, f1 = (printed[dataset, metric, "Table 3"] for metric in ("recall", "f1"))
+        y = _true_labels(file, dataset, data).reindex(table.index).dropna().astype(int)
+        called, note = predicted[y.index], f"labels of these cells: {NEEDS_CELLS}"
+        accuracy, weighted, cells = none, none, len(y) or len(table)
+        if len(y):
+            weighted = (metrics.classification_metrics(y, called)["f1"], np.nan, np.nan)
+            accuracy, note = _share(int((y == called).sum()), len(y)), f"{theirs - len(y)} cells fewer than the paper's"
+        found = [("accuracy", "", accuracy, cells, recall, note), ("weighted F1", "", weighted, cells, f1, note)]
+        lists = (("sensitive", 1), ("resistant", 0))
+        for name, k in lists if len(y) else ():
+            of, hit = int((y == k).sum()), int(((y == k) & (called == k)).sum())
+            found.append(("called right", name, _share(hit, of), of, np.nan, f"{hit} of {of}"))
+        for name, k in lists:
+            count = (float((predicted == k).sum()), np.nan, np.nan)
+            found.append(("predicted", name, count, len(table), np.nan, "number of cells"))
+        for name in gene_lists.DIRECTIONS:
+            r = gene_scores.correlate(*(table[f"{k}_{name}_DEG_score"] for k in ("Predicted", "Ground_truth")))
+            beside = printed[dataset, "pearson_r", f"{figure}_{name}"]
+            found.append(("r of gene scores", name, [r[k] for k in ("r", "r_low", "r_high")], len(table), beside, ""))
+        rows += [
+            (dataset, "scDEAL", quantity, name, *value, n, beside, theirs, "real", note)
+            for quantity, name, value, n, beside, note in found
+        ]
+    return pd.DataFrame(rows, columns=COLUMNS)

@@ -15,6 +15,8 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
+from pandas.api.types import is_numeric_dtype
 
 from atsdp_utils.foundation.cache import write_atomically
 
@@ -27,16 +29,9 @@ INK, PAPER = "#222222", "#444444"
 PRINTED = {"marker": "D", "facecolor": "white", "edgecolor": PAPER}
 CHANCE = {"color": "#AAAAAA", "linewidth": 1, "linestyle": ":", "zorder": 0}
 METRIC_LABEL = {
-    "precision": "precision",
-    "recall": "recall",
-    "f1": "F1",
-    "auc": "AUC",
-    "ap": "AP",
-    "balanced_accuracy": "balanced accuracy",
-    "mcc": "MCC",
-    "brier": "Brier",
-    "ece": "ECE",
-}
+    "precision": "precision", "recall": "recall", "f1": "F1", "auc": "AUC", "ap": "AP",
+    "balanced_accuracy": "balanced accuracy", "mcc": "MCC", "brier": "Brier", "ece": "ECE",
+}  # fmt: skip
 
 STYLE = {
     "figure.dpi": 100,
@@ -76,8 +71,7 @@ def mark_tier(fig, tiers: Mapping[str, str], source: str) -> None:
     """Mark what is simulated in a figure, given the tier of each of its data sets; write its source line below.
 
     ``SIMULATED`` stands above the figure where all of it is, above each panel whose title names a simulated set where
-    others are real, and ``PARTLY SIMULATED`` above the figure where both share a panel. Marks of the whole figure lie
-    outside the canvas, so they cover no data; :func:`save_figure` keeps them through its tight box.
+    others are real, and ``PARTLY SIMULATED`` above the figure where both share a panel.
     """
     box = {"boxstyle": "round,pad=0.3", "facecolor": "#FFF3C4", "edgecolor": "#8A5A00", "linewidth": 1.0}
     look = {"fontsize": 8, "fontweight": "bold", "color": "#6B4500", "ha": "right", "va": "bottom"}
@@ -126,33 +120,21 @@ def shades(names: Iterable[str], colours: Mapping[str, str] | None = None) -> li
     return [(colours or {}).get(name, SERIES[i % len(SERIES)]) for i, name in enumerate(names)]
 
 
-def _rows(ax, names: Sequence[str]) -> np.ndarray:
-    """Prepare axes for one row a name, the first on top; their heights."""
-    at = np.arange(len(names))[::-1]
-    ax.set_yticks(at, names)
-    ax.set_ylim(-0.6, len(names) - 0.4)
-    ax.tick_params(axis="y", length=0)
-    ax.grid(axis="x")
-    return at
-
-
 def dots(
-    ax,
-    summary: pd.DataFrame,
-    *,
-    row: str,
-    series: str | None = None,
-    chance: float | None = None,
+    ax, summary: pd.DataFrame, *, row: str, series: str | None = None, chance: float | None = None,
     colours: Mapping | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Means with intervals (``mean, ci_low, ci_high``) as rows, the first on top, and the paper's value where it is.
 
-    `row` and `series` name columns; several series share a row side by side, and `colours` are theirs, or those of the
-    rows where there is one series alone. `chance` is where a coin toss lands.
+    `row` and `series` name columns; series share a row side by side. `colours` are theirs, or of rows without series.
     """
     rows, names = list(dict.fromkeys(summary[row])), list(dict.fromkeys(summary[series])) if series else [None]
     inks = shades(names, colours) if series else [[(colours or {}).get(name, SERIES[0]) for name in rows]]
-    step, at = 0.66 / len(names), _rows(ax, rows)
+    step, at = 0.66 / len(names), np.arange(len(rows))[::-1]
+    ax.set_yticks(at, rows)
+    ax.set_ylim(-0.6, len(rows) - 0.4)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x")
     for i, (name, colour) in enumerate(zip(names, inks, strict=True)):
         part = summary[summary[series] == name] if series else summary
         part = part.set_index(row).reindex(rows)
@@ -183,33 +165,20 @@ def bars(ax, summary: pd.DataFrame, *, group: str, series: str, colours: Mapping
     ax.grid(axis="y")
 
 
-def boxes(
-    ax, values: Mapping[str, Sequence[float]], *, colours: Mapping | None = None, paper: Mapping | None = None
-) -> None:
-    """Horizontal box plots with every score as a dot; whiskers reach the extremes, the first group is on top."""
-    names, at = list(values), _rows(ax, list(values))
-    scores = [np.asarray(v, dtype=float)[np.isfinite(v)] for v in values.values()]
-    line = {"color": INK, "linewidth": 1}
-    look = {"boxprops": line, "whiskerprops": line, "capprops": line, "medianprops": line | {"linewidth": 2}}
-    ax.boxplot(scores, positions=at, orientation="horizontal", widths=0.55, whis=(0, 100), manage_ticks=False, **look)
-    for y, v, colour in zip(at, scores, shades(names, colours), strict=True):
-        spread = 0.2 * np.sin(2.4 * np.arange(len(v)))  # a fixed pattern that neighbours in rank do not share
-        ax.scatter(v, y + spread, s=10, color=colour, alpha=0.6, linewidth=0, zorder=3)
-    if paper:
-        rows = [(paper[n], y) for n, y in zip(names, at, strict=True) if n in paper]
-        ax.scatter(*zip(*rows, strict=True), s=30, zorder=4, **PRINTED)
-
-
-def points(ax, values: Mapping[str, Sequence[float]], *, chance: float | None = None) -> None:
-    """Every value of each group as a dot, spread sideways in a fixed order, with the median as a bar.
-
-    Shows a distribution over seeds or folds as it is: no density is estimated from a handful of values.
-    """
-    for i, (v, colour) in enumerate(zip(values.values(), shades(values), strict=True)):
-        spread = np.linspace(-0.18, 0.18, len(v)) if len(v) > 1 else np.zeros(1)
-        ax.scatter(i + spread, v, s=16, color=colour, alpha=0.8, linewidth=0)
-        ax.hlines(np.median(v), i - 0.28, i + 0.28, color=INK, linewidth=1.5)
-    if chance is not None:
-        ax.axhline(chance, **CHANCE | {"zorder": 2})
-    ax.set_xticks(range(len(values)), list(values))
-    ax.grid(axis="y")
+def strips(
+    ax, data: pd.DataFrame, *, x: str, y: str, hue: str | None = None, order: Sequence | None = None,
+    colours: Mapping | None = None,
+) -> None:  # fmt: skip
+    """Every value as a dot at its group, with the median as a bar: no density is estimated from a handful of values."""
+    upright = is_numeric_dtype(data[y])
+    groups = hue or (x if upright else y)
+    names = order if order is not None and not hue else list(dict.fromkeys(data[groups]))
+    about = {"data": data, "x": x, "y": y, "hue": groups, "hue_order": names, "order": order, "legend": False, "ax": ax}
+    np.random.seed(0)  # seaborn spreads the dots by this generator
+    sns.stripplot(**about, palette=shades(names, colours), dodge=bool(hue), size=3.5, alpha=0.6, linewidth=0)
+    bar = {"marker": "_" if upright else "|", "markersize": 13, "markeredgewidth": 1.8, "linestyle": "none"}
+    sns.pointplot(
+        **about, **bar, palette=[INK] * len(names), dodge=0.4 if hue else False, estimator="median", errorbar=None
+    )
+    ax.set(xlabel="", ylabel="")
+    ax.grid(axis="y" if upright else "x")

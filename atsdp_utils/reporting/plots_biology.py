@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.colors import LinearSegmentedColormap
-from sklearn.metrics import roc_curve
+from sklearn.metrics import RocCurveDisplay
 
 from atsdp_utils.reporting.plots import CHANCE, CLASS, CLASS_NAME, INK, SERIES, shades
 
@@ -65,17 +66,6 @@ def cells_value(
         bar.set_ticks([low, high], labels=list(ends))
 
 
-def lollipops(ax, names: Sequence[str], values: np.ndarray, colours: Sequence[str]) -> None:
-    """Values by gene over several networks: range as a line, mean as a dot; (networks, genes), first gene on top."""
-    y = np.arange(len(names))
-    ax.hlines(y, values.min(axis=0), values.max(axis=0), color=colours, linewidth=2, alpha=0.5)
-    ax.scatter(values.mean(axis=0), y, color=colours, s=22, zorder=3)
-    ax.set_yticks(y, names, fontsize=8)
-    ax.set(ylim=(len(names) - 0.5, -0.5), xlim=(0, None))
-    ax.tick_params(axis="y", length=0)
-    ax.grid(axis="x")
-
-
 def score_scatter(ax, scores: pd.DataFrame, y: np.ndarray, row: Mapping[str, float]) -> None:
     """True against predicted gene score with the regression line; r and r² with intervals in the title.
 
@@ -114,24 +104,19 @@ def expression_heatmap(
     `values` (cells, genes) and `group` come sorted into blocks of cultures. `directions` names the list of each gene,
     ``sensitive`` or ``resistant``, in blocks; the gene's name has that colour.
     """
-    z = (values - values.mean(axis=0)) / np.maximum(values.std(axis=0), 1e-9)
-    image = ax.imshow(z.T, aspect="auto", vmin=-2, vmax=2, cmap="cividis", interpolation="nearest", rasterized=True)
+    z = pd.DataFrame((values - values.mean(axis=0)) / np.maximum(values.std(axis=0), 1e-9), columns=genes)
+    bar = {"shrink": 0.6, "aspect": 20, "pad": 0.01, "label": "expression (z over cells)"}
+    sns.heatmap(z.T, vmin=-2, vmax=2, cmap="cividis", xticklabels=False, yticklabels=True, cbar_kws=bar, ax=ax)
+    ax.collections[0].set_rasterized(True)
     starts = np.flatnonzero(np.r_[True, group[1:] != group[:-1]])
     for start, stop in zip(starts, [*starts[1:], len(group)], strict=True):
-        ax.text((start + stop) / 2 - 0.5, -0.9, group[start], ha="center", va="bottom", fontsize=8)
-        if start:
-            ax.axvline(start - 0.5, color="white", linewidth=1.5)
-    for row in np.flatnonzero(np.asarray(directions)[1:] != np.asarray(directions)[:-1]):
-        ax.axhline(row + 0.5, color="white", linewidth=1.5)
-    ax.set_yticks(range(len(genes)), genes, fontsize=7.5)
+        ax.text((start + stop) / 2, -0.4, group[start], ha="center", va="bottom", fontsize=8)
+    edges = np.flatnonzero(np.asarray(directions)[1:] != np.asarray(directions)[:-1]) + 1
+    ax.vlines(starts[1:], 0, len(genes), color="white", linewidth=1.5)
+    ax.hlines(edges, 0, len(group), color="white", linewidth=1.5)
+    ax.tick_params(length=0, labelsize=7.5, labelrotation=0)
     for label, direction in zip(ax.get_yticklabels(), directions, strict=True):
         label.set_color(CLASSES[direction])
-    ax.set_xticks([])
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
-    bar = ax.figure.colorbar(image, ax=ax, shrink=0.6, aspect=20, pad=0.01)
-    bar.set_label("expression (z over cells)", fontsize=8)
-    bar.outline.set_visible(False)
 
 
 def trend(ax, mean: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str, title: str) -> None:
@@ -143,50 +128,17 @@ def trend(ax, mean: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str, 
     ax.set_title(title, fontsize=9)
 
 
-def blank(ax, title: str, text: str) -> None:
-    """Panel without data, saying why."""
-    ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, fontsize=8, color="#555555")
-    ax.set(xticks=[], yticks=[])
-    ax.set_title(title, fontsize=9)
-
-
-def strips(ax, values: np.ndarray, names: np.ndarray, order: Sequence[str], colours: Mapping[str, str]) -> None:
-    """Every cell as a dot on the row of its group, spread by a fixed jitter, with the median as a bar."""
-    rng = np.random.default_rng(0)
-    for row, name in enumerate(order):
-        v = values[names == name]
-        ax.scatter(v, row + rng.uniform(-0.3, 0.3, len(v)), s=3, color=colours[name], alpha=0.5, linewidth=0)
-        ax.vlines(np.median(v), row - 0.4, row + 0.4, color=INK, linewidth=1.8)
-    ax.set_yticks(range(len(order)), order)
-    ax.set_ylim(len(order) - 0.5, -0.5)
-    ax.grid(axis="x")
-
-
-def paired_strips(ax, X: np.ndarray, genes: Sequence[str], y: np.ndarray) -> None:
-    """Expression of a few genes, sensitive cells left and resistant cells right of each gene, medians as bars."""
-    rng = np.random.default_rng(0)
-    for column in range(len(genes)):
-        for value, side in ((1, column - 0.2), (0, column + 0.2)):
-            v = X[y == value, column]
-            x = side + rng.uniform(-0.13, 0.13, len(v))
-            ax.scatter(x, v, s=3, color=CLASS[value], alpha=0.4, linewidth=0, rasterized=True)
-            ax.hlines(np.median(v), side - 0.17, side + 0.17, color=INK, linewidth=1.5)
-    ax.set_xticks(range(len(genes)), genes, rotation=30, ha="right", fontsize=8)
-    ax.grid(axis="y")
-
-
 def class_key(fig) -> None:
     """Key of the two classes above a figure."""
     handles = [fig.axes[0].scatter([], [], s=20, color=colour, label=name) for name, colour in CLASSES.items()]
     fig.legend(handles=handles, loc="outside upper left", ncols=2, handletextpad=0.2)
 
 
-def roc_staircases(ax, scores: Mapping[str, np.ndarray], planted: np.ndarray, auroc: Mapping[str, float]) -> None:
+def roc_staircases(ax, scores: Mapping[str, np.ndarray], planted: np.ndarray) -> None:
     """ROC of planted genes for several rankings, named beside the axes with their areas; empty if none is planted."""
-    if planted.any():
-        for (name, value), colour in zip(scores.items(), shades(scores), strict=True):
-            fpr, tpr, _ = roc_curve(planted, value)
-            ax.plot(fpr, tpr, color=colour, label=f"{name} ({auroc[name]:.2f})", drawstyle="steps-post")
-        ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+    for (name, value), colour in zip(scores.items(), shades(scores), strict=True):
+        if planted.any():
+            RocCurveDisplay.from_predictions(planted, value, name=name, ax=ax, curve_kwargs={"color": colour})
     ax.plot([0, 1], [0, 1], **CHANCE | {"zorder": 2})
-    ax.set(xlabel="share of other genes ranked above", ylabel="share of planted genes found", aspect="equal")
+    ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+    ax.set(xlabel="share of other genes ranked above", ylabel="share of planted genes found")

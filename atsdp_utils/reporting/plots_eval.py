@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import html
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import isotonic_regression
 from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
 from statsmodels.stats.proportion import proportion_confint
 
@@ -20,51 +19,28 @@ GRID = np.linspace(0, 1, 101)
 Curve = tuple[np.ndarray, np.ndarray]
 
 
-def _spread(values: Sequence[float], gap: float) -> np.ndarray:
-    """Nearest positions to `values` that keep their order and are at least `gap` apart."""
-    order, steps = np.argsort(values, kind="stable"), gap * np.arange(len(values))
-    placed = np.empty(len(values))
-    placed[order] = isotonic_regression(np.asarray(values, dtype=float)[order] - steps).x + steps
-    return placed
-
-
 def radar(ax, table: pd.DataFrame, *, colours: Mapping[str, str] | None = None) -> None:
-    """Radar chart in polar axes, its series named beside their point on the right-hand spoke.
+    """Radar chart in polar axes with its key at the right: rows are series, columns metrics, values in [0, 1].
 
-    Rows of `table` are series (at most 9), columns metrics (at least 3), values in [0, 1]. Give it a place wider than
-    high: the chart takes the left of it and the names the rest. Areas of a radar chart depend on the order of the
-    spokes: it is here because the paper has one; read the bars.
+    Areas of a radar chart depend on the order of the spokes: it is here because the paper has one; read the bars.
     """
-    k, inks = table.shape[1], shades(table.index, colours)
+    k = table.shape[1]
     angles = np.pi / 2 - 2 * np.pi * np.arange(k) / k
-    for row, colour in zip(table.to_numpy(), inks, strict=True):
-        ax.plot(np.append(angles, angles[0]), np.append(row, row[0]), color=colour, lw=1.6, solid_joinstyle="round")
-    side = int(np.cos(angles).argmax())
-    for i, (angle, name) in enumerate(zip(angles, table.columns, strict=True)):
-        aside = 0.22 if i == side else 0.0  # clear of the lines to the names
-        ax.text(angle + aside, 1.17, METRIC_LABEL.get(name, name), ha="center", va="center", fontsize=8)
+    for (name, row), colour in zip(table.iterrows(), shades(table.index, colours), strict=True):
+        look = {"color": colour, "linewidth": 1.6, "solid_joinstyle": "round", "label": name}
+        ax.plot(np.append(angles, angles[0]), np.append(row, row.iloc[0]), **look)
+    ax.set_xticks(angles % (2 * np.pi), [METRIC_LABEL.get(name, name) for name in table], fontsize=8)
     ax.set_ylim(0, 1)
     ax.set_yticks([0.25, 0.5, 0.75, 1.0], ["", "0.5", "", "1"], fontsize=8, color="#666666")
     ax.set_rlabel_position(90 - 180 / k * 3)
-    ax.set_xticks(angles % (2 * np.pi), [""] * k)
     ax.spines["polar"].set_visible(False)
-    ax.set_anchor("W")  # leaves the rest of its place to the names
-    radii = table.iloc[:, side].to_numpy()
-    tips = np.c_[radii * np.cos(angles[side]), radii * np.sin(angles[side])] / 2 + 0.5  # in fractions of the axes
-    heights = _spread(tips[:, 1], 0.1)
-    heights += 0.5 - heights.mean() if len(heights) > 4 else 0
-    for name, tip, height, colour in zip(table.index, tips, heights, inks, strict=True):
-        arrow = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "relpos": (0, 0.5), "shrinkA": 0, "shrinkB": 1}
-        place = {"xycoords": "axes fraction", "textcoords": "axes fraction", "va": "center", "fontsize": 8}
-        text = ax.annotate(name, tip, (1.12, height), color=colour, arrowprops=arrow, annotation_clip=False, **place)
-        text.set_in_layout(False)
+    ax.legend(loc="center left", bbox_to_anchor=(1.25, 0.5))
 
 
 def _curves(ax, y, p, fold, curve: Callable[..., Curve], area: tuple[str, Callable], step: str | None) -> str:
     """Draw the curve of all cells (thick), that of each fold with both classes (thin), and the band of the middle 80 %.
 
-    `step` is the drawstyle, if the curve is made of steps. Returns the note of the areas. Folds have their own models,
-    whose scores need not share a scale, so the pooled curve may lie below them.
+    `step` is the drawstyle, if the curve is made of steps. Returns the note of the areas.
     """
     y, p, fold = np.asarray(y), np.asarray(p), np.asarray(fold)
     parts = [(y[fold == f], p[fold == f]) for f in np.unique(fold)]
@@ -135,39 +111,27 @@ def reliability(ax, y, p) -> None:
 
 
 def heads(ax, summary: pd.DataFrame, *, chosen: int, control: str) -> None:
-    """Metrics against the number of attention heads, each line named at its right end, pushed apart by a line's height.
+    """Metrics against the number of attention heads, a line a metric.
 
     `chosen` is the paper's number, marked on the axis; the setting `control` is no number of heads (the width-matched
     linear layer) and drawn apart, at the left.
     """
     counts = sorted(set(summary["setting"]) - {control}, key=int)
     x = np.array([-1.3, *range(len(counts))])
-    names, ends = list(dict.fromkeys(summary["metric"])), []
+    names = list(dict.fromkeys(summary["metric"]))
     for i, (name, colour) in enumerate(zip(names, SERIES, strict=False)):
         part = summary[summary["metric"] == name].set_index("setting").reindex([control, *counts])
-        at, mean = x + 0.09 * (i - (len(names) - 1) / 2), part["mean"].to_numpy()
+        at = x + 0.09 * (i - (len(names) - 1) / 2)
         ax.vlines(at, part["ci_low"], part["ci_high"], color=colour, linewidth=0.9, alpha=0.7)
-        ax.plot(at[1:], mean[1:], color=colour, marker="o", markersize=3, linewidth=1.2)
-        ax.plot(at[:1], mean[:1], color=colour, marker="s", markersize=3.5, linestyle="none")
-        ends.append(mean[-1])
-    ax.set_xticks(x, [control, *(f"{s}*" if s == str(chosen) else s for s in counts)])
-    ax.set_xlim(x[0] - 0.5, x[-1] + 0.4)
-    ax.grid(axis="y")
-    low, high = summary["ci_low"].min(), summary["ci_high"].max()
-    pad = max(0.05 * (high - low), 0.01)
-    ax.set_ylim(low - pad, high + pad)
-    inches = ax.get_position().height * ax.figure.get_figheight()
-    heights = _spread(ends, (high - low + 2 * pad) * 0.125 / inches)
-    for name, height, colour in zip(names, heights, SERIES, strict=False):
         label = METRIC_LABEL.get(name, name)
-        ax.text(x[-1] + 0.5, height, label, color=colour, fontsize=8, va="center", clip_on=False)
+        ax.plot(at[1:], part["mean"].iloc[1:], color=colour, marker="o", markersize=3, linewidth=1.2, label=label)
+        ax.plot(at[:1], part["mean"].iloc[:1], color=colour, marker="s", markersize=3.5, linestyle="none")
+    ax.set_xticks(x, [control, *(f"{s}*" if s == str(chosen) else s for s in counts)])
+    ax.grid(axis="y")
 
 
 def critical_difference(ax, ranks: pd.Series, distance: float, blocks: int) -> None:
-    """Critical-difference diagram: mean ranks on a line, bars join models that the data cannot tell apart.
-
-    `distance` is Nemenyi's, from :func:`stats.friedman`; `blocks` data sets are few, and the diagram says so.
-    """
+    """Mean ranks on a line; bars join models less than Nemenyi's `distance` apart over so many `blocks` of data."""
     from scikit_posthocs import critical_difference_diagram
 
     near = np.abs(np.subtract.outer(ranks.to_numpy(), ranks.to_numpy())) <= distance

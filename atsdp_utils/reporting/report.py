@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import hashlib
 import io
@@ -32,13 +31,8 @@ TIDY_TABLES = ("table1", "table2", "table3", "table4")
 PROTOCOLS = ("U", "S", "F", "")
 #: Inputs that are not single-cell sets of :mod:`atsdp_utils.foundation.config`, and their tier.
 OTHER_INPUTS = {
-    "GDSC-bulk": "real",
-    "PC9-erlotinib": "real",
-    "mixology-5": "real",
-    "mixology-3": "real",
-    "CCLE-bulk": "real",
-    "paper": "reported",
-    "peers": "reported",
+    **dict.fromkeys(("GDSC-bulk", "PC9-erlotinib", "mixology-5", "mixology-3", "CCLE-bulk"), "real"),
+    **dict.fromkeys(("paper", "peers"), "reported"),
 }
 
 
@@ -53,8 +47,8 @@ def tier_of(name: str) -> str:
 def check_tidy(df: pd.DataFrame, name: str) -> None:
     """Check the contract of ``table1`` … ``table4``: one row per data set x model (or setting) x metric.
 
-    Printed values are rows of tier ``print`` under the paper's names of its sets. The column ``paper`` is filled on the
-    paper's own cells (tier ``geo``) only; ``table2``, which holds settings and nothing measured, may fill it anywhere.
+    Printed values are rows of tier ``print``. The column ``paper`` is filled on the paper's own cells (tier ``geo``)
+    only; ``table2``, which holds settings and nothing measured, may fill it anywhere.
     """
     keys = [k for k in ("model", "setting") if k in df]
     missing = [*(c for c in TIDY if c not in df), *([] if keys else ["model or setting"])]
@@ -69,8 +63,7 @@ def check_tidy(df: pd.DataFrame, name: str) -> None:
     if len(beside) and name != "table2":
         row = beside.iloc[0]
         raise ValueError(f"{name}: {row['dataset']} (tier {row['tier']!r}) has a value in 'paper', expected it empty")
-    unknown = sorted(set(df["protocol"].fillna("")) - set(PROTOCOLS))
-    if unknown:
+    if unknown := sorted(set(df["protocol"].fillna("")) - set(PROTOCOLS)):
         raise ValueError(f"{name}: protocol {unknown} is not one of {PROTOCOLS}")
     key = ["dataset", *keys, "metric", "protocol"]
     if df.duplicated(key).any():
@@ -79,10 +72,7 @@ def check_tidy(df: pd.DataFrame, name: str) -> None:
 
 @lru_cache
 def made_by(notebook: str) -> dict[str, str | list[str]]:
-    """What marks the outputs of a notebook: its name, the modules that it imports (in turn), a hash of all that code.
-
-    The hash is over code cells and modules without comments and docstrings; what is not imported does not change it.
-    """
+    """Mark of a notebook's outputs: its name, the modules that it imports (in turn), a hash of their and its code."""
     file = paths.NOTEBOOKS / f"{notebook}.ipynb"
     if not file.exists():
         raise ValueError(f"notebook: got {notebook!r}, expected the name of a file in {paths.NOTEBOOKS}")
@@ -127,10 +117,9 @@ class Run:
         return df
 
     def figure(self, fig, name: str, *, caption: str = "", **source) -> Image:
-        """Write ``<name>.png`` and ``<name>.svg`` with their source line, record them like a table, close `fig`.
+        """Write ``<name>.png`` and ``<name>.svg`` with their source line, record them, close `fig`; returns the PNG.
 
-        The returned picture shows exactly the bytes of the PNG. Without a `caption` it is the first sentence of that in
-        the book.
+        Without a `caption` it is the first sentence of that in the book.
         """
         in_book = shown_as(name).get("figure", {}).get("caption", "")
         caption = caption or re.match(r"((Figure \w+\. )?.*?)(\. |\.?$)", in_book)[1]
@@ -149,10 +138,7 @@ class Run:
             display(HTML(table.to_html(index=False, classes="inputs")))
 
     def glue(self, **values: str | float) -> None:
-        """Give computed values to the text of the chapter, which shows ``value`` as ``{glue:text}`value:.2f```.
-
-        Numbers of numpy become plain ones, which the role can format; what is no number and no word is an error.
-        """
+        """Give computed values to the text of the chapter, which shows ``value`` as ``{glue:text}`value:.2f```."""
         from myst_nb import glue
 
         for name, value in values.items():
@@ -183,9 +169,7 @@ class Run:
             "caption": caption,
             "tiers": sorted({tier_of(d) for d in datasets}),
             "datasets": list(datasets),
-            "protocol": protocol,
-            "data": self.data,
-            "profile": self.profile,
+            **{"protocol": protocol, "data": self.data, "profile": self.profile},
             "seeds": [int(s) for s in seeds],
             "inputs": {d: _describe(d)["sha256"] for d in datasets},
             **self.made,
@@ -207,10 +191,9 @@ def _describe(name: str) -> dict[str, str]:
     from atsdp_utils.data import cell_lines, datasets, gdsc, real_cells
 
     about = {"input": name, "tier": tier_of(name)}
-    if tier_of(name) == "reported":
-        files = sorted((paths.DATA / name).glob("*.csv*"))
-        digest = hashlib.sha256(b"".join(f.read_bytes() for f in files))
-        return about | {"origin": f"data/{name}", "shape": "", "sha256": digest.hexdigest()}
+    if about["tier"] == "reported":
+        content = b"".join(f.read_bytes() for f in sorted((paths.DATA / name).glob("*.csv*")))
+        return about | {"origin": f"data/{name}", "shape": "", "sha256": hashlib.sha256(content).hexdigest()}
     if name == "GDSC-bulk":
         values, origin = gdsc.load_bulk().X, "GDSC basal expression"
     elif name == "CCLE-bulk":
@@ -232,8 +215,7 @@ def manifest(data: str, profile: str) -> None:
     folder, outputs = paths.figures_dir(data, profile), {}
     for fragment in sorted((paths.run_dir(data, profile) / "manifest").glob("*.json")):
         outputs.update(json.loads(fragment.read_text()))
-    gone = [f for o in outputs.values() for f in o["files"] if not (folder / f).exists()]
-    if gone:
+    if gone := [f for o in outputs.values() for f in o["files"] if not (folder / f).exists()]:
         raise FileNotFoundError(f"{folder}: {', '.join(gone)} recorded but missing; run 'make clean reproduce'")
     text = json.dumps({"run": f"{data}-{profile}", "outputs": dict(sorted(outputs.items()))}, indent=1)
     text = re.sub(r"\[\n[^\[\]]*\]", lambda found: " ".join(found[0].split()), text)  # one line a list
@@ -270,10 +252,10 @@ def _headlines(df: pd.DataFrame) -> Iterable[tuple[str, ...]]:
 
 
 def differences(run: Path, reference: dict[str, pd.DataFrame], tolerances: dict) -> list[str]:
-    """Compare the tables of a run with those of the `reference` within `tolerances`; one readable line a difference.
+    """Differences of a run's tables from those of the `reference`, one readable line each.
 
-    Text and missing values must agree exactly; a number x may differ from the reference r by
-    ``absolute + relative * |r|`` of its column (``tolerances['columns']``, else ``tolerances['default']``).
+    Text and missing values must agree; a number x may differ from the reference r by ``absolute + relative * |r|`` of
+    its column (``tolerances['columns']``, else ``tolerances['default']``).
     """
     found = []
     for name, expected in reference.items():
@@ -306,7 +288,7 @@ def _disagreements(actual: pd.Series, expected: pd.Series, tolerances: dict) -> 
 
 
 def check(data: str, profile: str) -> int:
-    """Compare a run with the committed reference; print the differences; return the exit status."""
+    """Print the differences of a run from the committed reference; return the exit status."""
     if (data, profile) != ("embedded", "quick"):
         print(f"check: the reference is embedded-quick; {data}-{profile} computes other amounts. Use PROFILE=quick.")
         return 2
@@ -335,10 +317,5 @@ def _reference(run: Path) -> dict[str, pd.DataFrame]:
 
 
 if __name__ == "__main__":
-    commands = {"manifest": manifest, "summary": summary, "check": check}
-    parser = argparse.ArgumentParser(prog="python -m atsdp_utils.reporting.report")
-    parser.add_argument("command", choices=commands)
-    parser.add_argument("data", choices=("embedded", "geo"))
-    parser.add_argument("profile", choices=config.PROFILES)
-    asked = parser.parse_args()
-    sys.exit(commands[asked.command](asked.data, asked.profile))
+    command, *of = sys.argv[1:]  # as Make calls it: a command, the data and the profile
+    sys.exit({"manifest": manifest, "summary": summary, "check": check}[command](*of))

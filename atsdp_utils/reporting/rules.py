@@ -7,6 +7,7 @@ one of its readings: protocols S and U where the paper leaves open whether cell 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 
 import numpy as np
@@ -113,13 +114,10 @@ def highest(out: Outputs, c, reading: str) -> Found:
 
 def models(name: str, protocol: str) -> list[str]:
     """Names of models that a claim means: the eight, those beyond them, or ATSDP-NET without transfer."""
-    if name == "no transfer":
-        return [BULK_ONLY if protocol == "U" else NO_TRANSFER]
-    if name == "the eight":
-        return [n for n, b in REGISTRY.items() if b.paper_name]
-    if name == "beyond the eight":
-        return [n for n, b in REGISTRY.items() if not b.paper_name and not b.variant_of and n not in NAIVE]
-    return [name] if name else []
+    others = [n for n, b in REGISTRY.items() if not b.paper_name and not b.variant_of and n not in NAIVE]
+    eight = [n for n, b in REGISTRY.items() if b.paper_name]
+    words = {"no transfer": [BULK_ONLY if protocol == "U" else NO_TRANSFER], "the eight": eight, "": []}
+    return (words | {"beyond the eight": others}).get(name, [name])
 
 
 #: Columns of a paired table seen from the other side.
@@ -127,10 +125,7 @@ TURNED = {"first": "second", "second": "first", "first_mean": "second_mean", "se
 
 
 def better(out: Outputs, c, reading: str) -> Found:
-    """The first is better than each of the second, in every metric that the claim names: paired, in both directions.
-
-    The argument is ``first|second``; nothing after the bar means all that the table compares with the first.
-    """
+    """``first|second``: the first is better than each of the second (or than all), paired, in every metric named."""
     first, second = c.argument.split("|")
     names, metrics = models(second, reading), c.metrics.split()
     rows = out.table(c.output, dataset=c.dataset, protocol=reading, metric=metrics).astype(
@@ -151,13 +146,10 @@ def better(out: Outputs, c, reading: str) -> Found:
         note += "; some leave no room above them"
     if metrics == ["auc"] and len(reversed_ := rows[rows["second_mean"] < 0.5]):
         note += "; reversed here: " + ", ".join(f"{r.second} (AUC {r.second_mean:.3f})" for r in reversed_.itertuples())
-        try:
-            pc1 = out.one(
-                "table3", dataset=c.dataset, model="PC1, bulk sign", setting="", protocol=reading, metric="auc"
-            )
+        of_set = {"dataset": c.dataset, "protocol": reading, "metric": "auc", "setting": ""}
+        with suppress(Missing):
+            pc1 = out.one("table3", model="PC1, bulk sign", **of_set)
             note += f", while the first component alone, with the sign of a bulk model, has {pc1['mean']:.3f}"
-        except Missing:
-            pass
     return Found(effects[worst], decide(effects, 0.0, c.margin), note=note)
 
 
@@ -222,18 +214,15 @@ def bulk_count(out: Outputs, c, reading: str) -> Found:
 
 
 def evaluated_alike(out: Outputs, c, reading: str) -> Found:
-    """The rows of Table 4 that are one confusion matrix were all averaged over the classes in one way.
-
-    Undecided otherwise: that a matrix fits a row is no proof that the row was made from it.
-    """
+    """The rows of Table 4 that are one confusion matrix were averaged in one way; else undecided: no proof."""
     ways = audit.table4_rows().query("one_unit").groupby(["auc", *audit.AVERAGINGS]).ngroups
     return Found(Effect(ways), verdict.SUPPORTED if ways == 1 else verdict.UNDECIDED)
 
 
 def f1_one_averaging(out: Outputs, c, reading: str) -> Found:
     """No F1 of Tables 3 and 4 is larger than one averaging with its precision and recall allows."""
-    rows = audit.printed_rows().query("where in ('Table 3', 'Table 4')")
-    above = sum(audit.not_one_averaging(r).flagged for r in rows.itertuples())
+    rows = audit.checked("not_one_averaging").query("where in ('Table 3', 'Table 4')")
+    above = rows["flagged"].sum()
     return plain(above, above == 0, f"of {len(rows)} printed rows")
 
 

@@ -1,8 +1,7 @@
 """Every reported value and claim beside what a run found.
 
-Whether a *claim* is supported and whether a *number* is reproduced are two questions. A claim is a direction or a level
-(``threshold`` of ``claims.csv``) with a ``margin``, the smallest difference that matters; a rule turns tables into
-effects with 95 % intervals, and :func:`~atsdp_utils.reporting.verdict.decide` compares the two.
+Whether a *claim* is supported and whether a *number* is reproduced are two questions. A rule turns tables into effects
+with 95 % intervals, which :func:`~atsdp_utils.reporting.verdict.decide` compares with the claim's level and margin.
 
 A claim about the paper's cells gets a verdict only from rows of tier ``geo``. What twins and the other real cells say
 is in :mod:`atsdp_utils.reporting.findings`, in words of its own, so that no verdict can be mistaken for another.
@@ -47,11 +46,7 @@ NEEDS_CELLS = "needs the paper's own cells: DATA=geo"
 
 
 def claims() -> pd.DataFrame:
-    """The paper's claims, one row each (``data/paper/claims.csv``); empty fields are empty strings.
-
-    ``made`` tells claims made in so many words from those that are implied; ``scope`` says what can decide a claim
-    (:data:`TIERS`); ``readings`` are the protocols, or other ways to read the claim, that the paper leaves open.
-    """
+    """The paper's claims, one row each: ``scope`` says what can decide it, ``readings`` what the paper leaves open."""
     return pd.read_csv(paths.PAPER / "claims.csv", dtype=str, keep_default_na=False)
 
 
@@ -106,13 +101,9 @@ VALUES = {"Table 1": "nb-05", "Figure 2b": "nb-05", "Table 3": "nb-05", "Figure 
 
 
 def printed_values() -> pd.DataFrame:
-    """Every printed score as :func:`claims` has them: S and U should reproduce it to within :data:`MARGIN`.
-
-    Figure 3 was computed under S only. An F1 that is not of one averaging with its precision and recall says so in its
-    note.
-    """
-    printed = audit.printed_rows().itertuples()
-    mixed = {(r.where, r.dataset, r.model, "f1") for r in printed if audit.not_one_averaging(r).flagged}
+    """Every printed score as a row of :func:`claims`: S and U (Figure 3: S) reproduce it to within :data:`MARGIN`."""
+    mixed = audit.checked("not_one_averaging").query("flagged")[["where", "dataset", "model", "metric"]]
+    mixed = set(mixed.itertuples(index=False, name=None))
     labels = {b.paper_name: b.label or name for name, b in REGISTRY.items()}
     rows = []
     for r in audit.reported().query("where in @VALUES").itertuples():

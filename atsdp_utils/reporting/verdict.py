@@ -71,9 +71,8 @@ def decide(effects: Sequence[Effect], above: float, below: float) -> str:
     """Verdict on a claim that all of the effects are large.
 
     Supported if every interval lies above `above`; refuted if one lies below `below`, with limits that hold for all of
-    them at once; undecided otherwise. For a claim about a level both are the threshold less the margin. For a claim
-    that something is *better*, `above` is zero and `below` the margin: refuted is an advantage that matters. Where the
-    other one is so good that there is no room for such an advantage, nothing refutes it.
+    them at once and with room for as much. For a level both are the threshold less the margin; for *better*, zero and
+    the margin: refuted is an advantage that matters.
     """
     if all(e.low > above for e in effects):
         return SUPPORTED
@@ -94,16 +93,13 @@ def agreed(found: dict[str, Found]) -> Found:
     first, *others = found.values()
     if not others:
         return first
-    verdict, reproduced = (_same([getattr(f, kind) for f in found.values()]) for kind in ("verdict", "reproduced"))
+    words = ({getattr(f, kind) for f in found.values()} for kind in ("verdict", "reproduced"))
+    verdict, reproduced = (given.pop() if len(given) == 1 else UNDECIDED for given in words)
     texts = (
         f"{reading}: {f.verdict or f.reproduced} {interval(*f.effect[:3])}" + f" ({f.note})" * bool(f.note)
         for reading, f in found.items()
     )
     return Found(first.effect, verdict, reproduced, by_reading="; ".join(texts))
-
-
-def _same(words: Sequence[str]) -> str:
-    return words[0] if len(set(words)) == 1 else UNDECIDED
 
 
 def interval(mean: float, low: float, high: float) -> str:

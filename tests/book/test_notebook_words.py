@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
-from atsdp_utils.evaluation import conformal, evaluate, stats
+from atsdp_utils.evaluation import evaluate, plus_study, stats
 from atsdp_utils.experiments import tables
 from atsdp_utils.experiments.task import Result, Task
 from atsdp_utils.foundation import config, paths
@@ -222,7 +222,7 @@ def test_coverage_is_that_of_lines_and_of_cells():
     columns = ["dataset", "asked", "coverage", "coverage_sensitive", "coverage_resistant", "both_labels",
                "ece_calibrated"]  # fmt: skip
     covered = pd.DataFrame(rows, columns=columns).assign(tier="real")
-    space = execute("12", ("coverage-numbers",), covered=covered, conformal=conformal, ALPHA=0.1)
+    space = execute("12", ("coverage-numbers",), covered=covered, plus_study=plus_study, ALPHA=0.1)
     told = labels.text("12", "coverage-said", space["run"].glued)
     assert "Promised are 90% of each class" in told and "is *sensitive* of d, 50.0%." in told
     assert "Between 20% and 40% of the sets of cells hold both" in told and "in 1 of 2 sets" in told

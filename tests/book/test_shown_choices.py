@@ -279,7 +279,8 @@ def test_scores_and_expression_of_a_class_have_its_colour(ax):
     assert {(x, v, k) for x, v, k in _points(ax)} == {(i, i + 10, plots.CLASS[y[i]].lower()) for i in range(4)}
     assert "predictions" in ax.get_xlabel() and "truth" in ax.get_ylabel()
     ax.clear()
-    plots_biology.paired_strips(ax, np.array([[5.0], [1], [6], [2]]), ["g"], y)
+    values = pd.DataFrame({"gene": "g", "value": [5.0, 1, 6, 2], "label": np.where(y, "sensitive", "resistant")})
+    plots.strips(ax, values, x="gene", y="value", hue="label", colours=plots_biology.CLASSES)
     for x, v, k in _points(ax):
         assert (v > 4) == (k == plots.CLASS[1].lower()) == (x < 0)
 
@@ -347,29 +348,22 @@ def test_the_key_puts_each_handle_at_its_name_and_the_paper_last():
     plt.close(fig)
 
 
-def test_boxes_strips_and_points_stand_at_their_names(ax):
-    values = {"a": [0.1, 0.2, 0.3], "b": [0.7, 0.8, 0.9]}
-    plots.points(ax, values)
+def test_strips_stand_at_their_names_in_their_colours_with_the_median(ax):
+    data = pd.DataFrame({"group": [*"aaabbb"], "value": [0.1, 0.2, 0.3, 0.7, 0.8, 1.2]})
+    plots.strips(ax, data, x="group", y="value")
     by = {}
     for x, y, k in _points(ax):
         by.setdefault((round(x), k), []).append(round(y, 6))
-    assert {k: sorted(v) for k, v in by.items()} == {
-        (i, plots.SERIES[i].lower()): list(v) for i, v in enumerate(values.values())
-    }
+    assert by == {(0, plots.SERIES[0].lower()): [0.1, 0.2, 0.3], (1, plots.SERIES[1].lower()): [0.7, 0.8, 1.2]}
+    medians = [(round(x), round(y, 6)) for line in ax.lines for x, y in zip(*line.get_data(), strict=True)]
+    assert sorted(p for p in medians if np.isfinite(p[1])) == [(0, 0.2), (1, 0.8)]
     ax.clear()
-    plots.boxes(ax, values, paper={"b": 0.5})
-    top = {round(y): k for x, y, k in _points(ax) if x < 0.4}
-    assert top == {1: plots.SERIES[0].lower()} and [t.get_text() for t in ax.get_yticklabels()] == ["a", "b"]
-    assert [(x, round(y)) for x, y, k in _points(ax) if k == "#ffffff"] == [(0.5, 0)]
-    ax.clear()
-    plots_biology.strips(
-        ax, np.array([0.1, 0.9, 0.2]), np.array(["p", "q", "p"]), ["q", "p"], {"p": "#111111", "q": "#222222"}
-    )
+    colours = {"a": "#111111", "b": "#222222"}
+    plots.strips(ax, data, x="value", y="group", order=["b", "a"], colours=colours)
     assert {(x, round(y), k) for x, y, k in _points(ax)} == {
-        (0.9, 0, "#222222"),
-        (0.1, 1, "#111111"),
-        (0.2, 1, "#111111"),
+        (v, "ba".index(g), colours[g]) for g, v in zip(data["group"], data["value"], strict=True)
     }
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["b", "a"]
 
 
 def test_models_of_chapter_12_keep_their_names():

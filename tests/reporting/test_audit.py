@@ -2,7 +2,6 @@
 
 import re
 from itertools import permutations
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,8 +13,9 @@ from atsdp_utils.evaluation import metrics
 from atsdp_utils.reporting import audit
 
 
-def row(**values):
-    return SimpleNamespace(**{"dataset": "DATA3", "precision": 0.5, "recall": 0.5, "f1": 0.5, "auc": 0.5} | values)
+def checked(check, **values):
+    row = {"where": "", "dataset": "DATA3", "model": "", "precision": 0.5, "recall": 0.5, "f1": 0.5, "auc": 0.5}
+    return audit.checked(check, pd.DataFrame([row | values])).iloc[0]
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +35,8 @@ def test_class_sizes_are_those_of_the_loaders():
 
 # --- F1 ---------------------------------------------------------------------------------------------------------------
 def test_f1_above_the_mean_allows_rounding_and_no_more():
-    assert not audit.not_one_averaging(row(precision=0.6, recall=0.4, f1=0.5001)).flagged
-    assert audit.not_one_averaging(row(precision=0.6, recall=0.4, f1=0.5002)).flagged
+    assert not checked("not_one_averaging", precision=0.6, recall=0.4, f1=0.5001).flagged
+    assert checked("not_one_averaging", precision=0.6, recall=0.4, f1=0.5002).flagged
 
 
 def test_f1_is_at_most_the_mean_with_one_averaging_and_not_with_two():
@@ -62,11 +62,11 @@ def test_no_word_of_the_audit_calls_a_printed_number_impossible(found):
 
 # --- one confusion matrix ---------------------------------------------------------------------------------------------
 def test_constant_predictor_by_hand():
-    exact = audit.constant_predictor(row(precision=0.25, recall=0.5, f1=0.3333))
+    exact = checked("constant_predictor", precision=0.25, recall=0.5, f1=0.3333)
     assert exact.flagged and exact.finding == "precision and F1 follow from the recall"
-    half = audit.constant_predictor(row(precision=0.35, recall=0.5, f1=0.3333))
+    half = checked("constant_predictor", precision=0.35, recall=0.5, f1=0.3333)
     assert half.flagged and half.finding.endswith("precision is off by +0.1000")
-    assert not audit.constant_predictor(row(precision=0.25, recall=0.5, f1=0.34)).flagged
+    assert not checked("constant_predictor", precision=0.25, recall=0.5, f1=0.34).flagged
 
 
 def test_constant_predictors_of_the_paper(found):
@@ -285,8 +285,8 @@ def test_auc_and_ap_of_the_paper(found):
 
 def test_below_half_by_hand():
     # 162 and 162: standard error sqrt(325 / (12 * 162 * 162)) = 0.0321
-    assert not audit.below_half(row(auc=0.4045)).flagged
-    assert audit.below_half(row(auc=0.4030)).flagged
+    assert not checked("below_half", auc=0.4045).flagged
+    assert checked("below_half", auc=0.4030).flagged
 
 
 # --- values of one place in another ---------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from atsdp_utils.experiments import inputs
 from atsdp_utils.experiments.task import BULK_ONLY, NO_TRANSFER, Result, Task
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.interpretation import gene_lists, gene_scores, predicted
-from atsdp_utils.reporting import audit, findings, outputs, plots_eval, published, rules, scorecard
+from atsdp_utils.reporting import audit, findings, outputs, peers, plots_eval, rules, scorecard
 from atsdp_utils.reporting.outputs import Outputs
 from atsdp_utils.reporting.verdict import (
     FAILS,
@@ -622,7 +622,7 @@ def test_empty_folder_says_not_computed(tmp_path):
 
 # --- published predictions --------------------------------------------------------------------------------------------
 def test_published_predictions_of_the_papers_cells():
-    table = published.published_predictions("embedded").set_index(["dataset", "quantity", "list"])
+    table = peers.published_predictions("embedded").set_index(["dataset", "quantity", "list"])
     one = table.loc["DATA1"]
     assert one.loc[("accuracy", ""), "mean"] == pytest.approx((176 + 161) / 368)
     assert one.loc[("weighted F1", ""), "mean"] == pytest.approx(0.916, abs=5e-4)
@@ -647,7 +647,7 @@ def test_published_predictions_with_the_sheet_of_data4(monkeypatch):
     truth.iloc[:4] = pd.NA  # control wells: predicted, without a label
     truth.iloc[4:104] = ~truth.iloc[4:104]
     monkeypatch.setattr(datasets, "load_cells", lambda name: SimpleNamespace(obs=pd.DataFrame({"sensitive": truth})))
-    table = published.published_predictions("geo").set_index(["dataset", "quantity", "list"]).sort_index()
+    table = peers.published_predictions("geo").set_index(["dataset", "quantity", "list"]).sort_index()
     table = table.loc["DATA4"]
     assert table.loc[("accuracy", ""), ["mean", "cells"]].tolist() == pytest.approx([1300 / 1400, 1400])
     assert table.loc[("predicted", "sensitive"), "mean"] == 722

@@ -11,19 +11,21 @@ ARCH = Architecture(bottleneck=12, encoder=(11, 10), predictor=(9,), heads=3, to
 
 def test_boxes_hold_the_sizes_of_the_network():
     net = ATSDPNet(17, ARCH)
-    found = {box.name: box.sizes for box in workflow.boxes(net, Training(noise=0.4, omega=0.7, theta=0.9), 23)}
+    names = [box[3] for box in workflow.DRAWN["boxes"]]
+    sizes = workflow.sizes(net, Training(noise=0.4, omega=0.7, theta=0.9), 23)
+    found = dict(zip(names, sizes, strict=True))
     assert found["encoder $E_g$ (3)"] == f"17 → 11 → 10 → 12\n{n_parameters(net.source):,} weights"
     assert found["decoder $D_g$ (3)"].startswith("12 → 10 → 11 → 17\n")
     assert found["predictor $P$ (4–9, 11)"].startswith("2 tokens × 6, 3 heads\n12 → 9 → 2\n")
+    assert found["predictor $P$ (4–9, 11)"].endswith(f"\n{n_parameters(net.predictor):,} weights")
     assert found["corrupt, $G$ (1)"] == "zero with p = 0.4"
     assert "0.7" in found["MMD (15)"] and "0.9" in found["regulariser (17)"]
 
 
 def test_every_box_is_drawn_and_joined():
-    net = ATSDPNet(17, ARCH)
-    boxes = workflow.boxes(net, Training(), 23)
-    fig = workflow.workflow(net, Training(), 23)
+    boxes = workflow.DRAWN["boxes"]
+    fig = workflow.workflow(ATSDPNet(17, ARCH), Training(), 23)
     texts = [t.get_text() for t in fig.axes[0].texts]
     plt.close(fig)
-    assert all(box.name in texts for box in boxes)
-    assert {i for arrow in workflow.ARROWS for i in arrow} == set(range(len(boxes)))
+    assert all(box[3] in texts for box in boxes)
+    assert {i for i, box in enumerate(boxes) if box[5]} | {i for box in boxes for i in box[5]} == set(range(len(boxes)))
