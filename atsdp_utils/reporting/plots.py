@@ -81,12 +81,12 @@ def mark_tier(fig, tiers: Mapping[str, str], source: str) -> None:
     if simulated and simulated == set(tiers) - {"GDSC-bulk"}:  # the bulk trains; what is drawn are cells
         fig.text(1.0, 1.02, "SIMULATED", bbox=box, **look)
     elif {name for name in simulated if any(name in titles[ax] for ax in panels)} == simulated:
-        for ax in panels:
-            ax.text(1.0, 1.03, "SIMULATED", transform=ax.transAxes, bbox=box, **dict(look, fontsize=6))
+        for ax in panels:  # beside the first line of a title, for the second is long
+            up = mpl.transforms.ScaledTranslation(0, 0.17 * titles[ax].count("\n"), fig.dpi_scale_trans)
+            ax.text(1.0, 1.03, "SIMULATED", transform=ax.transAxes + up, bbox=box, **dict(look, fontsize=6))
     else:
         fig.text(1.0, 1.02, "PARTLY SIMULATED", bbox=box, **look)
-    lines = textwrap.fill(source, width=int(fig.get_figwidth() * 15))
-    fig.text(0.0, -0.02, lines, fontsize=8, color="#555555", ha="left", va="top")
+    fig.text(0, -0.02, textwrap.fill(source, int(fig.get_figwidth() * 15)), size=8, color="#555555", va="top")
 
 
 def save_figure(fig, stem: Path) -> list[Path]:
