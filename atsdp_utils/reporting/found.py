@@ -38,9 +38,8 @@ def _interval(values: pd.Series, sign: str = "", digits: int = 2) -> str:
 
 def held_out_clusters(out: Outputs) -> dict:
     """Means over the drugs and clusters on which networks were trained, and the difference to the best simple model."""
-    asked = {"on": "tasks of the networks"}
-    means = out.table("clusters_mean", **asked).set_index("model")
-    tested = out.table("clusters_differences", model="ATSDP-NET", **asked)
+    means = out.table("clusters_mean", on="tasks of the networks").set_index("model")
+    tested = out.table("clusters_differences", model="ATSDP-NET", on="tasks of the networks")
     row = tested[~tested["against"].str.startswith("ATSDP-NET")].iloc[0]
     names = {"atsdp": "ATSDP-NET", "bulk": "ATSDP-NET, bulk only", "best": row["against"]}
     return {k: _interval(means.loc[name, ["mean", "ci_low", "ci_high"]]) for k, name in names.items()} | {
@@ -61,7 +60,8 @@ def single_cells(out: Outputs) -> dict:
         pc1 = out.one("transfer", dataset=name, setting="PC1, bulk sign")
         turned = round((1 - pc1["right"]) * pc1["auc_count"])
         turned = f" (turned round in {turned} of {pc1['auc_count']:.0f} seeds)" * bool(turned)
-        said.append(f"{name} ({cells} cells) {score}, {added}, PC1 {pc1['auc_mean']:.3f}{turned}")
+        pc1 = f"PC1 {pc1['auc_mean']:.3f}{turned}"
+        said.append(f"{name} ({cells} cells) {score}, {further['mean']:.2f}, {added}, {pc1}")
         seeds.add(int(row["auc_count"]))
     return {"sets": "; ".join(said), "seeds": " or ".join(map(str, sorted(seeds)))}
 
@@ -114,7 +114,6 @@ def printed(out: Outputs) -> dict:
     return {"table4": audit.table4_said()}
 
 
-#: Of README and landing page, and of the page of questions.
 FIRST = (held_out_clusters, single_cells, few_labels, right_drug, attention)
 MORE = (gene_scores, printed)
 
