@@ -738,7 +738,7 @@ def picture(table: pd.DataFrame, path: Path) -> None:
             left.plot(seconds, part.measure.str[-4:].astype(float), marker=marker, ms=4, lw=1, label=case)
         left.set(xscale="log", xlabel="processor seconds", ylabel="held-out AUC reached")
         left.legend(fontsize=8)
-        for (words, (size, seconds, slope)), marker in zip(growth(table).items(), "os^Dv", strict=True):
+        for (words, (size, seconds, slope)), marker in zip(growth(table).items(), "os^Dv", strict=False):
             right.plot(size, seconds, marker=marker, ms=4, lw=1, label=f"{words}: {slope:.2f}")
         right.set(xscale="log", yscale="log", xlabel="cells, genes or seeds", ylabel="seconds")
         right.legend(fontsize=8, title="power of the size", title_fontsize=8)
