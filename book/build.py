@@ -348,9 +348,8 @@ def _repository() -> str:
     if not found:
         return "This copy was built from a checkout without a public address, so it links none."
     address = f"https://{found[1]}/{found[2]}"
-    return (
-        f"Code, data and text are in the [repository]({address}); questions and faults are [issues]({address}/issues)."
-    )
+    said = f"Code, data and text are in the [repository]({address}); questions and faults are [issues]"
+    return f"{said}({address}/issues)."
 
 
 def _substitute(text: str, present: set[str], data: str, profile: str) -> str:
@@ -379,9 +378,8 @@ def book(data: str, profile: str) -> int:
         status = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT).returncode
     if status:
         lines = [x for x in log.read_text().splitlines() if re.search("warning|error", x, re.I)]
-        print(
-            "\n".join(lines[:30]) + f"\nThe book was not built (warnings are errors). All of it: {log}", file=sys.stderr
-        )
+        why = f"The book was not built (warnings are errors). All of it: {log}"
+        print(*lines[:30], why, sep="\n", file=sys.stderr)
         return 1
     finished = root / "html"
     shutil.rmtree(finished, ignore_errors=True)

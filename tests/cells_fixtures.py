@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import anndata
@@ -38,7 +39,8 @@ class Case:
     message: str | None = None
 
 
-def plain() -> pd.DataFrame:
+@cache
+def counts() -> pd.DataFrame:
     """Counts of two kinds of cells on 340 genes of the bulk, 40 of them under an older name; cells x genes."""
     bulk = gdsc.load_bulk()
     mouse, ids = gene_names.human_to_mouse(), set(gene_names.ensembl_symbols("human").values())
@@ -51,6 +53,11 @@ def plain() -> pd.DataFrame:
     depth = np.exp(rng.normal(0, 0.3, N))
     X = rng.poisson(level * effect * depth[:, None])
     return pd.DataFrame(X.astype(float), [f"cell-{i}" for i in range(N)], kept)
+
+
+def plain() -> pd.DataFrame:
+    """The counts, to be changed."""
+    return counts().copy()
 
 
 def spelled(names: list[str], naming: str) -> list[str]:

@@ -100,13 +100,6 @@ def corrected_interval(scores, folds: int) -> Interval:
     return Interval(*mean_test(scores, folds)[:3])
 
 
-def wilson(hits: int, n: int) -> Interval:
-    """Share of hits with Wilson's interval at 95 %."""
-    from statsmodels.stats.proportion import proportion_confint
-
-    return Interval(hits / n, *map(float, proportion_confint(hits, n, method="wilson")))
-
-
 def bayesian_ttest(a, b, repeats: int = 1, rope: float = ROPE) -> Bayes:
     """Bayesian correlated t-test (Benavoli et al. 2017) of paired fold scores a - b, through baycomp."""
     import baycomp

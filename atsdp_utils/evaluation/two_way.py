@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 from scipy import stats as sps
+from statsmodels.regression.linear_model import OLS
+from statsmodels.stats.sandwich_covariance import cov_cluster_2groups
 
 from atsdp_utils.evaluation.stats import UPPER, Interval
 
@@ -17,18 +19,9 @@ def variance(values, *groups) -> float:
     Cameron, Gelbach and Miller (J Bus Econ Stat 2011): the variance clustered by the first, plus that by the second,
     minus that by both together; at least what one of the groups gives alone.
     """
-    values = np.asarray(values, float)
-    if len(groups) != 2 or any(len(g) != len(values) for g in groups) or not np.isfinite(values).all():
-        raise ValueError(f"values: got {len(values)} of them, expected finite ones with two labels each")
-    residual = values - values.mean()
-    first, second = (_clustered(residual, pd.factorize(np.asarray(g))[0]) for g in groups)
-    both = _clustered(residual, pd.MultiIndex.from_arrays(groups).factorize()[0])
-    return max(first + second - both, first, second)
-
-
-def _clustered(residual: np.ndarray, group: np.ndarray) -> float:
-    sums = np.bincount(group, residual)
-    return float(len(sums) / max(len(sums) - 1, 1) * (sums**2).sum() / len(residual) ** 2)
+    mean = OLS(np.asarray(values, float), np.ones(len(values))).fit()
+    codes = [pd.factorize(np.asarray(g))[0] for g in groups]
+    return float(max(found.item() for found in cov_cluster_2groups(mean, *codes)))
 
 
 def interval(values, first, second, *, seeds: Sequence[float] = ()) -> Interval:

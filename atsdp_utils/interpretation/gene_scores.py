@@ -195,10 +195,8 @@ def scores_by_seed(name: str, profile: str, *, resamples: int = 200, **parallel)
             r.append((correlations(pairs), np.array(resampled)))
         gap = [sensitive - resistant for sensitive, resistant in zip(*r, strict=True)]
         for name, (by_seed, by_draw) in zip((*DIRECTIONS, "sensitive - resistant"), (*r, gap), strict=True):
-            test = stats.mean_test(by_seed, draws=by_draw, cells=np.bincount(y).min() - 1)
-            rows.append(
-                (protocol, name, len(found), test.mean, test.low, test.high, test.df, p.get(name, np.nan), draws)
-            )
+            t = stats.mean_test(by_seed, draws=by_draw, cells=np.bincount(y).min() - 1)
+            rows.append((protocol, name, len(found), t.mean, t.low, t.high, t.df, p.get(name, np.nan), draws))
     return pd.DataFrame(rows, columns=["protocol", "list", "seeds", "r", "r_low", "r_high", "df", "p", "draws"])
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,8 @@ from atsdp_utils.own_cells.cellfile import CellFile, Genes, InputError, Matrix, 
 
 #: Log-normalised values stay below this; counts and TPM do not.
 MAX_LOG = 30
+#: Bases of logarithms.
+BASES = (np.e, 2.0, 10.0)
 #: Below this share of its standard deviation the mean of a z-scored gene lies (median over genes and the first
 #: thousands of cells: a file may hold some of the cells that were scaled together).
 CENTRED = 0.3
@@ -23,9 +23,8 @@ NOT_SCORED = "not scored"
 SCORED, ZERO, SHALLOW, FOREIGN = REASONS = (
     "scored", "zero on every gene used", "far less depth than the other cells", "mostly genes of the other species",
 )  # fmt: skip
-#: A row this many times less deep than the cells that hold most of the file is no cell among them: ten times (the rule
-#: of Cell Ranger 2 for droplets) with a smaller share of the genes of a whole file than quality control asks for, or
-#: thirty times with less than half of the genes that those have, or in a group whose centre lies thirty times lower.
+#: A row is no cell if it is thirty times less deep than the cells that hold most of the file, or ten times (the rule of
+#: Cell Ranger 2 for droplets) with a smaller share of the genes of a whole file than quality control asks for.
 FAR, FARTHER, GENOME_SIZE = 10, 30, 20_000
 
 
@@ -67,55 +66,37 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
         notes.append(f"values look like {guess} ({seen}) but are taken as {asked}, as asked")
     if kind == "counts" and not whole:
         notes.append("neither integers nor logarithms (TPM, CPM?): values are scaled and logged like counts")
+    if file.X.dtype.kind in "iu" and high == np.iinfo(file.X.dtype).max:
+        notes.append(f"values reach {high:g}, the largest that {file.X.dtype} holds: larger ones were cut or changed")
+    if whole and high == 1:
+        notes.append("no value but 0 and 1: detected or not is no count")
     return kind, notes
 
 
-def not_cells(file: CellFile, known: CellFile, genes: Genes, kind: str, chunk: int) -> np.ndarray:
-    """Why each row is no cell to score, (rows,) str; `known` is the file with the genes of the bulk only."""
-    reason, detected = np.full(file.X.shape[0], SCORED, dtype=object), _detected(known.X)
+def not_cells(file: CellFile, X: Matrix, genes: Genes, counted: bool) -> np.ndarray:
+    """Why each row is no cell to score, (rows,) str; X is the file on the genes of the bulk, :func:`counts` or not."""
+    reason, detected = np.full(X.shape[0], SCORED, dtype=object), _sums(X != 0)
     foreign = of_other_species(file, genes)
     if foreign.any():
-        share = _detected(file.X[:, np.flatnonzero(foreign)]) / foreign.sum()
-        reason[share > detected / known.X.shape[1]] = FOREIGN
+        share = _sums(file.X[:, np.flatnonzero(foreign)] != 0) / foreign.sum()
+        reason[share > detected / X.shape[1]] = FOREIGN
     own = np.flatnonzero((reason == SCORED) & (detected > 0))
-    if kind == "zscored" or not len(own):
+    if not counted or not len(own):
         return reason
-    depth = _depth(known.X, kind, chunk)
+    depth = _sums(X)
     order = own[np.argsort(-depth[own])]
     typical = order[np.searchsorted(np.cumsum(depth[order]), depth[order].sum() / 2)]  # half of the file is deeper
-    far = (depth < depth[typical] / FAR) & (detected < MIN_GENES * known.X.shape[1] / GENOME_SIZE)
-    farther = (depth < depth[typical] / FARTHER) & (detected < detected[typical] / 2)
-    shallow = far | farther | (depth < _lower_mode(depth[own]))
+    few = detected < MIN_GENES * X.shape[1] / GENOME_SIZE
+    shallow = (depth < depth[typical] / FARTHER) | (few & (depth < depth[typical] / FAR))
     reason[own[shallow[own]]] = SHALLOW
     return reason
 
 
-def _detected(X: Matrix) -> np.ndarray:
-    return np.asarray((X != 0).sum(1)).ravel()
+def _sums(X: Matrix) -> np.ndarray:
+    return np.asarray(X.sum(1, dtype=np.float64)).ravel()
 
 
-def _depth(X: Matrix, kind: str, chunk: int) -> np.ndarray:
-    """Depth of rows up to a factor, (rows,): the total of whole counts, else from the smallest value."""
-    total, least, whole = [], [], kind == "counts"
-    for block in dense_chunks(X, chunk):
-        value = np.where(block > 0, block, np.inf).min(1)
-        total.append(block.sum(1, dtype=np.float64))
-        # scaled values have lost their total, but the smallest of a row is that of one count: the smaller, the deeper
-        least.append(value if kind == "counts" else np.expm1(np.minimum(value, MAX_LOG)))
-        whole = whole and bool(np.all(block == np.rint(block)))
-    return np.concatenate(total) if whole else 1 / np.concatenate(least)
-
-
-def _lower_mode(depth: np.ndarray) -> float:
-    """Upper end of the shallower of two groups (Otsu's) whose centres are :data:`FARTHER` apart; 0 if there is none."""
-    logs = np.sort(np.log(depth))
-    n, below = np.arange(1, len(logs)), np.cumsum(logs)[:-1]
-    apart = (logs.sum() - below) / n[::-1] - below / n
-    split = np.argmax(n * n[::-1] * apart**2) if len(n) else 0
-    return float(np.exp(logs[split + 1])) if len(n) and apart[split] > np.log(FARTHER) else 0.0
-
-
-def counted(path: Path, reason: np.ndarray, least: int) -> list[str]:
+def unscored(path: Path, reason: np.ndarray, least: int) -> list[str]:
     """What is said of rows without a score; an :class:`InputError` if fewer than `least` cells remain."""
     why = pd.Series(reason[reason != SCORED]).value_counts()
     n = int((reason == SCORED).sum())
@@ -126,36 +107,77 @@ def counted(path: Path, reason: np.ndarray, least: int) -> list[str]:
     return [f"{count:,} cells are {said}: marked '{NOT_SCORED}' in atsdp_reason" for said, count in why.items()]
 
 
-def shared_matrix(
-    file: CellFile, symbol: np.ndarray, chosen: np.ndarray, kind: str, chunk: int
-) -> tuple[Matrix, list[str]]:
-    """Values on the genes `chosen`, (cells, genes) float32, log-normalised to one depth (z-scored ones as they are).
+def counts(X: Matrix, every: Matrix, kind: str, chunk: int) -> tuple[sparse.csr_matrix | None, list[str]]:
+    """Counts as they were before they were scaled and logged, (cells, genes) float64; None for values that hold none.
 
-    `file` holds genes of the bulk only, called `symbol`: nothing else adds to the depth of a cell. Logarithms are
-    undone first, so that it does not matter to what depth they were scaled. Of genes measured twice counts are summed;
-    of other values the most variable is kept. Values are rounded to half precision, so that neither the precision of a
-    file nor the order of a sum changes what is learned.
+    Logarithms are undone. Values of a cell that are multiples of one number become these multiples, exactly: counts,
+    their logarithms and CPM of the same cells are then the same. A cell whose values are no multiples (TPM; large
+    counts logged in half precision) keeps them, in units of a low one: the smaller that is, the deeper was the cell.
+    With remarks. Logarithms have the base by which most cells are multiples, or by which the cells of the whole file
+    (`every`, with all its genes) have one total; natural ones are assumed where no base does.
     """
-    X, position = file.X, pd.Index(chosen).get_indexer(symbol)
+    if kind == "zscored" or (kind == "lognorm" and not 0 <= X.min() <= X.max() <= MAX_LOG):
+        return None, []
+    base, notes = None, []
+    if kind == "lognorm":
+        some, wide = (sparse.csr_matrix(V[:: max(1, V.shape[0] // 200)], dtype=np.float64) for V in (X, every))
+        base = next((b for b in BASES if _multiples(some, b)[1].mean() > 0.5 or _of_one_total(wide, b)), None)
+        said = f"logarithms to base {base:g}" if base else "logarithms of unknown base, taken as natural"
+        base, notes = base or BASES[0], [said] * (base != BASES[0])
+    rows = (sparse.csr_matrix(X[start : start + chunk], dtype=np.float64) for start in range(0, X.shape[0], chunk))
+    return sparse.csr_matrix(sparse.vstack([_multiples(part, base)[0] for part in rows])), notes
+
+
+def _of_one_total(X: sparse.csr_matrix, base: float) -> bool:
+    total = _sums(X._with_data(np.expm1(X.data * np.log(base))))
+    return total.std() < 0.01 * total.mean()
+
+
+def _multiples(X: sparse.csr_matrix, base: float | None) -> tuple[sparse.csr_matrix, np.ndarray]:
+    """Some rows of :func:`counts`, and which of them are multiples, (rows,) bool; values are logarithms to `base`."""
+    X.eliminate_zeros()
+    sizes = np.diff(X.indptr)
+    if base is None and np.array_equal(X.data, np.rint(X.data)):
+        return X, sizes >= 0
+    data = linear = X.data
+    if base is not None:  # rounded, or a file's precision would be learned
+        linear, data = (np.expm1(v.astype(np.float64) * np.log(base)) for v in (X.data, _half(X.data)))
+    row, filled = np.repeat(np.arange(len(sizes)), sizes), np.flatnonzero(sizes)
+    least, found = np.ones(len(sizes)), np.zeros(len(sizes), bool)
+    least[filled] = np.minimum.reduceat(linear, X.indptr[filled]) if len(filled) else 1
+    low = np.lexsort((data, row))[X.indptr[filled] + sizes[filled] // 10]
+    data = data / np.maximum(data[low], np.finfo(np.float32).tiny)[np.searchsorted(filled, row)]
+    for unit in (least, least / 2, least / 3):  # the smallest value of a cell is mostly that of one count
+        multiple = linear / unit[row]
+        off = np.abs(multiple - np.rint(multiple)) > np.minimum(0.2, 2e-3 * multiple)
+        new = ~found & (np.bincount(row, off, len(sizes)) == 0)
+        data, found = np.where(new[row], np.rint(multiple), data), found | new
+    return sparse.csr_matrix((data, X.indices, X.indptr), X.shape), found
+
+
+def shared_matrix(X: Matrix, symbol: np.ndarray, chosen: np.ndarray, counted: bool) -> tuple[Matrix, list[str]]:
+    """Values on the genes `chosen`, (cells, genes) float32: :func:`counts` as logarithms at one depth, others as given.
+
+    X holds genes of the bulk only, called `symbol`: nothing else adds to the depth of a cell. Of genes measured twice
+    counts are summed; of other values the most variable is kept. Values are rounded to half precision, so that the
+    order of a sum does not change what is learned.
+    """
+    position = pd.Index(chosen).get_indexer(symbol)
     columns = np.flatnonzero(position >= 0)
     twice = len(columns) - len(chosen)
-    logs = kind == "lognorm" and X.min() >= 0 and X.max() <= MAX_LOG
-    if kind == "counts" or logs:
-        way = "their counts are summed"
-        linear = (lambda V: np.expm1(_half(V).astype(np.float64))) if logs else (lambda V: V.astype(np.float64))
-        total = np.concatenate([linear(block).sum(1) for block in dense_chunks(X, chunk)])
-        places = np.arange(len(columns)), position[columns]
-        pick = sparse.csr_matrix((np.ones(len(columns)), places), (len(columns), len(chosen)))
-        Z = _each(X[:, columns], linear) @ pick
-        scale = (TARGET_SUM / np.where(total > 0, total, np.inf))[:, None]
-        Z = _each(sparse.csr_matrix(Z.multiply(scale)) if sparse.issparse(Z) else Z * scale, np.log1p)
+    if counted:
+        way, total = "their counts are summed", _sums(X)
+        pick = sparse.csr_matrix((np.ones(len(columns)), (columns, position[columns])), (X.shape[1], len(chosen)))
+        Z = sparse.csr_matrix(sparse.diags(TARGET_SUM / np.where(total > 0, total, np.inf)) @ (X @ pick))
+        Z.data = np.log1p(Z.data)
     else:
         way, part = "the most variable of each is kept", X[:, columns]
-        spread = streaming_standardizer(part, chunk).scale_ if twice else np.ones(len(columns))
+        spread = streaming_standardizer(part).scale_ if twice else np.ones(len(columns))
         order = np.lexsort((np.where(np.isinf(spread), 0, -spread), position[columns]))
         first = np.unique(position[columns][order], return_index=True)[1]
         Z = part[:, order[first]]
-    return _each(Z, _half), [f"{twice} of the genes used are measured more than once: {way}"] if twice else []
+    Z = sparse.csr_matrix((_half(Z.data), Z.indices, Z.indptr), Z.shape) if sparse.issparse(Z) else _half(Z)
+    return Z, [f"{twice} of the genes used are measured more than once: {way}"] if twice else []
 
 
 def _half(V: np.ndarray) -> np.ndarray:
@@ -164,21 +186,17 @@ def _half(V: np.ndarray) -> np.ndarray:
     return np.clip(V, -limit, limit).astype(np.float16).astype(np.float32)
 
 
-def _each(X: Matrix, change: Callable) -> Matrix:
-    """X with every value changed; zero stays zero."""
-    if not sparse.issparse(X):
-        return change(X)
-    return sparse.csr_matrix((change(X.data), X.indices, X.indptr), shape=X.shape)
+def canonical(Z: Matrix, chunk: int) -> np.ndarray:
+    """Rows of Z in an order that depends on their values alone, so that draws and batches do not know that of a file.
+
+    It is the order of a weighted sum of standardised values: one that is rounded elsewhere moves a cell little.
+    """
+    scale = streaming_standardizer(Z, chunk).scale_
+    weights = np.random.default_rng(0).normal(size=(Z.shape[1], 2)) / scale[:, None]
+    return np.lexsort((Z.astype(np.float64) @ weights).T)
 
 
-def canonical(Z: Matrix, rows: np.ndarray, chunk: int) -> np.ndarray:
-    """`rows` of Z in an order that depends on their values alone: draws and batches then do not know that of a file."""
-    blocks = dense_chunks(Z[rows], chunk)
-    keys = [hashlib.blake2b((row + 0.0).tobytes(), digest_size=16).digest() for block in blocks for row in block]
-    return rows[np.argsort(keys, kind="stable")]
-
-
-def streaming_standardizer(X: Matrix, chunk: int) -> Standardizer:
+def streaming_standardizer(X: Matrix, chunk: int = 4096) -> Standardizer:
     """A fitted :class:`preprocess.Standardizer`, from two passes over chunks of X."""
     n = X.shape[0]
     mean = sum(block.sum(0, dtype=np.float64) for block in dense_chunks(X, chunk)) / n
@@ -186,8 +204,3 @@ def streaming_standardizer(X: Matrix, chunk: int) -> Standardizer:
     scaler = Standardizer()
     scaler.mean_, scaler.scale_ = mean, np.where(variance > 1e-12, np.sqrt(variance), np.inf)
     return scaler
-
-
-def within(X: np.ndarray) -> np.ndarray:
-    """Rows standardised over their own genes, as the bulk is published."""
-    return (X - X.mean(1, keepdims=True)) / np.maximum(X.std(1, keepdims=True), 1e-6)

@@ -74,6 +74,7 @@ def checked(X) -> Matrix:
     if sparse.issparse(X):
         X = sparse.csr_matrix(X)
         X.check_format(full_check=True)
+        X.sum_duplicates()
     return X
 
 

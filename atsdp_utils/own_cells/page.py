@@ -34,13 +34,12 @@ def render(found: Prediction, y: np.ndarray | None) -> str:
     sets = found.columns.atsdp_conformal[~np.isnan(found.p)].value_counts(normalize=True)
     measured, evidence = paths.REFERENCE / "plus_coverage.csv", []  # what the committed reference run found on cells
     for name, rows in pd.read_csv(measured).groupby("dataset", sort=False) if measured.exists() else ():
-        each = {
-            r.asked: f"coverage {r.coverage:.0%}, calibration error {r.ece_calibrated:.2f}" for r in rows.itertuples()
-        }
+        said = [f"coverage {r.coverage:.0%}, calibration error {r.ece_calibrated:.2f}" for r in rows.itertuples()]
+        each = dict(zip(rows.asked, said, strict=True))
         evidence.append(f"{name}: {each['cells']} (lines: {each['lines']})")
     pictures = {}
     with mpl.rc_context(plots.STYLE):
-        for name, figure in {"umap": _umap(found), "histogram": _histogram(found, y), "overlap": _bars(facts)}.items():
+        for name, figure in {"umap": _umap(found), "histogram": _histogram(found, y)}.items():
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
             pictures[name] = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -81,15 +80,4 @@ def _histogram(found: Prediction, y: np.ndarray | None) -> Figure:
     look = {"s": 4, "color": plots.SERIES[0], "linewidth": 0, "alpha": 0.5, "rasterized": True}
     right.scatter(found.p, found.columns["atsdp_p_sd"], **look)
     right.set(xlabel="P(sensitive)", ylabel="sd over networks", xlim=(0, 1))
-    return figure
-
-
-def _bars(facts: dict) -> Figure:
-    figure = Figure((7, 1.6))
-    ax = figure.subplots()
-    names = {"in the bulk": "genes_in_bulk", "and in the file": "genes_shared", "and used": "genes_used"}
-    bars = ax.barh(list(names), [facts[k] for k in names.values()], color=plots.SERIES[3])
-    ax.bar_label(bars, fmt="{:,.0f}", padding=3)
-    ax.invert_yaxis()
-    ax.set(xlabel="genes", xlim=(0, facts["genes_in_bulk"] * 1.12))
     return figure

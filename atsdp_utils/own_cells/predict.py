@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ from atsdp_utils.interpretation import embedding
 from atsdp_utils.models.losses import mmd2
 from atsdp_utils.models.plus import ATSDPPlus, expit
 from atsdp_utils.own_cells import cell_values, drugs, output, page, prediction, readers
-from atsdp_utils.own_cells.cell_values import NOT_SCORED, SCORED, ZERO, within
+from atsdp_utils.own_cells.cell_values import NOT_SCORED, SCORED, ZERO
 from atsdp_utils.own_cells.cellfile import CellFile, InputError, Matrix, dense_chunks, left_out, recognise
 from atsdp_utils.own_cells.prediction import Prediction, pooled
 
@@ -39,6 +39,8 @@ SPELLINGS = (
 )  # fmt: skip
 #: Fewer training lines of a class carry no lesson.
 MIN_LINES = 5
+#: A bar and the time left on a terminal, nothing elsewhere.
+BAR = {"disable": None, "ncols": 78}
 
 
 @dataclass(frozen=True)
@@ -131,17 +133,19 @@ def prepare(
     overlap = f"{genes.shared:,} of {len(bulk.genes):,} of the bulk ({ways}), {len(chosen)} used"
     say("; ".join([f"genes: {genes.naming} in {genes.place}, {overlap}", *left_out(file, genes)]))
     file.obs, changed = output.writable(file.obs)
-    reason = cell_values.not_cells(file, known, genes, kind, settings.chunk)
+    X, more = cell_values.counts(known.X, file.X, kind, settings.chunk)
+    counted, X = X is not None, known.X if X is None else X
+    reason = cell_values.not_cells(file, X, genes, counted)
     if file.kind == "h5ad":
-        # The output is a copy of the file, and the matrix may be most of the memory; `known` may be the file itself.
-        known, file.X = replace(known), None
-    Z, more = cell_values.shared_matrix(known, genes.symbol[genes.symbol != ""], chosen, kind, settings.chunk)
-    del known
+        file.X = None  # the output is a copy of the file, and the matrix may be most of the memory
+    Z, said = cell_values.shared_matrix(X, genes.symbol[genes.symbol != ""], chosen, counted)
+    del known, X
     reason[(reason == SCORED) & (np.asarray(abs(Z).sum(1)).ravel() == 0)] = ZERO
-    more += cell_values.counted(path, reason, settings.min_cells)
+    more += said + cell_values.unscored(path, reason, settings.min_cells)
     parts = prediction.origins(file.obs)
-    where = cell_values.canonical(Z, np.flatnonzero(reason == SCORED), settings.chunk)
-    Z = Z[where]
+    Z, where = Z[reason == SCORED], np.flatnonzero(reason == SCORED)
+    order = cell_values.canonical(Z, settings.chunk)
+    Z, where = Z[order], where[order]
     facts = {
         "input": path.name, "values": kind, "gene_names": genes.naming, "gene_names_in": genes.place,
         "genes_in_file": len(genes.symbol), "genes_shared": genes.shared, "genes_in_bulk": len(bulk.genes),
@@ -149,14 +153,12 @@ def prepare(
         "cells": len(reason), "cells_scored": len(where),
     }  # fmt: skip
     notes = [*remarks, *more, *prediction.origins_said(parts), *changed]
-    rows, scaler = _drawn(len(where), settings.sample, seed), cell_values.streaming_standardizer(Z, settings.chunk)
+    rows = np.sort(np.random.default_rng(seed).permutation(len(where))[: settings.sample])
+    scaler = cell_values.streaming_standardizer(Z, settings.chunk)
+    if np.isinf(scaler.scale_).all():
+        raise InputError(f"{path}: all {len(where)} cells have the same values. Expected cells that differ.")
     seen = scaler.transform(np.vstack(list(dense_chunks(Z[rows], settings.chunk))))
     return Ready(file, facts, chosen, Z, where, reason, notes, parts, scaler, rows, seen, seed, settings)
-
-
-def _drawn(n: int, size: int, seed: int) -> np.ndarray:
-    """At most `size` of n rows, drawn at random, in order."""
-    return np.sort(np.random.default_rng(seed).permutation(n)[:size])
 
 
 def read_labels(file: CellFile, column: str, scored: np.ndarray) -> np.ndarray:
@@ -172,8 +174,7 @@ def read_labels(file: CellFile, column: str, scored: np.ndarray) -> np.ndarray:
         raise InputError(f"--labels {column}: found {', '.join(unknown[:4])}. {expected}.")
     y = np.where(scored, y.fillna(-1).to_numpy(np.int8), -1)
     if len(set(y[y >= 0])) < 2:
-        counts = f"{(y == 1).sum()} sensitive and {(y == 0).sum()} resistant"
-        raise InputError(f"--labels {column}: {counts} cells. Metrics need both classes; leave --labels out.")
+        raise InputError(f"--labels {column}: all cells are of one class. Metrics need both; leave --labels out.")
     return y
 
 
@@ -186,16 +187,11 @@ class SideBySide(ATSDPPlus):
         """Every member, trained side by side."""
         work = (delayed(self._member)(i, X, source) for i in range(self.members))
         done = pool.workers(self.jobs, max_nbytes=None, return_as="generator")(work)
-        return list(progress(done, self.members, "networks"))
+        return list(tqdm(done, "networks", self.members, leave=False, **BAR))
 
     def _member(self, *given):
         runtime.one_thread()
         return self.network(*given)
-
-
-def progress(work: Iterable, total: int, what: str) -> Iterable:
-    """`work` with a bar and the time left on a terminal, with nothing elsewhere."""
-    return tqdm(work, what, total, leave=False, disable=None if total > 1 else True, ncols=78)
 
 
 @dataclass
@@ -224,7 +220,7 @@ def learn(drug: str, source: preprocess.Source, given: Ready, say: Callable[[str
     # threads take chunks of cells, each computes on one core
     work = (delayed(model.member_proba)(given.scaler.transform(block)) for block in dense_chunks(given.Z, chunk))
     done = Parallel(settings.jobs, prefer="threads", return_as="generator")(work)
-    members = np.concatenate(list(progress(done, -(-given.Z.shape[0] // chunk), "scores")), axis=1)
+    members = np.concatenate(list(tqdm(done, "scores", -(-given.Z.shape[0] // chunk), leave=False, **BAR)), axis=1)
     X = np.vstack(list(dense_chunks(given.Z[given.rows], chunk)))
     parts = {name: codes[given.where[given.rows]] for name, codes in given.parts.items()}
     drawn = pooled(members[:, given.rows])
@@ -270,20 +266,12 @@ def unlikeness(source: preprocess.Source, given: Ready, size: int = 500) -> dict
     """How unlike the bulk lines the cells are, in what the network sees.
 
     ``mmd2`` between lines and cells, ``mmd2_lines`` between two random halves of the lines (the yardstick); ``auc`` of
-    a random forest that tells lines from cells; ``gene_shift``: median over genes of the difference of the mean level
-    within a sample, in standard deviations over lines (NaN for values already centred per gene, which hides it).
+    a random forest that tells lines from cells.
     """
     rng = np.random.default_rng(given.seed)
     lines, cells = (A[np.sort(rng.permutation(len(A))[:size])] for A in (source.X, given.seen))
-    half = len(lines) // 2
-    a, b = torch.tensor(lines), torch.tensor(cells)
+    a, b, half = torch.tensor(lines), torch.tensor(cells), len(lines) // 2
     both, domain = np.vstack([lines, cells]), np.repeat([0, 1], [len(lines), len(cells)])
     forest = RandomForestClassifier(50, random_state=given.seed, min_samples_leaf=3)
-    auc, shift = cross_val_score(forest, both, domain, cv=3, scoring="roc_auc").mean(), np.nan
-    if given.known["values"] != "zscored":
-        bulk = gdsc.load_bulk()
-        reference = within(preprocess.columns(bulk.X, bulk.genes, source.genes))
-        level = within(next(dense_chunks(given.Z[_drawn(given.Z.shape[0], size, given.seed)], size)))
-        shift = float(np.median(np.abs(level.mean(0) - reference.mean(0)) / np.maximum(reference.std(0), 1e-6)))
-    found = {"mmd2": mmd2(a, b).item(), "mmd2_lines": mmd2(a[:half], a[half:]).item()}
-    return found | {"auc": float(auc), "gene_shift": shift}
+    auc = float(cross_val_score(forest, both, domain, cv=3, scoring="roc_auc").mean())
+    return {"mmd2": mmd2(a, b).item(), "mmd2_lines": mmd2(a[:half], a[half:]).item(), "auc": auc}

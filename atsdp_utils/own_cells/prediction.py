@@ -113,33 +113,38 @@ def score(y: np.ndarray, found: Prediction) -> dict[str, float]:
     return out
 
 
-def warnings(found: Prediction) -> list[str]:
-    """What a reader of the scores must know before using them."""
-    facts, lines, agree = found.facts, found.bulk_classes, agreement(found.members)["mean"]
-    called = (found.label[~np.isnan(found.p)] == SENSITIVE).mean()
-    held = {label: facts[f"held_out_{label}"] for label in (RESISTANT, SENSITIVE)}
-    rarer, fewest = RESISTANT if lines[0] < lines[1] else SENSITIVE, min(held, key=held.get)
-    none = "no conformal sets" if held[fewest] else "no held-out AUC, calibrated probability or conformal sets"
-    weak = "; the calibrated probability rests on those few" if held[fewest] else ""
-    share = lines.min() / lines.sum()
+def doubts(lines: np.ndarray, auc: float, members: np.ndarray, p: np.ndarray) -> list[str]:
+    """What speaks against scores p (cells,) for a drug: few `lines` of a class, their `auc`, networks, one label."""
+    share, rarer = lines.min() / lines.sum(), RESISTANT if lines[0] < lines[1] else SENSITIVE
+    agree, called = agreement(members)["mean"], (p[~np.isnan(p)] >= 0.5).mean()
     said = [
-        (facts["gene_overlap"] < 0.5,
-         f"only {facts['gene_overlap']:.0%} of the bulk genes are measured: the score rests on few genes"),
         (share < 0.15 or lines.min() < 40,
          f"only {lines.min()} of {lines.sum()} training lines are {rarer} ({share:.0%}): weakly learned"),
-        (facts["held_out_auc"] < 0.65,
-         f"AUC on held-out bulk lines is {facts['held_out_auc']:.2f}: hardly predictable even there"),
-        (found.sets is None,
-         f"only {held[fewest]} held-out lines are {fewest}, sets with a miss rate of {ALPHA:g} need {FEWEST}: "
-         f"{none}{weak}"),
-        (facts["cells_scored"] < 50,
-         f"{facts['cells_scored']} cells: means and standard deviations of genes are uncertain"),
+        (auc < 0.65, f"AUC on held-out bulk lines is {auc:.2f}: hardly predictable even there"),
         (agree < 0.5,
          f"the networks disagree (mean rank correlation {agree:.2f}): another seed may turn the order"),
         (called < 0.05 or called > 0.95,
          "nearly all cells get one label: read the order of the scores, not the labels"),
     ]  # fmt: skip
     return [line for holds, line in said if holds]
+
+
+def warnings(found: Prediction) -> list[str]:
+    """What a reader of the scores must know before using them."""
+    facts, held = found.facts, {label: found.facts[f"held_out_{label}"] for label in (RESISTANT, SENSITIVE)}
+    fewest = min(held, key=held.get)
+    lost = "no conformal sets; the calibrated probability rests on those few" if held[fewest] else (
+        "no held-out AUC, calibrated probability or conformal sets")  # fmt: skip
+    said = [
+        (facts["gene_overlap"] < 0.5,
+         f"only {facts['gene_overlap']:.0%} of the bulk genes are measured: the score rests on few genes"),
+        (found.sets is None,
+         f"only {held[fewest]} held-out lines are {fewest}, sets with a miss rate of {ALPHA:g} need {FEWEST}: {lost}"),
+        (facts["cells_scored"] < 50,
+         f"{facts['cells_scored']} cells: means and standard deviations of genes are uncertain"),
+    ]  # fmt: skip
+    of_drug = doubts(found.bulk_classes, facts["held_out_auc"], found.members, found.p)
+    return [line for holds, line in said if holds] + of_drug
 
 
 def origins(obs: pd.DataFrame) -> dict[str, np.ndarray]:

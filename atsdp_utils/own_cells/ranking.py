@@ -40,8 +40,10 @@ COLUMNS = {
     "company_random": "share of labels that change when random halves are standardised by themselves",
     "company_unlike": "share of labels that change when the two most unlike halves are",
     "share_sensitive": "share of the cells with a score that are called sensitive",
-    "note": "why there is no score",
+    "note": "what speaks against its scores, or why there are none",
 }
+#: Those that the command prints.
+BRIEF = ["drug", "held_out_auc", "ci_low", "ci_high", "networks", "company_unlike", "share_sensitive"]
 #: Those that count lines.
 WHOLE = ("held_out_sensitive", "held_out_resistant", "sensitive_lines", "resistant_lines")
 
@@ -60,7 +62,7 @@ def rank(
     output.check_output(given.file, out, given.settings.members)
     arrays = (given.Z.data, given.Z.indices, given.Z.indptr) if sparse.issparse(given.Z) else (given.Z,)
     cells = cache.key(*arrays, given.chosen, *(x for name, codes in given.parts.items() for x in (name, codes)))
-    rows = [_kept(drug, given, cells) for drug in tqdm(wanted, "drugs", unit="drug", disable=None, ncols=78)]
+    rows = [_kept(drug, given, cells) for drug in tqdm(wanted, "drugs", **predict.BAR)]
     table = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("ci_low", ascending=False, kind="stable")
     table = table.reset_index(drop=True)
     facts, shown = given.known | {"seed": given.seed, "members": given.settings.members}, table.astype(object)
@@ -79,7 +81,7 @@ def rank(
     cache.write_atomically(out, write)
     for note in given.notes:
         say(f"warning: {note}")
-    say(shown.head(10).to_string(index=False))
+    say(shown[BRIEF].head(10).to_string(index=False))
     say("in the order of the lower limit of the AUC on held-out lines, which says nothing of these cells; share_"
         "sensitive compares no two drugs")  # fmt: skip
     say(f"written: {out}\nreport:  {report}")
@@ -119,5 +121,6 @@ def row(drug: str, source: preprocess.Source, given: predict.Ready) -> dict:
         "networks": alike["mean"], "same_label": alike["same"],
         "company_random": found.company[prediction.RANDOM]["labels_changed"],
         "company_unlike": found.company[prediction.UNLIKE]["labels_changed"],
-        "share_sensitive": (p >= 0.5).mean(), "note": "",
+        "share_sensitive": (p >= 0.5).mean(),
+        "note": "; ".join(prediction.doubts(found.lines, auc, found.members, p)),
     } | simple  # fmt: skip

@@ -21,7 +21,9 @@ from atsdp_utils.own_cells.cellfile import CellFile, InputError, checked, dense
 
 #: Bytes of a dense matrix beyond which a file is refused: it would not fit beside its own copies.
 MAX_DENSE = 3e9
-FORMATS = "an .h5ad file, a 10x .h5 file, a 10x folder (matrix.mtx, features.tsv, barcodes.tsv), a .csv or .tsv (.gz)"
+FORMATS = (
+    "an .h5ad or 10x .h5 file, a 10x folder (matrix.mtx, features.tsv, barcodes.tsv), a .csv or .tsv in UTF-8 (.gz)"
+)
 
 
 def read(path: Path, layer: str | None = None, labels: str | None = None) -> CellFile:
@@ -50,6 +52,8 @@ def read(path: Path, layer: str | None = None, labels: str | None = None) -> Cel
         said = f"cannot be read, truncated or damaged? Copy it again. ({short})"
         if isinstance(error, BlockingIOError) or "unable to lock" in str(error):
             said = "locked by another program that has it open. Close it there, or copy the file."
+        if isinstance(error, UnicodeDecodeError):
+            said = "no text in UTF-8. Save it as such (a spreadsheet calls it CSV UTF-8)."
         raise InputError(f"{path}: {said}") from error
     if not all(file.X.shape):
         raise InputError(f"{path}: {file.X.shape[0]} cells x {file.X.shape[1]} genes. Expected at least one of each.")
@@ -187,7 +191,7 @@ def _ten_x(path: Path, kind: str, X, features: dict[str, np.ndarray], barcodes: 
     X, n_genes = checked(X), len(features["id"])
     if X.shape != (len(barcodes), n_genes):
         expected = f"{len(barcodes)} barcodes x {n_genes} features"
-        way = "Has one of the two a line of headings, or is it of another matrix?"
+        way = "Has one of the two a line of headings, or is the matrix transposed or another?"
         raise InputError(f"{path}: the matrix is {X.shape[0]} x {X.shape[1]}, the names are for {expected}. {way}")
     names = {f"features, {k}": features[k] for k in ("id", "name") if k in features}
     file = CellFile(path, kind, X, names, pd.DataFrame(index=pd.Index(barcodes)))

@@ -229,10 +229,8 @@ ROWS = {"printed": printed_rows, "ranked": ranked_rows, "reported": reported}
 
 def _beside(rows: pd.DataFrame) -> pd.DataFrame:
     """Printed rows with what checks hold them against: cells, ends of :func:`ap_range`, Table 3, best heads."""
-    sizes = np.array([CLASS_SIZES[name, "labelled cells"] for name in rows["dataset"]]).T
-    rows = rows.assign(
-        sensitive=sizes[0], resistant=sizes[1], cells=sizes.sum(axis=0), share=sizes[0] / sizes.sum(axis=0)
-    )
+    n1, n0 = np.array([CLASS_SIZES[name, "labelled cells"] for name in rows["dataset"]]).T
+    rows = rows.assign(sensitive=n1, resistant=n0, cells=n1 + n0, share=n1 / (n1 + n0))
     if "metric" not in rows:
         ends = [ap_range(r.auc, r.share) for r in rows.itertuples()]
         return rows.assign(least=[low for low, _ in ends], most=[high for _, high in ends])

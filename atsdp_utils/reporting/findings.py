@@ -20,7 +20,7 @@ from atsdp_utils.data import twins
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.reporting import audit, found
 from atsdp_utils.reporting.outputs import Missing, Outputs, numbers
-from atsdp_utils.reporting.scorecard import scorecard
+from atsdp_utils.reporting.scorecard import chapter, scorecard
 from atsdp_utils.reporting.verdict import MISSING, VERDICTS
 
 TWIN_WORDS = ("recovered", "unclear", "silent", "false alarm", MISSING)
@@ -170,8 +170,7 @@ def _scores(out: Outputs) -> Iterator[str]:
 
 def _link(number: str) -> str:
     """Link of the README to a chapter."""
-    (path,) = paths.NOTEBOOKS.glob(f"{number}_*.ipynb")
-    return f"[chapter {int(number)}](notebooks/{path.name})"
+    return f"[chapter {int(number)}](notebooks/{chapter(f'nb-{number}')}.ipynb)"
 
 
 def readme_block(out: Outputs) -> str:

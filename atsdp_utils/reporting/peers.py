@@ -31,9 +31,8 @@ KEPT = 0.5
 def results() -> pd.DataFrame:
     """Published values, a row each: set, drug, method, AUC, AUPR, what it was trained on, how chosen, source."""
     table = pd.read_csv(verify(paths.DATA / "peers" / "peers_auc.csv"))
-    return table.assign(
-        task=table["dataset"].str.replace(r" \(GSE(108383|149215)\)", "", regex=True) + ", " + table["drug"]
-    )
+    cells = table["dataset"].str.replace(r" \(GSE(108383|149215)\)", "", regex=True)
+    return table.assign(task=cells + ", " + table["drug"])
 
 
 def sweep() -> pd.DataFrame:

@@ -34,26 +34,8 @@ METRIC_LABEL = {
 }  # fmt: skip
 
 STYLE = {
-    "figure.dpi": 100,
-    "figure.constrained_layout.use": True,
-    "savefig.dpi": 150,
-    "svg.hashsalt": "atsdp-companion",  # the same ids, hence the same bytes, in every run
-    "svg.fonttype": "path",
-    "font.family": "DejaVu Sans",  # ships with matplotlib: the same glyphs on every machine
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.labelsize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
+    **mpl.rc_params_from_file(Path(__file__).with_suffix(".mplstyle"), use_default_template=False),
     "axes.prop_cycle": mpl.cycler(color=SERIES),
-    "axes.axisbelow": True,
-    "grid.color": "#DDDDDD",
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "lines.linewidth": 1.5,
-    "image.cmap": "cividis",
 }
 
 
@@ -177,8 +159,7 @@ def strips(
     np.random.seed(0)  # seaborn spreads the dots by this generator
     sns.stripplot(**about, palette=shades(names, colours), dodge=bool(hue), size=3.5, alpha=0.6, linewidth=0)
     bar = {"marker": "_" if upright else "|", "markersize": 13, "markeredgewidth": 1.8, "linestyle": "none"}
-    sns.pointplot(
-        **about, **bar, palette=[INK] * len(names), dodge=0.4 if hue else False, estimator="median", errorbar=None
-    )
+    bar |= {"dodge": 0.4 if hue else False, "palette": [INK] * len(names)}
+    sns.pointplot(**about, **bar, estimator="median", errorbar=None)
     ax.set(xlabel="", ylabel="")
     ax.grid(axis="y" if upright else "x")

@@ -17,12 +17,6 @@ from sklearn.metrics import RocCurveDisplay
 from atsdp_utils.reporting.plots import CHANCE, CLASS, CLASS_NAME, INK, SERIES, shades
 
 RESPONSE = LinearSegmentedColormap.from_list("response", [CLASS[0], "#EEEEEE", CLASS[1]])
-#: Style of each null distribution.
-NULLS = {
-    "plain": {"color": "#999999", "histtype": "stepfilled", "alpha": 0.45},
-    "matched": {"color": SERIES[0], "histtype": "step", "linewidth": 1.4},
-    "permuted": {"color": SERIES[1], "histtype": "step", "linewidth": 1.4},
-}
 CLASSES = {CLASS_NAME[v]: CLASS[v] for v in (1, 0)}
 
 
@@ -87,8 +81,8 @@ def score_scatter(ax, scores: pd.DataFrame, y: np.ndarray, row: Mapping[str, flo
 def null_histogram(ax, nulls: pd.DataFrame, table: pd.DataFrame, name: str) -> None:
     """Null distributions of r (``ListScorer.nulls``, ``null_table``) of a list, the observed r as a dashed line."""
     draws, table, title = nulls[nulls["list"] == name], table[table["list"] == name], f"{name} list"
-    for kind, r in draws.groupby("null", sort=False)["r"]:
-        ax.hist(r, bins=np.linspace(-1, 1, 61), label=kind, **NULLS[kind])
+    for (kind, r), colour in zip(draws.groupby("null", sort=False)["r"], (SERIES[7], *SERIES), strict=False):
+        ax.hist(r, bins=np.linspace(-1, 1, 61), label=kind, color=colour, histtype="step", linewidth=1.4)
     if len(table):
         ax.axvline(table["r"].iloc[0], color=INK, linestyle="--", linewidth=1.3, label="observed")
         title += "".join(f"\np ({kind}) = {value:.4f}" for kind, value in zip(table["null"], table["p"], strict=True))

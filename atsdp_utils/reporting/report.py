@@ -209,19 +209,12 @@ def manifest(data: str, profile: str) -> None:
 
 def summary(data: str, profile: str, stream=None) -> None:
     """Print the AUC of every table of the run on one screen: the best model or setting, and ATSDP-NET beside it."""
-    from rich.console import Console
-    from rich.table import Table
-
-    folder = paths.figures_dir(data, profile)
-    console = Console(file=stream, width=None if sys.stdout.isatty() and stream is None else 110)
-    out = Table(title=f"AUC, {data} data, {profile} profile", title_justify="left", box=None, pad_edge=False)
-    for column in ("table", "data set", "tier", "protocol", "best", "mean ± sd", "ATSDP-NET", "paper"):
-        out.add_column(column, no_wrap=True)
-    for name in TIDY_TABLES:
-        if (folder / f"{name}.csv").exists():
-            for row in _headlines(pd.read_csv(folder / f"{name}.csv")):
-                out.add_row(name, *row)
-    console.print(out if out.row_count else "No AUC in the tables of this run yet.")
+    files = [paths.figures_dir(data, profile) / f"{name}.csv" for name in TIDY_TABLES]
+    rows = [(file.stem, *row) for file in files if file.exists() for row in _headlines(pd.read_csv(file))]
+    names = ("table", "data set", "tier", "protocol", "best", "mean ± sd", "ATSDP-NET", "paper")
+    shown = pd.DataFrame([names, *rows]).apply(lambda column: column.str.ljust(column.str.len().max() + 2))
+    text = shown.to_string(index=False, header=False) if rows else "No AUC in the tables of this run yet."
+    print(f"AUC, {data} data, {profile} profile", text, sep="\n", file=stream)
 
 
 def _headlines(df: pd.DataFrame) -> Iterable[tuple[str, ...]]:

@@ -39,10 +39,7 @@ def link_page(app, doctree: nodes.document, page: str) -> None:
 
 
 def link_first_uses(tree: nodes.Element, entries: Mapping[str, str]) -> None:
-    """Turn the first use in prose of each of `entries` (term to address) into a link, in place.
-
-    Case and a plural s do not matter, longer terms go first, and the text keeps its own spelling.
-    """
+    """Turn the first use in prose of each of `entries` (term to address) into a link, in place, longer terms first."""
     _join_lines(tree)
     addresses, pattern = {_plain(term): address for term, address in entries.items()}, _pattern(entries)
     for text in list(_prose(tree)):

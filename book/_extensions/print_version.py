@@ -45,18 +45,12 @@ def reading_order(env) -> list[str]:
 
 
 def join(folder: Path, pages: Sequence[str]) -> str:
-    """HTML of one page with the articles of `pages`, the first of which lends its head.
-
-    Parameters
-    ----------
-    folder
-        The finished book.
-    pages
-        Names without suffix, relative to `folder`, in reading order.
-    """
+    """HTML of one page with the articles of `pages` (names without suffix), the first of which lends its head."""
     articles = {page: _article(folder / f"{page}.html") for page in pages}
     ids = {page: {tag["id"] for tag in article.find_all(id=True)} for page, article in articles.items()}
-    contents = "".join(f'<li><a href="#{_key(p)}">{_title(a)}</a></li>' for p, a in articles.items())
+    contents = "".join(
+        f'<li><a href="#{_key(p)}">{a.h1.decode_contents().strip()}</a></li>' for p, a in articles.items()
+    )
     for page, article in articles.items():
         _rename(article, page, ids)
     shell = BeautifulSoup((folder / f"{pages[0]}.html").read_text(encoding="utf-8"), "html.parser")
@@ -88,11 +82,6 @@ def _article(path: Path) -> Tag:
     for fold in article.find_all("details"):
         fold["open"] = ""
     return article
-
-
-def _title(article: Tag) -> str:
-    """Heading of an article, with its number and its markup."""
-    return article.h1.decode_contents().strip()
 
 
 def _key(page: str) -> str:

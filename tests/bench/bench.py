@@ -341,11 +341,19 @@ def own_cells(size: Size, cells: int) -> Iterator[Row]:
         path = Path(folder) / "mine.h5ad"
         own_file(path, cells, genes, genes // 14)
         for case in ("with training", "trained before"):
+            before = _of_children()
             with Clock() as clock:
                 subprocess.run([sys.executable, "-c", code, str(path), size.profile], cwd=paths.ROOT, check=True)
-            yield "own cells", f"{cells} x {genes}, {case}", "seconds", clock.seconds, "s"
+            clock.cpu = _of_children() - before
+            yield from clock.rows("own cells", f"{cells} x {genes}, {case}")
             used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * scale / 2**20
             yield "own cells", f"{cells} x {genes}, {case}", "peak of the largest process so far", used, "MiB"
+
+
+def _of_children() -> float:
+    """Processor seconds of finished processes that this one started."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _warm_up() -> None:
@@ -434,7 +442,12 @@ def measure(size: Size, jobs: int, only: tuple[str, ...] = ()) -> pd.DataFrame:
         else:
             rows += [tuple(row) for row in json.loads(done.stdout.splitlines()[-1])]
         print(f"  {name:<20} {clock.seconds:6.0f} s", flush=True)
-    return pd.DataFrame([*rows, *quick_stages()], columns=plan.COLUMNS)
+    return pd.DataFrame([*rows, *(() if only else quick_stages())], columns=plan.COLUMNS)
+
+
+def replaced(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    """Rows of both; of those that measure the same, the new ones."""
+    return pd.concat([old, new]).drop_duplicates(["section", "case", "measure"], keep="last", ignore_index=True)
 
 
 def _shown(value: object) -> str:
@@ -510,13 +523,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("jobs", type=int)
     parser.add_argument("--short", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--section", help=argparse.SUPPRESS)
+    parser.add_argument("--only", nargs="+", default=(), help="sections to run again, such as own-1500")
     args = parser.parse_args(arguments)
     size = SHORT if args.short else FULL
     if args.section:
         _inside(args.section, size, args.jobs)
         return 0
-    table, path = measure(size, args.jobs), paths.FIGURES / "bench.csv"
+    table, path = measure(size, args.jobs, tuple(args.only)), paths.FIGURES / "bench.csv"
     table["value"] = table.value.map(lambda v: f"{v:.6g}" if isinstance(v, float) else str(v))
+    table = replaced(plan.read(path), table) if args.only else table
     cache.write_atomically(path, lambda temporary: table.to_csv(temporary, index=False))
     if path.is_relative_to(paths.ROOT):
         PAGE.write_text(page(plan.read(path)))

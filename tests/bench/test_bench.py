@@ -49,3 +49,10 @@ def test_the_page_shows_the_committed_table():
 
 def test_without_a_benchmark_the_page_says_so(tmp_path):
     assert "make bench" in bench.page(plan.read(tmp_path / "none.csv"))
+
+
+def test_sections_that_run_again_replace_their_rows():
+    row = ("own cells", "60 x 200", "seconds")
+    old = pd.DataFrame([(*row, "1", "s"), ("cells", "300", "seconds", "2", "s")], columns=plan.COLUMNS)
+    new = pd.DataFrame([(*row, "3", "s"), (*row[:2], "cpu_seconds", "4", "s")], columns=plan.COLUMNS)
+    assert bench.replaced(old, new).value.tolist() == ["2", "3", "4"]

@@ -315,7 +315,7 @@ def test_ways_of_standardising_are_counted_by_both_scores():
         "run"
     ].glued
     text = labels.text("13", "company-study-read", glued)
-    assert "at most 20% of the labels" in text and "1 of 3 raise" in text and "1 of 3 lower" in text
+    assert "average 20% of the labels" in text and "these 3 ways 1 raise both" in text and "and 1 lower" in text
 
 
 def test_leads_of_the_paper_are_counted_against_twice_its_deviation():

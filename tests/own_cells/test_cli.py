@@ -100,7 +100,7 @@ def test_scores_report_and_untouched_input(atsdp, counts, tmp_path):
     assert facts["metrics"]["conformal_coverage"] == pytest.approx(np.mean(held))
     assert facts["metrics"]["cells"] == N - 1 and set(config.METRICS) < set(facts["metrics"])
     text = words((tmp_path / "mine.PLX.4720.atsdp.html").read_text())
-    assert text.count("data:image/png;base64,") == 3
+    assert text.count("data:image/png;base64,") == 2
     assert not re.search(r"(src|href)=\"(?!data:)|https?://|@import|url\(", text)
     assert "PLX.4720" in text and "zero on every gene" in text and "Against your labels" in text
     assert "Promised for cell lines, not for cells" in text and "In your labelled cells the sets hold" in text
@@ -122,7 +122,7 @@ def predicted(resistant, sensitive, z):
         "held_out_auc": 0.8, "held_out_resistant": held[0], "held_out_sensitive": held[1],
         "conformal_alpha": prediction.ALPHA, "cells_scored": 99, "warnings": [], "company": {},
     }  # fmt: skip
-    unlike = dict.fromkeys(("mmd2", "mmd2_lines", "auc", "gene_shift"), 0.5)
+    unlike = dict.fromkeys(("mmd2", "mmd2_lines", "auc"), 0.5)
     layout = np.flatnonzero(~np.isnan(p)), np.zeros(((~np.isnan(p)).sum(), 2))
     reason = np.where(np.isnan(p), cell_values.ZERO, cell_values.SCORED)
     given = reason, np.array([90, 90]), facts, unlike, layout
@@ -293,20 +293,44 @@ def test_doubled_genes_are_summed_or_chosen(make):
     raw = np.array([[1, 2, 5, 2], [0, 4, 1, 5], [3, 3, 3, 1]], dtype=np.float32)
     symbol = np.array(["A", "B", "A", ""])
 
-    def matrix(kind):
-        file = predict.CellFile("x", "table", make(raw), {"n": symbol}, pd.DataFrame(index=list("xyz")))
-        known = file.only(symbol != "")
-        Z, remarks = cell_values.shared_matrix(known, symbol[symbol != ""], np.array(["A", "B"]), kind, 16)
+    def matrix(values, kind):
+        X, _ = cell_values.counts(make(values[:, :3]), make(values), kind, 2)  # the last column is no gene of the bulk
+        counted, X = X is not None, make(values[:, :3]) if X is None else X
+        Z, remarks = cell_values.shared_matrix(X, symbol[:3], np.array(["A", "B"]), counted)
         assert "1 of the genes" in remarks[0]
         return Z.toarray() if sparse.issparse(Z) else Z
 
-    total = raw[:, :3].sum(1, keepdims=True)  # the last column is no gene of the bulk
-    expected = np.log1p(np.c_[raw[:, 0] + raw[:, 2], raw[:, 1]] / total * 1e4)
-    np.testing.assert_allclose(matrix("counts"), expected.astype(np.float16))
-    np.testing.assert_array_equal(matrix("zscored"), raw[:, [2, 1]])  # the third column varies more than the first
-    logs = np.log1p(raw)  # of whatever depth: undone, summed and brought to one depth
-    raw = logs
-    np.testing.assert_allclose(matrix("lognorm"), expected, rtol=2e-3)
+    total = raw[:, :3].sum(1, keepdims=True)
+    expected = np.log1p(np.c_[raw[:, 0] + raw[:, 2], raw[:, 1]] / total * 1e4).astype(np.float16)
+    np.testing.assert_array_equal(matrix(raw, "counts"), expected)
+    np.testing.assert_array_equal(matrix(raw, "zscored"), raw[:, [2, 1]])  # the third column varies more than the first
+    scaled = raw / raw.sum(1, keepdims=True) * 77  # to whatever depth, over whatever genes: undone
+    np.testing.assert_array_equal(matrix(scaled, "counts"), expected)
+    np.testing.assert_array_equal(matrix(np.log1p(scaled), "lognorm"), expected)
+
+
+def test_counts_come_back_from_what_was_made_of_them_or_stay_in_units_of_a_low_value():
+    rng = np.random.default_rng(0)
+    raw = rng.poisson(rng.gamma(0.3, 12, 400), (50, 400)).astype(float)
+    raw[7] = 0
+    scaled = raw / np.maximum(raw.sum(1, keepdims=True), 1) * 1e4
+    for base, of in ((np.e, np.log1p), (2, lambda x: np.log2(1 + x)), (10, lambda x: np.log10(1 + x))):
+        logs = of(scaled).astype(np.float32)
+        found, notes = cell_values.counts(logs, logs, "lognorm", 16)
+        np.testing.assert_array_equal(found.toarray(), raw)
+        assert notes == ([] if base == np.e else [f"logarithms to base {base}"])
+        tpm = of(scaled[:7] * rng.lognormal(0, 1, 400) / 99)  # no multiples, but of one total
+        every = of(np.expm1(tpm * np.log(base)) / np.expm1(tpm * np.log(base)).sum(1, keepdims=True) * 1e6)
+        assert cell_values.counts(tpm, every, "lognorm", 16)[1] == notes
+    assert cell_values.counts(tpm, tpm, "lognorm", 16)[1] == ["logarithms of unknown base, taken as natural"]
+    logs = np.log1p(scaled).astype(np.float16)
+    lost = cell_values.counts(logs, logs, "lognorm", 16)[0].toarray()
+    lost *= 1e4 / np.maximum(lost.sum(1, keepdims=True), 1)
+    assert (np.abs(lost - scaled) <= 0.004 * (1 + scaled)).all()  # what half precision takes from a large count
+    tpm = scaled * rng.lognormal(0, 1, 400)
+    found, _ = cell_values.counts(tpm, tpm, "counts", 16)
+    share = np.divide(found.toarray(), tpm, where=tpm > 0, out=np.zeros_like(tpm))
+    assert all(len(set(row[row > 0].round(9))) == 1 for row in np.delete(share, 7, 0))  # scaled by cell, nothing else
 
 
 def test_streamed_moments_are_those_of_the_whole():

@@ -142,11 +142,13 @@ def understood(path: Path) -> None:
     kind, _ = cell_values.detect_values(known, "auto")
     obs, _ = output.writable(file.obs)
     prediction.origins(obs)
-    reason = cell_values.not_cells(file, known, genes, kind, 100)
+    X, _ = cell_values.counts(known.X, file.X, kind, 100)
+    counted, X = X is not None, known.X if X is None else X
+    reason = cell_values.not_cells(file, X, genes, counted)
     symbol = genes.symbol[genes.symbol != ""]
-    Z, _ = cell_values.shared_matrix(known, symbol, np.unique(symbol), kind, 100)
-    rows = np.flatnonzero(reason == cell_values.SCORED)
-    assert sorted(cell_values.canonical(Z, rows, 100)) == rows.tolist()
+    Z, _ = cell_values.shared_matrix(X, symbol, np.unique(symbol), counted)
+    Z = Z[reason == cell_values.SCORED]
+    assert sorted(cell_values.canonical(Z, 100)) == list(range(Z.shape[0]))
     assert np.isfinite(readers.dense(Z)).all()
 
 
