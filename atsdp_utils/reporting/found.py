@@ -33,7 +33,7 @@ SENTENCES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding
 def _interval(values: pd.Series, sign: str = "", digits: int = 2) -> str:
     """A mean and its limits as text; with a `sign` that of a difference, whose limits may lie close to zero."""
     middle, low, high = (f"{v:{sign}.{3 if sign else digits}f}" for v in values)
-    return f"{middle} ({low}{' to ' if sign else '–'}{high})"
+    return f"{middle} ({low}{' to ' if sign else '–'}{high})" if values.notna().all() else middle
 
 
 def held_out_clusters(out: Outputs) -> dict:
