@@ -40,6 +40,16 @@ TOLD = {"a hint": "Hint", "what to expect": "Expected|Answer", "its minutes": "m
 ELSEWHERE = """import os
 
 os.environ["ATSDP_FIGURES"] = os.environ["ATSDP_RUNS"] = os.path.abspath("lab-run")"""
+#: What only the book shows, and what a copy says in its place.
+LAB_TEXT = {
+    r"^\([\w-]+\)=\n": "",
+    r"\{ref\}`([^`<]+?)\s*<[^`>]+>`": r"\1",
+    r"\{(?:ref|numref)\}`([^`<]+)`": r"\1",
+    r"\{cite\w*\}`([^`]+)`": r"(\1)",
+    r"^:{3,}\{(?:admonition|grid-item-card)\} (.+)$": r"**\1**\n",
+    r"^:{3,}(\{grid\}.*)?$": "",
+    r"\[([\w.]+)\]\(\.\./files/[^)]+\)": r"`\1`",
+}
 #: A computed value in text, with its format.
 GLUED = re.compile(r"\{glue:text\}`(?P<name>[^`:]+(?:::[^`:]+)?)(?::(?P<format>[^`:]*))?`")
 
@@ -197,18 +207,27 @@ def check() -> int:
 # --- lab --------------------------------------------------------------------------------------------------------------
 
 
+def plain(text: str) -> str:
+    """Text of the book as JupyterLab can show it: chapters linked by file, ‹name› for a value, no roles and boxes."""
+    files = {path.stem[:2]: path.name for path in numbered()}
+    text = re.sub(r"\{ref\}`nb-(\d\d)`", lambda m: f"[chapter {int(m[1])}]({files.get(m[1], '')})", text)
+    for pattern, shown in LAB_TEXT.items():
+        text = re.sub(pattern, shown, text, flags=re.MULTILINE)
+    return GLUED.sub(lambda m: f"‹{m['name']}›", text)
+
+
 def cleared(notebook):
-    """Blank the solutions of a notebook, collapse its plumbing and put names of values into its text, in place."""
+    """Blank the solutions of a notebook, collapse its plumbing and make its text plain, in place; return it."""
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = GLUED.sub(lambda m: f"‹{m['name']}›", cell.source)
+            cell.source = plain(cell.source)
         if "solution" in tags(cell):
             cell.source = BLANK
             cell.metadata["tags"] = ["exercise"]
         if "hide-input" in tags(cell):
             cell.metadata["jupyter"] = {"source_hidden": True}
         if "parameters" in tags(cell):
-            cell.source = f"{cell.source}\n{ELSEWHERE}"
+            cell.source = f"{cell.source}\n\n{ELSEWHERE}"
     return notebook
 
 
@@ -329,7 +348,8 @@ def _opening(data: str, profile: str, figures: Path) -> dict[str, str]:
 
     def picture(name: str) -> str:
         there = (figures / f"{name}.svg").exists()
-        return f":::{{figure}} files/{name}.svg\n:alt: {found.alt_text(name)}\n:width: 100%\n:::" * there
+        alt = report.shown_as(name)["image"]["alt"]
+        return f":::{{figure}} files/{name}.svg\n:alt: {alt}\n:width: 100%\n:::" * there
 
     out, link = Outputs(figures), "{{ref}}`nb-{}`"
     card = scorecard(out, data)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats as sps
 from scipy.optimize import brentq
-from scipy.special import expit, logit
+from scipy.special import expit, logit, stdtr, stdtrit
 
 #: Differences of AUC of at most this size do not matter: the region of practical equivalence.
 ROPE = 0.01
@@ -67,18 +67,18 @@ def mean_test(values, folds: int = 1, draws=None, cells: float = np.inf) -> TTes
         return TTest(mean, *[np.nan] * 5)
     own = (1 / n + (1 / (folds - 1) if folds > 1 else 0.0)) * float(np.var(values, ddof=1))
     shared = 0.0 if draws is None else shared_variance(np.asarray(draws, dtype=float))
-    variance, wide = own + shared, sps.t.ppf(UPPER, (n - 1, cells))
+    variance, wide = own + shared, stdtrit((n - 1, cells), UPPER)
     half = float(np.sqrt(wide[0] ** 2 * own + wide[1] ** 2 * shared))
     df = _as_wide(half / np.sqrt(variance), n - 1, cells) if shared > 0 else float(n - 1)
     t = mean / np.sqrt(variance) if variance > 0 else float(np.copysign(np.inf, mean)) if mean else 0.0
-    return TTest(mean, float(mean - half), float(mean + half), t, df, float(2 * sps.t.sf(abs(t), df)))
+    return TTest(mean, float(mean - half), float(mean + half), t, df, float(2 * stdtr(df, -abs(t))))
 
 
 def _as_wide(limit: float, few: float, many: float) -> float:
     """Degrees of freedom between `few` and `many` at which an interval reaches `limit` standard errors."""
 
     def away(df: float) -> float:
-        return sps.t.ppf(UPPER, df) - limit
+        return stdtrit(df, UPPER) - limit
 
     low, high = sorted((few, min(many, 1e6)))
     if away(low) * away(high) >= 0:  # one of the two variances is nothing beside the other
@@ -113,12 +113,12 @@ def bayesian_ttest(a, b, repeats: int = 1, rope: float = ROPE) -> Bayes:
 
 def holm(p) -> np.ndarray:
     """Holm's step-down adjusted p-values, in the order given."""
-    from statsmodels.stats.multitest import multipletests
-
     p = _finite("p", p)
     if ((p < 0) | (p > 1)).any():
         raise ValueError(f"p: got values in [{p.min()}, {p.max()}], expected [0, 1]")
-    return multipletests(p, method="holm")[1] if p.size else p
+    order = np.argsort(p, kind="stable")  # statsmodels collects garbage at each call: seconds, where torch is loaded
+    stepped = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1))
+    return np.minimum(stepped, 1)[np.argsort(order)]
 
 
 def selection_bias(scores: pd.DataFrame) -> Selection:

@@ -83,8 +83,11 @@ def _prepare_bulk(task: Task) -> None:
 
 
 def gene_space(task: Task) -> str:
-    """Name of the genes that a task's bulk stage sees: a null twin has those of its twin."""
-    return task.dataset.replace("-null", "")
+    """Name of the lines and genes of a task's autoencoder, whatever the drug: a null twin has those of its twin."""
+    if task.protocol in "BP":
+        kind = str(task.options.get("kind", "all lines"))
+        return task.dataset + kind if kind in ("lines", "pseudo-cells") or kind.startswith("twin") else kind
+    return task.spec.unit.replace("-null", "")
 
 
 def bulk_stages(tasks: Iterable[Task]) -> list[Task]:

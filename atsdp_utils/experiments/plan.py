@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,10 @@ def benchmark_timings(table: pd.DataFrame, dataset: str = TIMED) -> pd.DataFrame
     rows = table[table.section.str.startswith("models, ") & (table.measure == "cpu_seconds")]
     found = rows.case.str.extract(r"^(?P<model>.*) \((?P<protocol>\w)\)$")
     profile = rows.section.str.extract(r"^models, (\w+) profile$")[0]
-    return found.assign(profile=profile, dataset=dataset, seconds=rows.value.astype(float))
+    found = found.assign(profile=profile, dataset=dataset, seconds=rows.value.astype(float))
+    rows = table[(table.section == "cached results") & (table.unit == "s")]
+    of_any = rows.case.str.extract(r"^(?P<model>.*) \((?P<protocol>\w), (?P<profile>\w+)\)$")
+    return pd.concat([found, of_any.assign(dataset="any", seconds=rows.value.astype(float))])
 
 
 def finished_timings() -> pd.DataFrame:
@@ -55,6 +59,8 @@ def projected(task: Task, measured: pd.DataFrame, pairs: pd.DataFrame) -> tuple[
     """
     trainings, profile = max(1, task.folds), task.profile
     same = _of(measured, task.protocol, task.model)
+    if same.empty and measured is not pairs:
+        return projected(task, pairs, pairs)[0], False
     if profile in same and len(here := same[profile].dropna().droplevel(["protocol", "model"])):
         return float(here.get(task.dataset, here.median())) * trainings, task.dataset in here
     if profile not in pairs:
@@ -78,8 +84,9 @@ def projection(tables: dict[str, list[Task]], benchmark: pd.DataFrame | None = N
 
     The projection takes the median seconds of finished results of the same protocol, model and profile, on the same
     data set where there are any. A kind that was only measured under another profile is scaled by how much longer this
-    profile took where both were measured, in finished results or in `benchmark` (:func:`benchmark_timings`); without
-    any such pair it is NaN. `measured` is the share of the tasks left whose kind was measured on its own data set.
+    profile took where both were measured, in finished results or in `benchmark` (:func:`benchmark_timings`). One
+    without a finished result takes the seconds of the benchmark, and is NaN without those. `measured` is the share of
+    the tasks left whose kind was measured on its own data set.
     """
     finished = finished_timings()
     measured, pairs = medians(finished), medians(pd.concat([finished, benchmark]))
@@ -98,25 +105,32 @@ def projection(tables: dict[str, list[Task]], benchmark: pd.DataFrame | None = N
     return pd.DataFrame(rows)
 
 
-def bulk_hours(tasks: list[Task]) -> tuple[int, float]:
-    """Bulk stages that trainings of a profile start from, and the hours of one worker, from ``figures/bench.csv``.
+def bulk_hours(tasks: list[Task]) -> tuple[int, int, float]:
+    """Bulk stages, their autoencoders, and the hours of one worker for both, from ``figures/bench.csv``.
 
-    An autoencoder costs in proportion to its genes and is shared by predictors with the same genes, seed and sizes.
-    Hours are NaN for a profile that the benchmark does not time.
+    An autoencoder is shared by predictors with the same lines, genes, seed, sizes and training, whatever their drug.
+    All count as if they had the most genes of the profile; hours are NaN where the benchmark does not time it.
     """
     stages, profile = grid.bulk_stages(tasks), tasks[0].profile
-    sizes = {t: t.architecture for t in stages}
     autoencoders = {
-        (grid.gene_space(t), t.seed_of("lines"), t.seed_of("weights"), a.encoder, a.bottleneck)
-        for t, a in sizes.items()
+        (
+            grid.gene_space(t),
+            t.seed_of("lines"),
+            t.seed_of("weights"),
+            replace(t.architecture, heads=8),
+            c.learning_rate,
+        )
+        for t, c in ((t, t.training) for t in stages)
+        if c.epochs_dae
     }
     rows = read(paths.FIGURES / "bench.csv")
     rows = rows[rows.case == f"{profile} profile"].set_index("measure").value
     if rows.empty:
-        return len(stages), float("nan")
+        return len(stages), len(autoencoders), float("nan")
     cost = {stage: float(rows[f"{stage} cpu_seconds"]) for stage in ("autoencoder", "predictor")}
     seconds = len(autoencoders) * cost["autoencoder"] + len(stages) * cost["predictor"]
-    return len(stages), seconds / 3600 * config.profile(profile).max_genes / len(gdsc.load_bulk().genes)
+    seconds *= config.profile(profile).max_genes / len(gdsc.load_bulk().genes)
+    return len(stages), len(autoencoders), seconds / 3600
 
 
 def show(data: str, profile: str, jobs: int) -> None:
@@ -128,8 +142,8 @@ def show(data: str, profile: str, jobs: int) -> None:
     total, known = plan["hours"].sum(min_count=1), plan["hours"].notna().all()
     note = "" if known else "; what was never measured is not counted: run PROFILE=quick or make bench once"
     print(f"\n{plan.tasks.sum()} tasks, {plan.left.sum()} left, about {total:.2f} h with JOBS={jobs}{note}")
-    stages, hours = bulk_hours([t for tasks in tables.values() for t in tasks])
-    print(f"Before them, at first: {stages} bulk stages, about {hours / jobs:.2f} h by figures/bench.csv")
+    stages, shared, hours = bulk_hours([t for tasks in tables.values() for t in tasks])
+    print(f"At first: {stages} bulk stages on {shared} autoencoders, about {hours / jobs:.2f} h by figures/bench.csv")
     if total > 0:
         longest = plan.loc[plan["hours"].idxmax()]
         print(f"The longest table: {longest.table}, {longest.hours:.2f} h")

@@ -122,7 +122,7 @@ PROFILES: dict[str, Profile] = {
         searched=4, max_genes=6163, max_cells=None, permutations=1000,
         # Nothing may stop transfer; by the 20th pass its loss goes up and down and hardly falls (make bench, "passes").
         training=Training(epochs_dae=PAPER_EPOCHS, epochs_predictor=PAPER_EPOCHS, epochs_cells=PAPER_EPOCHS,
-                          epochs_transfer=20, epochs_tune=PAPER_EPOCHS, patience=10),
+                          epochs_transfer=20, epochs_tune=PAPER_EPOCHS, patience=5),
     ),
 }  # fmt: skip
 

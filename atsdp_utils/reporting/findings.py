@@ -18,7 +18,7 @@ import pandas as pd
 
 from atsdp_utils.data import twins
 from atsdp_utils.foundation import config, paths
-from atsdp_utils.reporting import audit, found
+from atsdp_utils.reporting import audit, found, report
 from atsdp_utils.reporting.outputs import Missing, Outputs, numbers
 from atsdp_utils.reporting.scorecard import chapter, scorecard
 from atsdp_utils.reporting.verdict import MISSING, VERDICTS
@@ -184,7 +184,7 @@ def readme_block(out: Outputs) -> str:
         episen = f"with an AUC of {auc:.3f}"
     except Missing:
         episen = f"({MISSING})"
-    picture = f"![{found.alt_text(found.PICTURE)}](figures/embedded-quick/{found.PICTURE}.png)"
+    picture = f"![{report.shown_as(found.PICTURE)['image']['alt']}](figures/embedded-quick/{found.PICTURE}.png)"
     return TEMPLATE.read_text().strip().format(
         opening=found.opening(out, claims["verdict"], "quick", _link, picture),
         episen=episen, scores="\n".join(_scores(out)),

@@ -5,7 +5,6 @@ The sentences are data (``found.toml``); a function here of the same name finds 
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from atsdp_utils.data import gdsc
-from atsdp_utils.foundation import config, paths
+from atsdp_utils.foundation import config
 from atsdp_utils.reporting import audit, plots
 from atsdp_utils.reporting.outputs import Missing, Outputs
 from atsdp_utils.reporting.verdict import MISSING, UNTESTED
@@ -34,26 +33,19 @@ SENTENCES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding
 def _interval(values: pd.Series, sign: str = "", digits: int = 2) -> str:
     """A mean and its limits as text; with a `sign` that of a difference, whose limits may lie close to zero."""
     middle, low, high = (f"{v:{sign}.{3 if sign else digits}f}" for v in values)
-    return f"{middle} ({low}{' to ' if sign else '–'}{high})"
+    return f"{middle} ({low}{' to ' if sign else '–'}{high})" if values.notna().all() else middle
 
 
 def held_out_clusters(out: Outputs) -> dict:
     """Means over the drugs and clusters on which networks were trained, and the difference to the best simple model."""
-    asked = {"on": "tasks of the networks"}
-    means = out.table("clusters_mean", **asked).set_index("model")
-    tested = out.table("clusters_differences", model="ATSDP-NET", **asked)
+    means = out.table("clusters_mean", on="tasks of the networks").set_index("model")
+    tested = out.table("clusters_differences", model="ATSDP-NET", on="tasks of the networks")
     row = tested[~tested["against"].str.startswith("ATSDP-NET")].iloc[0]
     names = {"atsdp": "ATSDP-NET", "bulk": "ATSDP-NET, bulk only", "best": row["against"]}
     return {k: _interval(means.loc[name, ["mean", "ci_low", "ci_high"]]) for k, name in names.items()} | {
         "best_name": row["against"], "difference": _interval(row[["difference", "ci_low", "ci_high"]], "+"),
         "tasks": int(row["tasks"]), "drugs": int(row["drugs"]),
     }  # fmt: skip
-
-
-def _turned(row: pd.Series) -> str:
-    """A mean AUC, and in how many seeds the score was turned round."""
-    turned = round((1 - row["right"]) * row["auc_count"])
-    return f"{row['auc_mean']:.3f}" + f" (turned round in {turned} of {row['auc_count']:.0f} seeds)" * bool(turned)
 
 
 def single_cells(out: Outputs) -> dict:
@@ -65,8 +57,11 @@ def single_cells(out: Outputs) -> dict:
         cells = out.one("class_sizes", dataset=name)[["sensitive", "resistant"]].sum()
         score = _interval(row[["auc_mean", "ci_low", "ci_high"]])
         added = _interval(-further[["difference", "ci_high", "ci_low"]], "+")
-        pc1 = _turned(out.one("transfer", dataset=name, setting="PC1, bulk sign"))
-        said.append(f"{name} ({cells} cells) {score}, {added}, PC1 {pc1}")
+        pc1 = out.one("transfer", dataset=name, setting="PC1, bulk sign")
+        turned = round((1 - pc1["right"]) * pc1["auc_count"])
+        turned = f" (turned round in {turned} of {pc1['auc_count']:.0f} seeds)" * bool(turned)
+        pc1 = f"PC1 {pc1['auc_mean']:.3f}{turned}"
+        said.append(f"{name} ({cells} cells) {score}, {further['mean']:.2f}, {added}, {pc1}")
         seeds.add(int(row["auc_count"]))
     return {"sets": "; ".join(said), "seeds": " or ".join(map(str, sorted(seeds)))}
 
@@ -119,7 +114,6 @@ def printed(out: Outputs) -> dict:
     return {"table4": audit.table4_said()}
 
 
-#: Of README and landing page, and of the page of questions.
 FIRST = (held_out_clusters, single_cells, few_labels, right_drug, attention)
 MORE = (gene_scores, printed)
 
@@ -135,15 +129,6 @@ def sentences(out: Outputs, cited: Callable[[str], str], of: tuple[Callable[[Out
             text = MISSING
         lines.append(f"- **{entry['title']}**: {text} ({cited(entry['chapter'])}).")
     return "\n".join(lines)
-
-
-def alt_text(name: str) -> str:
-    """What a figure shows in words, as the chapter that draws it says; empty if none does."""
-    for path in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
-        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-            if f'"{name}"' in "".join(cell["source"]) and "image" in cell["metadata"].get("mystnb", {}):
-                return cell["metadata"]["mystnb"]["image"]["alt"]
-    return ""
 
 
 def opening(out: Outputs, verdicts: pd.Series, profile: str, cited: Callable[[str], str], picture: str) -> str:

@@ -84,6 +84,16 @@ def made_by(notebook: str) -> dict[str, str | list[str]]:
     return {"notebook": notebook, "modules": sorted(m for m in modules if modules[m]), "code": code}
 
 
+def shown_as(name: str) -> dict[str, dict]:
+    """What the cell that draws a figure says of it to the book (``figure``, ``image``); empty if there is none."""
+    for path in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            drawn = re.search(rf'(run.figure|radar)\([^"]*,\s*"{name}"', "".join(cell["source"]))
+            if drawn and "image" in cell["metadata"].get("mystnb", {}):
+                return cell["metadata"]["mystnb"]
+    return {}
+
+
 class Run:
     """The outputs of one notebook (its name without suffix) in one run, for its parameters `data` and `profile`."""
 
@@ -107,7 +117,12 @@ class Run:
         return df
 
     def figure(self, fig, name: str, *, caption: str = "", **source) -> Image:
-        """Write ``<name>.png`` and ``<name>.svg`` with their source line, record them, close `fig`; returns the PNG."""
+        """Write ``<name>.png`` and ``<name>.svg`` with their source line, record them, close `fig`; returns the PNG.
+
+        Without a `caption` it is the first sentence of that in the book.
+        """
+        in_book = shown_as(name).get("figure", {}).get("caption", "")
+        caption = caption or re.match(r"((Figure \w+\. )?.*?)(\. |\.?$)", in_book)[1]
         tiers = {d: tier_of(d) for d in source.get("datasets", ())}
         line = source_line(tiers, source.get("protocol", ""), self.profile)
         plots.mark_tier(fig, tiers, line)

@@ -6,7 +6,7 @@ import torch
 
 from atsdp_utils.experiments import plan
 from atsdp_utils.foundation import config, paths
-from tests.bench import bench
+from tests.bench import bench, plain
 
 
 def test_operations_of_an_epoch_counted_by_hand():
@@ -40,6 +40,37 @@ def test_target_needs_both_the_score_and_the_time(auc, seconds, held):
             ("bulk", "quick profile", "cpu_seconds", str(seconds), "s")]  # fmt: skip
     first = bench.target(pd.DataFrame(rows, columns=plan.COLUMNS)).splitlines()[0]
     assert f"Target **{held}**" in first and f"{auc:.3f}" in first
+
+
+def test_methods_side_by_side_end_by_themselves_and_are_told_to_one_auc(tmp_path, monkeypatch):
+    size = bench.replace(bench.SHORT, reference_epochs=3)
+    monkeypatch.setattr(bench, "LEVELS", (0.0, 0.1, 1.01))
+    rows = [row for which in bench.BESIDE for row in bench.beside(size, which)]
+    rows += [("memory", f"beside, {which}", "peak", "500", "MiB") for which in bench.BESIDE]
+    rows += [("main loop", "autoencoder epoch", "share of the matrix-multiply peak", "0.5", "")]
+    rows += [("cells", f"{n}", "prediction, cpu_seconds", f"{n**2 / 1e6}", "s") for n in (1000, 10_000, 100_000)]
+    rows += [("workers", f"JOBS={j}, {n} seeds", "seconds", str(n), "s") for j, n in ((1, 1), (1, 4), (2, 4))]
+    table = pd.DataFrame(rows, columns=plan.COLUMNS).astype({"value": str})
+    passes = table[table.measure == "autoencoder passes"].set_index("case").value
+    assert passes[bench.BESIDE["scdeal"]] == "3" and passes[bench.BESIDE["ours-quick"]] == "2"
+    assert bench.level(table) == 0.1
+    slopes = {words: slope for words, (_, _, slope) in bench.growth(table).items()}
+    assert slopes == pytest.approx({"prediction with cells": 2, "bulk stages and transfers with seeds": 1})
+    assert "To a held-out AUC of 0.10" in bench.page(table) and "power" in bench.page(table)
+    bench.picture(table, tmp_path / "bench.svg")
+    assert "processor seconds" in (tmp_path / "bench.svg").read_text()
+
+
+def test_the_plain_program_learns_and_moves_cells_towards_lines():
+    torch.manual_seed(0)
+    y = torch.arange(80) % 2
+    x = torch.randn(80, 20) + 2.0 * y[:, None]
+    net = plain.predictor(plain.encoder(20), (x, y), (x, y), 20, lambda net: None).eval()
+    assert (net(x).argmax(1) == y).float().mean() > 0.9
+    assert plain.mmd2(x, x).item() == pytest.approx(0, abs=1e-6) and plain.mmd2(x, x + 30) > 0.1
+    before = net[0][0].weight.clone()
+    plain.transfer(net.train(), (x, y), x + 1, 1)
+    assert not torch.equal(before, net[0][0].weight)
 
 
 def test_the_page_shows_the_committed_table():

@@ -210,6 +210,8 @@ def test_bulk_stages_share_autoencoders_in_the_projection(monkeypatch):
     setting = (("heads", 4),)
     tasks = [Task("DATA1-sim", "U", ATSDP, "paper", s, seed=i) for i in (0, 1) for s in ((), setting)]
     tasks += [Task("DATA1-null-sim", "U", ATSDP, "paper"), Task("DATA1-sim", "U", "Logistic", "paper")]
-    stages, hours = plan.bulk_hours(tasks)
-    assert (stages, round(3600 * hours)) == (4, 2 * 60 + 4 * 6)
-    assert np.isnan(plan.bulk_hours([dataclasses.replace(t, profile="quick") for t in tasks])[1])
+    stages, autoencoders, hours = plan.bulk_hours(tasks)
+    assert (stages, autoencoders, round(3600 * hours)) == (4, 2, 2 * 60 + 4 * 6)
+    assert np.isnan(plan.bulk_hours([dataclasses.replace(t, profile="quick") for t in tasks])[2])
+    of_drugs = [Task(drug, "P", ATSDP, "quick", (("kind", "lines:3"),)) for drug in ("CISPLATIN", "DOCETAXEL")]
+    assert plan.bulk_hours(of_drugs)[:2] == (2, 1)
