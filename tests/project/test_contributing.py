@@ -122,7 +122,8 @@ def test_a_notebook_is_one_file_and_one_line(copy):
         text("## Exercises"),
     ]
     for i in (1, 2, 3):
-        cells += [text(f"**{i}.** Add."), cell(f"1 + {i}", metadata={"tags": ["solution", "hide-cell"]})]
+        told = f"**{i}.** Add. *Two minutes. Hint: count. Expected: {1 + i}.*"
+        cells += [text(told), cell(f"1 + {i}", metadata={"tags": ["solution", "hide-cell"]})]
     for i, c in enumerate(cells):
         c["id"] = f"new-cell-{i}"
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
