@@ -194,9 +194,9 @@ def scores_by_seed(name: str, profile: str, *, resamples: int = 200, **parallel)
             resampled = [correlations([pair[:, i] for pair in pairs]) for i in index]
             r.append((correlations(pairs), np.array(resampled)))
         gap = [sensitive - resistant for sensitive, resistant in zip(*r, strict=True)]
-        for name, (by_seed, by_draw) in zip((*DIRECTIONS, "sensitive - resistant"), (*r, gap), strict=True):
+        for shown, (by_seed, by_draw) in zip((*DIRECTIONS, "sensitive - resistant"), (*r, gap), strict=True):
             t = stats.mean_test(by_seed, draws=by_draw, cells=np.bincount(y).min() - 1)
-            rows.append((protocol, name, len(found), t.mean, t.low, t.high, t.df, p.get(name, np.nan), draws))
+            rows.append((protocol, shown, len(found), t.mean, t.low, t.high, t.df, p.get(shown, np.nan), draws))
     return pd.DataFrame(rows, columns=["protocol", "list", "seeds", "r", "r_low", "r_high", "df", "p", "draws"])
 
 
