@@ -139,7 +139,7 @@ def test_networks_answer_alike_whatever_the_file_looks_like(run_folders, tmp_pat
     # z-scores are rounded after the depth and level of a gene are taken off, which nobody can undo
     z = score("z", ((logs - logs.mean()) / logs.std()).to_numpy(np.float32))
     assert pd.Series(z).corr(pd.Series(plain), method="spearman") > 0.99
-    assert np.abs(z - plain).max() < 0.05 and ((z >= 0.5) != (plain >= 0.5)).mean() < 0.05
+    assert 0 < np.abs(z - plain).max() < 0.05
 
 
 # --- nothing fails after training -------------------------------------------------------------------------------------
