@@ -347,9 +347,10 @@ def _opening(data: str, profile: str, figures: Path) -> dict[str, str]:
     """What the landing page says of this run, and its two pictures where they were drawn."""
 
     def picture(name: str) -> str:
-        there = (figures / f"{name}.svg").exists()
+        if not (figures / f"{name}.svg").exists():
+            return ""
         alt = report.shown_as(name)["image"]["alt"]
-        return f":::{{figure}} files/{name}.svg\n:alt: {alt}\n:width: 100%\n:::" * there
+        return f":::{{figure}} files/{name}.svg\n:alt: {alt}\n:width: 100%\n:::"
 
     out, link = Outputs(figures), "{{ref}}`nb-{}`"
     card = scorecard(out, data)
