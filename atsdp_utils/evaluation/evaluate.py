@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.proportion import proportion_confint
 
 from atsdp_utils.evaluation import metrics, stats
 from atsdp_utils.foundation import config, paths
@@ -284,9 +283,7 @@ def over_seeds(
             sd = values.std(ddof=1) if len(values) > 1 else np.nan
             sign = (np.nan,) * 4
             if measure == "auc":
-                right = int((values > 0.5).sum())
-                limits = proportion_confint(right, len(values), method="wilson")
-                sign = right / len(values), *limits, np.abs(values - 0.5).mean()
+                sign = *stats.wilson(int((values > 0.5).sum()), len(values)), np.abs(values - 0.5).mean()
             about = (dataset, config.DATASETS[dataset].tier, of[0].task.protocol, name, measure, len(values))
             rows.append((*about, t.mean, *np.clip((t.low, t.high), low, high), t.df, sd, *sign))
     columns = ["dataset", "tier", "protocol", "model", "metric", "seeds", "mean", "ci_low", "ci_high", "df", "sd",

@@ -13,6 +13,7 @@ import pandas as pd
 from scipy import stats as sps
 from scipy.optimize import brentq
 from scipy.special import expit, logit, stdtr, stdtrit
+from statsmodels.stats.proportion import proportion_confint
 
 #: Differences of AUC of at most this size do not matter: the region of practical equivalence.
 ROPE = 0.01
@@ -98,6 +99,11 @@ def shared_variance(draws: np.ndarray) -> float:
 def corrected_interval(scores, folds: int) -> Interval:
     """Mean with the limits of :func:`mean_test` alone; ``folds=1`` is the plain t interval, of other seeds."""
     return Interval(*mean_test(scores, folds)[:3])
+
+
+def wilson(hits: int, n: int) -> Interval:
+    """Share of hits with Wilson's interval."""
+    return Interval(hits / n, *proportion_confint(hits, n, method="wilson"))
 
 
 def bayesian_ttest(a, b, repeats: int = 1, rope: float = ROPE) -> Bayes:

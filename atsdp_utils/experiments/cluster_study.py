@@ -7,6 +7,7 @@ not depend on the drug is computed once a cluster. Networks on the same tasks ar
 
 from __future__ import annotations
 
+from collections import namedtuple
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,17 +34,19 @@ LOGISTIC, ALL_GENES, FOREST, SVM, PC1 = (
 SIMPLE = (LOGISTIC, ALL_GENES, FOREST, SVM, PC1)
 #: One network with a logit a drug (recipe ``joint``, one member): it sees every drug at the cost of a training.
 JOINT = "joint network"
+WITH_JOINT = f"mean of {LOGISTIC} and {JOINT}"
 #: Simple candidates for ATSDP-NET+, the simplest first; written down with the rule of :func:`chosen`, when the means of
 #: the plain regression (on both numbers of genes), the forest and PC1 had been seen and those of the others had not.
 #: The last two came later, when the means of all others had been seen and those of the network had not.
 CANDIDATES = (
     LOGISTIC, PC1, "logistic regression on ranks", "logistic regression, smoothed", "mean over splits of lines",
     ALL_GENES, "mean of logistic regression and PC1", "mean of logistic regression and forest",
-    "mean over splits of lines, smoothed", JOINT, "mean of logistic regression and joint network",
+    "mean over splits of lines, smoothed", JOINT, WITH_JOINT,
 )  # fmt: skip
-#: Of a profile: drugs whose models are compared on a task (None: all), trees of a forest, permutations of labels for
-#: the regression and for the network.
-AMOUNTS = {"smoke": (9, 10, 1, 1), "quick": (None, 30, 5, 1), "paper": (None, 300, 20, 5)}
+#: Drugs whose models are compared on a task (None: all), trees of a forest, and permutations of labels for the
+#: regression and for the network.
+Amounts = namedtuple("Amounts", "drugs trees permutations of_network")
+AMOUNTS = {"smoke": Amounts(9, 10, 1, 1), "quick": Amounts(None, 30, 5, 1), "paper": Amounts(None, 300, 20, 5)}
 #: Splits of lines whose models are averaged, each on a share of the lines; neighbours of a smoothed score.
 SPLITS, SHARE, NEIGHBOURS, FOLDS = 5, 0.8, 10, 3
 
@@ -221,8 +224,8 @@ def _values(cluster: int, profile: str) -> pd.DataFrame:
     for drug in drugs:
         y, truth = labels.loc[train, drug].to_numpy(), T[drug].to_numpy()
         scores = simple_scores(near, far, of_ranks, y, trees)
-        scores |= {JOINT: joint[0][drug].to_numpy()}
-        scores["mean of logistic regression and joint network"] = _even(scores[LOGISTIC], scores[JOINT])
+        scores[JOINT] = joint[0][drug].to_numpy()
+        scores[WITH_JOINT] = _even(scores[LOGISTIC], scores[JOINT])
         values = {name: auc(truth, s) for name, s in scores.items() if name != "splits"} | without_labels(scores)
         for own, of_drugs, name in ((LOGISTIC, every, ""), (JOINT, joint[0], ", network")):
             others = np.array([auc(truth, np.asarray(of_drugs[d])) for d in every if d != drug])
@@ -257,11 +260,10 @@ def specificity(cells: preprocess.Cells, y: np.ndarray, profile: str, permutatio
     for draw in range(-1, permutations):
         order = np.random.default_rng([draw, 7]).permutation(len(labels)) if draw >= 0 else slice(None)
         found = {LOGISTIC: [of.logistic(calls, np.flatnonzero(calls >= 0)) for calls in labels[order].T]}
-        if draw < AMOUNTS[profile][3]:
+        if draw < AMOUNTS[profile].of_network:
             found[JOINT] = joint_scores(of, labels[order], profile).T
-        rows += [
-            (m, d, draw, auc(y, z)) for m, scored in found.items() for d, z in zip(gdsc.drugs(), scored, strict=True)
-        ]
+        for model, scored in found.items():
+            rows += [(model, drug, draw, auc(y, z)) for drug, z in zip(gdsc.drugs(), scored, strict=True)]
     return pd.DataFrame(rows, columns=["model", "drug", "draw", "auc"])
 
 

@@ -112,17 +112,11 @@ def bulk_hours(tasks: list[Task]) -> tuple[int, int, float]:
     All count as if they had the most genes of the profile; hours are NaN where the benchmark does not time it.
     """
     stages, profile = grid.bulk_stages(tasks), tasks[0].profile
-    autoencoders = {
-        (
-            grid.gene_space(t),
-            t.seed_of("lines"),
-            t.seed_of("weights"),
-            replace(t.architecture, heads=8),
-            c.learning_rate,
-        )
-        for t, c in ((t, t.training) for t in stages)
-        if c.epochs_dae
-    }
+    autoencoders = set()
+    for t in stages:
+        if t.training.epochs_dae:
+            seeds, sizes = (t.seed_of("lines"), t.seed_of("weights")), replace(t.architecture, heads=8)
+            autoencoders.add((grid.gene_space(t), *seeds, sizes, t.training.learning_rate))
     rows = read(paths.FIGURES / "bench.csv")
     rows = rows[rows.case == f"{profile} profile"].set_index("measure").value
     if rows.empty:

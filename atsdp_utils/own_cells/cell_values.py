@@ -96,6 +96,11 @@ def _sums(X: Matrix) -> np.ndarray:
     return np.asarray(X.sum(1, dtype=np.float64)).ravel()
 
 
+def _filled(X: sparse.csr_matrix, data: np.ndarray) -> sparse.csr_matrix:
+    """X with other values in the places of its own."""
+    return sparse.csr_matrix((data, X.indices, X.indptr), X.shape)
+
+
 def unscored(path: Path, reason: np.ndarray, least: int) -> list[str]:
     """What is said of rows without a score; an :class:`InputError` if fewer than `least` cells remain."""
     why = pd.Series(reason[reason != SCORED]).value_counts()
@@ -129,7 +134,7 @@ def counts(X: Matrix, every: Matrix, kind: str, chunk: int) -> tuple[sparse.csr_
 
 
 def _of_one_total(X: sparse.csr_matrix, base: float) -> bool:
-    total = _sums(X._with_data(np.expm1(X.data * np.log(base))))
+    total = _sums(_filled(X, np.expm1(X.data * np.log(base))))
     return total.std() < 0.01 * total.mean()
 
 
@@ -152,7 +157,7 @@ def _multiples(X: sparse.csr_matrix, base: float | None) -> tuple[sparse.csr_mat
         off = np.abs(multiple - np.rint(multiple)) > np.minimum(0.2, 2e-3 * multiple)
         new = ~found & (np.bincount(row, off, len(sizes)) == 0)
         data, found = np.where(new[row], np.rint(multiple), data), found | new
-    return sparse.csr_matrix((data, X.indices, X.indptr), X.shape), found
+    return _filled(X, data), found
 
 
 def shared_matrix(X: Matrix, symbol: np.ndarray, chosen: np.ndarray, counted: bool) -> tuple[Matrix, list[str]]:
@@ -176,7 +181,7 @@ def shared_matrix(X: Matrix, symbol: np.ndarray, chosen: np.ndarray, counted: bo
         order = np.lexsort((np.where(np.isinf(spread), 0, -spread), position[columns]))
         first = np.unique(position[columns][order], return_index=True)[1]
         Z = part[:, order[first]]
-    Z = sparse.csr_matrix((_half(Z.data), Z.indices, Z.indptr), Z.shape) if sparse.issparse(Z) else _half(Z)
+    Z = _filled(Z, _half(Z.data)) if sparse.issparse(Z) else _half(Z)
     return Z, [f"{twice} of the genes used are measured more than once: {way}"] if twice else []
 
 

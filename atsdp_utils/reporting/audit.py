@@ -197,6 +197,7 @@ def averaging_nulls(seed: int = 0) -> pd.DataFrame:
 # --- checks of single rows, ``checks.csv`` ----------------------------------------------------------------------------
 
 
+@cache
 def ap_range(auc: float, share: float) -> tuple[float, float]:
     """Bounds of the average precision of a ranking with this AUC, where a share of the cells is sensitive.
 
@@ -256,6 +257,7 @@ def checked(check: str, rows: pd.DataFrame | None = None) -> pd.DataFrame:
     return found[["check", "where", "dataset", "model", "metric", "reported", "expected", "flagged", "finding"]]
 
 
+@cache
 def checks() -> pd.DataFrame:
     """All checks by name (``checks.csv``)."""
     return pd.read_csv(paths.PAPER / "checks.csv", keep_default_na=False, dtype=str).set_index("check")

@@ -59,9 +59,8 @@ def single_cells(out: Outputs) -> dict:
         added = _interval(-further[["difference", "ci_high", "ci_low"]], "+")
         pc1 = out.one("transfer", dataset=name, setting="PC1, bulk sign")
         turned = round((1 - pc1["right"]) * pc1["auc_count"])
-        turned = f" (turned round in {turned} of {pc1['auc_count']:.0f} seeds)" * bool(turned)
-        pc1 = f"PC1 {pc1['auc_mean']:.3f}{turned}"
-        said.append(f"{name} ({cells} cells) {score}, {further['mean']:.2f}, {added}, {pc1}")
+        often = f" (turned round in {turned} of {pc1['auc_count']:.0f} seeds)" * bool(turned)
+        said.append(f"{name} ({cells} cells) {score}, {further['mean']:.2f}, {added}, PC1 {pc1['auc_mean']:.3f}{often}")
         seeds.add(int(row["auc_count"]))
     return {"sets": "; ".join(said), "seeds": " or ".join(map(str, sorted(seeds)))}
 

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.proportion import proportion_confint
 
 from atsdp_utils.data import datasets
-from atsdp_utils.evaluation import metrics
+from atsdp_utils.evaluation import metrics, stats
 from atsdp_utils.foundation import paths
 from atsdp_utils.foundation.checksums import verify
 from atsdp_utils.interpretation import gene_lists, gene_scores
@@ -103,11 +102,6 @@ def _true_labels(file: str, dataset: str, data: str) -> pd.Series:
     return datasets.load_cells(dataset).obs["sensitive"] if data == "geo" else pd.Series(dtype=int)
 
 
-def _share(hits: int, of: int) -> tuple[float, float, float]:
-    """A share with its Wilson interval."""
-    return (hits / of, *proportion_confint(hits, of, method="wilson"))
-
-
 def published_predictions(data: str) -> pd.DataFrame:
     """What the scDEAL study's published predictions score, beside what the paper prints for its own model.
 
@@ -126,12 +120,13 @@ def published_predictions(data: str) -> pd.DataFrame:
         accuracy, weighted, cells = none, none, len(y) or len(table)
         if len(y):
             weighted = (metrics.classification_metrics(y, called)["f1"], np.nan, np.nan)
-            accuracy, note = _share(int((y == called).sum()), len(y)), f"{theirs - len(y)} cells fewer than the paper's"
+            accuracy = stats.wilson(int((y == called).sum()), len(y))
+            note = f"{theirs - len(y)} cells fewer than the paper's"
         found = [("accuracy", "", accuracy, cells, recall, note), ("weighted F1", "", weighted, cells, f1, note)]
         lists = (("sensitive", 1), ("resistant", 0))
         for name, k in lists if len(y) else ():
             of, hit = int((y == k).sum()), int(((y == k) & (called == k)).sum())
-            found.append(("called right", name, _share(hit, of), of, np.nan, f"{hit} of {of}"))
+            found.append(("called right", name, stats.wilson(hit, of), of, np.nan, f"{hit} of {of}"))
         for name, k in lists:
             count = (float((predicted == k).sum()), np.nan, np.nan)
             found.append(("predicted", name, count, len(table), np.nan, "number of cells"))
