@@ -57,14 +57,12 @@ def render(found: Prediction, y: np.ndarray | None) -> str:
 
 def _umap(found: Prediction) -> Figure:
     rows, xy = found.layout
-    figure = Figure((7, 4.6))
-    ax = figure.subplots()
-    size = max(3, min(30, 6000 / len(rows)))
+    ax, size = Figure((7, 4.6)).subplots(), max(3, min(30, 6000 / len(rows)))
     colours = {"c": found.p[rows], "cmap": SCORE, "vmin": 0, "vmax": 1, "edgecolor": "#777777"}
     drawn = ax.scatter(*xy.T, s=size, linewidth=0.2, **colours)
     ax.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2")
-    figure.colorbar(drawn, label="P(sensitive)")
-    return figure
+    ax.figure.colorbar(drawn, label="P(sensitive)")
+    return ax.figure
 
 
 def _histogram(found: Prediction, y: np.ndarray | None) -> Figure:
@@ -77,7 +75,6 @@ def _histogram(found: Prediction, y: np.ndarray | None) -> Figure:
     left.axvline(0.5, color="#222222", linewidth=1, linestyle=":")
     left.set(xlabel="P(sensitive)", ylabel="cells", xlim=(0, 1))
     left.legend()
-    look = {"s": 4, "color": plots.SERIES[0], "linewidth": 0, "alpha": 0.5, "rasterized": True}
-    right.scatter(found.p, found.columns["atsdp_p_sd"], **look)
+    right.scatter(found.p, found.columns["atsdp_p_sd"], s=4, color=plots.SERIES[0], linewidth=0, alpha=0.5)
     right.set(xlabel="P(sensitive)", ylabel="sd over networks", xlim=(0, 1))
     return figure
