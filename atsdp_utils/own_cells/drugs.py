@@ -57,8 +57,8 @@ def drug_table() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def held_out_file(drug: str) -> Path:
+def held_out_file(drug: str, model: str = "regression") -> Path:
     """File with the AUC on held-out lines of the last prediction for a drug, with these lines, labels and code."""
-    code = cache.code("own_cells.predict.SideBySide", "own_cells.predict.held_out_auc", "data.gdsc.bulk_source")
-    key = cache.key(gdsc.bulk_key(drug), config.RECIPES[config.CHOSEN], code, runtime.precision())
+    code = cache.code("own_cells.predict.learn", "data.gdsc.bulk_source")
+    key = cache.key(gdsc.bulk_key(drug), model, config.RECIPES[config.CHOSEN], code, runtime.precision())
     return paths.CACHE / "held-out" / f"{drug}-{key}.json"

@@ -120,7 +120,7 @@ def predicted(resistant, sensitive, z):
     facts = dict.fromkeys(("genes_in_file", "genes_shared", "genes_in_bulk", "genes_used"), 100) | {
         "drug": "D", "input": "mine", "gene_names": "", "gene_names_in": "", "gene_overlap": 1.0, "cells": len(p),
         "held_out_auc": 0.8, "held_out_resistant": held[0], "held_out_sensitive": held[1],
-        "conformal_alpha": prediction.ALPHA, "cells_scored": 99, "warnings": [], "company": {},
+        "conformal_alpha": prediction.ALPHA, "cells_scored": 99, "warnings": [], "company": {}, "model": "network",
     }  # fmt: skip
     unlike = dict.fromkeys(("mmd2", "mmd2_lines", "auc"), 0.5)
     layout = np.flatnonzero(~np.isnan(p)), np.zeros(((~np.isnan(p)).sum(), 2))
@@ -150,6 +150,13 @@ def test_calibration_and_sets_by_hand(tmp_path, monkeypatch):
     (tmp_path / "plus_coverage.csv").write_text(table)
     said = "A: coverage 70%, calibration error 0.30 (lines: coverage 91%, calibration error 0.06)."
     assert said in words(page.render(mixed, None))
+    mixed.facts["model"] = "regression"
+    text = words(page.render(mixed, None))
+    assert said not in text and "Notebook 13 of the book measures both" in text and "Mean AUC on clusters" not in text
+    names = ["logistic regression, all genes", "ATSDP-NET", "ATSDP-NET+"]
+    means = pd.DataFrame({"model": names, "mean": [0.63, 0.58, 0.6], "ci_low": 0.5, "ci_high": 0.7})
+    means.assign(on="tasks of the networks").to_csv(tmp_path / "clusters_mean.csv", index=False)
+    assert "regression, all genes 0.63 (0.50 to 0.70), ATSDP-NET 0.58 (0.50 to 0.70)" in words(page.render(mixed, None))
 
 
 @pytest.mark.parametrize(("lines", "calibrated"), [(8, True), (0, False)])
