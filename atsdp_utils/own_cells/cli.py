@@ -112,10 +112,10 @@ def predict(
 @app.command()
 @guarded
 def drugs() -> None:
-    """List the drugs: sensitive and resistant cell lines, and the AUC on held-out lines where a run has computed it."""
+    """List the drugs with their sensitive and resistant cell lines."""
     from atsdp_utils.own_cells.drugs import drug_table
 
-    typer.echo(drug_table().to_string(index=False, na_rep="-", float_format="%.3f".__mod__))
+    typer.echo(drug_table().to_string(index=False))
 
 
 @app.command()

@@ -32,7 +32,6 @@ def render(found: Prediction, y: np.ndarray | None) -> str:
     plain = {k: v for k, v in facts.items() if k not in ("warnings", "metrics", "company")}
     calibrated = found.calibrated[~np.isnan(found.calibrated)]
     sets = found.columns.atsdp_conformal[~np.isnan(found.p)].value_counts(normalize=True)
-    evidence, beside = _reference(facts["model"])
     pictures = {}
     with mpl.rc_context(plots.STYLE):
         for name, figure in {"umap": _umap(found), "histogram": _histogram(found, y)}.items():
@@ -41,7 +40,7 @@ def render(found: Prediction, y: np.ndarray | None) -> str:
             pictures[name] = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
     return TEMPLATES.get_template("page.html").render(
         found=found, facts=facts, labelled=y is not None, agree=agreement(found.members),
-        evidence=evidence, beside=beside,
+        beside=_held_out_clusters(),
         counts=", ".join(f"{n:,} {label}" for label, n in zip(labels, count, strict=True)),
         company=prediction.company_said(facts["company"]), drawn=len(found.layout[0]),
         held_out="unknown, for they are of one class" if np.isnan(auc) else f"{auc:.2f}",
@@ -52,19 +51,14 @@ def render(found: Prediction, y: np.ndarray | None) -> str:
     )  # fmt: skip
 
 
-def _reference(model: str) -> tuple[list[str], str]:
-    """What the committed reference run found: sets calibrated on lines, by real set; mean AUC on held-out clusters."""
-    sets, clusters = (paths.REFERENCE / f"{name}.csv" for name in ("plus_coverage", "clusters_mean"))
-    evidence = []
-    for name, rows in pd.read_csv(sets).groupby("dataset", sort=False) if model == "network" and sets.exists() else ():
-        said = [f"coverage {r.coverage:.0%}, calibration error {r.ece_calibrated:.2f}" for r in rows.itertuples()]
-        each = dict(zip(rows.asked, said, strict=True))
-        evidence.append(f"{name}: {each['cells']} (lines: {each['lines']})")
-    if not clusters.exists():
-        return evidence, ""
-    table = pd.read_csv(clusters).query("on == 'tasks of the networks'").set_index("model")
+def _held_out_clusters() -> str:
+    """Mean AUC on clusters of lines that no model saw, in the committed reference run."""
+    table = paths.REFERENCE / "clusters_mean.csv"
+    if not table.exists():
+        return ""
+    table = pd.read_csv(table).query("on == 'tasks of the networks'").set_index("model")
     rows = table.loc[["logistic regression, all genes", "ATSDP-NET", "ATSDP-NET+"]].itertuples()
-    return evidence, ", ".join(f"{r.Index} {r.mean:.2f} ({r.ci_low:.2f} to {r.ci_high:.2f})" for r in rows)
+    return ", ".join(f"{r.Index} {r.mean:.2f} ({r.ci_low:.2f} to {r.ci_high:.2f})" for r in rows)
 
 
 def _umap(found: Prediction) -> Figure:

@@ -6,7 +6,6 @@ stays sparse: moments are streamed, a network aligns to a random subsample, scor
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -23,7 +22,7 @@ from tqdm import tqdm
 from atsdp_utils import __version__
 from atsdp_utils.data import gdsc, preprocess
 from atsdp_utils.evaluation import metrics
-from atsdp_utils.foundation import cache, config, pool, runtime
+from atsdp_utils.foundation import cache, config, runtime
 from atsdp_utils.foundation.config import RESISTANT, SENSITIVE
 from atsdp_utils.interpretation import embedding
 from atsdp_utils.models.losses import mmd2
@@ -196,22 +195,6 @@ class Regressions(ATSDPPlus):
         return np.stack([one.decision_function(X) for one in self.nets_])
 
 
-class SideBySide(ATSDPPlus):
-    """ATSDP-NET+ with its networks trained in several processes."""
-
-    jobs = 1
-
-    def networks(self, X: np.ndarray, source: preprocess.Source) -> list:
-        """Every member, trained side by side."""
-        work = (delayed(self._member)(i, X, source) for i in range(self.members))
-        done = pool.workers(self.jobs, max_nbytes=None, return_as="generator")(work)
-        return list(tqdm(done, "networks", self.members, leave=False, **BAR))
-
-    def _member(self, *given):
-        runtime.one_thread()
-        return self.network(*given)
-
-
 class Model(NamedTuple):
     """What learns from lines and scores cells, on the recipe and on how many genes."""
 
@@ -224,7 +207,7 @@ class Model(NamedTuple):
 #: best simple model, and this is the one that the rule of notebook 16 took among the simple ones.
 MODELS = {
     "regression": Model(Regressions, "plain", config.profile("paper").max_genes),
-    "network": Model(SideBySide, config.CHOSEN, config.profile("quick").max_genes),
+    "network": Model(ATSDPPlus, config.CHOSEN, config.profile("quick").max_genes),
 }
 
 
@@ -251,7 +234,6 @@ def learn(drug: str, source: preprocess.Source, given: Ready, say: Callable[[str
     say(f"{drug}: {settings.members} x {settings.model}, from {lines[1]} sensitive and {lines[0]} resistant lines")
     about = {"recipe": of.recipe, "arch": settings.arch, "cfg": settings.training}
     model = of.made_by(seed=given.seed, members=settings.members, **about)
-    model.jobs = settings.jobs
     model.fit_transfer(given.seen, source)
     # threads take chunks of cells, each computes on one core
     work = (delayed(model.member_proba)(given.scaler.transform(block)) for block in dense_chunks(given.Z, chunk))
@@ -284,8 +266,6 @@ def _scores(drug: str, given: Ready, say: Callable[[str], object]) -> Prediction
     seed, settings, n, where = given.seed, given.settings, len(given.reason), given.where
     source = gdsc.bulk_source(gdsc.load_bulk(drug), given.chosen, seed)
     found = learn(drug, source, given, say)
-    kept = {"auc": found.auc, "seed": seed, "genes": len(source.genes)}
-    cache.write_text(drugs.held_out_file(drug, settings.model), json.dumps(kept))
     every, p = np.full((settings.members, n), np.nan), np.full(n, np.nan)
     every[:, where], p[where] = found.members, pooled(found.members)
     calibrated, sets = prediction.calibrate(found.model, found.held, p)
