@@ -18,9 +18,7 @@ from atsdp_utils.foundation.config import RESISTANT, SENSITIVE
 PAPER_GENES = dict.fromkeys(("ZBTB48", "NEK6", "FBXO25"), RESISTANT) | dict.fromkeys(
     ("UCHL1", "GNGT1", "EDIL3"), SENSITIVE
 )
-NAMINGS = (
-    "human symbols", "human Ensembl ids", "human symbols in lower case", "mouse symbols", "mouse Ensembl ids",
-)  # fmt: skip
+NAMINGS = "human symbols", "human Ensembl ids", "human symbols in lower case", "mouse symbols", "mouse Ensembl ids"
 #: How a name was understood, from the plainest reading on.
 WRITTEN, CLEANED, RENAMED, DATED = "as written", "after cleaning", "by a newer name", "as a spreadsheet's date"
 #: Genome before a name, as of a reference of two species.
@@ -31,9 +29,7 @@ ENSEMBL = re.compile(r"ENS[A-Z]*G\d{11}")
 #: ``TBCE-1`` and ``TBCE.1`` are how doubled names are made different.
 DOUBLED = re.compile(r"[.-]\d{1,2}$")
 #: What a spreadsheet makes of SEPT2 or MARCH5: 2-Sep, Sep-02, 2024-09-02.
-DATE = re.compile(
-    r"(?P<d>\d{1,2})-(?P<m>Mar|Sep)|(?P<m2>Mar|Sep)-(?P<d2>\d{1,2})|\d{4}-(?P<m3>03|09)-(?P<d3>\d\d)( .*)?"
-)
+DATE = re.compile(r"(?P<d>\d\d?)-(?P<m>Mar|Sep)|(?P<m2>Mar|Sep)-(?P<d2>\d\d?)|\d{4}-(?P<m3>03|09)-(?P<d3>\d\d)( .*)?")
 MONTHS = {"Mar": "MARCH", "03": "MARCH", "Sep": "SEPT", "09": "SEPT"}
 
 

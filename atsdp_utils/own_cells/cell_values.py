@@ -13,6 +13,8 @@ from atsdp_utils.own_cells.cellfile import CellFile, Genes, InputError, Matrix, 
 
 #: Log-normalised values stay below this; counts and TPM do not.
 MAX_LOG = 30
+#: Below this share of values that are not whole, the others are counts.
+DAMAGED = 0.01
 #: Bases of logarithms.
 BASES = (np.e, 2.0, 10.0)
 #: Below this share of its standard deviation the mean of a z-scored gene lies (median over genes and the first
@@ -45,9 +47,9 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
     low, high = float(file.X.min()), float(file.X.max())
     if low == high:
         raise InputError(f"{file.path}: every value is {low:g}. Expected expression; is it in another --layer?")
-    some = v[:: max(1, v.size // 2_000_000)]
-    whole = bool(np.all(some == np.rint(some)))
-    seen = f"values from {low:.3g} to {high:.3g}, {'integers' if whole else 'not integers'}"
+    broken = _broken(v)
+    whole = broken < DAMAGED
+    seen = f"values from {low:.3g} to {high:.3g}, {broken:.0%} of those not zero no integers"
     guess = "counts" if whole or high > MAX_LOG else "lognorm"
     if low < 0:
         negative = f"{file.path}: {(v < 0).sum():,} of {np.prod(file.X.shape):,} values are negative ({seen})"
@@ -61,16 +63,23 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
                 f"{negative}, and the genes are not centred at zero. Expected no negative counts or logarithms, or "
                 "z-scores; take raw counts, or say what they are: --values lognorm (corrected for batches), zscored."
             )
-    kind, notes = guess if asked == "auto" else asked, []
-    if kind != guess:
-        notes.append(f"values look like {guess} ({seen}) but are taken as {asked}, as asked")
-    if kind == "counts" and not whole:
-        notes.append("neither integers nor logarithms (TPM, CPM?): values are scaled and logged like counts")
-    if file.X.dtype.kind in "iu" and high == np.iinfo(file.X.dtype).max:
-        notes.append(f"values reach {high:g}, the largest that {file.X.dtype} holds: larger ones were cut or changed")
-    if whole and high == 1:
-        notes.append("no value but 0 and 1: detected or not is no count")
-    return kind, notes
+    kind, of = guess if asked == "auto" else asked, file.X.dtype
+    limit = np.iinfo(of).max if of.kind in "iu" else None
+    said = [
+        (kind != guess, f"values look like {guess} ({seen}) but are taken as {asked}, as asked"),
+        (kind == "counts" and 0 < broken < DAMAGED, f"{broken:.2%} of the counts are no integers: damaged, corrected?"),
+        (kind == "counts" and not whole,
+         "neither integers nor logarithms (TPM, CPM?): values are scaled and logged like counts"),
+        (high == limit, f"values reach {high:g}, the largest that {of} holds: larger ones were cut or changed"),
+        (whole and high == 1, "no value but 0 and 1: detected or not is no count"),
+    ]  # fmt: skip
+    return kind, [line for holds, line in said if holds]
+
+
+def _broken(v: np.ndarray) -> float:
+    """Share of values that are not whole, among those that are not zero; of some millions."""
+    some = v[:: max(1, v.size // 2_000_000)]
+    return np.mean(some[some != 0] % 1 != 0)
 
 
 def not_cells(file: CellFile, X: Matrix, genes: Genes, counted: bool) -> np.ndarray:
@@ -115,15 +124,17 @@ def unscored(path: Path, reason: np.ndarray, least: int) -> list[str]:
 def counts(X: Matrix, every: Matrix, kind: str, chunk: int) -> tuple[sparse.csr_matrix | None, list[str]]:
     """Counts as they were before they were scaled and logged, (cells, genes) float64; None for values that hold none.
 
-    Logarithms are undone. Values of a cell that are multiples of one number become these multiples, exactly: counts,
-    their logarithms and CPM of the same cells are then the same. A cell whose values are no multiples (TPM; large
-    counts logged in half precision) keeps them, in units of a low one: the smaller that is, the deeper was the cell.
-    With remarks. Logarithms have the base by which most cells are multiples, or by which the cells of the whole file
-    (`every`, with all its genes) have one total; natural ones are assumed where no base does.
+    Logarithms are undone. Values that mostly are whole are taken as they are. Else, values of a cell that are multiples
+    of one number become these multiples, exactly: counts, their logarithms and CPM of the same cells are then the same.
+    A cell whose values are no multiples (TPM; large counts logged in half precision) keeps them, in units of a low one:
+    the smaller that is, the deeper was the cell. With remarks. Logarithms have the base by which most cells are
+    multiples, or by which the cells of the whole file (`every`, with all its genes) have one total; else e is assumed.
     """
     if kind == "zscored" or (kind == "lognorm" and not 0 <= X.min() <= X.max() <= MAX_LOG):
         return None, []
     base, notes = None, []
+    if kind == "counts" and _broken(X.data if sparse.issparse(X) else X.ravel()) < 0.5:
+        return sparse.csr_matrix(X, dtype=np.float64), []
     if kind == "lognorm":
         some, wide = (sparse.csr_matrix(V[:: max(1, V.shape[0] // 200)], dtype=np.float64) for V in (X, every))
         base = next((b for b in BASES if _multiples(some, b)[1].mean() > 0.5 or _of_one_total(wide, b)), None)
@@ -142,8 +153,6 @@ def _multiples(X: sparse.csr_matrix, base: float | None) -> tuple[sparse.csr_mat
     """Some rows of :func:`counts`, and which of them are multiples, (rows,) bool; values are logarithms to `base`."""
     X.eliminate_zeros()
     sizes = np.diff(X.indptr)
-    if base is None and np.array_equal(X.data, np.rint(X.data)):
-        return X, sizes >= 0
     data = linear = X.data
     if base is not None:  # rounded, or a file's precision would be learned
         linear, data = (np.expm1(v.astype(np.float64) * np.log(base)) for v in (X.data, _half(X.data)))

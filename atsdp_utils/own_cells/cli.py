@@ -72,12 +72,8 @@ def guarded(command: Callable) -> Callable:
 @guarded
 def predict(
     cells: Annotated[Path, typer.Argument(help="h5ad, 10x .h5, 10x folder, .csv or .tsv (also .gz); it is only read")],
-    drug: Annotated[
-        list[str], typer.Option(help="one of 'atsdp drugs', in any spelling; several, or 'all': a table of drugs")
-    ],
-    out: Annotated[
-        Path | None, typer.Option(help="scores; default: <stem of CELLS>.<DRUG>.atsdp.h5ad (several: .drugs.atsdp.csv)")
-    ] = None,
+    drug: Annotated[list[str], typer.Option(help="one of 'atsdp drugs', in any spelling; several, or 'all': a table")],
+    out: Annotated[Path | None, typer.Option(help="default: <CELLS>.<DRUG>.atsdp.h5ad or .drugs.atsdp.csv")] = None,
     layer: Annotated[str | None, typer.Option(help="layer of an h5ad file, or 'raw'; default: X")] = None,
     values: Annotated[Values, typer.Option(help="what the values are")] = Values.auto,
     species: Annotated[Species | None, typer.Option(help="default: human")] = None,

@@ -39,9 +39,7 @@ def destinations(path: Path, drug: str, out: Path | None, report: Path | None, e
         if target.exists() and path.exists() and target.samefile(path):
             raise InputError(f"{option} {target}: this is the input, which is never changed. Choose another.")
         if target.is_dir() or not folder.is_dir():
-            raise InputError(
-                f"{option} {target}: no such folder to write in, or itself a folder. Make the folder first."
-            )
+            raise InputError(f"{option} {target}: no folder to write in, or itself a folder. Make the folder first.")
         if not os.access(folder, os.W_OK):
             raise InputError(f"{option} {target}: the folder may not be written to. Choose another with {option}.")
     if out.exists() and (other := _drug_of(out)) not in (None, drug):

@@ -40,9 +40,8 @@ def render(found: Prediction, y: np.ndarray | None) -> str:
             pictures[name] = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
     return TEMPLATES.get_template("page.html").render(
         found=found, facts=facts, labelled=y is not None, agree=agreement(found.members),
-        beside=_held_out_clusters(),
         counts=", ".join(f"{n:,} {label}" for label, n in zip(labels, count, strict=True)),
-        company=prediction.company_said(facts["company"]), drawn=len(found.layout[0]),
+        company=prediction.company_said(facts["company"]), drawn=len(found.layout[0]), beside=_held_out_clusters(),
         held_out="unknown, for they are of one class" if np.isnan(auc) else f"{auc:.2f}",
         calibrated=[f"{q:.2f}" for q in np.quantile(calibrated, (0.05, 0.5, 0.95))] if len(calibrated) else [],
         shares=", ".join(f"{n:.1%} {word}" for word, n in sets.items() if n),
@@ -63,14 +62,12 @@ def _held_out_clusters() -> str:
 
 def _umap(found: Prediction) -> Figure:
     rows, xy = found.layout
-    figure = Figure((7, 4.6))
-    ax = figure.subplots()
-    size = max(3, min(30, 6000 / len(rows)))
+    ax, size = Figure((7, 4.6)).subplots(), max(3, min(30, 6000 / len(rows)))
     colours = {"c": found.p[rows], "cmap": SCORE, "vmin": 0, "vmax": 1, "edgecolor": "#777777"}
     drawn = ax.scatter(*xy.T, s=size, linewidth=0.2, **colours)
     ax.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2")
-    figure.colorbar(drawn, label="P(sensitive)")
-    return figure
+    ax.figure.colorbar(drawn, label="P(sensitive)")
+    return ax.figure
 
 
 def _histogram(found: Prediction, y: np.ndarray | None) -> Figure:
@@ -83,7 +80,6 @@ def _histogram(found: Prediction, y: np.ndarray | None) -> Figure:
     left.axvline(0.5, color="#222222", linewidth=1, linestyle=":")
     left.set(xlabel="P(sensitive)", ylabel="cells", xlim=(0, 1))
     left.legend()
-    look = {"s": 4, "color": plots.SERIES[0], "linewidth": 0, "alpha": 0.5, "rasterized": True}
-    right.scatter(found.p, found.columns["atsdp_p_sd"], **look)
+    right.scatter(found.p, found.columns["atsdp_p_sd"], s=4, color=plots.SERIES[0], linewidth=0, alpha=0.5)
     right.set(xlabel="P(sensitive)", ylabel="sd over models", xlim=(0, 1))
     return figure

@@ -182,12 +182,10 @@ def read_labels(file: CellFile, column: str, scored: np.ndarray) -> np.ndarray:
 class Regressions(ATSDPPlus):
     """Logistic regressions in the place of networks, each on another share of the lines; nothing is aligned."""
 
-    SHARE = 0.8
-
     def networks(self, X: np.ndarray, source: preprocess.Source) -> list:
         """Every member, on a share of the training lines that is drawn within class."""
-        rows, shares = source.fit_rows, StratifiedShuffleSplit(
-            self.members, train_size=self.SHARE, random_state=self.seed)  # fmt: skip
+        rows = source.fit_rows
+        shares = StratifiedShuffleSplit(self.members, train_size=0.8, random_state=self.seed)
         drawn = (rows[part] for part, _ in shares.split(rows, source.y[rows]))
         return [logistic().fit(source.X[part], source.y[part]) for part in drawn]
 

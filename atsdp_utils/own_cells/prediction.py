@@ -168,10 +168,9 @@ def company(
 ) -> dict[str, dict[str, float]]:
     """By how much scores depend on company: parts of a file standardised by themselves, with models as they are.
 
-    `score` gives P(sensitive), (n,), of standardised cells (n, genes); X (cells, genes) is not yet standardised; p
-    (cells,) is P(sensitive) in the whole file. For random halves, the halves on either side of the median of the first
-    principal component, and each of `parts` (:func:`origins`): ``labels_changed``, the mean share over divisions,
-    ``most`` in one division, and the mean ``rank_correlation`` of part and whole.
+    `score` gives P(sensitive), (n,), of standardised cells; X (cells, genes) is not yet standardised; p (cells,) that
+    in the whole file. For random halves, halves about the median of the first principal component, and each of `parts`:
+    mean share of ``labels_changed``, ``most`` in one division, and mean ``rank_correlation`` of part and whole.
     """
     rng, n = np.random.default_rng([seed, 97]), len(X)
     ways = {RANDOM: [rng.permutation(n) < n // 2 for _ in range(SPLITS)]}

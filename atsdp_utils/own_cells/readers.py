@@ -7,6 +7,8 @@ out. Nothing is unpickled and nothing sparse is made dense.
 from __future__ import annotations
 
 import os
+import re
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -21,9 +23,18 @@ from atsdp_utils.own_cells.cellfile import CellFile, InputError, checked, dense
 
 #: Bytes of a dense matrix beyond which a file is refused: it would not fit beside its own copies.
 MAX_DENSE = 3e9
-FORMATS = (
-    "an .h5ad or 10x .h5 file, a 10x folder (matrix.mtx, features.tsv, barcodes.tsv), a .csv or .tsv in UTF-8 (.gz)"
-)
+#: What kinds of features are called.
+KINDS = re.compile(r"(?i)gene expression|.*(antibody|antigen|multiplexing|crispr|guide|peak|custom|hto|adt|vdj).*")
+#: What tells a file that is not read, by suffix or group of HDF5, and the way out.
+OTHERS = dict.fromkeys(
+    (".rds", ".rda", ".rdata", "cell.names"),
+    "an object of R is not read. In R: DropletUtils::write10xCounts(folder, counts), and give the folder.",
+) | {
+    ".mtx": "a matrix without names. Give the folder that also holds features and barcodes.",
+    "mod": "h5mu (several kinds of data) is not read. Write the genes: mudata.read(file)['rna'].write_h5ad(…).",
+    "row_attrs": "loom is not read. Write an h5ad: scanpy.read_loom(file).write_h5ad(…).",
+}
+FORMATS = "an .h5ad or 10x .h5, a 10x folder (matrix.mtx, features.tsv, barcodes.tsv), a .csv or .tsv in UTF-8 (.gz)"
 
 
 def read(path: Path, layer: str | None = None, labels: str | None = None) -> CellFile:
@@ -84,12 +95,10 @@ def _kind(path: Path) -> str:
             return "h5ad"
         if ten_x:
             return "10x h5"
-        if "mod" in keys:
-            way = "mudata.read(file)['rna'].write_h5ad(…)"
-            raise InputError(f"{path}: h5mu (several kinds of data) is not read. Write the genes: {way}.")
-        if {"matrix", "row_attrs"} <= keys:
-            raise InputError(f"{path}: loom is not read. Write an h5ad: scanpy.read_loom(file).write_h5ad(…).")
-        raise InputError(f"{path}: HDF5 with {sorted(keys)[:6]}, neither h5ad (obs, var, X) nor 10x (group 'matrix').")
+        said = f"HDF5 with {sorted(keys)[:6]}, neither h5ad (obs, var, X) nor 10x (group 'matrix')."
+        raise InputError(f"{path}: {next((way for key, way in OTHERS.items() if key in keys), said)}")
+    if zipfile.is_zipfile(path):
+        raise InputError(f"{path}: a workbook or another zip archive. Save it as CSV UTF-8, or unpack it.")
     name = path.name.lower().removesuffix(".gz")
     if name.endswith((".h5ad", ".h5")):
         if tables.is_gzip(path):
@@ -97,9 +106,8 @@ def _kind(path: Path) -> str:
         raise InputError(f"{path}: not HDF5, though named so: truncated or another format. Copy it again.")
     if name.endswith((".csv", ".tsv", ".txt", ".tab")):
         return "table"
-    if name.endswith(".mtx"):
-        raise InputError(f"{path}: a matrix without names. Give the folder that also holds features and barcodes.")
-    raise InputError(f"{path}: format {path.suffix or '(no suffix)'} is not supported. Expected {FORMATS}.")
+    said = f"format {path.suffix or '(no suffix)'} is not supported. Expected {FORMATS}."
+    raise InputError(f"{path}: {next((way for end, way in OTHERS.items() if name.endswith(end)), said)}")
 
 
 def _read_h5ad(path: Path, layer: str | None) -> CellFile:
@@ -144,7 +152,7 @@ def _frame(f: h5py.File, place: str) -> pd.DataFrame:
 
 def _expression(file: CellFile, kinds: np.ndarray | None) -> CellFile:
     """Without features whose kind says that they are no gene: antibodies, hashtags, peaks, guides."""
-    if kinds is None:
+    if kinds is None or not any(map(KINDS.fullmatch, set(kinds))):  # those may be kinds of genes: protein_coding
         return file
     keep = kinds == "Gene Expression"
     others = ", ".join(sorted(set(kinds[~keep]))[:4])
@@ -179,7 +187,8 @@ def _read_10x_folder(folder: Path) -> tuple:
         files = sorted(p for p in folder.iterdir() if p.name.lower().endswith(ends))
         if len(files) != 1:
             names, wanted = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) or "nothing", " or ".join(parts)
-            raise InputError(f"{folder}: {len(files)} files {wanted} (.gz), expected one; the folder holds {names}.")
+            said = f"{len(files)} files {wanted} (.gz), expected one so named, a sample a folder; this holds {names}"
+            raise InputError(f"{folder}: {said}.")
         found += files
     table, cells = (pd.read_csv(f, sep="\t", header=None, dtype=str, keep_default_na=False) for f in found[1:])
     columns = dict(zip(("id", "name", "feature_type"), (table[c].to_numpy(str) for c in table), strict=False))
@@ -189,6 +198,7 @@ def _read_10x_folder(folder: Path) -> tuple:
 def _ten_x(path: Path, kind: str, X, features: dict[str, np.ndarray], barcodes: np.ndarray) -> CellFile:
     """A 10x matrix, in more layouts than scanpy reads: without types of features, some files zipped, two genomes."""
     X, n_genes = checked(X), len(features["id"])
+    X = checked(X.T) if X.shape == (n_genes, len(barcodes)) else X  # cells in rows, as scipy and Parse write them
     if X.shape != (len(barcodes), n_genes):
         expected = f"{len(barcodes)} barcodes x {n_genes} features"
         way = "Has one of the two a line of headings, or is the matrix transposed or another?"

@@ -60,11 +60,13 @@ def read(path: Path, labels: str | None) -> CellFile:
             text.discard(0)  # no column of names: the first field of the header is a gene
     of_genes = names_of_no_gene()[cellfile.OF_GENES].fullmatch if look.genes_in_rows else lambda name: None
     text |= {i for i, name in enumerate(header) if _describes(name, labels) or of_genes(name)}
+    void = [i for i, name in enumerate(header) if i and not name + first[i]]  # as a spreadsheet leaves them
+    text.update(void)
     X, words = _numbers_and_words(path, look, header, text, skipped)
     columns = np.array([name for i, name in enumerate(header) if i not in text], dtype=str)
     named = 0 in text and (labels is None or header[0] != labels)
     rows = words.pop(0).to_numpy(str) if named else np.array([f"cell_{i}" for i in range(X.shape[0])])
-    words = words.rename(columns=dict(enumerate(header)))
+    words = words.drop(columns=void).rename(columns=dict(enumerate(header)))
     if look.genes_in_rows:
         notes = [f"genes in rows, cells in columns ({look.in_rows} of {len(look.names)} row names are known genes)"]
         obs = pd.DataFrame([[v for i, v in enumerate(line) if i not in text] for line in beside]).T
@@ -89,16 +91,15 @@ def _open(path: Path):
 
 
 def _layout(path: Path) -> Layout:
-    """The layout of a table; a comma between semicolons or tabs is a decimal mark."""
-    names, seconds, marks, empty, top = [], [], set(), True, 0
+    """The layout of a table; a comma between semicolons or tabs is a decimal mark. Short lines precede the heading."""
+    names, seconds, marks, empty = [], [], set(), True
     with _open(path) as handle:
-        header, below = handle.readline(), handle.readline()
-        # above the heading may stand a remark, or the sizes of a .gct file
-        while re.fullmatch(r"\d+\t\d+\s*", header) or (header[:1] == "#" and header.count("\t") != below.count("\t")):
-            header, below, top = below, handle.readline(), top + 1
-        sep = max("\t,;", key=header.count)
-        sep = sep if sep in header else " "
-        for line in itertools.chain([below] if below else [], handle):
+        head = list(itertools.islice(handle, 40))
+        many = {sep: [line.rstrip(f"{sep}\r\n").count(sep) for line in head] for sep in "\t;, "}
+        full = {sep: [i for i, n in enumerate(ns) if 2 * n >= sorted(ns)[len(ns) // 2] > 0] for sep, ns in many.items()}
+        sep = max(full, key=lambda s: (len(full[s]), max(many[s], default=0)))
+        top = min(full[sep], default=0)
+        for line in itertools.chain(head[top + 1 :], handle):
             empty = empty and not line.strip()
             start = [v.strip().strip("\"'") for v in line.split(sep, 2)]
             names.append(start[0])
@@ -110,13 +111,15 @@ def _layout(path: Path) -> Layout:
         raise InputError(f"{path}: no row below the header. Expected names and numbers, one row a cell or a gene.")
     if marks == {"either"}:
         raise InputError(f"{path}: numbers such as 1,234: thousands or decimals? Write them without the comma.")
-    header = _fields(header, sep)
+    header = _fields(head[top], sep) if head else []
     in_columns, in_rows = gene_names.known_on_both_sides(header, names, cellfile.MIN_SHARED)
     in_rows = max(in_rows, gene_names.known(seconds, gene_names.NAMINGS[:2]))
     if not in_columns and not in_rows:
-        shown = f"columns {', '.join(header[1:4])} …, rows {', '.join(names[:3])} …"
+        shown = "columns {} …, rows {} …".format(*(", ".join(v[:30] for v in side[:3]) for side in (header[1:], names)))
         raise InputError(f"{path}: no side holds known genes ({shown}). Expected symbols or Ensembl ids.")
     look = Layout(header, names, top, sep, "," if marks else ".", in_columns, in_rows)
+    if look.genes_in_rows and len(header) < 7 and max(len(set(names)), len(set(seconds))) < len(names) / 2:
+        raise InputError(f"{path}: a row a value ({', '.join(header)})? Make it genes x cells: pandas.pivot_table.")
     if look.genes_in_rows and gene_names.known([header[0]]) and all(map(look.is_number, header[1:])):
         numbered = ["", *(f"cell_{i}" for i in range(len(header) - 1))]  # no heading: its fields are the first gene
         look = replace(look, header=numbered, names=[header[0], *names], top=top - 1)
@@ -124,7 +127,7 @@ def _layout(path: Path) -> Layout:
 
 
 def _fields(line: str, sep: str) -> list[str]:
-    return [v.strip() for v in next(csv.reader([line.rstrip("\r\n")], delimiter=sep))]
+    return [v.strip() for v in next(csv.reader([line.rstrip("\r\n")], delimiter=sep, skipinitialspace=True))]
 
 
 def _heading(path: Path, look: Layout, labels: str | None) -> tuple[list[str], list[str], list[list[str]], list[int]]:
@@ -163,10 +166,10 @@ def _numbers_and_words(
     try:
         with _open(path) as handle:
             pieces = pd.read_csv(
-                handle, sep=look.sep, header=None, skiprows=skipped, names=names, index_col=False, dtype=dtypes,
-                decimal=look.decimal, chunksize=max(1, 10_000_000 // len(names)), low_memory=False,
+                handle, sep=look.sep, skipinitialspace=True, header=None, skiprows=skipped, names=names, dtype=dtypes,
+                index_col=False, decimal=look.decimal, chunksize=max(1, 10_000_000 // len(names)), low_memory=False,
             )  # fmt: skip
-            for piece in pieces:
+            for piece in (p.dropna(how="all") for p in pieces):
                 blocks.append(sparse.csr_matrix(piece[numbers].to_numpy(np.float32)))
                 words.append(piece[sorted(text)].fillna(""))
     except (OSError, EOFError, zlib.error, ValueError, UnicodeDecodeError) as error:

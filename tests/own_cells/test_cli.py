@@ -336,6 +336,52 @@ def test_counts_come_back_from_what_was_made_of_them_or_stay_in_units_of_a_low_v
     assert all(len(set(row[row > 0].round(9))) == 1 for row in np.delete(share, 7, 0))  # scaled by cell, nothing else
 
 
+def test_corrected_counts_keep_the_depth_of_their_cells():
+    rng = np.random.default_rng(0)
+    raw = rng.poisson(rng.gamma(0.5, 20, 300), (60, 300)).astype(float)
+    shared = raw + (rng.random(raw.shape) < 0.1) * rng.random(raw.shape).round(3)  # as salmon, RSEM and SoupX write
+    np.testing.assert_array_equal(cell_values.counts(shared, shared, "counts", 16)[0].toarray(), shared)
+
+
+def test_a_value_that_is_rounded_elsewhere_moves_a_cell_little():
+    Z = np.random.default_rng(0).gamma(1, 1, (200, 50)).astype(np.float32)
+    before = np.argsort(cell_values.canonical(Z, 64))
+    after = np.argsort(cell_values.canonical(Z * np.float32(1 + 1e-4), 64))
+    np.testing.assert_array_equal(np.sort(before), np.arange(200))
+    assert np.abs(before - after).max() <= 2
+    order = np.random.default_rng(1).permutation(200)
+    np.testing.assert_array_equal(np.argsort(cell_values.canonical(Z[order], 64)), before[order])
+
+
+def test_values_beyond_half_precision_stay_finite():
+    symbol = np.array(["A", "B"])
+    Z, _ = cell_values.shared_matrix(np.array([[1e6, -1e6], [0, 1]]), symbol, symbol, False)
+    assert np.isfinite(Z).all() and Z[0, 0] > 60_000 > -60_000 > Z[0, 1]
+
+
+def test_cells_that_do_not_differ_are_refused(atsdp, counts, tmp_path):
+    same = save(
+        anndata.AnnData(np.ones((20, 131), np.float32) * np.arange(1, 132), var=counts.var), tmp_path / "a.h5ad"
+    )
+    result = atsdp("predict", same, "--drug", "cisplatin")
+    assert result.exit_code == 2 and "all 20 cells have the same values" in result.stderr
+
+
+def test_doubts_are_those_of_the_numbers():
+    members = np.array([[0.2, 0.6, 0.9, 0.3], [0.1, 0.7, 0.8, 0.4]])
+    assert prediction.doubts(np.array([100, 60]), 0.8, members, members.mean(0)) == []
+    for said, changed in {
+        "only 39 of 139 training lines are sensitive (28%)": {"lines": np.array([100, 39])},
+        "only 50 of 350 training lines are resistant (14%)": {"lines": np.array([50, 300])},
+        "AUC on held-out bulk lines is 0.60": {"auc": 0.6},
+        "the models disagree (mean rank correlation -": {"members": np.array([members[0], 1 - members[0]])},
+        "nearly all cells get one label": {"p": np.full(4, 0.9)},
+    }.items():
+        given = {"lines": np.array([100, 60]), "auc": 0.8, "members": members, "p": members.mean(0)} | changed
+        (line,) = prediction.doubts(**given)
+        assert line.startswith(said)
+
+
 def test_streamed_moments_are_those_of_the_whole():
     X = np.random.default_rng(0).normal(3, 2, (37, 5)).astype(np.float32)
     X[:, 2] = 1

@@ -80,6 +80,7 @@ def test_a_ranking_goes_on_and_says_what_each_drug_rests_on(linear, mine, tmp_pa
     y = gdsc.load_bulk("CISPLATIN").y
     counted = [one.sensitive_lines + one.held_out_sensitive, one.resistant_lines + one.held_out_resistant]
     assert counted == [(y == 1).sum(), (y == 0).sum()]
+    assert one.note.startswith("only 96 of 642 training lines are sensitive (15%)")  # as the report of one drug says
     page = (tmp_path / "mine.drugs.atsdp.html").read_text()
     assert "compares no two drugs" in page and "ERLOTINIB" in page and "compares no two drugs" in said
     rank(mine, ["cisplatin"], seed=1)

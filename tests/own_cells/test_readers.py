@@ -1,6 +1,7 @@
 """A person's files: every format gives the same cells, and everything wrong with one is said in words."""
 
 import gzip
+import zipfile
 
 import anndata
 import h5py
@@ -290,10 +291,15 @@ def bad_files(tmp_path, counts, genes):
         "words.csv": b"cell,a,b\nc1,1,2\nc2,1,x\n",
         "ragged.csv": b"cell,a,b\nc1,1,2,3,4\n",
         "unknown.csv": b",a,b\nc1,1,2\n",
+        "latin.csv": f"Gr\xf6\xdfe,{genes[0]}\nc1,1\n".encode("latin-1"),
     }
     for name, content in made.items():
         (tmp_path / name).write_bytes(content)
-    return [tmp_path / name for name in made] + [folder, tmp_path / "absent.h5ad"]
+    with zipfile.ZipFile(tmp_path / "cells.xlsx", "w") as f:
+        f.writestr("[Content_Types].xml", "<x/>")
+    with h5py.File(tmp_path / "a.h5seurat", "w") as f:
+        f["cell.names"] = np.array(CELLS, "S")
+    return [tmp_path / name for name in (*made, "cells.xlsx", "a.h5seurat", "absent.h5ad")] + [folder]
 
 
 def test_bad_files_are_explained(tmp_path, counts, genes):
@@ -306,7 +312,10 @@ def test_bad_files_are_explained(tmp_path, counts, genes):
     assert "truncated" in said["truncated.h5ad"] and "truncated" in said["text.h5ad"]
     assert "gunzip" in said["zipped.h5ad"]
     assert "0 bytes" in said["empty.csv"] and "no row below" in said["header.csv"]
-    assert "not supported" in said["cells.rds"] and "not supported" in said["cells.pkl"]
+    assert "write10xCounts" in said["cells.rds"] and "not supported" in said["cells.pkl"]
+    assert (
+        "CSV UTF-8" in said["latin.csv"] and "workbook" in said["cells.xlsx"] and "write10xCounts" in said["a.h5seurat"]
+    )
     assert "matrix.mtx" in said["folder"] and "no such file" in said["absent.h5ad"]
     assert "no side holds known genes" in said["unknown.csv"]
 
@@ -361,6 +370,70 @@ def test_a_gct_file_and_names_in_the_second_column(tmp_path, counts, genes):
         body = [f"{heading}\tDescription" + lines[0]]
         body += ["\t".join([first(line.split("\t")[0]), line]) for line in lines[1:]]
         holds(table(tmp_path, f"#1.2\n{len(genes)}\t{len(CELLS)}\n" + "\n".join(body) + "\n"), counts, genes)
+
+
+ABOVE = {
+    "a title": "Supplementary Table 3: counts of cells, by gene\n", "a blank line": "\n",
+    "remarks": "##x\n## y: 1, 2\n##\n",
+    "a title and empty fields": "Supplementary Table 3: counts" + "," * len(CELLS) + "\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("above", ABOVE)
+@pytest.mark.parametrize("sep", [",", "\t", ";", "   "])
+def test_what_stands_above_the_heading(tmp_path, counts, genes, above, sep):
+    text = as_text(counts, genes, ",").replace(",", sep) if sep != "   " else (
+        "gene" + as_text(counts, genes, ",").replace(",", sep))  # fmt: skip
+    holds(table(tmp_path, ABOVE[above] + text), counts, genes)
+
+
+def test_empty_columns_and_rows_of_a_spreadsheet(tmp_path, counts, genes):
+    lines = [f"{line},,," for line in as_text(counts, genes, ",").splitlines()]
+    holds(table(tmp_path, "\n".join([*lines, "," * (len(CELLS) + 3), ""]) + "\n"), counts, genes)
+
+
+def test_sums_and_statistics_beside_cells_are_no_cells(tmp_path, counts, genes):
+    frame = pd.DataFrame(counts, CELLS, genes).T
+    frame = frame.assign(Total=frame.sum(axis=1), control_mean=1.5, SD=0.1, padj=0.04, logFC=-2)
+    frame.loc["Total"] = frame.sum()
+    holds(table(tmp_path, frame.to_csv(sep="\t")), counts, genes)
+
+
+def test_a_row_a_value_is_told(tmp_path, counts, genes):
+    long = pd.DataFrame(counts, CELLS, genes).stack().reset_index().set_axis(["cell", "gene", "count"], axis=1)
+    for columns in (["cell", "gene", "count"], ["gene", "cell", "count"]):
+        with pytest.raises(InputError, match=f"a row a value .{', '.join(columns)}.*pivot_table"):
+            table(tmp_path, long[columns].to_csv(sep="\t", index=False))
+
+
+def test_kinds_of_genes_are_no_kinds_of_features(tmp_path, counts, genes):
+    for kind in ("protein_coding", "gene"):  # as CELLxGENE and others write a column of that name
+        var = pd.DataFrame({"feature_type": kind}, genes)
+        anndata.AnnData(counts, pd.DataFrame(index=CELLS), var).write_h5ad(tmp_path / "a.h5ad")
+        assert readers.read(tmp_path / "a.h5ad").X.shape == counts.shape
+
+
+def test_a_folder_whose_matrix_has_cells_in_rows(tmp_path, counts, genes):
+    folder = write(tmp_path, "folder", counts, genes)
+    with gzip.open(folder / "matrix.mtx.gz", "wb") as f:
+        io.mmwrite(f, sparse.coo_matrix(counts.astype(int)))
+    holds(readers.read(folder), counts, genes)
+
+
+def test_values_stored_twice_in_a_sparse_matrix_are_added(tmp_path, counts, genes):
+    path = write(tmp_path, "a.h5ad", counts, genes)
+    X = sparse.csr_matrix(counts)
+    with h5py.File(path, "a") as f:
+        for name, twice in (
+            ("data", np.repeat(X.data, 2)),
+            ("indices", np.repeat(X.indices, 2)),
+            ("indptr", 2 * X.indptr),
+        ):
+            del f[f"X/{name}"]
+            f[f"X/{name}"] = twice
+    file = readers.read(path)
+    np.testing.assert_array_equal(file.X.toarray(), 2 * counts)
+    assert file.X.nnz == X.nnz  # else a value counts as two genes
 
 
 def test_a_table_without_names_of_cells(tmp_path, counts, genes):
@@ -438,6 +511,25 @@ def test_negative_values_need_centred_genes_or_a_word(counts, genes):
     assert kind == "counts" and len(notes) == 2 and "like counts" in notes[1]
     with pytest.raises(InputError, match="no negative counts"):
         cell_values.detect_values(named(genes, logs), "counts")
+
+
+def test_few_values_that_are_not_whole_make_no_logarithms(counts, genes):
+    damaged = counts.copy()
+    damaged[2, 5] = 2.5
+    kind, notes = cell_values.detect_values(named(genes, damaged))
+    assert kind == "counts" and "% of the counts are no integers" in notes[0]
+    assert cell_values.detect_values(named(genes, np.log1p(counts)))[0] == "lognorm"
+
+
+def test_limits_of_a_type_and_values_that_are_no_counts_are_said(counts, genes):
+    for X, said in (
+        (np.full_like(counts, 7, np.int8), "largest that int8 holds"),
+        (counts > 0, "no value but 0 and 1"),
+    ):
+        X = X.astype(np.int8)
+        X[0, 0] = np.iinfo(np.int8).max if "int8" in said else 1
+        file = CellFile("x", "h5ad", X, {"names": np.array(genes)}, pd.DataFrame(index=CELLS))
+        assert said in cell_values.detect_values(file)[1][0]
 
 
 def test_formats_that_are_not_read_name_the_way_out(tmp_path, counts, genes):

@@ -140,6 +140,7 @@ def understood(path: Path) -> None:
     cellfile.left_out(file, genes)
     known = file.only(genes.symbol != "")
     kind, _ = cell_values.detect_values(known, "auto")
+    assert kind == "counts"  # as the file was before it was damaged
     obs, _ = output.writable(file.obs)
     prediction.origins(obs)
     X, _ = cell_values.counts(known.X, file.X, kind, 100)
