@@ -152,7 +152,7 @@ RECIPES: dict[str, Recipe] = {
         joint=True, align="adabn", linear=0.5, changed="joint, half of the logit from a linear path"
     ),
 }
-#: The winner of the rule of notebook 12.
+#: What the rule of notebook 12 took by an earlier training; it is not chosen again (point 5 there).
 CHOSEN = "ensemble-rank"
 
 

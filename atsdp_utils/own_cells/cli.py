@@ -24,11 +24,12 @@ app = typer.Typer(
 )
 Values = StrEnum("Values", ["auto", "counts", "lognorm", "zscored"])
 Species = StrEnum("Species", ["human", "mouse"])
+Model = StrEnum("Model", ["regression", "network"])
 
 
 @app.callback()
 def surroundings() -> None:
-    """Predict which single cells a drug kills, from bulk cell lines (ATSDP-NET+)."""
+    """Predict which single cells a drug kills, from bulk cell lines."""
     # Trained networks of any checkout or working folder are kept once a person; which `paths` reads on import.
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     os.environ.setdefault("ATSDP_BUILD", str(cache / "atsdp"))
@@ -79,9 +80,10 @@ def predict(
     labels: Annotated[str | None, typer.Option(help="known responses: column of obs, column or row of a table")] = None,
     report: Annotated[Path | None, typer.Option(help="report; default: <OUT>.html")] = None,
     seed: Annotated[int, typer.Option(min=0, help="fixes every draw")] = 0,
-    members: Annotated[int, typer.Option(min=1, max=50, help="networks of the ensemble")] = 5,
+    model: Annotated[Model, typer.Option(help="what learns; network: ATSDP-NET+, minutes")] = Model.regression,
+    members: Annotated[int, typer.Option(min=1, max=50, help="models of the ensemble")] = 5,
 ) -> None:
-    """Score every cell: P(sensitive), its spread over networks, a label, calibration on lines; with an HTML report."""
+    """Score every cell: P(sensitive), its spread over models, a label, calibration on lines; with an HTML report."""
     from atsdp_utils.own_cells import drugs
     from atsdp_utils.own_cells.cellfile import InputError
 
@@ -94,7 +96,8 @@ def predict(
 
     asked = {
         "out": out, "report": report, "layer": layer, "values": values.value, "seed": seed, "say": typer.echo,
-        "species": species.value if species else None, "settings": replace(pipeline.SETTINGS, members=members),
+        "species": species.value if species else None,
+        "settings": replace(pipeline.SETTINGS, model=model.value, members=members),
     }  # fmt: skip
     if several:
         ranking.rank(cells, drug, **asked)
@@ -105,10 +108,10 @@ def predict(
 @app.command()
 @guarded
 def drugs() -> None:
-    """List the drugs: sensitive and resistant cell lines, and the AUC on held-out lines where a run has computed it."""
+    """List the drugs with their sensitive and resistant cell lines."""
     from atsdp_utils.own_cells.drugs import drug_table
 
-    typer.echo(drug_table().to_string(index=False, na_rep="-", float_format="%.3f".__mod__))
+    typer.echo(drug_table().to_string(index=False))
 
 
 @app.command()

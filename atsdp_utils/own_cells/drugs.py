@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from atsdp_utils.data import gdsc
-from atsdp_utils.foundation import cache, checksums, config, paths, runtime
+from atsdp_utils.foundation import checksums, paths
 from atsdp_utils.own_cells.cellfile import InputError
 
 ALL = "all"
@@ -48,17 +45,7 @@ def find_drug(name: str) -> str:
 
 
 def drug_table() -> pd.DataFrame:
-    """One row a drug: sensitive and resistant lines with expression, and held-out AUC of earlier runs (NaN: none)."""
-    rows = []
-    for drug in gdsc.drugs():
-        y, path = gdsc.load_bulk(drug).y, held_out_file(drug)
-        auc = json.loads(path.read_text())["auc"] if path.exists() else np.nan
-        rows.append({"drug": drug, "sensitive": sum(y == 1), "resistant": sum(y == 0), "held_out_auc": auc})
-    return pd.DataFrame(rows)
-
-
-def held_out_file(drug: str) -> Path:
-    """File with the AUC on held-out lines of the last prediction for a drug, with these lines, labels and code."""
-    code = cache.code("own_cells.predict.SideBySide", "own_cells.predict.held_out_auc", "data.gdsc.bulk_source")
-    key = cache.key(gdsc.bulk_key(drug), config.RECIPES[config.CHOSEN], code, runtime.precision())
-    return paths.CACHE / "held-out" / f"{drug}-{key}.json"
+    """One row a drug: sensitive and resistant lines with expression."""
+    labels = gdsc.label_table().reindex(gdsc.load_bulk().lines)
+    table = pd.DataFrame({"sensitive": (labels == 1).sum(), "resistant": (labels == 0).sum()})
+    return table.rename_axis("drug").reset_index()

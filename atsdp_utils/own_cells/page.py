@@ -32,11 +32,6 @@ def render(found: Prediction, y: np.ndarray | None) -> str:
     plain = {k: v for k, v in facts.items() if k not in ("warnings", "metrics", "company")}
     calibrated = found.calibrated[~np.isnan(found.calibrated)]
     sets = found.columns.atsdp_conformal[~np.isnan(found.p)].value_counts(normalize=True)
-    measured, evidence = paths.REFERENCE / "plus_coverage.csv", []  # what the committed reference run found on cells
-    for name, rows in pd.read_csv(measured).groupby("dataset", sort=False) if measured.exists() else ():
-        said = [f"coverage {r.coverage:.0%}, calibration error {r.ece_calibrated:.2f}" for r in rows.itertuples()]
-        each = dict(zip(rows.asked, said, strict=True))
-        evidence.append(f"{name}: {each['cells']} (lines: {each['lines']})")
     pictures = {}
     with mpl.rc_context(plots.STYLE):
         for name, figure in {"umap": _umap(found), "histogram": _histogram(found, y)}.items():
@@ -44,15 +39,25 @@ def render(found: Prediction, y: np.ndarray | None) -> str:
             figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
             pictures[name] = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
     return TEMPLATES.get_template("page.html").render(
-        found=found, facts=facts, labelled=y is not None, agree=agreement(found.members), evidence=evidence,
+        found=found, facts=facts, labelled=y is not None, agree=agreement(found.members),
         counts=", ".join(f"{n:,} {label}" for label, n in zip(labels, count, strict=True)),
-        company=prediction.company_said(facts["company"]), drawn=len(found.layout[0]),
+        company=prediction.company_said(facts["company"]), drawn=len(found.layout[0]), beside=_held_out_clusters(),
         held_out="unknown, for they are of one class" if np.isnan(auc) else f"{auc:.2f}",
         calibrated=[f"{q:.2f}" for q in np.quantile(calibrated, (0.05, 0.5, 0.95))] if len(calibrated) else [],
         shares=", ".join(f"{n:.1%} {word}" for word, n in sets.items() if n),
         against={k: f"{v:.3f}" for k, v in found.metrics.items() if k in config.METRICS},
         made={k.replace("_", " "): f"{v:.3f}" if isinstance(v, float) else v for k, v in plain.items()}, **pictures,
     )  # fmt: skip
+
+
+def _held_out_clusters() -> str:
+    """Mean AUC on clusters of lines that no model saw, in the committed reference run."""
+    table = paths.REFERENCE / "clusters_mean.csv"
+    if not table.exists():
+        return ""
+    table = pd.read_csv(table).query("on == 'tasks of the networks'").set_index("model")
+    rows = table.loc[["logistic regression, all genes", "ATSDP-NET", "ATSDP-NET+"]].itertuples()
+    return ", ".join(f"{r.Index} {r.mean:.2f} ({r.ci_low:.2f} to {r.ci_high:.2f})" for r in rows)
 
 
 def _umap(found: Prediction) -> Figure:
@@ -76,5 +81,5 @@ def _histogram(found: Prediction, y: np.ndarray | None) -> Figure:
     left.set(xlabel="P(sensitive)", ylabel="cells", xlim=(0, 1))
     left.legend()
     right.scatter(found.p, found.columns["atsdp_p_sd"], s=4, color=plots.SERIES[0], linewidth=0, alpha=0.5)
-    right.set(xlabel="P(sensitive)", ylabel="sd over networks", xlim=(0, 1))
+    right.set(xlabel="P(sensitive)", ylabel="sd over models", xlim=(0, 1))
     return figure

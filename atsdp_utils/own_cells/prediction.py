@@ -37,7 +37,7 @@ def pooled(members: np.ndarray) -> np.ndarray:
 
 
 def agreement(members: np.ndarray) -> dict[str, float]:
-    """How far networks agree: lowest and mean Spearman correlation of two, share of cells that all label alike."""
+    """How far models agree: lowest and mean Spearman correlation of two, share of cells that all label alike."""
     members = members[:, ~np.isnan(members[0])]
     if len(members) < 2:
         return {"lowest": np.nan, "mean": np.nan, "same": np.nan}
@@ -50,7 +50,7 @@ def agreement(members: np.ndarray) -> dict[str, float]:
 class Prediction:
     """Scores and what is known about them."""
 
-    members: np.ndarray  # (members, cells) P(sensitive) by each network; NaN for a cell that could not be scored
+    members: np.ndarray  # (members, cells) P(sensitive) by each model; NaN for a cell that could not be scored
     p: np.ndarray  # (cells,) P(sensitive), `pooled`
     calibrated: np.ndarray  # (cells,) P(sensitive) by isotonic regression on held-out lines, NaN too without a class
     sets: np.ndarray | None  # (cells, 2) bool, conformal sets: resistant, sensitive; None if lines are too few
@@ -114,7 +114,7 @@ def score(y: np.ndarray, found: Prediction) -> dict[str, float]:
 
 
 def doubts(lines: np.ndarray, auc: float, members: np.ndarray, p: np.ndarray) -> list[str]:
-    """What speaks against scores p (cells,) for a drug: few `lines` of a class, their `auc`, networks, one label."""
+    """What speaks against scores p (cells,) for a drug: few `lines` of a class, `auc`, disagreement, one label."""
     share, rarer = lines.min() / lines.sum(), RESISTANT if lines[0] < lines[1] else SENSITIVE
     agree, called = agreement(members)["mean"], (p[~np.isnan(p)] >= 0.5).mean()
     said = [
@@ -122,7 +122,7 @@ def doubts(lines: np.ndarray, auc: float, members: np.ndarray, p: np.ndarray) ->
          f"only {lines.min()} of {lines.sum()} training lines are {rarer} ({share:.0%}): weakly learned"),
         (auc < 0.65, f"AUC on held-out bulk lines is {auc:.2f}: hardly predictable even there"),
         (agree < 0.5,
-         f"the networks disagree (mean rank correlation {agree:.2f}): another seed may turn the order"),
+         f"the models disagree (mean rank correlation {agree:.2f}): another seed may turn the order"),
         (called < 0.05 or called > 0.95,
          "nearly all cells get one label: read the order of the scores, not the labels"),
     ]  # fmt: skip
@@ -166,7 +166,7 @@ def origins_said(parts: dict[str, np.ndarray]) -> list[str]:
 def company(
     score: Callable[[np.ndarray], np.ndarray], X: np.ndarray, p: np.ndarray, parts: dict[str, np.ndarray], seed: int
 ) -> dict[str, dict[str, float]]:
-    """By how much scores depend on company: parts of a file standardised by themselves, with networks as they are.
+    """By how much scores depend on company: parts of a file standardised by themselves, with models as they are.
 
     `score` gives P(sensitive), (n,), of standardised cells; X (cells, genes) is not yet standardised; p (cells,) that
     in the whole file. For random halves, halves about the median of the first principal component, and each of `parts`:
@@ -201,5 +201,5 @@ def company_said(found: dict[str, dict[str, float]]) -> str:
         most = f" (at most {v['most']:.1%})" if v["most"] > v["labels_changed"] else ""
         order = f"rank correlation {v['rank_correlation']:.2f} within a part"
         said.append(f"standardised as {way}, {v['labels_changed']:.1%} of the labels change{most}, {order}")
-    return (f"how much the scores of this file depend on which cells are in it: {'; '.join(said)}. The networks were "
-            "the same; in files of their own the parts would also be aligned anew")  # fmt: skip
+    return (f"how much the scores of this file depend on which cells are in it: {'; '.join(said)}. The models were "
+            "the same; in files of their own a network would also be aligned anew")  # fmt: skip

@@ -33,9 +33,9 @@ COLUMNS = {
     "held_out_resistant": "resistant lines among these",
     "sensitive_lines": "sensitive lines that trained it",
     "resistant_lines": "resistant lines that trained it",
-    "networks": "mean rank correlation of two networks over the cells",
-    "same_label": "share of cells that all networks label alike",
-    "logistic": "rank correlation of the score with a logistic regression trained on the same lines",
+    "models": "mean rank correlation of two of its models over the cells",
+    "same_label": "share of cells that all its models label alike",
+    "logistic": "rank correlation of the score with one logistic regression trained on all these lines",
     "pc1": "rank correlation of the score with the cells' first principal component, turned to that regression",
     "company_random": "share of labels that change when random halves are standardised by themselves",
     "company_unlike": "share of labels that change when the two most unlike halves are",
@@ -43,7 +43,7 @@ COLUMNS = {
     "note": "what speaks against its scores, or why there are none",
 }
 #: Those that the command prints.
-BRIEF = ["drug", "held_out_auc", "ci_low", "ci_high", "networks", "company_unlike", "share_sensitive"]
+BRIEF = ["drug", "held_out_auc", "ci_low", "ci_high", "models", "company_unlike", "share_sensitive"]
 #: Those that count lines.
 WHOLE = ("held_out_sensitive", "held_out_resistant", "sensitive_lines", "resistant_lines")
 
@@ -119,7 +119,7 @@ def row(drug: str, source: preprocess.Source, given: predict.Ready) -> dict:
         "drug": drug, "held_out_auc": auc, "ci_low": low, "ci_high": high,
         "held_out_sensitive": found.held[1], "held_out_resistant": found.held[0],
         "sensitive_lines": found.lines[1], "resistant_lines": found.lines[0],
-        "networks": alike["mean"], "same_label": alike["same"],
+        "models": alike["mean"], "same_label": alike["same"],
         "company_random": found.company[prediction.RANDOM]["labels_changed"],
         "company_unlike": found.company[prediction.UNLIKE]["labels_changed"],
         "share_sensitive": (p >= 0.5).mean(),

@@ -129,24 +129,6 @@ def dots(
         ax.axvline(chance, **CHANCE)
 
 
-def bars(ax, summary: pd.DataFrame, *, group: str, series: str, colours: Mapping[str, str] | None = None) -> None:
-    """Grouped bars from zero with interval whiskers and the paper's value: the table of :func:`dots`, upright."""
-    groups, names = list(dict.fromkeys(summary[group])), list(dict.fromkeys(summary[series]))
-    width = 0.8 / len(names)
-    for i, (name, colour) in enumerate(zip(names, shades(names, colours), strict=True)):
-        rows = summary[summary[series] == name].set_index(group).reindex(groups)
-        x = np.arange(len(groups)) + (i - (len(names) - 1) / 2) * width
-        ax.bar(x, rows["mean"], width * 0.92, color=colour, label=METRIC_LABEL.get(name, name))
-        ax.vlines(x, rows["ci_low"], rows["ci_high"], color=INK, linewidth=1)
-        if "paper" in rows and rows["paper"].notna().any():
-            ax.scatter(x, rows["paper"], s=14, zorder=3, label="paper" if name == names[-1] else None, **PRINTED)
-    # Long names are broken after their first hyphen.
-    ax.set_xticks(range(len(groups)), [n.replace("-", "-\n", 1) if len(n) > 10 else n for n in groups])
-    ax.tick_params(axis="x", length=0)
-    ax.set_ylim(min(0.0, summary["ci_low"].min()), 1.0)
-    ax.grid(axis="y")
-
-
 def strips(
     ax, data: pd.DataFrame, *, x: str, y: str, hue: str | None = None, order: Sequence | None = None,
     colours: Mapping | None = None,

@@ -395,12 +395,12 @@ FAULTS: list[Fault] = [
     Fault("12", CALIBRATION, "Calibration.sets", lambda f: lambda self, z, alpha=0.1: f(self, -z, alpha)),
     Fault("12", VARIANCE, "square", _added(lambda part, rest, levels: part * levels)),
     Fault("12", VARIANCE, "square", _added(lambda part, rest, levels: part + rest / levels)),
-    # Genes by another rule; a scale of the bulk; ranks over the cells; mean probabilities.
+    # Genes by another rule; a scale of half of the cells; a weak penalty; mean probabilities.
     Fault("13", "atsdp_utils.data.gdsc", "shared_genes",
           lambda right: lambda bulk, genes, most: bulk.genes[np.isin(bulk.genes, genes)][:most]),
     Fault("13", "atsdp_utils.own_cells.cell_values", "streaming_standardizer",
           lambda right: lambda X, chunk: right(X[::2], chunk)),
-    Fault("13", "atsdp_utils.models.plus", "ranks", lambda right: lambda X: right(X.T).T),
+    Fault("13", "atsdp_utils.own_cells.predict", "logistic", lambda right: lambda: right().set_params(C=1.0)),
     Fault("13", "atsdp_utils.own_cells.prediction", "pooled", lambda right: lambda members: members.mean(0)),
     Fault("14", DISCREPANCY, "Coral.forward", lambda real: _uncentred),
     Fault("14", DISCREPANCY, "_Reversed.backward", lambda real: staticmethod(lambda ctx, gradient: gradient)),

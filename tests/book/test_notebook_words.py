@@ -270,10 +270,11 @@ def test_a_file_of_one_culture_is_compared_with_the_same_cells(own):
 
 
 def test_what_is_said_of_a_persons_cells_is_under_its_name(own):
-    about = {"scores": {"A-drug": own["found"]}, "truth": {"A-drug": own["y"]}, "found": own["found"]}
-    about |= {"prediction": prediction, "stats": stats, "NAME": "A375-PLX4720", "paths": paths}
+    name = "A375-PLX4720"
+    about = {"scores": {name: own["found"]}, "truth": {name: own["y"]}, "found": own["found"], "NAMES": [name]}
+    about |= {"prediction": prediction, "stats": stats, "paths": paths}
     space = execute("13", ("scored-sets", "scored-glue"), **about)
-    of = space["table"]["A-drug"]
+    of = space["table"][name]
     assert of[["MMD², lines and cells", "MMD², halves of lines", "AUC of a forest, line or cell"]].tolist() == [
         0.3,
         0.1,
@@ -283,10 +284,20 @@ def test_what_is_said_of_a_persons_cells_is_under_its_name(own):
     assert of[["called sensitive", "are sensitive", "cells"]].tolist() == pytest.approx([0.5, 0.5, 6])
     area = stats.auc_interval(own["y"], own["found"].p)
     glued = space["run"].glued
-    assert [glued[f"{k}_drug"] for k in ("auc", "low", "high")] == pytest.approx([area.mean, area.low, area.high])
-    assert (glued["n_drug"], glued["members"], glued["forest"]) == (6, 2, 0.99)
+    assert [glued[f"{k}_plx4720"] for k in ("auc", "low", "high")] == pytest.approx([area.mean, area.low, area.high])
+    assert (glued["n_plx4720"], glued["members"], glued["forest"]) == (6, 2, 0.99)
     row = pd.read_csv(paths.REFERENCE / "plus_score.csv").query("dataset == 'A375-PLX4720' and model == 'ATSDP-NET+'")
-    assert glued["seeds_least"] == row["min"].item() and glued["seeds_most"] == row["max"].item()
+    assert glued["seeds"] == row["n"].item() and glued["network_plx4720"] == row["mean"].item()
+    assert of["AUC of ATSDP-NET+"] == row["mean"].item()
+
+
+def test_the_numbers_that_say_why_a_regression_scores_are_under_their_names():
+    glued = execute("13", ("why-regression",), paths=paths)["run"].glued
+    kept = pd.read_csv(paths.REFERENCE / "clusters_mean.csv").query("on == 'tasks of the networks'").set_index("model")
+    rows = {"regression": "logistic regression, all genes", "atsdp": "ATSDP-NET", "plus": "ATSDP-NET+"}
+    for short, model in rows.items():
+        found = [glued[short], glued[f"{short}_low"], glued[f"{short}_high"]]
+        assert found == kept.loc[model, ["mean", "ci_low", "ci_high"]].tolist() and glued["clusters"] == 27
 
 
 def test_coverage_and_calibration_of_a_persons_cells_are_counted(own):

@@ -306,17 +306,6 @@ def _summary() -> pd.DataFrame:
     return table.assign(ci_low=table["mean"] - 0.02, ci_high=table["mean"] + 0.05)
 
 
-def test_bars_carry_the_name_colour_and_height_of_their_series(ax):
-    plots.bars(ax, _summary(), group="dataset", series="setting", colours={"two": "#123456"})
-    shown = {c.get_label(): (to_hex(c[0].get_facecolor()), [b.get_height() for b in c]) for c in ax.containers}
-    expected = (plots.SERIES[0], "#123456", plots.SERIES[2])
-    for j, (name, colour) in enumerate(zip(("one", "two", "three"), expected, strict=True)):
-        assert shown[name] == (colour.lower(), pytest.approx([0.3 * j, 0.1 + 0.3 * j]))
-    whiskers = [np.array(s) for c in ax.collections for s in c.get_segments()]
-    assert sorted(s[0, 1] for s in whiskers) == pytest.approx(sorted(_summary()["ci_low"]))
-    assert sorted(s[1, 1] for s in whiskers) == pytest.approx(sorted(_summary()["ci_high"]))
-
-
 def test_dots_carry_the_name_colour_and_place_of_their_series(ax):
     plots.dots(ax, _summary(), row="dataset", series="setting")
     handles, labels = ax.get_legend_handles_labels()

@@ -14,7 +14,7 @@ from atsdp_utils.experiments.task import ATSDP, Task
 from atsdp_utils.foundation import cache, checksums, closure, config, paths, runtime  # fmt: skip
 from atsdp_utils.interpretation import explained
 from atsdp_utils.models import atsdp, stages
-from atsdp_utils.own_cells import drugs, predict  # fmt: skip
+from atsdp_utils.own_cells import predict  # fmt: skip
 
 TABLE = pd.read_csv(paths.ROOT / "tests" / "cache_keys.csv", index_col="input")
 NAME, DRUG, OTHER = "SCC47-afatinib", "AFATINIB", "SORAFENIB"
@@ -85,7 +85,6 @@ def keys(run_folders, monkeypatch):
             "result B": key(Task(DRUG, "B", ATSDP, profile, seed=seed)),
             "search": made["search"],
             "explanation": explained.asked(NAME, profile, seed)[-1].name,
-            "held-out lines": drugs.held_out_file(DRUG).name,
             "own-cells model": predict.model_hash(source, X, seed, settings),
         }
 

@@ -120,7 +120,7 @@ def predicted(resistant, sensitive, z):
     facts = dict.fromkeys(("genes_in_file", "genes_shared", "genes_in_bulk", "genes_used"), 100) | {
         "drug": "D", "input": "mine", "gene_names": "", "gene_names_in": "", "gene_overlap": 1.0, "cells": len(p),
         "held_out_auc": 0.8, "held_out_resistant": held[0], "held_out_sensitive": held[1],
-        "conformal_alpha": prediction.ALPHA, "cells_scored": 99, "warnings": [], "company": {},
+        "conformal_alpha": prediction.ALPHA, "cells_scored": 99, "warnings": [], "company": {}, "model": "network",
     }  # fmt: skip
     unlike = dict.fromkeys(("mmd2", "mmd2_lines", "auc"), 0.5)
     layout = np.flatnonzero(~np.isnan(p)), np.zeros(((~np.isnan(p)).sum(), 2))
@@ -146,10 +146,13 @@ def test_calibration_and_sets_by_hand(tmp_path, monkeypatch):
     assert "true label of 67% (50% of the sensitive, 100% of the resistant cells), where lines are promised 90%" in text
     assert "33.3% both" in text and not any("held-out" in w for w in prediction.warnings(mixed))
     assert "Notebook 12 of the book measures both" in text
-    table = "dataset,asked,coverage,ece_calibrated\nA,lines,0.91,0.06\nA,cells,0.7,0.3\n"
-    (tmp_path / "plus_coverage.csv").write_text(table)
-    said = "A: coverage 70%, calibration error 0.30 (lines: coverage 91%, calibration error 0.06)."
-    assert said in words(page.render(mixed, None))
+    mixed.facts["model"] = "regression"
+    text = words(page.render(mixed, None))
+    assert "Notebook 13 of the book measures both" in text and "Mean AUC on clusters" not in text
+    names = ["logistic regression, all genes", "ATSDP-NET", "ATSDP-NET+"]
+    means = pd.DataFrame({"model": names, "mean": [0.63, 0.58, 0.6], "ci_low": 0.5, "ci_high": 0.7})
+    means.assign(on="tasks of the networks").to_csv(tmp_path / "clusters_mean.csv", index=False)
+    assert "regression, all genes 0.63 (0.50 to 0.70), ATSDP-NET 0.58 (0.50 to 0.70)" in words(page.render(mixed, None))
 
 
 @pytest.mark.parametrize(("lines", "calibrated"), [(8, True), (0, False)])
@@ -371,7 +374,7 @@ def test_doubts_are_those_of_the_numbers():
         "only 39 of 139 training lines are sensitive (28%)": {"lines": np.array([100, 39])},
         "only 50 of 350 training lines are resistant (14%)": {"lines": np.array([50, 300])},
         "AUC on held-out bulk lines is 0.60": {"auc": 0.6},
-        "the networks disagree (mean rank correlation -": {"members": np.array([members[0], 1 - members[0]])},
+        "the models disagree (mean rank correlation -": {"members": np.array([members[0], 1 - members[0]])},
         "nearly all cells get one label": {"p": np.full(4, 0.9)},
     }.items():
         given = {"lines": np.array([100, 60]), "auc": 0.8, "members": members, "p": members.mean(0)} | changed

@@ -52,7 +52,7 @@ def linear(run_folders, monkeypatch):
             asked.append(source)
             return super().fit_transfer(X, source)
 
-    monkeypatch.setattr(predict, "SideBySide", Counted)
+    shapes.learn_by(monkeypatch, Counted)
     return asked
 
 
@@ -76,7 +76,7 @@ def test_a_ranking_goes_on_and_says_what_each_drug_rests_on(linear, mine, tmp_pa
     written = pd.read_csv(tmp_path / "mine.drugs.atsdp.csv")
     assert list(written) == list(ranking.COLUMNS) and (again.ci_low.diff().dropna() <= 0).all()
     one = again.set_index("drug").loc["CISPLATIN"]
-    assert one.ci_low < one.held_out_auc < one.ci_high and one.sensitive_lines > 5 and one.logistic > 0.5
+    assert one.ci_low < one.held_out_auc < one.ci_high and one.sensitive_lines > 5 and one.logistic > 0.2
     y = gdsc.load_bulk("CISPLATIN").y
     counted = [one.sensitive_lines + one.held_out_sensitive, one.resistant_lines + one.held_out_resistant]
     assert counted == [(y == 1).sum(), (y == 0).sum()]
@@ -110,7 +110,7 @@ def test_few_lines_in_an_all_but_perfect_order_are_below_a_perfect_order(linear,
         z[np.flatnonzero(y == 0)[0]] = z[y == 1].min() + 1e-4
         return z
 
-    monkeypatch.setattr(predict.SideBySide, "line_logits", one_pair_is_lost, raising=False)
+    monkeypatch.setattr(Linear, "line_logits", one_pair_is_lost)
     row = rank(mine, ["tozasertib"])[0].iloc[0]
     assert row.held_out_sensitive == 6 and 0.998 < row.held_out_auc < 1
     assert row.ci_low == pytest.approx(0.025 ** (1 / 6))  # DeLong's would be 0.98

@@ -27,7 +27,7 @@ DRUG = "CISPLATIN"
 @pytest.fixture
 def linear(run_folders, monkeypatch):
     """The pipeline with the training, the picture and the page left out; runs a case."""
-    monkeypatch.setattr(predict, "SideBySide", Linear)
+    shapes.learn_by(monkeypatch, Linear)
     monkeypatch.setattr(predict, "unlikeness", lambda *_, **__: {})
     monkeypatch.setattr(predict.embedding, "umap", lambda X, seed: np.zeros((len(X), 2)))
     monkeypatch.setattr(page, "render", lambda found, y: "page")
@@ -104,7 +104,7 @@ def test_every_shape_gives_the_scores_of_the_plain_file(linear, tmp_path, monkey
 # --- the same cells, the same answer ----------------------------------------------------------------------------------
 
 TINY = replace(
-    SETTINGS, max_genes=110, sample=40,  # fewer than there are cells: a draw must not know their order
+    SETTINGS, model="network", max_genes=110, sample=40,  # fewer than there are cells: a draw must not know their order
     arch=config.Architecture(bottleneck=32, encoder=(16,), predictor=(8,), heads=2, tokens=4, token_dim=8),
     training=replace(config.PROFILES["smoke"].training, balance="oversampling"),
 )  # fmt: skip

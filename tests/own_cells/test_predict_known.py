@@ -7,6 +7,8 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedShuffleSplit
 
 from atsdp_utils.data import gdsc
 from atsdp_utils.evaluation import metrics
@@ -45,8 +47,10 @@ def planted(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_lines_of_known_label_get_the_probability_of_being_sensitive(planted, run_folders):
-    found = predict.predict(planted.path, "cisplatin", labels="truth", settings=SETTINGS, say=lambda line: None)
+@pytest.mark.parametrize("model", predict.MODELS)
+def test_lines_of_known_label_get_the_probability_of_being_sensitive(planted, run_folders, model):
+    settings = replace(SETTINGS, model=model)
+    found = predict.predict(planted.path, "cisplatin", labels="truth", settings=settings, say=lambda line: None)
     y = planted.y
     scores = metrics.classification_metrics(y, found.p)
     assert scores["auc"] > 0.95 and found.p[y == 1].mean() > 0.6 > 0.4 > found.p[y == 0].mean()
@@ -65,6 +69,19 @@ def test_lines_of_known_label_get_the_probability_of_being_sensitive(planted, ru
     assert written.index.tolist() == [f"cell{i}" for i in range(CELLS)]
     assert (written["atsdp_label"].astype(str) == found.label).all()
     assert (written["truth"].astype(str) == np.where(y == 1, "sensitive", "resistant")).all()
+
+
+def test_a_regression_is_what_scikit_learn_fits_on_four_fifths_of_the_lines(planted):
+    source = gdsc.bulk_source(planted.bulk, planted.bulk.genes, 3)
+    model = predict.Regressions(seed=3, members=4, recipe="plain").fit_transfer(source.X[:9], source)
+    y, z = source.y[source.fit_rows], model._logits(source.X[:9], "target")
+    kept = StratifiedShuffleSplit(4, train_size=0.8, random_state=3).split(y, y)
+    for (rows, left), one in zip(kept, z, strict=True):
+        assert not {*rows} & {*left} and len(left) == pytest.approx(0.2 * len(y), abs=1)
+        fit = LogisticRegression(C=1e-3, class_weight="balanced", max_iter=2000)
+        fit.fit(source.X[source.fit_rows][rows], y[rows])
+        np.testing.assert_allclose(one, fit.decision_function(source.X[:9]))
+    np.testing.assert_allclose(model.predict_proba(source.X[:9]), 1 / (1 + np.exp(-z.mean(0))))
 
 
 def test_the_auc_on_held_out_lines_is_of_lines_that_nothing_was_trained_on():
