@@ -83,6 +83,7 @@ def test_a_ranking_goes_on_and_says_what_each_drug_rests_on(linear, mine, tmp_pa
     assert one.note.startswith("only 96 of 642 training lines are sensitive (15%)")  # as the report of one drug says
     page = (tmp_path / "mine.drugs.atsdp.html").read_text()
     assert "compares no two drugs" in page and "ERLOTINIB" in page and "compares no two drugs" in said
+    assert f'<td class="note" colspan="15"><span>{one.note}</span></td>' in page  # in a row of its own
     rank(mine, ["cisplatin"], seed=1)
     assert len(linear) == 4  # another seed is another training
 
@@ -100,6 +101,19 @@ def test_a_ranking_scores_as_the_command_for_one_drug_does(linear, mine, run_fol
     assert row.company_unlike == among[prediction.UNLIKE]["labels_changed"] and among[prediction.RANDOM]["most"] < 0.5
     kept = anndata.read_h5ad(mine.with_name("mine.CISPLATIN.atsdp.h5ad")).uns["atsdp"]["company"]
     assert kept[prediction.RANDOM]["labels_changed"] == among[prediction.RANDOM]["labels_changed"]
+
+
+def test_few_lines_in_an_all_but_perfect_order_are_below_a_perfect_order(linear, mine, monkeypatch):
+    def one_pair_is_lost(model, X):
+        y = linear[-1].y[linear[-1].test_rows]
+        z = np.where(y == 1, 1.0, -1.0) - np.arange(len(y)) / 1000
+        z[np.flatnonzero(y == 0)[0]] = z[y == 1].min() + 1e-4
+        return z
+
+    monkeypatch.setattr(Linear, "line_logits", one_pair_is_lost)
+    row = rank(mine, ["tozasertib"])[0].iloc[0]
+    assert row.held_out_sensitive == 6 and 0.998 < row.held_out_auc < 1
+    assert row.ci_low == pytest.approx(0.025 ** (1 / 6))  # DeLong's would be 0.98
 
 
 def test_drugs_with_too_few_lines_are_rows_that_say_so(linear, mine, monkeypatch):
