@@ -122,9 +122,9 @@ def dots(
         part = part.set_index(row).reindex(rows)
         y = at - (i - (len(names) - 1) / 2) * step
         ax.hlines(y, part["ci_low"], part["ci_high"], color=colour, linewidth=1.6)
-        ax.scatter(part["mean"], y, color=colour, s=18, zorder=3, label=name)
+        ax.scatter(part["mean"], y, color=colour, s=18, zorder=3, label=METRIC_LABEL.get(name, name))
         if "paper" in part and part["paper"].notna().any():
-            ax.scatter(part["paper"], y, s=22, zorder=4, **PRINTED)
+            ax.scatter(part["paper"], y, s=22, zorder=4, label="paper" if name == names[-1] else None, **PRINTED)
     if chance is not None:
         ax.axvline(chance, **CHANCE)
 
