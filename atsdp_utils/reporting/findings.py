@@ -62,7 +62,6 @@ def twin_checks(out: Outputs) -> pd.DataFrame:
     ``nothing`` is the value where there is nothing to find, ``outcome`` one of :data:`TWIN_WORDS`.
     """
     sets, rows = {"twins": config.TWINS, "nulls": config.NULLS, "planted": config.TWINS[:1], "real": ()}, []
-    sets["null of DATA4"] = config.NULLS[3:]
     for d, q in _asked("questions.csv", sets):
         (mean, low, high), computed = _interval(out, q.table, q.rows, q.columns, dataset=d, protocol=q.protocol)
         nothing = float(q.nothing)
@@ -94,8 +93,7 @@ def real_findings(out: Outputs) -> pd.DataFrame:
     Yes or no where 0 is outside, and where Holm's correction for all that was asked with it agrees.
     """
     rows = []
-    others = dict.fromkeys(("twins", "nulls", "null of DATA4", "planted"), ())
-    for d, q in _asked("questions.csv", others | {"real": config.REAL}):
+    for d, q in ((d, q) for d, q in _asked("questions.csv", {"real": config.REAL}) if q.datasets == "real"):
         (mean, low, high), computed = _interval(out, q.table, q.rows, q.columns, dataset=d, protocol=q.protocol)
         answer = ("yes" if low > 0 else "no" if high < 0 else "open") if computed else MISSING
         if computed and "p_holm" in out.read(q.table):
