@@ -121,7 +121,7 @@ def heads(ax, summary: pd.DataFrame, *, chosen: int, control: str) -> None:
     names = list(dict.fromkeys(summary["metric"]))
     for i, (name, colour) in enumerate(zip(names, SERIES, strict=False)):
         part = summary[summary["metric"] == name].set_index("setting").reindex([control, *counts])
-        at = x + 0.09 * (i - (len(names) - 1) / 2)
+        at = x + 0.16 * (i - (len(names) - 1) / 2)
         ax.vlines(at, part["ci_low"], part["ci_high"], color=colour, linewidth=0.9, alpha=0.7)
         label = METRIC_LABEL.get(name, name)
         ax.plot(at[1:], part["mean"].iloc[1:], color=colour, marker="o", markersize=3, linewidth=1.2, label=label)
