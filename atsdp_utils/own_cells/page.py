@@ -29,7 +29,8 @@ def render(found: Prediction, y: np.ndarray | None) -> str:
     """The page as text; `y` are the person's labels, drawn beside the scores, or None."""
     facts, auc = found.facts, found.facts["held_out_auc"]
     labels, count = np.unique(found.label, return_counts=True)
-    plain = {k: v for k, v in facts.items() if k not in ("warnings", "metrics", "company")}
+    ways = {"gene_names_found": ", ".join(f"{n:,} {way}" for way, n in facts.get("gene_names_found", {}).items())}
+    plain = {k: v for k, v in (facts | ways).items() if k not in ("warnings", "metrics", "company")}
     calibrated = found.calibrated[~np.isnan(found.calibrated)]
     sets = found.columns.atsdp_conformal[~np.isnan(found.p)].value_counts(normalize=True)
     pictures = {}

@@ -113,8 +113,7 @@ def reliability(ax, y, p) -> None:
 def heads(ax, summary: pd.DataFrame, *, chosen: int, control: str) -> None:
     """Metrics against the number of attention heads, a line a metric.
 
-    `chosen` is the paper's number, marked on the axis; the setting `control` is no number of heads (the width-matched
-    linear layer) and drawn apart, at the left.
+    `chosen` is the paper's number, marked on the axis; `control`, the linear layer, is drawn apart, at the left.
     """
     counts = sorted(set(summary["setting"]) - {control}, key=int)
     x = np.array([-1.3, *range(len(counts))])

@@ -159,8 +159,14 @@ def test_chapter_4_opens_with_what_transfer_adds_to_further_steps(grid_run):
         gain = np.mean(after[name]) - np.mean(aucs[name, "further steps on bulk"])
         row = rows.loc[(name, "further steps on bulk")]
         assert f"{gain:+.3f} ({-row['ci_high']:+.3f} to {-row['ci_low']:+.3f})" in shown
-    above = [np.mean(after[n]) > max(np.mean(aucs[n, s]) for s in space["simple"]) for n in REAL]
-    assert f"for {sum(above)} of {len(REAL)} set names" in shown
+    for name, end in ((REAL[0], "further steps on bulk"), (REAL[1], "before transfer"), (REAL[2], "PC1, bulk sign")):
+        row = rows.loc[(name, end)]
+        assert f"{-row['difference']:+.3f} ({-row['ci_high']:+.3f} to {-row['ci_low']:+.3f})" in shown
+    asked = ("further steps on bulk", "before transfer", "after transfer, no MMD", "PC1, bulk sign")
+    told = [(rows.xs(setting, level="setting").loc[list(REAL), "p_holm"] < 0.05).sum() for setting in asked]
+    assert re.findall(r"for (\d+) of 3", shown) == [str(n) for n in told]
+    control = [np.mean(aucs[REAL[1], s]) for s in ("before transfer", "further steps on bulk")]
+    assert "{:.2f} to {:.2f}".format(*control) in shown
     below = [sum(a < 0.3 for a in after[n]) for n in REAL]
     assert "below 0.3 for {}, {} and {} of the 2 seeds".format(*below) in shown
     shown = text("04", "after-minus-read", space["run"].glued)

@@ -103,6 +103,7 @@ def test_scores_report_and_untouched_input(atsdp, counts, tmp_path):
     assert text.count("data:image/png;base64,") == 2
     assert not re.search(r"(src|href)=\"(?!data:)|https?://|@import|url\(", text)
     assert "PLX.4720" in text and "zero on every gene" in text and "Against your labels" in text
+    assert "130 as written" in text and not re.search(r"[.>]\.?Mean AUC", text)
     assert "Promised for cell lines, not for cells" in text and "In your labelled cells the sets hold" in text
 
 

@@ -388,8 +388,10 @@ def test_what_stands_above_the_heading(tmp_path, counts, genes, above, sep):
 
 
 def test_empty_columns_and_rows_of_a_spreadsheet(tmp_path, counts, genes):
-    lines = [f"{line},,," for line in as_text(counts, genes, ",").splitlines()]
-    holds(table(tmp_path, "\n".join([*lines, "," * (len(CELLS) + 3), ""]) + "\n"), counts, genes)
+    frame = pd.DataFrame(counts, CELLS, genes)
+    for way in (frame, frame.T):
+        lines = [f"{line},,," for line in way.to_csv().splitlines()]
+        holds(table(tmp_path, "\n".join([*lines, "," * lines[0].count(","), ""]) + "\n"), counts, genes)
 
 
 def test_sums_and_statistics_beside_cells_are_no_cells(tmp_path, counts, genes):
