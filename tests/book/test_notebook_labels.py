@@ -469,7 +469,7 @@ def test_what_is_said_of_the_trajectory_is_the_number_of_its_row():
     along = pd.DataFrame(rows, columns=["list", "named_by", "rho_with_pseudotime"])
     ranked = pd.DataFrame({"padj": [0.01, 0.2, 0.04]})
     glued = execute("10", ("along-glue",), along=along, ranked=ranked)["run"].glued
-    said = text("10", "along-read", glued | {"null_follow": 0, "null_genes": 3})
+    said = text("10", "along-read", glued | {"tier": "simulated", "null_follow": 0, "null_genes": 3})
     assert "2 of 3 genes follow" in said and "2 of 3 run" in said and "0 of the 1 that the paper" in said
     interval = SimpleNamespace(mean=0.1, low=-0.1, high=0.3)
     planted = pd.DataFrame({"padj": [0.5, 0.01]})
