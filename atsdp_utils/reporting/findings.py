@@ -65,7 +65,7 @@ def twin_checks(out: Outputs) -> pd.DataFrame:
     for d, q in _asked("questions.csv", sets):
         (mean, low, high), computed = _interval(out, q.table, q.rows, q.columns, dataset=d, protocol=q.protocol)
         nothing = float(q.nothing)
-        if q.datasets == "nulls":
+        if config.DATASETS[d].null:
             outcome = "silent" if low <= nothing <= high else "false alarm"
         else:
             outcome = "recovered" if low > nothing else "unclear"
@@ -93,7 +93,7 @@ def real_findings(out: Outputs) -> pd.DataFrame:
     Yes or no where 0 is outside, and where Holm's correction for all that was asked with it agrees.
     """
     rows = []
-    for d, q in _asked("questions.csv", {"twins": (), "nulls": (), "planted": (), "real": config.REAL}):
+    for d, q in ((d, q) for d, q in _asked("questions.csv", {"real": config.REAL}) if q.datasets == "real"):
         (mean, low, high), computed = _interval(out, q.table, q.rows, q.columns, dataset=d, protocol=q.protocol)
         answer = ("yes" if low > 0 else "no" if high < 0 else "open") if computed else MISSING
         if computed and "p_holm" in out.read(q.table):

@@ -114,6 +114,23 @@ def test_the_opening_says_what_the_tables_say(tables):
     }  # fmt: skip
 
 
+def test_the_table_of_real_cells_holds_differences_and_stars_those_told_from_zero(tables):
+    after, against = "after transfer", ("further steps on bulk", "before transfer", "PC1, bulk sign")
+    scores = [{"dataset": s.name, "setting": k, "auc_mean": 0.5, "ci_low": 0.4, "ci_high": 0.6}
+              for s in config.REAL for k in (after, *against)]  # fmt: skip
+    changes = [{"dataset": s.name, "setting": k, "mean": 0.5 + i / 10, "difference": -0.1, "ci_low": -0.3,
+                "ci_high": 0.2, "p_holm": 0.04 if (i, s) == (0, config.REAL[1]) else 0.06, "seeds": 9}
+               for s in config.REAL for i, k in enumerate(against)]  # fmt: skip
+    sizes = [{"dataset": s.name, "sensitive": 3, "resistant": 4} for s in config.REAL]
+    for name, rows in (("transfer", scores), ("transfer_changes", changes), ("class_sizes", sizes)):
+        pd.DataFrame(rows).to_csv(tables.folder / f"{name}.csv", index=False)
+    said = found.single_cells(tables)
+    assert [said[f"told_{i}"] for i in range(3)] == [1, 0, 0] and said["moves"] == ", ".join(["0.60 to 0.50"] * 3)
+    first, second, third = said["rows"].split("\n  ")
+    assert first.startswith("| A375-PLX4720, 7, 9 | 0.50 (0.40–0.60) | 0.50 (0.40–0.60) | +0.100 (-0.200 to +0.300) |")
+    assert r"+0.300)\* |" in second and "*" not in first + third
+
+
 def test_what_is_missing_says_so(tables):
     assert len(found.FIRST) <= 5
     assert [f.__name__ for f in (*found.FIRST, *found.MORE)] == list(found.SENTENCES)
@@ -121,4 +138,5 @@ def test_what_is_missing_says_so(tables):
     said = "\n".join(parts).splitlines()
     assert len(said) == len(found.SENTENCES)
     missing = [line for line in said if found.MISSING in line]
-    assert [line.rpartition("(")[2] for line in missing] == ["<04>).", "<12>)."] and "{" not in "".join(said)
+    assert [line.rpartition("(")[2] for line in missing] == [f"<{n}>): {found.MISSING}" for n in ("04", "12")]
+    assert "{" not in "".join(said)
