@@ -23,10 +23,12 @@ TEMPLATE = Path(__file__).with_suffix(".md")
 PICTURE = "found"
 #: Rows of the figure: what a score comes from, in :data:`transfer` and in :data:`clusters_mean`, and its colour.
 ROWS = [(m, m, m, plots.SERIES[7]) for m in ("PC1, bulk sign", "logistic regression", "random forest")] + [
-    ("network on lines alone", "before transfer", "ATSDP-NET, bulk only", plots.SERIES[3]),
-    ("as many further steps on lines", "further steps on bulk", "ATSDP-NET, further steps only", plots.SERIES[3]),
-    ("ATSDP-NET (with transfer)", "after transfer", "ATSDP-NET", plots.SERIES[0]),
+    ("support vectors (left only)", "", "support vectors", plots.SERIES[7]),
+    ("before transfer", "before transfer", "ATSDP-NET, bulk only", plots.SERIES[3]),
+    ("further steps on bulk", "further steps on bulk", "ATSDP-NET, further steps only", plots.SERIES[3]),
+    ("after transfer", "after transfer", "ATSDP-NET", plots.SERIES[0]),
 ]
+AGAINST = ["further steps on bulk", "before transfer", "PC1, bulk sign"]
 SENTENCES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
 
@@ -49,20 +51,21 @@ def held_out_clusters(out: Outputs) -> dict:
 
 
 def single_cells(out: Outputs) -> dict:
-    """AUC without labels on each real set, what transfer adds to further steps on the bulk, and that of PC1."""
-    said, seeds = [], set()
-    for name in (spec.name for spec in config.REAL):
-        row = out.one("transfer", dataset=name, setting="after transfer")
-        further = out.one("transfer_changes", dataset=name, setting="further steps on bulk")
+    """Rows of a table: AUC on each real set, transfer minus control, start and PC1; how many are told from zero."""
+    by = out.table("transfer_changes", dataset=[spec.name for spec in config.REAL]).set_index("setting")
+    rows, auc = [], ["auc_mean", "ci_low", "ci_high"]
+    for name, of in by.groupby("dataset"):
+        scores = out.table("transfer", dataset=name).set_index("setting")
         cells = out.one("class_sizes", dataset=name)[["sensitive", "resistant"]].sum()
-        score = _interval(row[["auc_mean", "ci_low", "ci_high"]])
-        added = _interval(-further[["difference", "ci_high", "ci_low"]], "+")
-        pc1 = out.one("transfer", dataset=name, setting="PC1, bulk sign")
-        turned = round((1 - pc1["right"]) * pc1["auc_count"])
-        often = f" (turned round in {turned} of {pc1['auc_count']:.0f} seeds)" * bool(turned)
-        said.append(f"{name} ({cells} cells) {score}, {further['mean']:.2f}, {added}, PC1 {pc1['auc_mean']:.3f}{often}")
-        seeds.add(int(row["auc_count"]))
-    return {"sets": "; ".join(said), "seeds": " or ".join(map(str, sorted(seeds)))}
+        row = [f"{name}, {cells}, {of['seeds'].max()}", _interval(scores.loc["after transfer", auc])]
+        for setting, change in of.loc[AGAINST].iterrows():
+            added = _interval(-change[["difference", "ci_high", "ci_low"]], "+")
+            row += [_interval(scores.loc[setting, auc]), added + r"\*" * bool(change["p_holm"] < 0.05)]
+        rows.append(f"| {' | '.join(row)} |")
+    means = zip(by.loc[AGAINST[1], "mean"], by.loc[AGAINST[0], "mean"], strict=True)
+    moved = (f"{start:.2f} to {control:.2f}" for start, control in means)
+    told = {f"told_{i}": (by.loc[s, "p_holm"] < 0.05).sum() for i, s in enumerate(AGAINST)}
+    return told | {"rows": "\n  ".join(rows), "names": len(rows), "moves": ", ".join(moved)}
 
 
 def right_drug(out: Outputs) -> dict:
@@ -98,14 +101,13 @@ def attention(out: Outputs) -> dict:
             "favour": int((side > 0).sum()), "against": int((side < 0).sum())}  # fmt: skip
 
 
-def gene_scores(out: Outputs, wrong: float = 0.3) -> dict:
-    """Correlation of gene scores with the predictions of a model whose labels are partly wrong, real and simulated."""
-    r = out.table("gene_score_wrong_labels", wrong=str(wrong))["r"]
-    real = out.table("gene_score_wrong_labels_real", wrong=str(wrong))
-    spans = [f"{part.min():.3f} to {part.max():.3f} on {name}" for name, part in real.dropna().groupby("dataset")["r"]]
-    asked = real["dataset"].nunique()
-    found = {"wrong": wrong, "low": r.min(), "high": r.max(), "real": ", ".join(spans) or "of no real set"}
-    return found | {"asked": asked, "without": asked - len(spans)}
+def gene_scores(out: Outputs) -> dict:
+    """Correlation of gene scores with those of labels that are partly wrong, over both lists and all shares, by set."""
+    real, twin = (out.read(f"gene_score_wrong_labels{end}") for end in ("_real", ""))
+    rows = pd.concat([real, twin.assign(dataset="a twin")]).query("wrong > 0").dropna(subset=["r"])
+    ends = rows.groupby("dataset", sort=False)[["r", "wrong"]].agg(["min", "max"])
+    spans = [f"{a:.3f} to {b:.3f} on {name} ({c:.0%} to {d:.0%} wrong)" for name, a, b, c, d in ends.itertuples()]
+    return {"spans": ", ".join(spans)}
 
 
 def printed(out: Outputs) -> dict:
@@ -126,15 +128,12 @@ def sentences(out: Outputs, cited: Callable[[str], str], of: tuple[Callable[[Out
             text = entry["text"].format(**values(out))
         except Missing:
             text = MISSING
-        lines.append(f"- **{entry['title']}**: {text} ({cited(entry['chapter'])}).")
+        lines.append(f"- **{entry['title']}** ({cited(entry['chapter'])}): {text}")
     return "\n".join(lines)
 
 
 def opening(out: Outputs, verdicts: pd.Series, profile: str, cited: Callable[[str], str], picture: str) -> str:
-    """What README and landing page begin with, as Markdown, from the tables of a run, its profile and its verdicts.
-
-    `cited` makes a link to a chapter of its number; `picture` is Markdown of the picture of :data:`PICTURE`.
-    """
+    """What README and landing page begin with, as Markdown; `cited` makes a link to a chapter of its number."""
     spec = config.profile(profile)
     printed_auc = audit.reported().query("where == 'Table 3' and metric == 'auc'")["value"]
     return TEMPLATE.read_text(encoding="utf-8").strip().format(
@@ -151,11 +150,11 @@ def figure(out: Outputs):
     panels = {}
     with suppress(Missing):
         clusters = out.table("clusters_mean", on="tasks of the networks").set_index("model")
-        panels[f"held-out clusters,\n{clusters['tasks'].max()} tasks"] = clusters.loc[[m for _, _, m, _ in ROWS]]
+        panels[f"held-out clusters,\n{clusters['tasks'].max()} tasks"] = clusters.reindex([m for _, _, m, _ in ROWS])
     for name in [spec.name for spec in config.REAL]:
         with suppress(Missing):
             rows = out.table("transfer", dataset=name).rename(columns={"auc_mean": "mean"}).set_index("setting")
-            panels[name] = rows.loc[[setting for _, setting, *_ in ROWS]]
+            panels[name] = rows.reindex([setting for _, setting, *_ in ROWS])
     fig, axes = plots.figure(8, 2.9, columns=max(len(panels), 1), sharex=True, sharey=True, squeeze=False)
     names, colours = [name for name, *_ in ROWS], {name: colour for name, *_, colour in ROWS}
     for ax, (title, rows) in zip(axes[0], panels.items(), strict=False):

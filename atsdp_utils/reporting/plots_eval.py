@@ -113,15 +113,14 @@ def reliability(ax, y, p) -> None:
 def heads(ax, summary: pd.DataFrame, *, chosen: int, control: str) -> None:
     """Metrics against the number of attention heads, a line a metric.
 
-    `chosen` is the paper's number, marked on the axis; the setting `control` is no number of heads (the width-matched
-    linear layer) and drawn apart, at the left.
+    `chosen` is the paper's number, marked on the axis; `control`, the linear layer, is drawn apart, at the left.
     """
     counts = sorted(set(summary["setting"]) - {control}, key=int)
     x = np.array([-1.3, *range(len(counts))])
     names = list(dict.fromkeys(summary["metric"]))
     for i, (name, colour) in enumerate(zip(names, SERIES, strict=False)):
         part = summary[summary["metric"] == name].set_index("setting").reindex([control, *counts])
-        at = x + 0.09 * (i - (len(names) - 1) / 2)
+        at = x + 0.16 * (i - (len(names) - 1) / 2)
         ax.vlines(at, part["ci_low"], part["ci_high"], color=colour, linewidth=0.9, alpha=0.7)
         label = METRIC_LABEL.get(name, name)
         ax.plot(at[1:], part["mean"].iloc[1:], color=colour, marker="o", markersize=3, linewidth=1.2, label=label)

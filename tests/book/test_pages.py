@@ -109,9 +109,25 @@ def test_the_opening_says_what_the_tables_say(tables):
     ranks = found.right_drug(tables)
     assert ranks["drugs"] == 3 and ranks["ranks"].count("2 (") == len(config.REAL)
     assert ranks["ranks"].count("; 3 to 3 with labels of lines permuted)") == len(config.REAL)
-    assert found.gene_scores(tables) == {
-        "wrong": 0.3, "low": 0.61, "high": 0.62, "real": "0.710 to 0.720 on a", "asked": 2, "without": 1,
-    }  # fmt: skip
+    spans = "0.710 to 0.720 on a (30% to 30% wrong), 0.610 to 0.620 on a twin (30% to 30% wrong)"
+    assert found.gene_scores(tables) == {"spans": spans}
+
+
+def test_the_table_of_real_cells_holds_differences_and_stars_those_told_from_zero(tables):
+    after, against = "after transfer", ("further steps on bulk", "before transfer", "PC1, bulk sign")
+    scores = [{"dataset": s.name, "setting": k, "auc_mean": 0.5, "ci_low": 0.4, "ci_high": 0.6}
+              for s in config.REAL for k in (after, *against)]  # fmt: skip
+    changes = [{"dataset": s.name, "setting": k, "mean": 0.5 + i / 10, "difference": -0.1, "ci_low": -0.3,
+                "ci_high": 0.2, "p_holm": 0.04 if (i, s) == (0, config.REAL[1]) else 0.06, "seeds": 9}
+               for s in config.REAL for i, k in enumerate(against)]  # fmt: skip
+    sizes = [{"dataset": s.name, "sensitive": 3, "resistant": 4} for s in config.REAL]
+    for name, rows in (("transfer", scores), ("transfer_changes", changes), ("class_sizes", sizes)):
+        pd.DataFrame(rows).to_csv(tables.folder / f"{name}.csv", index=False)
+    said = found.single_cells(tables)
+    assert [said[f"told_{i}"] for i in range(3)] == [1, 0, 0] and said["moves"] == ", ".join(["0.60 to 0.50"] * 3)
+    first, second, third = said["rows"].split("\n  ")
+    assert first.startswith("| A375-PLX4720, 7, 9 | 0.50 (0.40–0.60) | 0.50 (0.40–0.60) | +0.100 (-0.200 to +0.300) |")
+    assert r"+0.300)\* |" in second and "*" not in first + third
 
 
 def test_what_is_missing_says_so(tables):
@@ -121,4 +137,5 @@ def test_what_is_missing_says_so(tables):
     said = "\n".join(parts).splitlines()
     assert len(said) == len(found.SENTENCES)
     missing = [line for line in said if found.MISSING in line]
-    assert [line.rpartition("(")[2] for line in missing] == ["<04>).", "<12>)."] and "{" not in "".join(said)
+    assert [line.rpartition("(")[2] for line in missing] == [f"<{n}>): {found.MISSING}" for n in ("04", "12")]
+    assert "{" not in "".join(said)

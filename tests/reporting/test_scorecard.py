@@ -682,7 +682,12 @@ def test_twin_outcomes(tmp_path):
             for d, a, b in (("DATA1-null-sim", 0.4, 0.6), ("DATA2-null-sim", 0.51, 0.6))
         ],
     )
-    found = findings.twin_checks(Outputs(tmp_path)).set_index(["dataset", "protocol"])["outcome"]
+    lists = (("sensitive", 0.2), ("resistant", 0.05))
+    write(tmp_path, "gene_score_null_twin", [{"list": k, "null": "permuted", "r": r, "null_95": 0.1} for k, r in lists])
+    found = findings.twin_checks(Outputs(tmp_path))
+    of_lists = found[found["page"] == "nb-08"].set_index("dataset")["outcome"]
+    assert of_lists.index.unique().tolist() == ["DATA4-null-sim"] and of_lists.tolist() == ["false alarm", "silent"]
+    found = found.set_index(["dataset", "protocol"])["outcome"]
     assert found["DATA1-sim", "S"].iloc[0] == "recovered" and found["DATA2-sim", "S"].iloc[0] == "unclear"
     assert found["DATA1-null-sim", "U"].item() == "silent" and found["DATA2-null-sim", "U"].item() == "false alarm"
 
