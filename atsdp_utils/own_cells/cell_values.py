@@ -59,18 +59,21 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
         off_centre = np.median(np.abs(part.mean(0)) / np.maximum(part.std(0), 1e-9))
         guess = "zscored" if not whole and off_centre < CENTRED else "neither counts, lognorm nor zscored"
         if asked == "auto" and guess != "zscored":
-            raise InputError(
-                f"{negative}, and the genes are not centred at zero. Expected no negative counts or logarithms, or "
-                "z-scores; take raw counts, or say what they are: --values lognorm (corrected for batches), zscored."
-            )
+            way = "take raw counts, or say what they are: --values lognorm (corrected for batches), zscored"
+            raise InputError(f"{negative}, genes not centred at zero. Expected no negative counts, or z-scores; {way}.")
+    some = sparse.csr_matrix(file.X[:: max(1, file.X.shape[0] // 2000)])
+    split, every = _sums(_filled(some, some.data % 1 != 0)), _sums(some != 0)
+    parts = (split == 0) & (_sums(some == 1) > 0), split > 0.9 * np.maximum(every, 20)  # in CPM no value is 1
+    if asked == "auto" and min(cells.mean() for cells in parts) > 0.05:
+        raise InputError(f"{file.path}: counts in some cells, no whole numbers in others. Score them in two files.")
     kind, of = guess if asked == "auto" else asked, file.X.dtype
-    limit = np.iinfo(of).max if of.kind in "iu" else None
     said = [
         (kind != guess, f"values look like {guess} ({seen}) but are taken as {asked}, as asked"),
         (kind == "counts" and 0 < broken < DAMAGED, f"{broken:.2%} of the counts are no integers: damaged, corrected?"),
         (kind == "counts" and not whole,
          "neither integers nor logarithms (TPM, CPM?): values are scaled and logged like counts"),
-        (high == limit, f"values reach {high:g}, the largest that {of} holds: larger ones were cut or changed"),
+        (of.kind in "iu" and high == np.iinfo(of).max,
+         f"values reach {high:g}, the largest that {of} holds: larger ones were cut or changed"),
         (whole and high == 1, "no value but 0 and 1: detected or not is no count"),
     ]  # fmt: skip
     return kind, [line for holds, line in said if holds]
@@ -116,8 +119,8 @@ def unscored(path: Path, reason: np.ndarray, least: int) -> list[str]:
     n = int((reason == SCORED).sum())
     if n < least:
         others = "".join(f"; {count:,} more are {said}" for said, count in why.items())
-        expected = f"at least {least}, better hundreds: genes are standardised over the cells of the file"
-        raise InputError(f"{path}: {n} cells with values{others}. Expected {expected}.")
+        least = f"at least {least}, better hundreds: genes are standardised over the cells of the file"
+        raise InputError(f"{path}: {n} cells with values{others}. Expected {least}.")
     return [f"{count:,} cells are {said}: marked '{NOT_SCORED}' in atsdp_reason" for said, count in why.items()]
 
 
@@ -172,9 +175,8 @@ def _multiples(X: sparse.csr_matrix, base: float | None) -> tuple[sparse.csr_mat
 def shared_matrix(X: Matrix, symbol: np.ndarray, chosen: np.ndarray, counted: bool) -> tuple[Matrix, list[str]]:
     """Values on the genes `chosen`, (cells, genes) float32: :func:`counts` as logarithms at one depth, others as given.
 
-    X holds genes of the bulk only, called `symbol`: nothing else adds to the depth of a cell. Of genes measured twice
-    counts are summed; of other values the most variable is kept. Values are rounded to half precision, so that the
-    order of a sum does not change what is learned.
+    X holds genes of the bulk only, called `symbol`. Of genes measured twice counts are summed, of other values the most
+    variable is kept. Half precision keeps the order of a sum from changing what is learned.
     """
     position = pd.Index(chosen).get_indexer(symbol)
     columns = np.flatnonzero(position >= 0)
@@ -196,15 +198,11 @@ def shared_matrix(X: Matrix, symbol: np.ndarray, chosen: np.ndarray, counted: bo
 
 def _half(V: np.ndarray) -> np.ndarray:
     """Values rounded to half precision, as float32."""
-    limit = np.finfo(np.float16).max
-    return np.clip(V, -limit, limit).astype(np.float16).astype(np.float32)
+    return np.clip(V, np.finfo(np.float16).min, np.finfo(np.float16).max).astype(np.float16).astype(np.float32)
 
 
 def canonical(Z: Matrix, chunk: int) -> np.ndarray:
-    """Rows of Z in an order that depends on their values alone, so that draws and batches do not know that of a file.
-
-    It is the order of a weighted sum of standardised values: one that is rounded elsewhere moves a cell little.
-    """
+    """Rows of Z in the order of a weighted sum of values: that of the file stays unknown, rounding moves little."""
     scale = streaming_standardizer(Z, chunk).scale_
     weights = np.random.default_rng(0).normal(size=(Z.shape[1], 2)) / scale[:, None]
     return np.lexsort((Z.astype(np.float64) @ weights).T)

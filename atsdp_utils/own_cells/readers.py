@@ -101,9 +101,8 @@ def _kind(path: Path) -> str:
         raise InputError(f"{path}: a workbook or another zip archive. Save it as CSV UTF-8, or unpack it.")
     name = path.name.lower().removesuffix(".gz")
     if name.endswith((".h5ad", ".h5")):
-        if tables.is_gzip(path):
-            raise InputError(f"{path}: HDF5 inside gzip, which cannot be read in place. Unpack it first (gunzip).")
-        raise InputError(f"{path}: not HDF5, though named so: truncated or another format. Copy it again.")
+        said = "not HDF5, though named so: truncated? Copy it again.", "HDF5 inside gzip. Unpack it first (gunzip)."
+        raise InputError(f"{path}: {said[tables.is_gzip(path)]}")
     if name.endswith((".csv", ".tsv", ".txt", ".tab")):
         return "table"
     said = f"format {path.suffix or '(no suffix)'} is not supported. Expected {FORMATS}."

@@ -10,6 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import groupby, product
 from pathlib import Path
 
@@ -49,10 +50,9 @@ def _first(out: Outputs, table: str, rows: str, columns: str, **names) -> list[f
 
 def _interval(out: Outputs, *asked: str, **names) -> tuple[list[float], bool]:
     """Mean and limits, and whether all three were computed."""
-    try:
+    found = [np.nan] * 3
+    with suppress(Missing):
         found = _first(out, *asked, **names)
-    except Missing:
-        return [np.nan] * 3, False
     return found, bool(np.isfinite(found).all())
 
 
@@ -126,10 +126,9 @@ def ledger_numbers(out: Outputs, data: str) -> pd.DataFrame:
     rows = []
     for d, q in _asked("ledger.csv", sets):
         sides = zip((q.taken, q.other), (q.values.split(";") * 2)[:2], strict=True)
-        try:
+        a = b = np.nan
+        with suppress(Missing):
             a, b = (_first(out, q.table, f"{q.rows};{side}".strip(";"), column, dataset=d)[0] for side, column in sides)
-        except Missing:
-            a = b = np.nan
         known, note = config.DATASETS.get(d), "" if np.isfinite(a) else MISSING
         tier, taken = q.tier or (known.tier if known else "real"), q.reading_taken
         if known:
@@ -179,11 +178,9 @@ def readme_block(out: Outputs) -> str:
         return "*The reference run is not committed yet; `make reproduce` prints the results.*"
     card, checks = scorecard(out, "embedded"), audit.run()[0].set_index("check")
     claims, values = card[card["kind"] == "claim"], card[card["kind"] == "value"]
-    try:
-        auc = out.one("scc47_label", dataset="SCC47-afatinib", score="EpiSen").auc
-        episen = f"with an AUC of {auc:.3f}"
-    except Missing:
-        episen = f"({MISSING})"
+    episen = f"({MISSING})"
+    with suppress(Missing):
+        episen = f"with an AUC of {out.one('scc47_label', dataset='SCC47-afatinib', score='EpiSen').auc:.3f}"
     picture = f"![{report.shown_as(found.PICTURE)['image']['alt']}](figures/embedded-quick/{found.PICTURE}.png)"
     return TEMPLATE.read_text().strip().format(
         opening=found.opening(out, claims["verdict"], "quick", _link, picture),

@@ -101,14 +101,13 @@ def attention(out: Outputs) -> dict:
             "favour": int((side > 0).sum()), "against": int((side < 0).sum())}  # fmt: skip
 
 
-def gene_scores(out: Outputs, wrong: float = 0.3) -> dict:
-    """Correlation of gene scores with the predictions of a model whose labels are partly wrong, real and simulated."""
-    r = out.table("gene_score_wrong_labels", wrong=str(wrong))["r"]
-    real = out.table("gene_score_wrong_labels_real", wrong=str(wrong))
-    spans = [f"{part.min():.3f} to {part.max():.3f} on {name}" for name, part in real.dropna().groupby("dataset")["r"]]
-    asked = real["dataset"].nunique()
-    found = {"wrong": wrong, "low": r.min(), "high": r.max(), "real": ", ".join(spans) or "of no real set"}
-    return found | {"asked": asked, "without": asked - len(spans)}
+def gene_scores(out: Outputs) -> dict:
+    """Correlation of gene scores with those of labels that are partly wrong, over both lists and all shares, by set."""
+    real, twin = (out.read(f"gene_score_wrong_labels{end}") for end in ("_real", ""))
+    rows = pd.concat([real, twin.assign(dataset="a twin")]).query("wrong > 0").dropna(subset=["r"])
+    ends = rows.groupby("dataset", sort=False)[["r", "wrong"]].agg(["min", "max"])
+    spans = [f"{a:.3f} to {b:.3f} on {name} ({c:.0%} to {d:.0%} wrong)" for name, a, b, c, d in ends.itertuples()]
+    return {"spans": ", ".join(spans)}
 
 
 def printed(out: Outputs) -> dict:

@@ -503,21 +503,22 @@ def own_file(path: Path, cells: int, genes: int, detected: int, seed: int = 0) -
 
 
 def own_cells(size: Size, cells: int) -> Iterator[Row]:
-    """A person's file from reading to report: time with training, then with the trained bulk stage, and peak memory."""
+    """A person's file from reading to report: by regressions, by networks, by those with their bulk stage trained."""
     code = (
         "import sys; from pathlib import Path; from dataclasses import replace\n"
         "from atsdp_utils.foundation import config; from atsdp_utils.own_cells import predict;"
-        "s = replace(predict.SETTINGS, jobs=2, training=config.profile(sys.argv[2]).training);"
+        "s = replace(predict.SETTINGS, jobs=2, model=sys.argv[3], training=config.profile(sys.argv[2]).training);"
         "predict.predict(Path(sys.argv[1]), 'cisplatin', settings=s, say=lambda _: None)"
     )
     genes, scale = 20_000 if size is FULL else size.genes[-1], 1 if sys.platform == "darwin" else 1024
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mine.h5ad"
         own_file(path, cells, genes, genes // 14)
-        for case in ("with training", "trained before"):
+        for case in ("regression", "network, with training", "network, trained before"):
             before = _of_children()
+            asked = [str(path), size.profile, case.split(",")[0]]
             with Clock() as clock:
-                subprocess.run([sys.executable, "-c", code, str(path), size.profile], cwd=paths.ROOT, check=True)
+                subprocess.run([sys.executable, "-c", code, *asked], cwd=paths.ROOT, check=True)
             clock.cpu = _of_children() - before
             yield from clock.rows("own cells", f"{cells} x {genes}, {case}")
             used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * scale / 2**20

@@ -507,6 +507,8 @@ def test_r_by_wrong_labels_is_that_of_its_set_and_the_share_holds_for_both_lists
     drawn = {reals[0]: draws((0.91, 0.92)), reals[1]: draws((0.93, 0.94)), name: draws(last)}
     about = {"spec": config.DATASETS[name], "reals": reals, "told": told, "gene_lists": gene_lists}
     glued = execute("08", ("wrong-glue",), draws=drawn, **about)["run"].glued
+    ends = [glued[f"{what}_a375_{end}"] for what in ("flip", "share") for end in ("low", "high")]
+    assert ends == [0.8, 0.99, 0.1, 0.4]
     said = text("08", "wrong-said", glued | {"tag": "(simulated)", "name": name})
     assert "r is 0.910 and 0.920 on\n  A375, 0.930 and 0.940 on SCC47" in said
     assert f"it is {told(last[0], '.3f')} and {told(last[1], '.3f')}, with\n  7 and 8 genes" in said

@@ -2,6 +2,7 @@
 
 import gzip
 import zipfile
+from dataclasses import replace
 
 import anndata
 import h5py
@@ -521,6 +522,18 @@ def test_few_values_that_are_not_whole_make_no_logarithms(counts, genes):
     kind, notes = cell_values.detect_values(named(genes, damaged))
     assert kind == "counts" and "% of the counts are no integers" in notes[0]
     assert cell_values.detect_values(named(genes, np.log1p(counts)))[0] == "lognorm"
+
+
+def test_counts_and_logarithms_in_one_file_are_told(counts, genes):
+    both = np.vstack([counts, np.log1p(counts * 7)])
+    for X in (both, sparse.csr_matrix(both)):
+        file = CellFile("x", "h5ad", X, {"names": np.array(genes)}, pd.DataFrame(index=[*CELLS, *CELLS]))
+        with pytest.raises(InputError, match="counts in some cells, no whole numbers in others"):
+            cell_values.detect_values(file)
+        assert cell_values.detect_values(file, "lognorm")[0] == "lognorm"
+    cpm = np.full((24, 150), 40_000.0)
+    cpm[12:] /= 7
+    assert cell_values.detect_values(replace(file, X=cpm))[0] == "counts"  # a depth that divides a million
 
 
 def test_limits_of_a_type_and_values_that_are_no_counts_are_said(counts, genes):
