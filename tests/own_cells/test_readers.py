@@ -423,6 +423,13 @@ def test_a_folder_whose_matrix_has_cells_in_rows(tmp_path, counts, genes):
     holds(readers.read(folder), counts, genes)
 
 
+def test_half_precision_is_read_as_single(tmp_path, counts, genes):
+    X = (counts * 9000).astype(np.float16)  # the sum of a cell is beyond half precision
+    anndata.AnnData(X, pd.DataFrame(index=CELLS), pd.DataFrame(index=genes)).write_h5ad(tmp_path / "a.h5ad")
+    file = readers.read(tmp_path / "a.h5ad")
+    assert file.X.dtype == np.float32 and np.isfinite(file.X.sum(1)).all()
+
+
 def test_values_stored_twice_in_a_sparse_matrix_are_added(tmp_path, counts, genes):
     path = write(tmp_path, "a.h5ad", counts, genes)
     X = sparse.csr_matrix(counts)
