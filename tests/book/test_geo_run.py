@@ -113,6 +113,9 @@ def test_chapters_that_did_not_run_read_no_set_of_the_paper(chapter):
     same = {
         "run = report.Run(": lambda data: None,
         "tasks = tables.peers(DATA, PROFILE)": lambda data: tables.peers(data, "smoke"),
+        "same = [t for t in tables.transfer(DATA, PROFILE) if t.dataset == REAL[0]]": lambda data: [
+            t for t in tables.transfer(data, "smoke") if t.dataset == config.REAL[0].name
+        ],
         "config.datasets(DATA) if spec.tier == ": lambda data: [s for s in config.datasets(data) if s.tier == "real"],
         "tasks = [t for t in tables.transfer(DATA, PROFILE)": lambda data: [
             t for t in tables.transfer(data, "smoke") if t.dataset in {s.name for s in config.REAL}
