@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 #: Raw counts of cells of known lines, by the name of the set.
-MIXOLOGY = {f"mixology-{n}": f"mixology_{n}lines_celseq2_counts.h5ad" for n in (5, 3)}
+MIXOLOGY = {
+    "mixology-5": "mixology_5lines_celseq2_counts.h5ad",
+    "mixology-3": "mixology_3lines_celseq2_counts.h5ad",
+}
 
 
 @dataclass(frozen=True)
