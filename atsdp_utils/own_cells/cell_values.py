@@ -61,10 +61,7 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
         if asked == "auto" and guess != "zscored":
             way = "take raw counts, or say what they are: --values lognorm (corrected for batches), zscored"
             raise InputError(f"{negative}, genes not centred at zero. Expected no negative counts, or z-scores; {way}.")
-    some = sparse.csr_matrix(file.X[:: max(1, file.X.shape[0] // 2000)])
-    split, every = _sums(_filled(some, some.data % 1 != 0)), _sums(some != 0)
-    parts = (split == 0) & (_sums(some == 1) > 0), split > 0.9 * np.maximum(every, 20)  # in CPM no value is 1
-    if asked == "auto" and min(cells.mean() for cells in parts) > 0.05:
+    if asked == "auto" and _of_two_kinds(file.X):
         raise InputError(f"{file.path}: counts in some cells, no whole numbers in others. Score them in two files.")
     kind, of = guess if asked == "auto" else asked, file.X.dtype
     said = [
@@ -83,6 +80,15 @@ def _broken(v: np.ndarray) -> float:
     """Share of values that are not whole, among those that are not zero; of some millions."""
     some = v[:: max(1, v.size // 2_000_000)]
     return np.mean(some[some != 0] % 1 != 0)
+
+
+def _of_two_kinds(X: Matrix) -> bool:
+    """Whether some cells hold counts and others no whole numbers; of some thousand cells."""
+    some = sparse.csr_matrix(X[:: max(1, X.shape[0] // 2000)])
+    split, every = _sums(_filled(some, some.data % 1 != 0)), _sums(some != 0)
+    of_counts = (split == 0) & (_sums(some == 1) > 0)  # in CPM no value is 1
+    of_others = split > 0.9 * np.maximum(every, 20)
+    return min(of_counts.mean(), of_others.mean()) > 0.05
 
 
 def not_cells(file: CellFile, X: Matrix, genes: Genes, counted: bool) -> np.ndarray:
@@ -119,8 +125,8 @@ def unscored(path: Path, reason: np.ndarray, least: int) -> list[str]:
     n = int((reason == SCORED).sum())
     if n < least:
         others = "".join(f"; {count:,} more are {said}" for said, count in why.items())
-        least = f"at least {least}, better hundreds: genes are standardised over the cells of the file"
-        raise InputError(f"{path}: {n} cells with values{others}. Expected {least}.")
+        expected = f"at least {least}, better hundreds: genes are standardised over the cells of the file"
+        raise InputError(f"{path}: {n} cells with values{others}. Expected {expected}.")
     return [f"{count:,} cells are {said}: marked '{NOT_SCORED}' in atsdp_reason" for said, count in why.items()]
 
 

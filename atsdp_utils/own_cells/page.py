@@ -53,10 +53,10 @@ def render(found: Prediction, y: np.ndarray | None) -> str:
 
 def _held_out_clusters() -> str:
     """Mean AUC on clusters of lines that no model saw, in the committed reference run."""
-    table = paths.REFERENCE / "clusters_mean.csv"
-    if not table.exists():
+    measured = paths.REFERENCE / "clusters_mean.csv"
+    if not measured.exists():
         return ""
-    table = pd.read_csv(table).query("on == 'tasks of the networks'").set_index("model")
+    table = pd.read_csv(measured).query("on == 'tasks of the networks'").set_index("model")
     rows = table.loc[["logistic regression, all genes", "ATSDP-NET", "ATSDP-NET+"]].itertuples()
     return ", ".join(f"{r.Index} {r.mean:.2f} ({r.ci_low:.2f} to {r.ci_high:.2f})" for r in rows)
 

@@ -7,10 +7,10 @@ stays sparse: moments are streamed, a network aligns to a random subsample, scor
 from __future__ import annotations
 
 import os
+from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -193,16 +193,9 @@ class Regressions(ATSDPPlus):
         return np.stack([one.decision_function(X) for one in self.nets_])
 
 
-class Model(NamedTuple):
-    """What learns from lines and scores cells, on the recipe and on how many genes."""
-
-    made_by: type[ATSDPPlus]
-    recipe: str
-    max_genes: int
-
-
-#: By ``--model``. The first is used unless another is asked for: on held-out clusters of lines no network was above the
-#: best simple model, and this is the one that the rule of notebook 16 took among the simple ones.
+#: What learns from lines and scores cells, by ``--model``. The regression is the default: on held-out clusters of lines
+#: no network was above the best simple model, and it is the one that the rule of notebook 16 took.
+Model = namedtuple("Model", "made_by recipe max_genes")
 MODELS = {
     "regression": Model(Regressions, "plain", config.profile("paper").max_genes),
     "network": Model(ATSDPPlus, config.CHOSEN, config.profile("quick").max_genes),
@@ -228,10 +221,9 @@ def learn(drug: str, source: preprocess.Source, given: Ready, say: Callable[[str
     if lines.min() < MIN_LINES:
         found = f"{lines.min()} training lines of the rarer class"
         raise InputError(f"--drug {drug}: {found}, expected at least {MIN_LINES}.")
-    of = MODELS[settings.model]
+    made_by, recipe, _ = MODELS[settings.model]
     say(f"{drug}: {settings.members} x {settings.model}, from {lines[1]} sensitive and {lines[0]} resistant lines")
-    about = {"recipe": of.recipe, "arch": settings.arch, "cfg": settings.training}
-    model = of.made_by(seed=given.seed, members=settings.members, **about)
+    model = made_by(seed=given.seed, members=settings.members, recipe=recipe, arch=settings.arch, cfg=settings.training)
     model.fit_transfer(given.seen, source)
     # threads take chunks of cells, each computes on one core
     work = (delayed(model.member_proba)(given.scaler.transform(block)) for block in dense_chunks(given.Z, chunk))

@@ -110,11 +110,10 @@ def row(drug: str, source: preprocess.Source, given: predict.Ready) -> dict:
         y, logits = source.y[source.test_rows], found.model.line_logits(source.X[source.test_rows])
         auc, low, high = stats.auc_interval(y, plus.expit(logits))
         low = min(low, stats.auc_interval(y, y).low)  # few lines in an all but perfect order have next to no variance
-    simple = {"logistic": Logistic, "pc1": PC1Sign}  # compared over the cells drawn
-    for name, reference in simple.items():
-        fitted = reference(C=plus.LINEAR_C, class_weight="balanced")
-        fitted.fit(source.X[source.fit_rows], source.y[source.fit_rows])
-        simple[name] = pd.Series(p[given.rows]).corr(pd.Series(fitted.predict_proba(given.seen)), "spearman")
+    signed = PC1Sign(C=plus.LINEAR_C, class_weight="balanced")
+    signed.fit(source.X[source.fit_rows], source.y[source.fit_rows])
+    drawn = pd.Series(p[given.rows])  # simple scores are compared over the cells drawn
+    by = {"logistic": Logistic.predict_proba(signed, given.seen), "pc1": signed.predict_proba(given.seen)}
     return {
         "drug": drug, "held_out_auc": auc, "ci_low": low, "ci_high": high,
         "held_out_sensitive": found.held[1], "held_out_resistant": found.held[0],
@@ -124,4 +123,4 @@ def row(drug: str, source: preprocess.Source, given: predict.Ready) -> dict:
         "company_unlike": found.company[prediction.UNLIKE]["labels_changed"],
         "share_sensitive": (p >= 0.5).mean(),
         "note": "; ".join(prediction.doubts(found.lines, auc, found.members, p)),
-    } | simple  # fmt: skip
+    } | {name: drawn.corr(pd.Series(scores), "spearman") for name, scores in by.items()}  # fmt: skip

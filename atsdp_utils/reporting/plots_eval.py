@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
-from statsmodels.stats.proportion import proportion_confint
 
+from atsdp_utils.evaluation import stats
 from atsdp_utils.evaluation.metrics import ECE_BINS, average_precision, calibration_error, classification_metrics
 from atsdp_utils.reporting.plots import CHANCE, CLASS, INK, METRIC_LABEL, PAPER, SERIES, shades
 
@@ -104,7 +104,7 @@ def reliability(ax, y, p) -> None:
     ax.bar((np.arange(ECE_BINS) + 0.5) / ECE_BINS, 0.18 * n / n.max(), 0.092, color="#DDDDDD", zorder=0)
     ax.plot((0, 1), (0, 1), **CHANCE)
     n, hits, total = (v[n > 0] for v in (n, hits, total))
-    ax.vlines(total / n, *proportion_confint(hits, n, method="wilson"), color=SERIES[0], linewidth=1.5)
+    ax.vlines(total / n, *stats.wilson(hits, n)[1:], color=SERIES[0], linewidth=1.5)
     ax.plot(total / n, hits / n, color=SERIES[0], marker="o", markersize=4, linewidth=1)
     note = f"ECE {calibration_error(y, p):.3f} · Brier {np.mean((p - y) ** 2):.3f}"
     _unit_square(ax, "predicted P(sensitive)", "share sensitive", note)

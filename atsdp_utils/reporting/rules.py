@@ -210,7 +210,8 @@ def bulk_count(out: Outputs, c, reading: str) -> Found:
     """The public files hold as many lines, drugs or genes; where they hold fewer, the paper's file is unknown."""
     read = {"lines": lambda: gdsc.label_table(both_databases=True), "drugs": gdsc.drugs,
             "genes": lambda: gdsc.load_bulk().genes}  # fmt: skip
-    same = (n := len(read[c.argument]())) == c.quoted
+    n = len(read[c.argument]())
+    same = n == c.quoted
     return Found(Effect(n), *((verdict.SUPPORTED, verdict.YES) if same else (verdict.UNTESTED, verdict.NOT_TESTED)))
 
 

@@ -1,5 +1,6 @@
 """The command: scores, report and messages; what it must never do (use labels, change the input, write half a file)."""
 
+import inspect
 import os
 import re
 from dataclasses import replace
@@ -284,6 +285,11 @@ def test_a_drug_of_no_column_is_refused(name):
 
 
 @pytest.mark.slow
+def test_the_command_offers_the_models_that_there_are_and_the_default_of_the_package():
+    assert [model.value for model in cli.Model] == list(predict.MODELS)
+    assert inspect.signature(cli.predict).parameters["model"].default == predict.Settings().model
+
+
 def test_drugs_lists_all_with_their_lines(atsdp):
     said, y = atsdp("drugs").output, gdsc.load_bulk("CISPLATIN").y
     assert len(said.splitlines()) == 84
