@@ -6,6 +6,7 @@ vermillion; neither colour means anything else in this book. A form draws into a
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -49,6 +50,15 @@ def figure(width: float = 7.0, height: float = 3.2, rows: int = 1, columns: int 
     return plt.subplots(rows, columns, figsize=(width, height), **options)
 
 
+def panels(names: Sequence[str], height: float):
+    """Figure of one titled panel a name on shared axes, in rows of four; the lowest of each column has its ticks."""
+    fig, grid = figure(9.4, height, -(-len(names) // 4), 4, sharex=True, sharey=True, squeeze=False)
+    for i, (ax, title) in enumerate(itertools.zip_longest(grid.flat, names, fillvalue="")):
+        ax.set(title=title, visible=bool(title))
+        ax.tick_params(labelbottom=i + 4 >= len(names))
+    return fig, grid.flat[: len(names)]
+
+
 def mark_tier(fig, tiers: Mapping[str, str], source: str) -> None:
     """Mark what is simulated in a figure, given the tier of each of its data sets; write its source line below.
 
@@ -90,9 +100,10 @@ def panel(ax, letter: str, title: str) -> None:
     ax.set_title(rf"$\bf{{{letter}}}$  {title}", loc="left")
 
 
-def key(fig, ax) -> None:
-    """Legend of the series in `ax` above the whole figure, outside every axes, with the paper's mark last."""
-    named = sorted(zip(*ax.get_legend_handles_labels(), strict=True), key=lambda pair: pair[1] == "paper")
+def key(fig, *axes) -> None:
+    """Legend of the series in `axes` above the whole figure, outside every axes, with the paper's mark last."""
+    pairs = (pair for ax in axes for pair in zip(*ax.get_legend_handles_labels(), strict=True))
+    named = sorted(pairs, key=lambda pair: pair[1] == "paper")
     handles, labels = ([pair[i] for pair in named] for i in (0, 1))  # none where nothing was drawn
     fig.legend(handles, labels, loc="outside upper left", ncols=len(labels), columnspacing=1.2, handletextpad=0.4)
 

@@ -37,7 +37,7 @@ def radar(ax, table: pd.DataFrame, *, colours: Mapping[str, str] | None = None) 
     ax.legend(loc="center left", bbox_to_anchor=(1.25, 0.5))
 
 
-def _curves(ax, y, p, fold, curve: Callable[..., Curve], area: tuple[str, Callable], step: str | None) -> str:
+def _curves(ax, y, p, fold, curve: Callable[..., Curve], name: str, of: Callable, step: str | None) -> str:
     """Draw the curve of all cells (thick), that of each fold with both classes (thin), and the band of the middle 80 %.
 
     `step` is the drawstyle, if the curve is made of steps. Returns the note of the areas.
@@ -55,7 +55,6 @@ def _curves(ax, y, p, fold, curve: Callable[..., Curve], area: tuple[str, Callab
     if len(lines) > 2:
         ax.fill_between(GRID, *np.quantile(lines, (0.1, 0.9), axis=0), color=SERIES[0], alpha=0.2, linewidth=0)
     ax.plot(*curve(y, p), color=SERIES[0], drawstyle=step)
-    name, of = area
     folds = [of(a, b) for a, b in parts]
     spread = f" · folds {np.mean(folds):.3f} ± {np.std(folds, ddof=1):.3f}" if len(folds) > 1 else ""
     return f"{name} {of(y, p):.3f}{spread}"
@@ -71,11 +70,7 @@ def _unit_square(ax, xlabel: str, ylabel: str, note: str) -> None:
 
 def roc(ax, y, p, fold) -> None:
     """ROC curve of label, P(sensitive) and test fold (or any code of repeat and fold) of each prediction, (n,)."""
-
-    def rates(y, p) -> Curve:
-        return roc_curve(y, p, drop_intermediate=False)[:2]
-
-    note = _curves(ax, y, p, fold, rates, ("AUC", roc_auc_score), None)
+    note = _curves(ax, y, p, fold, lambda *a: roc_curve(*a, drop_intermediate=False)[:2], "AUC", roc_auc_score, None)
     ax.plot((0, 1), (0, 1), **CHANCE)
     _unit_square(ax, "false positive rate", "true positive rate", note)
 
@@ -88,7 +83,7 @@ def pr(ax, y, p, fold) -> None:
         precision, recall = precision[recall > 0][::-1], recall[recall > 0][::-1]
         return np.append(0, recall), np.append(precision[0], precision)
 
-    note = _curves(ax, y, p, fold, rates, ("AP", average_precision), "steps-pre")
+    note = _curves(ax, y, p, fold, rates, "AP", average_precision, "steps-pre")
     ax.axhline(np.mean(y), **CHANCE)
     _unit_square(ax, "recall", "precision", note)
 
@@ -117,14 +112,14 @@ def heads(ax, summary: pd.DataFrame, *, chosen: int, control: str) -> None:
     """
     counts = sorted(set(summary["setting"]) - {control}, key=int)
     x = np.array([-1.3, *range(len(counts))])
-    names = list(dict.fromkeys(summary["metric"]))
-    for i, (name, colour) in enumerate(zip(names, SERIES, strict=False)):
+    names, colours = list(dict.fromkeys(summary["metric"])), dict(zip(METRIC_LABEL, SERIES, strict=False))
+    for i, name in enumerate(names):
         part = summary[summary["metric"] == name].set_index("setting").reindex([control, *counts])
         at = x + 0.16 * (i - (len(names) - 1) / 2)
-        ax.vlines(at, part["ci_low"], part["ci_high"], color=colour, linewidth=0.9, alpha=0.7)
-        label = METRIC_LABEL.get(name, name)
-        ax.plot(at[1:], part["mean"].iloc[1:], color=colour, marker="o", markersize=3, linewidth=1.2, label=label)
-        ax.plot(at[:1], part["mean"].iloc[:1], color=colour, marker="s", markersize=3.5, linestyle="none")
+        look = {"color": colours[name], "markersize": 3.5}
+        ax.vlines(at, part["ci_low"], part["ci_high"], color=colours[name], linewidth=0.9, alpha=0.7)
+        ax.plot(at[1:], part["mean"].iloc[1:], marker="o", linewidth=1.2, label=METRIC_LABEL[name], **look)
+        ax.plot(at[:1], part["mean"].iloc[:1], marker="s", linestyle="none", **look)
     ax.set_xticks(x, [control, *(f"{s}*" if s == str(chosen) else s for s in counts)])
     ax.grid(axis="y")
 
@@ -137,16 +132,10 @@ def critical_difference(ax, ranks: pd.Series, distance: float, blocks: int) -> N
     critical_difference_diagram(
         ranks,
         pd.DataFrame(near.astype(float), ranks.index, ranks.index),  # in place of p: 1 joins, 0 parts
-        ax=ax,
-        label_fmt_left="{label}  {rank:.1f}",
-        label_fmt_right="{rank:.1f}  {label}",
-        label_props={"fontsize": 8},
-        color_palette=[INK] * len(ranks),
-        elbow_props={"linewidth": 0.8},
-        marker_props={"s": 8},
-        crossbar_props={"color": INK, "linewidth": 3},
-        text_h_margin=0.3,
-    )
+        ax=ax, label_fmt_left="{label}  {rank:.1f}", label_fmt_right="{rank:.1f}  {label}", text_h_margin=0.3,
+        label_props={"fontsize": 8}, color_palette=[INK] * len(ranks), elbow_props={"linewidth": 0.8},
+        marker_props={"s": 8}, crossbar_props={"color": INK, "linewidth": 3},
+    )  # fmt: skip
     ax.spines["top"].set_visible(True)
     said = f"critical difference {distance:.1f} ranks; underpowered: {blocks} data sets"
     ax.set_title(f"mean rank, 1 is best; {said}", fontsize=8, color=PAPER)
