@@ -175,7 +175,8 @@ def differences(
     groups: dict[tuple[str, str], dict[str, list[Result]]] = {}
     for r, name in zip(results, names, strict=True):
         groups.setdefault((r.task.dataset, r.task.protocol), {}).setdefault(name, []).append(r)
-    asked, rows = pairs if isinstance(pairs, dict) else dict.fromkeys((d for d, _ in groups), list(pairs)), []
+    asked = pairs if isinstance(pairs, dict) else dict.fromkeys((d for d, _ in groups), list(pairs))
+    rows = []
     for (dataset, protocol), by_name in groups.items():
         own = [pair for pair in asked.get(dataset, ()) if set(pair) <= by_name.keys()]
         scored = {name: _Scored(by_name[name], measures) for name in dict.fromkeys(n for pair in own for n in pair)}
@@ -192,11 +193,7 @@ class _Scored:
 
     def __init__(self, results: Sequence[Result], measures: Sequence[str]) -> None:
         self.folds = max(r.task.folds for r in results)
-        tables = []
-        for r in results:
-            frame = metrics.per_fold(r.y, r.p, r.fold)[["fold", *measures]]
-            tables.append(frame.assign(unit=r.task.repeat if self.folds else r.task.seed))
-        self.scores = pd.concat(tables).set_index(["unit", "fold"])
+        self.scores = scores(results).set_index(["repeat", "fold"])[[*measures]]
         self.results = {(r.task.seed, 0): r for r in results} if not self.folds else {}
         self.cells = min(np.bincount(r.y.astype(int), minlength=2).min() for r in results) - 1
         if self.scores.index.has_duplicates:
@@ -237,7 +234,7 @@ def _paired(a: _Scored, b: _Scored, measures: Sequence[str]) -> Iterator[tuple]:
         known = np.isfinite(first[:, i] - second[:, i])
         x, y = first[known, i], second[known, i]
         t = stats.mean_test(x - y, a.folds or 1, draws[:, known, i] if same_cells else None, cells=a.cells)
-        repeats = common[known].get_level_values("unit").nunique()
+        repeats = common[known].get_level_values("repeat").nunique()
         bayes = stats.bayesian_ttest(x, y, repeats) if a.folds and len(x) >= 2 * repeats else (np.nan,) * 3
         means = (x.mean(), y.mean()) if len(x) else (np.nan, np.nan)
         yield measure, len(x), *means, t.mean, t.low, t.high, t.df, t.p, *bayes

@@ -123,7 +123,7 @@ def _summary(scores: pd.DataFrame, metric: str) -> dict[str, float | int | str]:
     per_repeat = scores.groupby("repeat")[metric].mean().to_numpy()
     over = "repeats" if len(per_repeat) > 1 else "folds"
     spread = per_repeat if over == "repeats" else values
-    interval = stats.corrected_interval(values, folds)
+    interval = stats.mean_test(values, folds)
     low, high = np.clip((interval.low, interval.high), *RANGES.get(metric, (0.0, 1.0)))
     std = float(np.std(spread, ddof=1)) if spread.size > 1 else float("nan")
     return {"mean": interval.mean, "std": std, "n": values.size, "std_over": over, "ci_low": low, "ci_high": high}

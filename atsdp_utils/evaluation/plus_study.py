@@ -61,12 +61,12 @@ def class_mix(results: Sequence[Result]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["dataset", "tier", "setting", "percent", "seed", "auc", "called"])
 
 
-def evidence(tasks: Sequence[Task], results: Sequence[Result]) -> pd.DataFrame:
+def evidence(results: Sequence[Result]) -> pd.DataFrame:
     """AUC of every candidate (and reference) on every task: ``place, kind, seed, candidate, n, sensitive, auc``."""
     rows = [
-        (t.dataset, t.options["kind"], t.seed, t.options.get("recipe", t.model), len(r.y), int(r.y.sum()),
-         metrics.classification_metrics(r.y, r.p)["auc"])
-        for t, r in zip(tasks, results, strict=True)
+        (r.task.dataset, r.task.options["kind"], r.task.seed, r.task.options.get("recipe", r.task.model), len(r.y),
+         int(r.y.sum()), metrics.classification_metrics(r.y, r.p)["auc"])
+        for r in results
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["place", "kind", "seed", "candidate", "n", "sensitive", "auc"])
 

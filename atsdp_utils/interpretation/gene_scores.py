@@ -64,7 +64,8 @@ def correlate(a, b) -> dict[str, float]:
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     values = (np.nan,) * 8
     if np.isfinite(a).all() and np.isfinite(b).all() and np.ptp(a) > 0 and np.ptp(b) > 0:
-        r, low, high = stats.pearson_interval(a, b)
+        found = sps.pearsonr(a, b)
+        r, (low, high) = float(found.statistic), found.confidence_interval()
         squares = r**2, 0.0 if low < 0 < high else min(low**2, high**2), max(low**2, high**2)
         values = r, low, high, *squares, *np.polyfit(a, b, 1)
     keys = ("r", "r_low", "r_high", "r2", "r2_low", "r2_high", "slope", "intercept")
@@ -177,7 +178,8 @@ def scores_by_seed(name: str, profile: str, *, resamples: int = 200, **parallel)
         results = predicted.results(name, profile, protocol, repeats=True, **parallel)
         cells, order = inputs.cells_of(name, profile), [np.argsort(r.row) for r in results]
         # Every repeat in the same order of cells.
-        scorer, y = ListScorer(cells.X[np.sort(results[0].row)], cells.genes), results[0].y.astype(int)[order[0]]
+        scorer = ListScorer(cells.X[np.sort(results[0].row)], cells.genes)
+        y = results[0].y.astype(int)[order[0]]
         called = [(r.p[o] >= 0.5).astype(int) for r, o in zip(results, order, strict=True)]
         found = [scorer.compare(y, c) for c in called if np.unique(c).size == 2]
         if len(found) < len(called) or not all(np.isfinite(f.table["r"]).all() for f in found):

@@ -92,7 +92,6 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
         for measure in MEASURES:
             for name, values in ((measure, own[measure]), (f"{measure}_gain", own[measure] - base[measure])):
                 if name == measure or way != FILE:
-                    interval = stats.corrected_interval(values, folds=1)
-                    found |= dict(zip((name, f"{name}_low", f"{name}_high"), interval, strict=True))
+                    found |= dict(zip((name, f"{name}_low", f"{name}_high"), stats.mean_test(values)[:3], strict=True))
         out.append(found)
     return pd.DataFrame(out)

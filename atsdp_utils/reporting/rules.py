@@ -17,6 +17,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from atsdp_utils.baselines import REGISTRY
 from atsdp_utils.data import gdsc
+from atsdp_utils.evaluation import stats
 from atsdp_utils.experiments.tables import NAIVE
 from atsdp_utils.experiments.task import BULK_ONLY, NO_TRANSFER
 from atsdp_utils.foundation import config, paths
@@ -48,9 +49,8 @@ def of_random_lists(p: float, lists: float, printed: float) -> Effect:
 
 
 def of_ranks(rho: float, cells: float) -> Effect:
-    """Spearman's correlation over so many cells (limits of Bonett and Wright 2000)."""
-    error = 1.96 * np.sqrt((1 + rho**2 / 2) / (cells - 3))
-    return Effect(rho, *np.tanh(np.arctanh(rho) + np.array((-error, error))))
+    """Spearman's correlation over so many cells."""
+    return Effect(*stats.rank_interval(rho, cells))
 
 
 INTERVALS = {"given": Effect, "std": of_std, "share": of_share, "random lists": of_random_lists, "ranks": of_ranks}

@@ -297,7 +297,7 @@ def test_the_choice_never_reads_a_real_cell_or_its_label(monkeypatch, run_folder
     tasks = [t for t in tables.plus_selection("smoke") if t.options.get("recipe") in ("plain", "joint-linear")]
 
     def run():
-        return plus_study.evidence(tasks, [protocols.run_task(t) for t in tasks])
+        return plus_study.evidence([protocols.run_task(t) for t in tasks])
 
     before = run()
     real = real_cells.load
