@@ -137,7 +137,7 @@ def show(data: str, profile: str, jobs: int) -> None:
         print(f"The longest table: {longest.table}, {longest.hours:.2f} h")
 
 
-def train(data: str, profile: str, jobs: int, backend: str, notebooks: list[str]) -> None:
+def train(data: str, profile: str, jobs: int, backend: str, *notebooks: str) -> None:
     """Run the trainings of all lists that `notebooks` show, each once, in one pool that never waits for a notebook.
 
     Tasks of a data set follow each other, so that a worker reads it once.
@@ -148,14 +148,6 @@ def train(data: str, profile: str, jobs: int, backend: str, notebooks: list[str]
     grid.run(sorted(once, key=lambda t: t.dataset), jobs=jobs, backend=backend, label="trainings")
 
 
-def main() -> None:
-    """``python -m atsdp_utils.experiments.plan {plan,train} DATA PROFILE JOBS [BACKEND NOTEBOOK...]``."""
-    command, data, profile, jobs, *rest = sys.argv[1:]
-    if command == "plan":
-        show(data, profile, int(jobs))
-    else:
-        train(data, profile, int(jobs), rest[0], rest[1:])
-
-
 if __name__ == "__main__":
-    main()
+    command, data, profile, jobs, *rest = sys.argv[1:]  # as Make calls it; behind ``train`` a backend and notebooks
+    {"plan": show, "train": train}[command](data, profile, int(jobs), *rest)
