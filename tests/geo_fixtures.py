@@ -6,6 +6,7 @@ true names (those of the embedded tables), genes are real ones, and values are d
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import http.server
 import io
@@ -15,12 +16,13 @@ import threading
 import tomllib
 from functools import cache, partial
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import openpyxl
 import pandas as pd
 
-from atsdp_utils.data import gdsc, gene_names
+from atsdp_utils.data import gdsc, gene_names, geo
 from atsdp_utils.data.geo import Expected
 from atsdp_utils.foundation import paths
 
@@ -311,3 +313,11 @@ class Server:
     def close(self) -> None:
         self.httpd.shutdown()
         self.httpd.server_close()
+
+
+def load(name: str, folder: Path, expected: Expected):
+    """What the loader makes of the files of a miniature, held to what is expected of that."""
+    series = dataclasses.replace(geo.SERIES[name], expected=expected)
+    with patch.object(paths, "DOWNLOADS", folder), patch.dict(geo.SERIES, {name: series}):
+        with patch.object(geo, "verify", lambda path: path):
+            return geo.load(name)

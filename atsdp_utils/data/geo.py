@@ -272,20 +272,17 @@ def differences(adata: AnnData, expected: Expected) -> list[str]:
         runs = tuple(len(list(run)) for _, run in groupby(obs["culture"].sort_index()))
         compare("blocks of one culture in order of accession", runs, tuple(expected.blocks))
     if expected.labels:
-        label, file = obs["sensitive_paper"], paths.DATA / expected.labels
-        table = _table(file).set_index("cell")["sensitive"].astype("boolean")
-        found += _unlike("label table", obs.index, table.index, file)
-        both = table.index.intersection(obs.index)
-        if other := both[(table[both] != label[both]).to_numpy(bool)].tolist():
+        file = verify(paths.DATA / expected.labels)
+        label = pd.read_csv(file).set_index("cell")["sensitive"].astype("boolean")
+        found += _unlike("label table", obs.index, label.index, file)
+        both = label.index.intersection(obs.index)
+        if other := both[(label[both] != obs["sensitive_paper"][both]).to_numpy(bool)].tolist():
             found.append(f"labels: {len(other)} cells differ from {file.name}: {some(other)}")
     if expected.listed:
-        here, file = obs.index[obs["condition"] != expected.unlisted], paths.DATA / expected.listed
-        found += _unlike("cell list", here, _table(file)["Cell id"], file)
+        file = verify(paths.DATA / expected.listed)
+        here = obs.index[obs["condition"] != expected.unlisted]
+        found += _unlike("cell list", here, pd.read_csv(file)["Cell id"], file)
     return found
-
-
-def _table(path: Path) -> pd.DataFrame:
-    return pd.read_csv(verify(path) if path.is_relative_to(paths.DATA) else path)
 
 
 def _unlike(what: str, here: Iterable[str], there: Iterable[str], file: Path) -> list[str]:
@@ -293,11 +290,11 @@ def _unlike(what: str, here: Iterable[str], there: Iterable[str], file: Path) ->
     return [f"{what}: {some(sorted(names))} {where} {file.name}" for where, names in sides if names]
 
 
-def download(name: str, folder: Path | None = None) -> list[Path]:
+def download(name: str) -> list[Path]:
     """Download the files of a set that are not there yet; those that did arrive are kept if one fails."""
     if name not in SERIES:
         raise KeyError(f"name: got {name!r}, expected one of {', '.join(SERIES)}")
-    return [fetch(url, folder or paths.DOWNLOADS) for url in SERIES[name].urls()]
+    return [fetch(url, paths.DOWNLOADS) for url in SERIES[name].urls()]
 
 
 def recorded(name: str) -> list[str | None]:
@@ -306,16 +303,15 @@ def recorded(name: str) -> list[str | None]:
     return [*(known.get(file) for file in SERIES[name].files), os.environ.get(MANGLED_VARIABLE)]
 
 
-def load(name: str, folder: Path | None = None, expected: Expected | None = None) -> AnnData:
-    """One of the paper's sets (``DATA1`` … ``DATA4``), downloaded to `folder` if need be and checked.
+def load(name: str) -> AnnData:
+    """One of the paper's sets (``DATA1`` … ``DATA4``), downloaded if need be and checked.
 
     Raises
     ------
     GeoError
-        If a file cannot be had or read, or the set differs from what was expected (by default of the real one).
+        If a file cannot be had or read, or the set differs from what was expected.
     """
-    files, series = download(name, folder), SERIES[name]
-    expected = expected or series.expected
+    files, series = download(name), SERIES[name]
     try:
         adata = READERS[series.accession](files[0].parent, series)
     except GeoError as error:
@@ -327,9 +323,10 @@ def load(name: str, folder: Path | None = None, expected: Expected | None = None
             "damaged one (or all) and run again."
         ) from error
     reported = adata.uns["reported"]
-    if expected.genes and adata.uns["matrix_rows"] != expected.genes:
-        reported.append(f"{adata.uns['matrix_rows']:,} genes in {series.files[0]}, expected {expected.genes:,}")
-    if found := differences(adata, expected):
+    if series.expected.genes not in (0, adata.uns["matrix_rows"]):
+        of = f"{adata.uns['matrix_rows']:,} genes in {series.files[0]}"
+        reported.append(f"{of}, expected {series.expected.genes:,}")
+    if found := differences(adata, series.expected):
         lines = "\n  ".join([*found, *(f"left out: {line}" for line in reported)])
         raise GeoError(
             f"{name} ({series.accession}) is not what was expected:\n  {lines}\n"

@@ -34,7 +34,7 @@ def load(name, folder, change=None, **expected):
     found = mini.WRITERS[name](folder)
     if change:
         change(folder)
-    return geo.load(name, folder, replace(found, **expected))
+    return mini.load(name, folder, replace(found, **expected))
 
 
 def refused(name, folder, change=None, **expected) -> str:
@@ -461,7 +461,8 @@ def test_gene_names_that_look_like_dates_but_are_none(gene):
 
 
 def test_wrong_counts_are_listed_one_by_one(tmp_path):
-    message = refused("DATA1", tmp_path, cells=548, strict=(10, 10), paper=(20, 11), groups={"culture": {"HN120P": 90}})
+    groups = geo.SERIES["DATA1"].expected.groups
+    message = refused("DATA1", tmp_path, cells=548, strict=(10, 10), paper=(20, 11), groups=groups)
     assert "cells: found 29, expected 548" in message
     assert "cells with culture 'HN120P': found 5, expected 90" in message
     assert "sensitive and resistant cells, paper counting: found (19, 10), expected (20, 11)" in message
@@ -510,14 +511,14 @@ def serve(server, folder, name):
 
 def test_download_then_load(server, tmp_path):
     expected = serve(server, tmp_path, "DATA3")
-    a = geo.load("DATA3", tmp_path / "down", expected)
+    a = mini.load("DATA3", tmp_path / "down", expected)
     assert a.n_obs == expected.cells
     lock = json.loads((tmp_path / "down" / "geo.lock.json").read_text())
     assert sorted(lock) == sorted(geo.SERIES["DATA3"].files) and all(
         re.fullmatch("[0-9a-f]{64}", v) for v in lock.values()
     )
     asked = len(server.requests)
-    geo.load("DATA3", tmp_path / "down", expected)
+    mini.load("DATA3", tmp_path / "down", expected)
     assert len(server.requests) == asked  # nothing is downloaded twice
     assert not list((tmp_path / "down").glob("*.part"))
 
@@ -536,7 +537,7 @@ def test_an_interrupted_download_is_tried_again_and_leaves_nothing_behind(server
 def test_a_download_that_fails_once_goes_on(server, tmp_path):
     expected = serve(server, tmp_path, "DATA3")
     server.fail_once = {mini.TAR}
-    assert geo.load("DATA3", tmp_path / "down", expected).n_obs == expected.cells
+    assert mini.load("DATA3", tmp_path / "down", expected).n_obs == expected.cells
     assert server.requests.count(mini.TAR) == 2
 
 
@@ -544,7 +545,7 @@ def test_failed_download_names_file_address_and_way_out_and_keeps_the_others(ser
     expected = serve(server, tmp_path, "DATA1")
     info = server.files.pop(mini.CELLINFO)
     with pytest.raises(GeoError) as error:
-        geo.load("DATA1", tmp_path / "down", expected)
+        mini.load("DATA1", tmp_path / "down", expected)
     for word in (
         mini.CELLINFO,
         f"{server.url}/GSE117nnn/GSE117872/suppl/",
@@ -555,7 +556,7 @@ def test_failed_download_names_file_address_and_way_out_and_keeps_the_others(ser
         assert word in str(error.value)
     server.files[mini.CELLINFO] = info
     server.requests.clear()
-    assert geo.load("DATA1", tmp_path / "down", expected).n_obs == expected.cells
+    assert mini.load("DATA1", tmp_path / "down", expected).n_obs == expected.cells
     assert server.requests == [mini.CELLINFO]  # goes on with what was missing
 
 
@@ -564,10 +565,10 @@ def test_web_page_from_the_server_is_not_kept(server, tmp_path):
     good = server.files[mini.TPM]
     server.files[mini.TPM] = b"<html><body>Too many requests</body></html>"
     with pytest.raises(GeoError, match="web page.*Tried http"):
-        geo.load("DATA1", tmp_path / "down", expected)
+        mini.load("DATA1", tmp_path / "down", expected)
     assert not list((tmp_path / "down").glob("*TPM*"))
     server.files[mini.TPM] = good
-    assert geo.load("DATA1", tmp_path / "down", expected).n_obs == expected.cells
+    assert mini.load("DATA1", tmp_path / "down", expected).n_obs == expected.cells
 
 
 @pytest.mark.parametrize("said", [True, False])
