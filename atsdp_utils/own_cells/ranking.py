@@ -65,7 +65,8 @@ def rank(
     rows = [_kept(drug, given, cells) for drug in tqdm(wanted, "drugs", **predict.BAR)]
     table = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("ci_low", ascending=False, kind="stable")
     table = table.reset_index(drop=True)
-    facts, shown = given.known | {"seed": given.seed, "members": given.settings.members}, table.astype(object)
+    facts = given.known | {"seed": given.seed, "members": given.settings.members}
+    shown = table.astype(object)
     for column in table.select_dtypes("number"):
         form = ("{:.0f}" if column in WHOLE else "{:.2f}").format
         shown[column] = ["–" if pd.isna(v) else form(v) for v in table[column]]
@@ -82,8 +83,10 @@ def rank(
     for note in given.notes:
         say(f"warning: {note}")
     say(shown[BRIEF].head(10).to_string(index=False))
-    say("in the order of the lower limit of the AUC on held-out lines, which says nothing of these cells; share_"
-        "sensitive compares no two drugs")  # fmt: skip
+    say(
+        "in the order of the lower limit of the AUC on held-out lines, which says nothing of these cells; "
+        "share_sensitive compares no two drugs"
+    )
     say(f"written: {out}\nreport:  {report}")
     return table
 

@@ -112,10 +112,13 @@ def _layout(path: Path) -> Layout:
     if marks == {"either"}:
         raise InputError(f"{path}: numbers such as 1,234: thousands or decimals? Write them without the comma.")
     header = _fields(head[top], sep) if head else []
-    in_columns, in_rows = gene_names.known_on_both_sides(header, names, cellfile.MIN_SHARED)
+    in_columns, in_rows = (gene_names.known(side, gene_names.NAMINGS[:1]) for side in (header, names))
+    if max(in_columns, in_rows) < cellfile.MIN_SHARED:  # else the larger tables of names need not be opened
+        in_columns, in_rows = gene_names.known(header), gene_names.known(names)
     in_rows = max(in_rows, gene_names.known(seconds, gene_names.NAMINGS[:2]))
     if not in_columns and not in_rows:
-        shown = "columns {} …, rows {} …".format(*(", ".join(v[:30] for v in side[:3]) for side in (header[1:], names)))
+        columns, rows = (", ".join(name[:30] for name in side[:3]) for side in (header[1:], names))
+        shown = f"columns {columns} …, rows {rows} …"
         raise InputError(f"{path}: no side holds known genes ({shown}). Expected symbols or Ensembl ids.")
     look = Layout(header, names, top, sep, "," if marks else ".", in_columns, in_rows)
     if look.genes_in_rows and len(header) < 7 and max(len(set(names)), len(set(seconds))) < len(names) / 2:

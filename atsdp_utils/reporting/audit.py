@@ -94,12 +94,9 @@ def candidates(printed: pd.DataFrame, farthest: float) -> pd.DataFrame:
     found, limit = [], farthest + SLACK
     for counting, ((dataset, _), sizes) in enumerate(CLASS_SIZES.items()):
         right, averaged, balanced = confusion_scores(*sizes)
-        order = np.argsort(averaged[0], axis=1)
-        in_order = np.take_along_axis(averaged[0], order, axis=1)
         for r in printed[printed["dataset"] == dataset].itertuples():
             scores = np.array([r.precision, r.recall, r.f1])
-            ends = [np.searchsorted(values, scores[0] + np.array([-limit, limit]) * UNIT) for values in in_order]
-            near = np.unique(np.concatenate([at[low:high] for at, (low, high) in zip(order, ends, strict=True)]))
+            near = np.flatnonzero((np.abs(averaged[0] - r.precision) <= limit * UNIT).any(axis=0))
             p, q, f = (averaged[:, :, near] - scores[:, None, None]) / UNIT
             off = np.stack(np.broadcast_arrays(p[:, None, None], q[None, :, None], f[None, None]))
             *averaging, at = np.nonzero((np.abs(off) <= limit).all(axis=0))

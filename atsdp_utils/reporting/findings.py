@@ -61,7 +61,8 @@ def twin_checks(out: Outputs) -> pd.DataFrame:
 
     ``nothing`` is the value where there is nothing to find, ``outcome`` one of :data:`TWIN_WORDS`.
     """
-    sets, rows = {"twins": config.TWINS, "nulls": config.NULLS, "planted": config.TWINS[:1], "real": ()}, []
+    sets = {"twins": config.TWINS, "nulls": config.NULLS, "planted": config.TWINS[:1], "real": ()}
+    rows = []
     for d, q in _asked("questions.csv", sets):
         (mean, low, high), computed = _interval(out, q.table, q.rows, q.columns, dataset=d, protocol=q.protocol)
         nothing = float(q.nothing)

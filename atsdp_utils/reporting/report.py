@@ -285,7 +285,8 @@ def check(data: str, profile: str) -> int:
     if (data, profile) != ("embedded", "quick"):
         print(f"check: the reference is embedded-quick; {data}-{profile} computes other amounts. Use PROFILE=quick.")
         return 2
-    run, tolerances = paths.figures_dir(data, profile), json.loads((paths.REFERENCE / "tolerances.json").read_text())
+    run = paths.figures_dir(data, profile)
+    tolerances = json.loads((paths.REFERENCE / "tolerances.json").read_text())
     found = differences(run, _reference(run), tolerances)
     more = [f"… and {len(found) - 40} more"] if len(found) > 40 else []
     print(*found[:40], *more, f"check: {len(found)} differences from the committed figures/embedded-quick", sep="\n")
