@@ -127,12 +127,12 @@ def write_head_and_neck(folder: Path, patient: str = "HN120", scale: int = SCALE
     own.loc[own["cluster"] != "Holiday", ["groups"]].set_axis(["Cell id"], axis=1).to_csv(folder / "scores.csv")
     sizes = {k: scaled(n, scale) for k, n in HEAD_AND_NECK[patient].items()}
     holiday = sizes.pop("Holiday")
-    strict = sizes["P"] + sizes["M"], sizes["PCR"] + sizes["MCR"]
+    strict = [sizes["P"] + sizes["M"], sizes["PCR"] + sizes["MCR"]]
     return Expected(
-        sum(strict) + holiday,
+        sum(strict) + holiday, strict, [strict[0] + holiday, strict[1]],
         {"culture": {patient + k: n for k, n in sizes.items()}, "condition": {"Holiday": holiday}},
-        strict, (strict[0] + holiday, strict[1]), genes=max(rows, genes), labels=folder / "labels.csv",
-        **({"listed": folder / "scores.csv", "unlisted": "Holiday"} if patient == "HN120" else {}),
+        genes=max(rows, genes), labels=str(folder / "labels.csv"),
+        **({"listed": str(folder / "scores.csv"), "unlisted": "Holiday"} if patient == "HN120" else {}),
     )  # fmt: skip
 
 
@@ -187,9 +187,9 @@ def write_prostate(folder: Path, scale: int = SCALE, genes: int = GENES) -> Expe
     pd.DataFrame({"cell": [a for a, _ in cells], "sensitive": (~resistant).astype(int)}).to_csv(
         folder / "labels.csv", index=False
     )
-    sizes = tuple(scaled(b["cells"], scale) for b in blocks)
-    both = sizes[0] + sizes[2], sizes[1] + sizes[3]
-    return Expected(sum(sizes), {}, both, both, blocks=sizes, labels=folder / "labels.csv")
+    sizes = [scaled(b["cells"], scale) for b in blocks]
+    both = [sizes[0] + sizes[2], sizes[1] + sizes[3]]
+    return Expected(sum(sizes), both, both, blocks=sizes, labels=str(folder / "labels.csv"))
 
 
 def wells(scale: int) -> pd.DataFrame:
@@ -246,9 +246,9 @@ def write_leukaemia(folder: Path, scale: int = SCALE, genes: int = GENES, rows: 
     resistant, sensitive = (sum(sizes[c] for c in pair) for pair in
                             (("I-BET resistant", "I-BET withdrawal"), ("DMSO", "I-BET 400 nM")))  # fmt: skip
     return Expected(
-        len(measured), {"culture": sizes}, (sensitive, resistant),
-        (sensitive + sizes["101 CELL CONTROL"] + sizes["EMPTY"], resistant), filtered=sum(sizes.values()),
-        genes=max(rows, genes), listed=folder / "scores.csv", unlisted="EMPTY",
+        len(measured), [sensitive, resistant], [sensitive + sizes["101 CELL CONTROL"] + sizes["EMPTY"], resistant],
+        {"culture": sizes}, filtered=sum(sizes.values()), genes=max(rows, genes), listed=str(folder / "scores.csv"),
+        unlisted="EMPTY",
     )  # fmt: skip
 
 

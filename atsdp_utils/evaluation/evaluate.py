@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from atsdp_utils.evaluation import metrics, stats
+from atsdp_utils.experiments.task import Result
 from atsdp_utils.foundation import config, paths
-
-if TYPE_CHECKING:
-    from atsdp_utils.experiments.task import Result
 
 KEY = ("dataset", "model", "setting", "protocol")
 #: A model that predicts one value: to differ from it is no finding, so it is in no family of tests.
@@ -114,12 +111,6 @@ def holm(table: pd.DataFrame, protocol: str, column: str = "model") -> pd.Series
     learns = (table[[column, "second"]] != CONSTANT).all(axis=1) if "second" in table else table[column] != CONSTANT
     known = table["p"].where(learns).dropna()
     return known.groupby(family).transform(stats.holm).reindex(table.index)
-
-
-def span(values: pd.Series) -> str:
-    """Smallest and largest value as text, or the one that there is."""
-    low, high = (f"{v:.3f}" for v in (values.min(), values.max()))
-    return low if low == high else f"{low} to {high}"
 
 
 def tag(name: str) -> str:

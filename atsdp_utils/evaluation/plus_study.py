@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from sklearn.model_selection import StratifiedShuffleSplit
 
 from atsdp_utils.data import preprocess
 from atsdp_utils.evaluation import evaluate, metrics
@@ -181,8 +182,6 @@ def coverage(asked: Sequence[Scores], alpha: float) -> pd.DataFrame:
 
     Two rows a task: ``asked`` = ``lines`` (means over random halves: one calibrates, the other is asked) and ``cells``.
     """
-    from sklearn.model_selection import StratifiedShuffleSplit
-
     rows = []
     for s in asked:
         about = {"dataset": s.dataset, "tier": config.DATASETS[s.dataset].tier, "seed": s.seed}

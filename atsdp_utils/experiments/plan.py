@@ -29,12 +29,12 @@ def read(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype={"case": str, "value": str}, keep_default_na=False)
 
 
-def benchmark_timings(table: pd.DataFrame, dataset: str = TIMED) -> pd.DataFrame:
+def benchmark_timings(table: pd.DataFrame) -> pd.DataFrame:
     """Seconds of a training, ``TIMED_BY``, from the rows of a benchmark; what a projection scales by."""
     rows = table[table.section.str.startswith("models, ") & (table.measure == "cpu_seconds")]
     found = rows.case.str.extract(r"^(?P<model>.*) \((?P<protocol>\w)\)$")
     profile = rows.section.str.extract(r"^models, (\w+) profile$")[0]
-    found = found.assign(profile=profile, dataset=dataset, seconds=rows.value.astype(float))
+    found = found.assign(profile=profile, dataset=TIMED, seconds=rows.value.astype(float))
     rows = table[(table.section == "cached results") & (table.unit == "s")]
     of_any = rows.case.str.extract(r"^(?P<model>.*) \((?P<protocol>\w), (?P<profile>\w+)\)$")
     return pd.concat([found, of_any.assign(dataset="any", seconds=rows.value.astype(float))])
@@ -58,7 +58,8 @@ def projected(task: Task, measured: pd.DataFrame, pairs: pd.DataFrame) -> tuple[
     profile takes than another.
     """
     trainings, profile = max(1, task.folds), task.profile
-    same = _of(measured, task.protocol, task.model)
+    kind, alike = "protocol == @task.protocol and model == @task.model", "protocol == @task.protocol"
+    same = measured.query(kind)
     if same.empty and measured is not pairs:
         return projected(task, pairs, pairs)[0], False
     if profile in same and len(here := same[profile].dropna().droplevel(["protocol", "model"])):
@@ -66,15 +67,8 @@ def projected(task: Task, measured: pd.DataFrame, pairs: pd.DataFrame) -> tuple[
     if profile not in pairs:
         return float("nan"), False
     ratios = pairs.rdiv(pairs[profile], axis=0)  # times longer than under each of the other profiles
-    alike = _of(ratios, task.protocol, task.model).median(), _of(ratios, task.protocol).median(), ratios.median()
-    guesses = same.mul(alike[0].fillna(alike[1]).fillna(alike[2])).stack()
-    return float(guesses.median()) * trainings, False
-
-
-def _of(table: pd.DataFrame, protocol: str, model: str | None = None) -> pd.DataFrame:
-    """Rows of a protocol, and of a model."""
-    level = table.index.get_level_values
-    return table[(level("protocol") == protocol) & ((level("model") == model) | (model is None))]
+    longer = ratios.query(kind).median().fillna(ratios.query(alike).median()).fillna(ratios.median())
+    return float(same.mul(longer).stack().median()) * trainings, False
 
 
 def projection(tables: dict[str, list[Task]], benchmark: pd.DataFrame | None = None) -> pd.DataFrame:

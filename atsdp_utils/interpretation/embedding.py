@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import random
 
+import igraph
 import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.neighbors import kneighbors_graph
 
 
 def signal_components(X: np.ndarray, seed: int = 0) -> int:
@@ -20,10 +23,6 @@ def signal_components(X: np.ndarray, seed: int = 0) -> int:
 
 def umap(X: np.ndarray, seed: int = 0, neighbours: int = 15, components: int = 30) -> np.ndarray:
     """UMAP coordinates (n, 2) of rows (n, features), by igraph: umap-learn compiles itself anew in every process."""
-    import igraph
-    from sklearn.decomposition import PCA
-    from sklearn.neighbors import kneighbors_graph
-
     n = len(X)
     Z = PCA(min(components, n - 1, X.shape[1]), random_state=seed, svd_solver="randomized").fit_transform(X)
     distance = kneighbors_graph(Z, min(neighbours, n - 1), mode="distance").tocoo()

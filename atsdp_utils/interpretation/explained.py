@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from joblib import delayed
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from atsdp_utils.data import datasets, preprocess
@@ -91,8 +93,6 @@ def explain_all(
     name: str, profile: str, seeds: Sequence[int], *, jobs: int = 1, randomised: bool = False
 ) -> list[Explained]:
     """:func:`explain` for several seeds, in parallel processes; the same result for any `jobs`."""
-    from joblib import delayed
-
     datasets.prepare(name)  # in tier geo no training has prepared the twin
     left = [s for s in seeds if not asked(name, profile, s, randomised)[-1].exists()]
     pool.workers(max(1, min(jobs, len(left))))(delayed(explain)(name, profile, s, randomised) for s in left)
@@ -101,8 +101,6 @@ def explain_all(
 
 def rankings(networks: Sequence[Explained]) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """:func:`rank_genes` of the mean integrated gradients of several networks, and (genes,) importances by name."""
-    from sklearn.linear_model import LogisticRegression
-
     genes, _, X, y, *_ = networks[0]
     scores = {}
     eg, ig = (rank_genes(ensemble([getattr(n, k) for n in networks]), X, y, genes) for k in ("expected", "integrated"))

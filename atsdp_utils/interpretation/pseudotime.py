@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from scipy import stats as sps
+from scipy.sparse.csgraph import connected_components
 
 
 def root_without_labels(adata, signature: np.ndarray) -> int:
@@ -26,8 +27,6 @@ def root_from_labels(adata, sensitive: np.ndarray) -> int:
 
 def diffusion_distances(adata) -> np.ndarray:
     """Distance between all pairs of cells that ``sc.tl.dpt`` scales to [0, 1], (n, n); row i has root i."""
-    from scipy.sparse.csgraph import connected_components
-
     values = np.asarray(adata.uns["diffmap_evals"], dtype=np.float64)
     # scanpy keeps near-stationary components (eigenvalue >= 0.9994) with weight 1.
     moving = values < 0.9994

@@ -12,6 +12,7 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import bisect
 
 from atsdp_utils.foundation import config, paths
 
@@ -212,11 +213,8 @@ def ap_range(auc: float, share: float) -> tuple[float, float]:
     def before(log_lambda: float) -> np.ndarray:
         return np.clip((np.sqrt(u / np.exp(log_lambda)) - u) / rho, 0, 1)
 
-    low, high = -20.0, 20.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if before(middle).mean() > 1 - auc else (low, middle)
-    return float((u / (u + rho * before(low))).mean()), float(1 - rho * np.log((1 + rho) / (auc + rho)))
+    size = bisect(lambda log_lambda: before(log_lambda).mean() - (1 - auc), -20, 20)
+    return float((u / (u + rho * before(size))).mean()), float(1 - rho * np.log((1 + rho) / (auc + rho)))
 
 
 def ranked_rows() -> pd.DataFrame:

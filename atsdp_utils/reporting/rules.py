@@ -65,7 +65,6 @@ def named_rule(rule: str, reading: str):
 
 def estimated(out: Outputs, c, reading: str) -> Found:
     """Effects in the rows and columns that ``rules.csv`` names: at least a level, at most one, or above zero."""
-    need_genes(c)
     rule, cells = named_rule(c.rule, reading), sum(_sizes().get(c.dataset, ()))
     names = {**c._asdict(), "reading": reading, "genes": len(c.argument.split("|")), "cells": cells}
     rows = out.named(rule.table or c.output, rule.rows, **names)

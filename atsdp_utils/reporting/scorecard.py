@@ -56,25 +56,18 @@ def typed(claim) -> object:
     return claim._replace(quoted=float(claim.quoted or 0), **values)
 
 
-def judge_claim(out: Outputs, claim) -> Found:
-    """What the tables say of one claim (a row of :func:`claims`), over all its readings."""
+def judge_claim(out: Outputs, claim, cells_here: bool = True) -> Found:
+    """What the tables say of one claim (a row of :func:`claims`), over all its readings; its cells may not be here."""
     c = typed(claim)
     try:
+        rules.need_genes(c)
+        if not cells_here:
+            raise Untestable(NEEDS_CELLS)
         return agreed({reading: rules.find(out, c, reading) for reading in c.readings.split("|")})
     except Missing as gone:
         return Found(Effect(np.nan), MISSING, MISSING if c.quoted else "", str(gone))
     except Untestable as reason:
         return Found(Effect(np.nan), UNTESTED, NOT_TESTED if c.quoted else "", str(reason))
-
-
-def _not_here(c) -> Found:
-    """A claim about the paper's cells, where the run has others; the bulk may lack a gene as well."""
-    note = NEEDS_CELLS
-    try:
-        rules.need_genes(c)
-    except Untestable as reason:
-        note = str(reason)
-    return Found(Effect(np.nan), UNTESTED, NOT_TESTED if c.quoted else "", note)
 
 
 def judge(out: Outputs, data: str, asked: pd.DataFrame) -> pd.DataFrame:
@@ -85,7 +78,7 @@ def judge(out: Outputs, data: str, asked: pd.DataFrame) -> pd.DataFrame:
         if c.scope in WITHOUT_RULE:
             found = Found(Effect(np.nan), WITHOUT_RULE[c.scope])
         elif c.scope == "paper's cells" and data != "geo":
-            tier, found = "", _not_here(c)
+            tier, found = "", judge_claim(out, c, cells_here=False)
         else:
             found = judge_claim(replace(out, tier=tier), c)
         verdict = "" if c.rule in VALUES else found.verdict

@@ -16,7 +16,7 @@ import pytest
 
 from atsdp_utils.data import download, geo, geo_files, preprocess
 from atsdp_utils.data.download import GeoError
-from atsdp_utils.foundation import config
+from atsdp_utils.foundation import config, paths
 
 
 @pytest.fixture
@@ -51,7 +51,8 @@ def test_fixtures_at_full_size_expect_what_the_loaders_expect(name, tmp_path):
     assert replace(of_layout, genes=mini.LAYOUTS[geo.SERIES[name].accession].get("genes", 0), **tables) == of_loader
     for column, key in (("labels", "cell"), ("listed", "Cell id")):  # the fixture's cells are those of the tables
         if tables[column]:
-            written, embedded = (pd.read_csv(getattr(e, column)).set_index(key) for e in (of_layout, of_loader))
+            files = (paths.DATA / getattr(e, column) for e in (of_layout, of_loader))
+            written, embedded = (pd.read_csv(file).set_index(key) for file in files)
             assert set(written.index) == set(embedded.index)
 
 
@@ -147,7 +148,7 @@ def test_wells_without_cells_count_as_sensitive_in_the_literal_counting_only(tmp
     assert odd.any() and a.obs["sensitive"][odd].isna().all() and a.obs["sensitive_paper"][odd].all()
     assert a.obs["sensitive"][~odd].equals(a.obs["sensitive_paper"][~odd].rename("sensitive"))
     expected = geo.SERIES["DATA4"].expected
-    assert (expected.strict, expected.paper, sum(expected.paper)) == ((715, 685), (734, 685), expected.filtered)
+    assert (expected.strict, expected.paper, sum(expected.paper)) == ([715, 685], [734, 685], expected.filtered)
 
 
 @pytest.mark.slow
@@ -158,7 +159,7 @@ def test_counts_of_the_leukaemia_hold_after_the_filter_only(tmp_path):
     assert a.n_obs == expected.cells > expected.filtered == sum(expected.groups["culture"].values())
     assert filtered.obs["culture"].value_counts().to_dict() == expected.groups["culture"]
     cells = preprocess.to_cells(a, config.DATASETS["DATA4"])  # by default without control and empty wells
-    assert ((cells.y == 1).sum(), (cells.y == 0).sum()) == expected.strict and (cells.y < 0).sum() > 0
+    assert [(cells.y == 1).sum(), (cells.y == 0).sum()] == expected.strict and (cells.y < 0).sum() > 0
 
 
 def test_a_corner_well_of_the_matrix_is_left_out_and_reported(tmp_path):
