@@ -58,6 +58,9 @@ def rank(
     """
     wanted = drugs.find(names)
     out, report = output.destinations(path, "drugs", out, report, ".csv")
+    if kept := sorted(_ranked(out) - set(wanted)):
+        rows = f"holds rows of drugs that were not asked for ({', '.join(kept[:4])}), which are kept"
+        raise InputError(f"--out {out}: {rows}. Ask for them too, or choose another name with --out.")
     given = predict.prepare(path, say, **asked)
     output.check_output(given.file, out, given.settings.members)
     arrays = (given.Z.data, given.Z.indices, given.Z.indptr) if sparse.issparse(given.Z) else (given.Z,)
@@ -89,6 +92,14 @@ def rank(
     )
     say(f"written: {out}\nreport:  {report}")
     return table
+
+
+def _ranked(table: Path) -> set[str]:
+    """Drugs of a table of an earlier run; none if there is no such table."""
+    try:
+        return set(pd.read_csv(table)["drug"].astype(str))
+    except (OSError, KeyError, ValueError):
+        return set()
 
 
 def _kept(drug: str, given: predict.Ready, cells: str) -> dict:
