@@ -36,15 +36,10 @@ def pooled(results: Sequence[Result]) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return tuple(np.concatenate(v) for v in ([r.y for r in results], [r.p for r in results], code))
 
 
-def tiers(datasets: Sequence[str]) -> list[str]:
-    """Tier of each data set."""
-    return [config.DATASETS[d].tier for d in datasets]
-
-
 def summary(frame: pd.DataFrame, names: Sequence[str] = config.METRICS + config.EXTRA_METRICS) -> pd.DataFrame:
     """Scores by data set, model, setting and protocol (Tables 1, 3, 4); ``paper`` is empty."""
     table = metrics.summarise(frame, KEY, names)
-    return table.assign(tier=tiers(table["dataset"]), paper=np.nan)
+    return table.assign(tier=[config.DATASETS[d].tier for d in table["dataset"]], paper=np.nan)
 
 
 def paper_table(name: str) -> pd.DataFrame:

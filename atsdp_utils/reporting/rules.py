@@ -48,12 +48,14 @@ def of_random_lists(p: float, lists: float, printed: float) -> Effect:
     return of_share(round(p * (lists + 1)) - 1, lists)
 
 
-def of_ranks(rho: float, cells: float) -> Effect:
-    """Spearman's correlation over so many cells."""
-    return Effect(*stats.rank_interval(rho, cells))
-
-
-INTERVALS = {"given": Effect, "std": of_std, "share": of_share, "random lists": of_random_lists, "ranks": of_ranks}
+#: Effects from the numbers in a row, by the word in ``rules.csv``.
+INTERVALS = {
+    "given": Effect,
+    "std": of_std,
+    "share": of_share,
+    "random lists": of_random_lists,
+    "ranks": lambda rho, cells: Effect(*stats.rank_interval(rho, cells)),
+}
 
 
 @cache
