@@ -1,4 +1,7 @@
-"""All trainings of a run at once, and how long they will take on this machine."""
+"""The trainings of a run and how long they will take on this machine: ``make plan``.
+
+Seconds are those of finished results and of ``figures/bench.csv``.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import pandas as pd
 
 from atsdp_utils.data import gdsc
 from atsdp_utils.experiments import grid, keys
-from atsdp_utils.experiments.tables import NOTEBOOK, all_tables
+from atsdp_utils.experiments.tables import all_tables
 from atsdp_utils.experiments.task import Task
 from atsdp_utils.foundation import config, paths
 
@@ -137,17 +140,5 @@ def show(data: str, profile: str, jobs: int) -> None:
         print(f"The longest table: {longest.table}, {longest.hours:.2f} h")
 
 
-def train(data: str, profile: str, jobs: int, backend: str, *notebooks: str) -> None:
-    """Run the trainings of all lists that `notebooks` show, each once, in one pool that never waits for a notebook.
-
-    Tasks of a data set follow each other, so that a worker reads it once.
-    """
-    shown = {name[:2] for name in notebooks}
-    lists = [tasks for name, tasks in all_tables(data, profile).items() if NOTEBOOK[name] in shown]
-    once = dict.fromkeys(task for tasks in lists for task in tasks)
-    grid.run(sorted(once, key=lambda t: t.dataset), jobs=jobs, backend=backend, label="trainings")
-
-
 if __name__ == "__main__":
-    command, data, profile, jobs, *rest = sys.argv[1:]  # as Make calls it; behind ``train`` a backend and notebooks
-    {"plan": show, "train": train}[command](data, profile, int(jobs), *rest)
+    show(sys.argv[1], sys.argv[2], int(sys.argv[3]))
