@@ -73,11 +73,6 @@ class Series:
     expected: Expected = field(repr=False)
     patient: str = ""
 
-    def urls(self) -> list[str]:
-        """Addresses of the files."""
-        root = f"{BASE}/{self.accession[:-3]}nnn/{self.accession}"
-        return [f"{root}/{'matrix' if 'series_matrix' in f else 'suppl'}/{f}" for f in self.files]
-
 
 SERIES = {name: Series(**rules | {"expected": Expected(**rules["expected"])}) for name, rules in _RULES.items()}
 
@@ -294,7 +289,10 @@ def download(name: str) -> list[Path]:
     """Download the files of a set that are not there yet; those that did arrive are kept if one fails."""
     if name not in SERIES:
         raise KeyError(f"name: got {name!r}, expected one of {', '.join(SERIES)}")
-    return [fetch(url, paths.DOWNLOADS) for url in SERIES[name].urls()]
+    accession, files = SERIES[name].accession, SERIES[name].files
+    root = f"{BASE}/{accession[:-3]}nnn/{accession}"
+    places = (f"{'matrix' if 'series_matrix' in file else 'suppl'}/{file}" for file in files)
+    return [fetch(f"{root}/{place}", paths.DOWNLOADS) for place in places]
 
 
 def recorded(name: str) -> list[str | None]:

@@ -8,11 +8,10 @@ for either backend.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +35,7 @@ def save(result: Result, key: str) -> None:
     cache.write_atomically(result_path(key), lambda temporary: np.savez(temporary, about=about, **arrays))
 
 
-def _read(path: Path) -> dict:
+def read(path: Path) -> dict:
     """Fields of a result, with its task as a dictionary."""
     with np.load(path, allow_pickle=False) as z:
         return {name: z[name] for name in z.files if name != "about"} | json.loads(str(z["about"]))
@@ -48,20 +47,12 @@ def load(task: Task, key: str) -> Result | None:
     if not path.exists():
         return None
     try:
-        fields = _read(path)
+        fields = read(path)
         return Result(**fields | {"task": task, "chosen": tuple(fields["chosen"])})
     except Exception as error:
         warnings.warn(f"{path}: unreadable ({error}); computing it again", stacklevel=2)
         path.unlink(missing_ok=True)
         return None
-
-
-def finished() -> Iterator[tuple[dict, float]]:
-    """Task (as a dictionary) and seconds of every readable result."""
-    for path in paths.RESULTS.glob("*/*.npz"):
-        with contextlib.suppress(Exception):
-            fields = _read(path)
-            yield fields["task"], fields["seconds"]
 
 
 def _work(task: Task, key: str) -> None:

@@ -188,10 +188,8 @@ def heads(data: str, profile: str) -> list[Task]:
     """Figure 3: heads 0 to 32 and the width-matched linear control, under S."""
     sizes = config.profile(profile)
     settings: list[Pairs] = [(("heads", h),) for h in sizes.heads] + [(("attention", "linear"),)]
-    tasks = []
-    for spec, setting in itertools.product(config.datasets(data, nulls=False), settings):
-        tasks += _supervised(spec, profile, sizes.folds, setting=setting)
-    return tasks
+    every = itertools.product(config.datasets(data, nulls=False), settings)
+    return [t for spec, setting in every for t in _supervised(spec, profile, sizes.folds, setting=setting)]
 
 
 def table4(data: str, profile: str) -> list[Task]:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from joblib import delayed
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
@@ -94,8 +93,8 @@ def explain_all(
 ) -> list[Explained]:
     """:func:`explain` for several seeds, in parallel processes; the same result for any `jobs`."""
     datasets.prepare(name)  # in tier geo no training has prepared the twin
-    left = [s for s in seeds if not asked(name, profile, s, randomised)[-1].exists()]
-    pool.workers(max(1, min(jobs, len(left))))(delayed(explain)(name, profile, s, randomised) for s in left)
+    left = [(name, profile, s, randomised) for s in seeds if not asked(name, profile, s, randomised)[-1].exists()]
+    pool.call_all(explain, left, jobs=jobs, label=f"{name} explained")
     return [explain(name, profile, s, randomised) for s in seeds]
 
 

@@ -66,8 +66,8 @@ def rank(
     arrays = (given.Z.data, given.Z.indices, given.Z.indptr) if sparse.issparse(given.Z) else (given.Z,)
     cells = cache.key(*arrays, given.chosen, *(x for name, codes in given.parts.items() for x in (name, codes)))
     rows = [_kept(drug, given, cells) for drug in tqdm(wanted, "drugs", **predict.BAR)]
-    table = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("ci_low", ascending=False, kind="stable")
-    table = table.reset_index(drop=True)
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    table = table.sort_values("ci_low", ascending=False, kind="stable", ignore_index=True)
     facts = given.known | {"seed": given.seed, "members": given.settings.members}
     shown = table.astype(object)
     for column in table.select_dtypes("number"):
