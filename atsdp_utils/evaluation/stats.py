@@ -233,6 +233,13 @@ def permutation_p(observed: float, null: Sequence[float]) -> float:
     return float((np.sum(null >= observed) + 1) / (null.size + 1))
 
 
+def correlations(X, y) -> np.ndarray:
+    """Pearson's r of every column of X (n, k) with y (n,), (k,); NaN where one of the two does not vary."""
+    X, y = X - X.mean(axis=0), y - y.mean()
+    norm = np.sqrt((X**2).sum(axis=0) * (y**2).sum())
+    return np.divide(y @ X, norm, out=np.full(len(norm), np.nan), where=norm > 0)
+
+
 def rank_interval(rho: float, n: int) -> Interval:
     """Spearman's rho of n values with Fisher's z interval and the standard error of Bonett and Wright (2000)."""
     half = sps.norm.ppf(UPPER) * np.sqrt((1 + rho**2 / 2) / (n - 3))

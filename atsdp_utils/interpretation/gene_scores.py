@@ -72,15 +72,6 @@ def correlate(a, b) -> dict[str, float]:
     return dict(zip(keys, values, strict=True)) | {"n": len(a)}
 
 
-def null_correlations(X: np.ndarray, target: np.ndarray, member: np.ndarray, bins: np.ndarray) -> np.ndarray:
-    """Pearson r between the score of every set of `member` and `target` (n,); (sets,)."""
-    scores = score_sets(X, member, bins)
-    scores -= scores.mean(axis=0)
-    target = target - target.mean()
-    norm = np.sqrt((scores**2).sum(axis=0) * (target**2).sum())
-    return np.divide(target @ scores, norm, out=np.full(len(norm), np.nan), where=norm > 0)
-
-
 class ScoreComparison(NamedTuple):
     """Gene scores from true and from predicted labels."""
 
@@ -140,7 +131,7 @@ class ListScorer:
                 "permuted": membership(best, len(self.genes)),
             }
             for kind, member in members.items():
-                r = null_correlations(self.X, target, member, self.bins)
+                r = stats.correlations(score_sets(self.X, member, self.bins), target)
                 tables.append(pd.DataFrame({"list": name, "null": kind, "r": r}))
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["list", "null", "r"])
 

@@ -9,6 +9,8 @@ import pandas as pd
 from scipy import stats as sps
 from scipy.sparse.csgraph import connected_components
 
+from atsdp_utils.evaluation import stats
+
 
 def root_without_labels(adata, signature: np.ndarray) -> int:
     """End of the first moving diffusion component where `signature` (n,), resistance by bulk lines, is lower."""
@@ -54,12 +56,9 @@ def genes_along(time: np.ndarray, X: np.ndarray, genes: Sequence[str]) -> pd.Dat
     A time made from these genes is not independent of them: p is no evidence that a gene changes.
     """
     reached = np.isfinite(time)
-    ranks = sps.rankdata(np.c_[time[reached], X[reached]], axis=0)
-    ranks -= ranks.mean(axis=0)
-    length = np.linalg.norm(ranks, axis=0)
-    rho = ranks[:, 1:].T @ ranks[:, 0] / np.where(length[1:] > 0, length[0] * length[1:], np.inf)
-    rho = rho.clip(-1, 1)
-    free = len(ranks) - 2
+    rho = stats.correlations(sps.rankdata(X[reached], axis=0), sps.rankdata(time[reached]))
+    rho = np.nan_to_num(rho).clip(-1, 1)
+    free = reached.sum() - 2
     p = 2 * sps.t.sf(np.abs(rho) * np.sqrt(free / np.maximum(1 - rho**2, 1e-300)), free)
     return pd.DataFrame({"gene": np.asarray(genes), "rho": rho, "p": p, "padj": sps.false_discovery_control(p)})
 

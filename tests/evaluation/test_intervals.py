@@ -118,13 +118,13 @@ def test_nulls_are_what_they_are_called(monkeypatch):
     X[:, high] += 2.5 * y[:, None]
     scorer = gene_scores.ListScorer(X, np.array([f"G{i}" for i in range(240)]), top=12)
     comparison, seen = scorer.compare(y, y), []
-    original = gene_scores.null_correlations
+    original = gene_scores.score_sets
 
-    def spy(values, target, member, bins):
+    def spy(values, member, bins):
         seen.append(member)
-        return original(values, target, member, bins)
+        return original(values, member, bins)
 
-    monkeypatch.setattr(gene_scores, "null_correlations", spy)
+    monkeypatch.setattr(gene_scores, "score_sets", spy)
     draws = scorer.nulls(comparison, y, 40, seed=0)
     members = dict(zip(draws[draws["list"] == "sensitive"]["null"].unique(), seen, strict=False))
     mine = comparison.predicted["sensitive"]
