@@ -82,6 +82,13 @@ def resampled(y, p, weights: np.ndarray, threshold: float = 0.5) -> dict[str, np
         }
 
 
+def coverage(sets: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """Share of cells whose set, (n, 2) bool of resistant and sensitive, holds their label y (n,); also by class."""
+    held = sets[np.arange(len(y)), y]
+    by_class = {"coverage_sensitive": held[y == 1].mean(), "coverage_resistant": held[y == 0].mean()}
+    return {"coverage": held.mean()} | by_class
+
+
 def per_fold(y, p, fold) -> pd.DataFrame:
     """Score each test fold on its own: ``fold``, ``n`` and the metrics."""
     y, p, fold = np.asarray(y), np.asarray(p), np.asarray(fold)

@@ -195,11 +195,10 @@ def coverage(asked: Sequence[Scores], alpha: float) -> pd.DataFrame:
 def _asked(z: np.ndarray, y: np.ndarray, z_new: np.ndarray, y_new: np.ndarray, alpha: float) -> dict[str, float]:
     fit = Calibration(z, y)
     sets = fit.sets(z_new, alpha)
-    held, size = sets[np.arange(len(y_new)), y_new.astype(int)], sets.sum(1)
-    return {
-        "coverage": held.mean(), "coverage_sensitive": held[y_new == 1].mean(),
-        "coverage_resistant": held[y_new == 0].mean(),
-        "both_labels": (size == 2).mean(), "no_label": (size == 0).mean(),
-        "ece_raw": metrics.calibration_error(y_new, 1 / (1 + np.exp(-z_new))),
+    size = sets.sum(1)
+    return metrics.coverage(sets, y_new.astype(int)) | {
+        "both_labels": (size == 2).mean(),
+        "no_label": (size == 0).mean(),
+        "ece_raw": metrics.calibration_error(y_new, plus.expit(z_new)),
         "ece_calibrated": metrics.calibration_error(y_new, fit.proba(z_new)),
-    }  # fmt: skip
+    }
