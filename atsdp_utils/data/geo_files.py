@@ -72,9 +72,9 @@ def no_repeats(names: list[str], file: str) -> None:
         raise GeoError(f"{file}: found {some(repeated)}, expected every cell once")
 
 
-def some(items: list, shown: int = 5) -> str:
-    """First few of many, and how many more there are, for a message."""
-    return ", ".join(map(str, items[:shown])) + (f" and {len(items) - shown} more" if len(items) > shown else "")
+def some(items: list) -> str:
+    """First five of many, and how many more there are, for a message."""
+    return ", ".join(map(str, items[:5])) + (f" and {len(items) - 5} more" if len(items) > 5 else "")
 
 
 def read_series_matrix(path: Path) -> pd.DataFrame:

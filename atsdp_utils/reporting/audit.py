@@ -170,7 +170,7 @@ def table4_said() -> str:
     return "; ".join(said)
 
 
-def averaging_nulls(seed: int = 0) -> pd.DataFrame:
+def averaging_nulls() -> pd.DataFrame:
     """How many printed rows of Table 4, and of rows shifted at random from them, find a matrix, with the same freedom.
 
     ``models`` tells those with a hard-label AUC from others; ``averagings`` is any for each score or one for all.
@@ -178,7 +178,7 @@ def averaging_nulls(seed: int = 0) -> pd.DataFrame:
     printed = printed_rows().query("where == 'Table 4'").reset_index(drop=True)
     printed["models"] = np.where(printed["model"].isin(hard_label_models()), "hard-label AUC", "others")
     shifted = printed.loc[printed.index.repeat(COPIES)].reset_index(drop=True)
-    scores, rng = [*SCORES, "auc"], np.random.default_rng(seed)
+    scores, rng = [*SCORES, "auc"], np.random.default_rng(0)
     shifted[scores] = (shifted[scores] + rng.uniform(-SHIFT, SHIFT, (len(shifted), 4))).round(4)
     counts = []
     for name, rows in (("printed", printed), ("shifted", shifted)):

@@ -222,14 +222,14 @@ def manifest(data: str, profile: str) -> None:
     cache.write_text(folder / "manifest.json", text + "\n")
 
 
-def summary(data: str, profile: str, stream=None) -> None:
+def summary(data: str, profile: str) -> None:
     """Print the AUC of every table of the run on one screen: the best model or setting, and ATSDP-NET beside it."""
     files = [paths.figures_dir(data, profile) / f"{name}.csv" for name in TIDY_TABLES]
     rows = [(file.stem, *row) for file in files if file.exists() for row in _headlines(pd.read_csv(file))]
     names = ("table", "data set", "tier", "protocol", "best", "mean ± sd", "ATSDP-NET", "paper")
     shown = pd.DataFrame([names, *rows]).apply(lambda column: column.str.ljust(column.str.len().max() + 2))
     text = shown.to_string(index=False, header=False) if rows else "No AUC in the tables of this run yet."
-    print(f"AUC, {data} data, {profile} profile", text, sep="\n", file=stream)
+    print(f"AUC, {data} data, {profile} profile", text, sep="\n")
 
 
 def _headlines(df: pd.DataFrame) -> Iterable[tuple[str, ...]]:
