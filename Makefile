@@ -98,7 +98,7 @@ $(RUN)/inputs: FORCE
 
 # Every training of every notebook first, in one pool; notebooks then find them in the cache.
 $(RUN)/trainings: $(RUN)/inputs
-	@$(PY) -m atsdp_utils.experiments.plan train $(DATA) $(PROFILE) $(JOBS) $(BACKEND) $(notdir $(basename $(SOURCES)))
+	@$(PY) -m atsdp_utils.experiments.train $(DATA) $(PROFILE) $(JOBS) $(BACKEND) $(notdir $(basename $(SOURCES)))
 	@touch $@
 
 $(RUN)/notebooks/%.ipynb: notebooks/%.ipynb $(RUN)/trainings
@@ -124,7 +124,7 @@ data: install ## check the embedded files; with DATA=geo download and check the 
 	@$(PY) -m $(if $(filter geo,$(DATA)),atsdp_utils.data.geo check,atsdp_utils.foundation.checksums)
 
 plan: install ## list the trainings of a run, those left, and the projected time
-	@$(PY) -m atsdp_utils.experiments.plan plan $(DATA) $(PROFILE) $(JOBS)
+	@$(PY) -m tests.bench.plan $(DATA) $(PROFILE) $(JOBS)
 
 bench: install ## time the stages on this machine; writes figures/bench.csv
 	@$(PY) -m tests.bench.bench $(JOBS)

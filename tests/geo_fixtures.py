@@ -6,6 +6,7 @@ true names (those of the embedded tables), genes are real ones, and values are d
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import http.server
 import io
@@ -15,12 +16,13 @@ import threading
 import tomllib
 from functools import cache, partial
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import openpyxl
 import pandas as pd
 
-from atsdp_utils.data import gdsc, gene_names
+from atsdp_utils.data import gdsc, gene_names, geo
 from atsdp_utils.data.geo import Expected
 from atsdp_utils.foundation import paths
 
@@ -127,12 +129,12 @@ def write_head_and_neck(folder: Path, patient: str = "HN120", scale: int = SCALE
     own.loc[own["cluster"] != "Holiday", ["groups"]].set_axis(["Cell id"], axis=1).to_csv(folder / "scores.csv")
     sizes = {k: scaled(n, scale) for k, n in HEAD_AND_NECK[patient].items()}
     holiday = sizes.pop("Holiday")
-    strict = sizes["P"] + sizes["M"], sizes["PCR"] + sizes["MCR"]
+    strict = [sizes["P"] + sizes["M"], sizes["PCR"] + sizes["MCR"]]
     return Expected(
-        sum(strict) + holiday,
+        sum(strict) + holiday, strict, [strict[0] + holiday, strict[1]],
         {"culture": {patient + k: n for k, n in sizes.items()}, "condition": {"Holiday": holiday}},
-        strict, (strict[0] + holiday, strict[1]), genes=max(rows, genes), labels=folder / "labels.csv",
-        **({"listed": folder / "scores.csv", "unlisted": "Holiday"} if patient == "HN120" else {}),
+        genes=max(rows, genes), labels=str(folder / "labels.csv"),
+        **({"listed": str(folder / "scores.csv"), "unlisted": "Holiday"} if patient == "HN120" else {}),
     )  # fmt: skip
 
 
@@ -187,9 +189,9 @@ def write_prostate(folder: Path, scale: int = SCALE, genes: int = GENES) -> Expe
     pd.DataFrame({"cell": [a for a, _ in cells], "sensitive": (~resistant).astype(int)}).to_csv(
         folder / "labels.csv", index=False
     )
-    sizes = tuple(scaled(b["cells"], scale) for b in blocks)
-    both = sizes[0] + sizes[2], sizes[1] + sizes[3]
-    return Expected(sum(sizes), {}, both, both, blocks=sizes, labels=folder / "labels.csv")
+    sizes = [scaled(b["cells"], scale) for b in blocks]
+    both = [sizes[0] + sizes[2], sizes[1] + sizes[3]]
+    return Expected(sum(sizes), both, both, blocks=sizes, labels=str(folder / "labels.csv"))
 
 
 def wells(scale: int) -> pd.DataFrame:
@@ -246,9 +248,9 @@ def write_leukaemia(folder: Path, scale: int = SCALE, genes: int = GENES, rows: 
     resistant, sensitive = (sum(sizes[c] for c in pair) for pair in
                             (("I-BET resistant", "I-BET withdrawal"), ("DMSO", "I-BET 400 nM")))  # fmt: skip
     return Expected(
-        len(measured), {"culture": sizes}, (sensitive, resistant),
-        (sensitive + sizes["101 CELL CONTROL"] + sizes["EMPTY"], resistant), filtered=sum(sizes.values()),
-        genes=max(rows, genes), listed=folder / "scores.csv", unlisted="EMPTY",
+        len(measured), [sensitive, resistant], [sensitive + sizes["101 CELL CONTROL"] + sizes["EMPTY"], resistant],
+        {"culture": sizes}, filtered=sum(sizes.values()), genes=max(rows, genes), listed=str(folder / "scores.csv"),
+        unlisted="EMPTY",
     )  # fmt: skip
 
 
@@ -311,3 +313,11 @@ class Server:
     def close(self) -> None:
         self.httpd.shutdown()
         self.httpd.server_close()
+
+
+def load(name: str, folder: Path, expected: Expected):
+    """What the loader makes of the files of a miniature, held to what is expected of that."""
+    series = dataclasses.replace(geo.SERIES[name], expected=expected)
+    with patch.object(paths, "DOWNLOADS", folder), patch.dict(geo.SERIES, {name: series}):
+        with patch.object(geo, "verify", lambda path: path):
+            return geo.load(name)

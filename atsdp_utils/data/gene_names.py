@@ -133,9 +133,3 @@ def translate(names: Iterable[str], naming: str) -> tuple[np.ndarray, np.ndarray
 def known(names: Iterable[str], namings: Iterable[str] = NAMINGS) -> int:
     """How many bulk genes `names` name, in the naming that fits best."""
     return max(len(set(translate(names, naming)[0]) - {""}) for naming in namings)
-
-
-def known_on_both_sides(columns: Iterable[str], rows: Iterable[str], enough: int) -> tuple[int, int]:
-    """:func:`known` of both sides; the larger tables are opened only where human symbols find fewer than `enough`."""
-    quick = known(columns, NAMINGS[:1]), known(rows, NAMINGS[:1])
-    return quick if max(quick) >= enough else (known(columns), known(rows))

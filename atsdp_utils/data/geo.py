@@ -15,7 +15,7 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from atsdp_utils.data import gene_names, geo_files
 from atsdp_utils.data.download import GeoError, fetch, read_lock
@@ -33,7 +34,6 @@ from atsdp_utils.foundation.checksums import verify
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from scipy.sparse import csr_matrix
 
 BASE = "https://ftp.ncbi.nlm.nih.gov/geo/series"
 #: Set to ``drop`` to go on without genes whose names a spreadsheet has turned into dates.
@@ -52,22 +52,15 @@ class Expected:
     """What a set must look like; `labels` and `listed` are embedded tables to compare its cells with."""
 
     cells: int  # before any filter
-    groups: Mapping[str, Mapping[str, int]]  # column of ``obs`` to value to number of cells
-    strict: tuple[int, int]  # sensitive and resistant cells
-    paper: tuple[int, int]  # the same with those that only the paper's counting labels
+    strict: Sequence[int]  # sensitive and resistant cells
+    paper: Sequence[int]  # the same with those that only the paper's counting labels
+    groups: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # column of ``obs`` to value to cells
     filtered: int | None = None  # cells with MIN_GENES genes, to which other counts refer; None: they refer to all
-    blocks: tuple[int, ...] = ()  # runs of one culture in the order of accession numbers; empty: not checked
+    blocks: Sequence[int] = ()  # runs of one culture in the order of accession numbers; empty: not checked
     genes: int = 0  # rows of the matrix (0: not known); another number is reported, because no label depends on it
-    labels: Path | None = None  # cell, sensitive: must be ``sensitive_paper``
-    listed: Path | None = None  # Cell id: exactly the cells whose condition is not `unlisted`
+    labels: str = ""  # file with cell, sensitive: must be ``sensitive_paper``
+    listed: str = ""  # file with Cell id: exactly the cells whose condition is not `unlisted`
     unlisted: str = ""
-
-    @classmethod
-    def of(cls, rules: dict) -> Expected:
-        """Read the rules of one set in ``data/geo.toml``."""
-        lists = {k: tuple(v) for k, v in rules.items() if isinstance(v, list)}
-        tables = {k: paths.DATA / rules[k] for k in ("labels", "listed") if k in rules}
-        return cls(**{"groups": {}} | rules | lists | tables)
 
 
 @dataclass(frozen=True)
@@ -76,23 +69,15 @@ class Series:
 
     accession: str
     origin: str
-    files: tuple[str, ...]
+    files: Sequence[str]
     expected: Expected = field(repr=False)
     patient: str = ""
 
-    def urls(self) -> list[str]:
-        """Addresses of the files."""
-        root = f"{BASE}/{self.accession[:-3]}nnn/{self.accession}"
-        return [f"{root}/{'matrix' if 'series_matrix' in f else 'suppl'}/{f}" for f in self.files]
+
+SERIES = {name: Series(**rules | {"expected": Expected(**rules["expected"])}) for name, rules in _RULES.items()}
 
 
-SERIES = {
-    name: Series(**rules | {"files": tuple(rules["files"]), "expected": Expected.of(rules["expected"])})
-    for name, rules in _RULES.items()
-}
-
-
-def _columns(table: pd.DataFrame, wanted: tuple[str, ...], file: str) -> None:
+def _columns(table: pd.DataFrame, wanted: Sequence[str], file: str) -> None:
     if missing := [c for c in wanted if c not in table]:
         found = ", ".join(map(str, table.columns))
         raise GeoError(f"{file}: column {', '.join(missing)} is missing; found {found}, expected {', '.join(wanted)}")
@@ -123,11 +108,10 @@ def _variables(genes: list[str], species: str) -> pd.DataFrame:
 
 
 def _assemble(
-    X: csr_matrix, cells: list[str], genes: list[str], obs: pd.DataFrame, file: str, species: str = "human"
+    X: sparse.csr_matrix, cells: list[str], genes: list[str], obs: pd.DataFrame, file: str, species: str = "human"
 ) -> AnnData:
     """Put the cells of `obs` and all genes together; rows of one gene name are added up."""
     import anndata
-    from scipy import sparse
 
     no_repeats(cells, file)
     position = pd.Index(cells).get_indexer(obs.index)
@@ -189,8 +173,6 @@ def read_head_and_neck(folder: Path, series: Series) -> AnnData:
 
 def read_prostate(folder: Path, series: Series) -> AnnData:
     """GSE140440: read counts of DU-145 and PC-3 cells, parental and docetaxel-resistant."""
-    from scipy import sparse
-
     tar, file = series.files
     counts, cells, genes, ignored = geo_files.read_count_files(folder / tar)
     X = sparse.csr_matrix(counts)
@@ -280,25 +262,22 @@ def differences(adata: AnnData, expected: Expected) -> list[str]:
             compare(f"cells with {column} {value!r}", counts.get(value, 0), n)
     for counting, column in (("strict", "sensitive"), ("paper", "sensitive_paper")):
         numbers = int(obs[column].sum()), int((~obs[column]).sum())
-        compare(f"sensitive and resistant cells, {counting} counting", numbers, getattr(expected, counting))
+        compare(f"sensitive and resistant cells, {counting} counting", numbers, tuple(getattr(expected, counting)))
     if expected.blocks:
         runs = tuple(len(list(run)) for _, run in groupby(obs["culture"].sort_index()))
-        compare("blocks of one culture in order of accession", runs, expected.blocks)
-    if expected.labels is not None:
-        label = obs["sensitive_paper"]
-        table = _table(expected.labels).set_index("cell")["sensitive"].astype("boolean")
-        found += _unlike("label table", obs.index, table.index, expected.labels)
-        both = table.index.intersection(obs.index)
-        if other := both[(table[both] != label[both]).to_numpy(bool)].tolist():
-            found.append(f"labels: {len(other)} cells differ from {expected.labels.name}: {some(other)}")
-    if expected.listed is not None:
+        compare("blocks of one culture in order of accession", runs, tuple(expected.blocks))
+    if expected.labels:
+        file = verify(paths.DATA / expected.labels)
+        label = pd.read_csv(file).set_index("cell")["sensitive"].astype("boolean")
+        found += _unlike("label table", obs.index, label.index, file)
+        both = label.index.intersection(obs.index)
+        if other := both[(label[both] != obs["sensitive_paper"][both]).to_numpy(bool)].tolist():
+            found.append(f"labels: {len(other)} cells differ from {file.name}: {some(other)}")
+    if expected.listed:
+        file = verify(paths.DATA / expected.listed)
         here = obs.index[obs["condition"] != expected.unlisted]
-        found += _unlike("cell list", here, _table(expected.listed)["Cell id"], expected.listed)
+        found += _unlike("cell list", here, pd.read_csv(file)["Cell id"], file)
     return found
-
-
-def _table(path: Path) -> pd.DataFrame:
-    return pd.read_csv(verify(path) if path.is_relative_to(paths.DATA) else path)
 
 
 def _unlike(what: str, here: Iterable[str], there: Iterable[str], file: Path) -> list[str]:
@@ -306,33 +285,31 @@ def _unlike(what: str, here: Iterable[str], there: Iterable[str], file: Path) ->
     return [f"{what}: {some(sorted(names))} {where} {file.name}" for where, names in sides if names]
 
 
-def _series(name: str) -> Series:
+def download(name: str) -> list[Path]:
+    """Download the files of a set that are not there yet; those that did arrive are kept if one fails."""
     if name not in SERIES:
         raise KeyError(f"name: got {name!r}, expected one of {', '.join(SERIES)}")
-    return SERIES[name]
-
-
-def download(name: str, folder: Path | None = None) -> list[Path]:
-    """Download the files of a set that are not there yet; those that did arrive are kept if one fails."""
-    return [fetch(url, folder or paths.DOWNLOADS) for url in _series(name).urls()]
+    accession, files = SERIES[name].accession, SERIES[name].files
+    root = f"{BASE}/{accession[:-3]}nnn/{accession}"
+    places = (f"{'matrix' if 'series_matrix' in file else 'suppl'}/{file}" for file in files)
+    return [fetch(f"{root}/{place}", paths.DOWNLOADS) for place in places]
 
 
 def recorded(name: str) -> list[str | None]:
     """What a set is read from: SHA-256 of its files at first use (None: never used), and what becomes of dates."""
     known = read_lock(paths.DOWNLOADS)
-    return [*(known.get(file) for file in _series(name).files), os.environ.get(MANGLED_VARIABLE)]
+    return [*(known.get(file) for file in SERIES[name].files), os.environ.get(MANGLED_VARIABLE)]
 
 
-def load(name: str, folder: Path | None = None, expected: Expected | None = None) -> AnnData:
-    """One of the paper's sets (``DATA1`` … ``DATA4``), downloaded to `folder` if need be and checked.
+def load(name: str) -> AnnData:
+    """One of the paper's sets (``DATA1`` … ``DATA4``), downloaded if need be and checked.
 
     Raises
     ------
     GeoError
-        If a file cannot be had or read, or the set differs from what was expected (by default of the real one).
+        If a file cannot be had or read, or the set differs from what was expected.
     """
-    series, files = _series(name), download(name, folder)
-    expected = expected or series.expected
+    files, series = download(name), SERIES[name]
     try:
         adata = READERS[series.accession](files[0].parent, series)
     except GeoError as error:
@@ -344,9 +321,10 @@ def load(name: str, folder: Path | None = None, expected: Expected | None = None
             "damaged one (or all) and run again."
         ) from error
     reported = adata.uns["reported"]
-    if expected.genes and adata.uns["matrix_rows"] != expected.genes:
-        reported.append(f"{adata.uns['matrix_rows']:,} genes in {series.files[0]}, expected {expected.genes:,}")
-    if found := differences(adata, expected):
+    if series.expected.genes not in (0, adata.uns["matrix_rows"]):
+        of = f"{adata.uns['matrix_rows']:,} genes in {series.files[0]}"
+        reported.append(f"{of}, expected {series.expected.genes:,}")
+    if found := differences(adata, series.expected):
         lines = "\n  ".join([*found, *(f"left out: {line}" for line in reported)])
         raise GeoError(
             f"{name} ({series.accession}) is not what was expected:\n  {lines}\n"

@@ -14,15 +14,13 @@ import tarfile
 import zlib
 from collections import Counter
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from atsdp_utils.data.download import GeoError
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
 
 #: Text of one HTSeq file at most, in bytes; the real ones hold some 60,000 short lines.
 MAX_COUNT_FILE = 1 << 26
@@ -31,10 +29,8 @@ MAX_LOG_TPM = 20
 COUNT_FILE = re.compile(r"(GSM\d+)[^/\\]*\.counts(?:\.txt)?\.gz", re.IGNORECASE)
 
 
-def read_matrix(path: Path, sep: str) -> tuple[csr_matrix, list[str], list[str]]:
+def read_matrix(path: Path, sep: str) -> tuple[sparse.csr_matrix, list[str], list[str]]:
     """Gzipped text table of genes x cells: X (cells, genes) float32, cells and genes as written, repeated or not."""
-    from scipy import sparse
-
     with gzip.open(path, "rt", newline="") as handle:
         header = next(csv.reader(handle, delimiter=sep), [])
     if len(header) < 2:
@@ -54,7 +50,7 @@ def read_matrix(path: Path, sep: str) -> tuple[csr_matrix, list[str], list[str]]
     return sparse.vstack(blocks).T.tocsr(), [cell.strip() for cell in header[len(header) - width :]], genes
 
 
-def check_linear(X: csr_matrix, file: str) -> None:
+def check_linear(X: sparse.csr_matrix, file: str) -> None:
     """Refuse values that are logarithms or negative: TPM must be as measured."""
     typical = float(np.median(X.max(axis=1).toarray())) if X.shape[0] else 0.0
     if typical <= MAX_LOG_TPM or X.min() < 0:
@@ -64,7 +60,7 @@ def check_linear(X: csr_matrix, file: str) -> None:
         )
 
 
-def check_whole(X: csr_matrix, file: str) -> None:
+def check_whole(X: sparse.csr_matrix, file: str) -> None:
     """Refuse values that are no counts."""
     if len(odd := X.data[(X.data < 0) | (X.data != np.rint(X.data))]):
         raise GeoError(f"{file}: found values such as {odd[0]:.4g}, expected counts (whole numbers, none negative)")
@@ -76,9 +72,9 @@ def no_repeats(names: list[str], file: str) -> None:
         raise GeoError(f"{file}: found {some(repeated)}, expected every cell once")
 
 
-def some(items: list, shown: int = 5) -> str:
-    """First few of many, and how many more there are, for a message."""
-    return ", ".join(map(str, items[:shown])) + (f" and {len(items) - shown} more" if len(items) > shown else "")
+def some(items: list) -> str:
+    """First five of many, and how many more there are, for a message."""
+    return ", ".join(map(str, items[:5])) + (f" and {len(items) - 5} more" if len(items) > 5 else "")
 
 
 def read_series_matrix(path: Path) -> pd.DataFrame:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from atsdp_utils.evaluation import metrics, stats
+from atsdp_utils.experiments.task import Result
 from atsdp_utils.foundation import config, paths
-
-if TYPE_CHECKING:
-    from atsdp_utils.experiments.task import Result
 
 KEY = ("dataset", "model", "setting", "protocol")
 #: A model that predicts one value: to differ from it is no finding, so it is in no family of tests.
@@ -39,15 +36,10 @@ def pooled(results: Sequence[Result]) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return tuple(np.concatenate(v) for v in ([r.y for r in results], [r.p for r in results], code))
 
 
-def tiers(datasets: Sequence[str]) -> list[str]:
-    """Tier of each data set."""
-    return [config.DATASETS[d].tier for d in datasets]
-
-
 def summary(frame: pd.DataFrame, names: Sequence[str] = config.METRICS + config.EXTRA_METRICS) -> pd.DataFrame:
     """Scores by data set, model, setting and protocol (Tables 1, 3, 4); ``paper`` is empty."""
     table = metrics.summarise(frame, KEY, names)
-    return table.assign(tier=tiers(table["dataset"]), paper=np.nan)
+    return table.assign(tier=[config.DATASETS[d].tier for d in table["dataset"]], paper=np.nan)
 
 
 def paper_table(name: str) -> pd.DataFrame:
@@ -116,12 +108,6 @@ def holm(table: pd.DataFrame, protocol: str, column: str = "model") -> pd.Series
     return known.groupby(family).transform(stats.holm).reindex(table.index)
 
 
-def span(values: pd.Series) -> str:
-    """Smallest and largest value as text, or the one that there is."""
-    low, high = (f"{v:.3f}" for v in (values.min(), values.max()))
-    return low if low == high else f"{low} to {high}"
-
-
 def tag(name: str) -> str:
     """Where a value comes from, as a mark for a line of text: ``(simulated)`` or ``(real)``."""
     return "(simulated)" if config.DATASETS[name].simulated else "(real)"
@@ -184,7 +170,8 @@ def differences(
     groups: dict[tuple[str, str], dict[str, list[Result]]] = {}
     for r, name in zip(results, names, strict=True):
         groups.setdefault((r.task.dataset, r.task.protocol), {}).setdefault(name, []).append(r)
-    asked, rows = pairs if isinstance(pairs, dict) else dict.fromkeys((d for d, _ in groups), list(pairs)), []
+    asked = pairs if isinstance(pairs, dict) else dict.fromkeys((d for d, _ in groups), list(pairs))
+    rows = []
     for (dataset, protocol), by_name in groups.items():
         own = [pair for pair in asked.get(dataset, ()) if set(pair) <= by_name.keys()]
         scored = {name: _Scored(by_name[name], measures) for name in dict.fromkeys(n for pair in own for n in pair)}
@@ -201,11 +188,7 @@ class _Scored:
 
     def __init__(self, results: Sequence[Result], measures: Sequence[str]) -> None:
         self.folds = max(r.task.folds for r in results)
-        tables = []
-        for r in results:
-            frame = metrics.per_fold(r.y, r.p, r.fold)[["fold", *measures]]
-            tables.append(frame.assign(unit=r.task.repeat if self.folds else r.task.seed))
-        self.scores = pd.concat(tables).set_index(["unit", "fold"])
+        self.scores = scores(results).set_index(["repeat", "fold"])[[*measures]]
         self.results = {(r.task.seed, 0): r for r in results} if not self.folds else {}
         self.cells = min(np.bincount(r.y.astype(int), minlength=2).min() for r in results) - 1
         if self.scores.index.has_duplicates:
@@ -246,7 +229,7 @@ def _paired(a: _Scored, b: _Scored, measures: Sequence[str]) -> Iterator[tuple]:
         known = np.isfinite(first[:, i] - second[:, i])
         x, y = first[known, i], second[known, i]
         t = stats.mean_test(x - y, a.folds or 1, draws[:, known, i] if same_cells else None, cells=a.cells)
-        repeats = common[known].get_level_values("unit").nunique()
+        repeats = common[known].get_level_values("repeat").nunique()
         bayes = stats.bayesian_ttest(x, y, repeats) if a.folds and len(x) >= 2 * repeats else (np.nan,) * 3
         means = (x.mean(), y.mean()) if len(x) else (np.nan, np.nan)
         yield measure, len(x), *means, t.mean, t.low, t.high, t.df, t.p, *bayes

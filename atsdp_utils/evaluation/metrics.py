@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from atsdp_utils.evaluation import stats
 from atsdp_utils.foundation import config
@@ -32,22 +31,6 @@ def _checked(y, p) -> tuple[np.ndarray, np.ndarray]:
     return y.astype(bool), p
 
 
-def _ratio(numerator: float, denominator: float) -> float:
-    """0 where nothing was predicted or present, scikit-learn's ``zero_division=0``."""
-    return numerator / denominator if denominator else 0.0
-
-
-def average_precision(y: np.ndarray, p: np.ndarray) -> float:
-    """Sum of (R_k - R_{k-1}) P_k over the distinct thresholds, eq. 21; NaN without a sensitive cell."""
-    order = np.argsort(-p, kind="stable")
-    hits = np.cumsum(y[order])
-    last_of_tie = np.append(np.flatnonzero(np.diff(p[order])), y.size - 1)
-    hits = hits[last_of_tie]
-    if not hits[-1]:
-        return float("nan")
-    return float(np.sum(np.diff(hits, prepend=0) / hits[-1] * hits / (last_of_tie + 1)))
-
-
 def calibration_error(y: np.ndarray, p: np.ndarray, bins: int = ECE_BINS) -> float:
     """Expected calibration error of P(sensitive) in bins of equal width: mean over cells of |share - mean p|."""
     bin_of = np.minimum((p * bins).astype(int), bins - 1)
@@ -63,46 +46,47 @@ def classification_metrics(y, p, threshold: float = 0.5) -> dict[str, float]:
     precision 0. With one class present `auc`, `ap`, `balanced_accuracy` are NaN and `mcc` is 0, its convention for an
     empty margin.
     """
-    y, p = _checked(y, p)
-    called = p >= threshold
-    n, n1 = y.size, int(y.sum())
-    n0 = n - n1
-    tp, fp = int((called & y).sum()), int((called & ~y).sum())
-    fn, tn = n1 - tp, n0 - fp
-    both = bool(n1 and n0)
-    spread = float(n1) * n0 * (tp + fp) * (tn + fn)
-    return {
-        "precision": (n1 * _ratio(tp, tp + fp) + n0 * _ratio(tn, tn + fn)) / n,
-        "recall": (tp + tn) / n,  # support-weighted recall is accuracy
-        "f1": (n1 * _ratio(2 * tp, 2 * tp + fp + fn) + n0 * _ratio(2 * tn, 2 * tn + fn + fp)) / n,
-        "auc": float((rankdata(p)[y].sum() - n1 * (n1 + 1) / 2) / (n1 * n0)) if both else float("nan"),
-        "ap": average_precision(y, p) if both else float("nan"),
-        "balanced_accuracy": (tp / n1 + tn / n0) / 2 if both else float("nan"),
-        "mcc": _ratio(float(tp) * tn - float(fp) * fn, spread**0.5),
-        "brier": float(np.mean((p - y) ** 2)),
-        "ece": calibration_error(y, p),
-    }
+    found = resampled(y, p, np.ones((1, np.size(y))), threshold)
+    y, p = np.asarray(y), np.asarray(p, dtype=float)
+    brier = float(np.mean((p - y) ** 2))
+    return {k: v.item() for k, v in found.items()} | {"brier": brier, "ece": calibration_error(y, p)}
 
 
 def resampled(y, p, weights: np.ndarray, threshold: float = 0.5) -> dict[str, np.ndarray]:
-    """:func:`classification_metrics` but calibration, a value a draw, which holds cells `weights` (draws, n) times."""
+    """:func:`classification_metrics` but calibration, a value a draw, which holds cells `weights` (draws, n) times.
+
+    The average precision is the sum of (R_k - R_{k-1}) P_k over the distinct values of p, eq. 21.
+    """
     y, p = _checked(y, p)
     called = p >= threshold
     n1, n0 = weights @ y, weights @ ~y
     tp, fp, n = weights @ (called & y), weights @ (called & ~y), n1 + n0
     fn, tn = n1 - tp, n0 - fp
-    with np.errstate(invalid="ignore", divide="ignore"):
-        precision = n1 * np.nan_to_num(tp / (tp + fp)) + n0 * np.nan_to_num(tn / (tn + fn))
-        mcc = np.nan_to_num((tp * tn - fp * fn) / np.sqrt(n1 * n0 * (tp + fp) * (tn + fn)))
-    f1 = n1 * 2 * tp / (2 * tp + fp + fn + (tp == 0)) + n0 * 2 * tn / (2 * tn + fn + fp + (tn == 0))
     order = np.argsort(-p, kind="stable")
     first_of_tie = np.flatnonzero(np.diff(p[order], prepend=np.inf))
     hits, misses = (np.add.reduceat(weights[:, order] * k[order], first_of_tie, axis=1) for k in (y, ~y))
     above, called_so_far = np.cumsum(hits, axis=1), np.cumsum(hits + misses, axis=1)
-    auc = ((above - hits / 2) * misses).sum(axis=1) / (n1 * n0)
-    ap = (hits * above / np.maximum(called_so_far, 1)).sum(axis=1) / n1
-    return {"precision": precision / n, "recall": (tp + tn) / n, "f1": f1 / n, "auc": auc, "ap": ap,
-            "balanced_accuracy": (tp / n1 + tn / n0) / 2, "mcc": mcc}  # fmt: skip
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = n1 * np.nan_to_num(tp / (tp + fp)) + n0 * np.nan_to_num(tn / (tn + fn))
+        f1 = n1 * np.nan_to_num(2 * tp / (2 * tp + fp + fn)) + n0 * np.nan_to_num(2 * tn / (2 * tn + fn + fp))
+        auc = ((above - hits / 2) * misses).sum(axis=1) / (n1 * n0)
+        ap = (hits / n1[:, None] * above / np.maximum(called_so_far, 1)).sum(axis=1)
+        return {
+            "precision": precision / n,
+            "recall": (tp + tn) / n,  # support-weighted recall is accuracy
+            "f1": f1 / n,
+            "auc": auc,
+            "ap": np.where(n0 > 0, ap, np.nan),
+            "balanced_accuracy": (tp / n1 + tn / n0) / 2,
+            "mcc": np.nan_to_num((tp * tn - fp * fn) / np.sqrt(n1 * n0 * (tp + fp) * (tn + fn))),
+        }
+
+
+def coverage(sets: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """Share of cells whose set, (n, 2) bool of resistant and sensitive, holds their label y (n,); also by class."""
+    held = sets[np.arange(len(y)), y]
+    by_class = {"coverage_sensitive": held[y == 1].mean(), "coverage_resistant": held[y == 0].mean()}
+    return {"coverage": held.mean()} | by_class
 
 
 def per_fold(y, p, fold) -> pd.DataFrame:
@@ -123,7 +107,7 @@ def _summary(scores: pd.DataFrame, metric: str) -> dict[str, float | int | str]:
     per_repeat = scores.groupby("repeat")[metric].mean().to_numpy()
     over = "repeats" if len(per_repeat) > 1 else "folds"
     spread = per_repeat if over == "repeats" else values
-    interval = stats.corrected_interval(values, folds)
+    interval = stats.mean_test(values, folds)
     low, high = np.clip((interval.low, interval.high), *RANGES.get(metric, (0.0, 1.0)))
     std = float(np.std(spread, ddof=1)) if spread.size > 1 else float("nan")
     return {"mean": interval.mean, "std": std, "n": values.size, "std_over": over, "ci_low": low, "ci_high": high}

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from sklearn.model_selection import StratifiedShuffleSplit
 
 from atsdp_utils.data import preprocess
 from atsdp_utils.evaluation import evaluate, metrics
@@ -44,7 +45,7 @@ def ablation(results: Sequence[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
     table = table.join(sign.set_index(["dataset", "setting"])[evaluate.SIGN])
     table = table.join(change[["base", "difference", "ci_low", "ci_high", "p", "p_holm"]]).reset_index()
     table["base"] = table["base"].fillna(table["mean"])
-    table.insert(1, "tier", evaluate.tiers(table.dataset))
+    table.insert(1, "tier", [config.DATASETS[d].tier for d in table.dataset])
     table.insert(3, "reference", np.where(table.setting == start, "", start))
     return frame, table.assign(protocol="U", metric="auc")
 
@@ -60,12 +61,12 @@ def class_mix(results: Sequence[Result]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["dataset", "tier", "setting", "percent", "seed", "auc", "called"])
 
 
-def evidence(tasks: Sequence[Task], results: Sequence[Result]) -> pd.DataFrame:
+def evidence(results: Sequence[Result]) -> pd.DataFrame:
     """AUC of every candidate (and reference) on every task: ``place, kind, seed, candidate, n, sensitive, auc``."""
     rows = [
-        (t.dataset, t.options["kind"], t.seed, t.options.get("recipe", t.model), len(r.y), int(r.y.sum()),
-         metrics.classification_metrics(r.y, r.p)["auc"])
-        for t, r in zip(tasks, results, strict=True)
+        (r.task.dataset, r.task.options["kind"], r.task.seed, r.task.options.get("recipe", r.task.model), len(r.y),
+         int(r.y.sum()), metrics.classification_metrics(r.y, r.p)["auc"])
+        for r in results
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["place", "kind", "seed", "candidate", "n", "sensitive", "auc"])
 
@@ -142,7 +143,7 @@ def few_shot(zero: Sequence[Result], results: Sequence[Result]) -> pd.DataFrame:
     both = pd.concat([evaluate.scores(zero).assign(k=0), few], ignore_index=True).astype({"k": int})
     both["model"] = both.model.map(LABEL)
     table = metrics.summarise(both, ["dataset", "model", "k"], ["auc"])
-    table["tier"] = evaluate.tiers(table.dataset)
+    table["tier"] = [config.DATASETS[d].tier for d in table.dataset]
     anew = np.where(table.k == 0, "lines", "the few cells")
     table["learned_from"] = np.where(table.model.isin(SIMPLE), anew, "lines and the few cells")
     table.loc[table.model == LABEL[tables.PC1], "learned_from"] = "unlabelled cells, sign from lines"
@@ -181,8 +182,6 @@ def coverage(asked: Sequence[Scores], alpha: float) -> pd.DataFrame:
 
     Two rows a task: ``asked`` = ``lines`` (means over random halves: one calibrates, the other is asked) and ``cells``.
     """
-    from sklearn.model_selection import StratifiedShuffleSplit
-
     rows = []
     for s in asked:
         about = {"dataset": s.dataset, "tier": config.DATASETS[s.dataset].tier, "seed": s.seed}
@@ -196,11 +195,10 @@ def coverage(asked: Sequence[Scores], alpha: float) -> pd.DataFrame:
 def _asked(z: np.ndarray, y: np.ndarray, z_new: np.ndarray, y_new: np.ndarray, alpha: float) -> dict[str, float]:
     fit = Calibration(z, y)
     sets = fit.sets(z_new, alpha)
-    held, size = sets[np.arange(len(y_new)), y_new.astype(int)], sets.sum(1)
-    return {
-        "coverage": held.mean(), "coverage_sensitive": held[y_new == 1].mean(),
-        "coverage_resistant": held[y_new == 0].mean(),
-        "both_labels": (size == 2).mean(), "no_label": (size == 0).mean(),
-        "ece_raw": metrics.calibration_error(y_new, 1 / (1 + np.exp(-z_new))),
+    size = sets.sum(1)
+    return metrics.coverage(sets, y_new.astype(int)) | {
+        "both_labels": (size == 2).mean(),
+        "no_label": (size == 0).mean(),
+        "ece_raw": metrics.calibration_error(y_new, plus.expit(z_new)),
         "ece_calibrated": metrics.calibration_error(y_new, fit.proba(z_new)),
-    }  # fmt: skip
+    }

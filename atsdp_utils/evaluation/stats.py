@@ -96,11 +96,6 @@ def shared_variance(draws: np.ndarray) -> float:
     return max(float(n * total - np.var(draws, axis=0, ddof=1).mean()) / (n - 1), 0.0)
 
 
-def corrected_interval(scores, folds: int) -> Interval:
-    """Mean with the limits of :func:`mean_test` alone; ``folds=1`` is the plain t interval, of other seeds."""
-    return Interval(*mean_test(scores, folds)[:3])
-
-
 def wilson(hits: int, n: int) -> Interval:
     """Share of hits with Wilson's interval."""
     return Interval(hits / n, *proportion_confint(hits, n, method="wilson"))
@@ -238,24 +233,24 @@ def permutation_p(observed: float, null: Sequence[float]) -> float:
     return float((np.sum(null >= observed) + 1) / (null.size + 1))
 
 
-def _pair(x, y) -> tuple[np.ndarray, np.ndarray]:
-    x, y = _finite("x", x), _finite("y", y)
-    if x.size != y.size or x.size < 4:
-        raise ValueError(f"x, y: got {x.size} and {y.size} values, expected two equally long vectors of at least 4")
-    return x, y
+def correlations(X, y) -> np.ndarray:
+    """Pearson's r of every column of X (n, k) with y (n,), (k,); NaN where one of the two does not vary."""
+    X, y = X - X.mean(axis=0), y - y.mean()
+    norm = np.sqrt((X**2).sum(axis=0) * (y**2).sum())
+    return np.divide(y @ X, norm, out=np.full(len(norm), np.nan), where=norm > 0)
 
 
-def pearson_interval(x, y) -> Interval:
-    """Pearson's r with Fisher's z interval at 95 %, standard error 1/sqrt(n - 3)."""
-    found = sps.pearsonr(*_pair(x, y))
-    return Interval(float(found.statistic), *map(float, found.confidence_interval(0.95)))
-
-
-def spearman_interval(x, y) -> Interval:
-    """Spearman's rho with Fisher's z interval at 95 % and the standard error of Bonett and Wright (2000)."""
-    x, y = _pair(x, y)
-    rho = float(sps.spearmanr(x, y).statistic)
-    half = sps.norm.ppf(UPPER) * np.sqrt((1 + rho**2 / 2) / (x.size - 3))
+def rank_interval(rho: float, n: int) -> Interval:
+    """Spearman's rho of n values with Fisher's z interval and the standard error of Bonett and Wright (2000)."""
+    half = sps.norm.ppf(UPPER) * np.sqrt((1 + rho**2 / 2) / (n - 3))
     with np.errstate(divide="ignore"):
         z = np.arctanh(rho)
     return Interval(rho, float(np.tanh(z - half)), float(np.tanh(z + half)))
+
+
+def spearman_interval(x, y) -> Interval:
+    """Spearman's rho of two vectors with :func:`rank_interval`."""
+    x, y = _finite("x", x), _finite("y", y)
+    if x.size != y.size or x.size < 4:
+        raise ValueError(f"x, y: got {x.size} and {y.size} values, expected two equally long vectors of at least 4")
+    return rank_interval(float(sps.spearmanr(x, y).statistic), x.size)

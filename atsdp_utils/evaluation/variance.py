@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from scipy import stats as sps
 
 from atsdp_utils.evaluation import evaluate, metrics, stats
-from atsdp_utils.experiments.task import SEEDED
+from atsdp_utils.experiments.task import SEEDED, Result
 from atsdp_utils.foundation import config
-
-if TYPE_CHECKING:
-    from atsdp_utils.experiments.task import Result
 
 #: Parts of a seed, and what is left, in words.
 WORDS = {

@@ -46,7 +46,7 @@ CANDIDATES = (
 #: Drugs whose models are compared on a task (None: all), trees of a forest, and permutations of labels for the
 #: regression and for the network.
 Amounts = namedtuple("Amounts", "drugs trees permutations of_network")
-AMOUNTS = {"smoke": Amounts(9, 10, 1, 1), "quick": Amounts(None, 30, 5, 1), "paper": Amounts(None, 300, 20, 5)}
+AMOUNTS = {"smoke": Amounts(9, 10, 1, 1), "quick": Amounts(None, 100, 5, 1), "paper": Amounts(None, 300, 20, 5)}
 #: Splits of lines whose models are averaged, each on a share of the lines; neighbours of a smoothed score.
 SPLITS, SHARE, NEIGHBOURS, FOLDS = 5, 0.8, 10, 3
 

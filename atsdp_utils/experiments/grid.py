@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +21,6 @@ from atsdp_utils.experiments import inputs, keys, protocols
 from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, FURTHER, SEEDED, Result, Task, build
 from atsdp_utils.foundation import cache, paths, pool, runtime
 
-ARRAYS = ("row", "y", "p", "fold")
-SCALARS = ("seconds", "parameters", "chosen")
-
 
 def result_path(key: str) -> Path:
     """File of a result."""
@@ -31,14 +28,17 @@ def result_path(key: str) -> Path:
 
 
 def save(result: Result, key: str) -> None:
-    """Write a result atomically."""
-    about = {"task": dataclasses.asdict(result.task)} | {k: getattr(result, k) for k in SCALARS}
+    """Write a result atomically: its arrays, and the rest as text."""
+    fields = vars(result) | {"task": dataclasses.asdict(result.task)}
+    arrays = {name: value for name, value in fields.items() if isinstance(value, np.ndarray)}
+    about = json.dumps({name: value for name, value in fields.items() if name not in arrays})
+    cache.write_atomically(result_path(key), lambda temporary: np.savez(temporary, about=about, **arrays))
 
-    def write(temporary: str) -> None:
-        with open(temporary, "wb") as handle:
-            np.savez(handle, about=json.dumps(about), **{f: getattr(result, f) for f in ARRAYS})
 
-    cache.write_atomically(result_path(key), write)
+def read(path: Path) -> dict:
+    """Fields of a result, with its task as a dictionary."""
+    with np.load(path, allow_pickle=False) as z:
+        return {name: z[name] for name in z.files if name != "about"} | json.loads(str(z["about"]))
 
 
 def load(task: Task, key: str) -> Result | None:
@@ -47,25 +47,12 @@ def load(task: Task, key: str) -> Result | None:
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as z:
-            about = json.loads(str(z["about"]))
-            arrays = {f: z[f] for f in ARRAYS}
+        fields = read(path)
+        return Result(**fields | {"task": task, "chosen": tuple(fields["chosen"])})
     except Exception as error:
         warnings.warn(f"{path}: unreadable ({error}); computing it again", stacklevel=2)
         path.unlink(missing_ok=True)
         return None
-    return Result(task, **arrays, **{k: about[k] for k in SCALARS} | {"chosen": tuple(about["chosen"])})
-
-
-def finished() -> Iterator[tuple[dict, float]]:
-    """Task (as a dictionary) and seconds of every readable result."""
-    for path in paths.RESULTS.glob("*/*.npz"):
-        try:
-            with np.load(path, allow_pickle=False) as z:
-                about = json.loads(str(z["about"]))
-        except Exception:
-            continue
-        yield about["task"], about["seconds"]
 
 
 def _work(task: Task, key: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 
 from atsdp_utils.baselines import REGISTRY
 from atsdp_utils.experiments import pseudo
@@ -63,7 +64,7 @@ def named(settings: Settings, task: Task) -> str:
     )
 
 
-def bulk(profile: str) -> list[Task]:
+def bulk(data: str, profile: str) -> list[Task]:
     """Notebook 03: held-out lines per drug, three balancing strategies, beside the linear and forest references."""
     seeds = range({"smoke": 1, "quick": 1, "paper": 10}[profile])
     genes: Pairs = (("max_genes", config.profile(profile).max_genes),)
@@ -75,7 +76,7 @@ def bulk(profile: str) -> list[Task]:
     return tasks
 
 
-def stopping(profile: str) -> list[Task]:
+def stopping(data: str, profile: str) -> list[Task]:
     """Notebook 03: the rules that choose the epoch of the bulk stage, by bulk lines alone, on the genes of a profile.
 
     The drugs on which recipes are compared, every other one in ``quick``, with a seed of its own each; lines are
@@ -187,10 +188,8 @@ def heads(data: str, profile: str) -> list[Task]:
     """Figure 3: heads 0 to 32 and the width-matched linear control, under S."""
     sizes = config.profile(profile)
     settings: list[Pairs] = [(("heads", h),) for h in sizes.heads] + [(("attention", "linear"),)]
-    tasks = []
-    for spec, setting in itertools.product(config.datasets(data, nulls=False), settings):
-        tasks += _supervised(spec, profile, sizes.folds, setting=setting)
-    return tasks
+    every = itertools.product(config.datasets(data, nulls=False), settings)
+    return [t for spec, setting in every for t in _supervised(spec, profile, sizes.folds, setting=setting)]
 
 
 def table4(data: str, profile: str) -> list[Task]:
@@ -272,7 +271,7 @@ def peers(data: str, profile: str) -> list[Task]:
     return [t for spec in config.REAL for t in _compared(spec, profile, PEERS)]
 
 
-def class_mix(profile: str) -> list[Task]:
+def class_mix(data: str, profile: str) -> list[Task]:
     """Notebook 12: a twin with subsampled classes, with and without MMD."""
     shares, seeds = {"smoke": ((10,), 1), "quick": ((10, 50), 2)}.get(profile, ((5, 10, 30, 50, 70, 90, 95), 10))
     return [
@@ -281,7 +280,7 @@ def class_mix(profile: str) -> list[Task]:
     ]
 
 
-def plus_selection(profile: str) -> list[Task]:
+def plus_selection(data: str, profile: str) -> list[Task]:
     """Notebook 12: evidence for the recipe of ATSDP-NET+; pseudo-transfer tasks of lines and twins of their own.
 
     Under ``paper`` it is the run whose result is shipped: all drugs and twins, trained as in ``quick``; ensembles have
@@ -337,7 +336,7 @@ HELD_OUT: Settings = {
 }
 
 
-def clusters(profile: str) -> list[Task]:
+def clusters(data: str, profile: str) -> list[Task]:
     """Notebook 16: networks and boosting on held-out clusters of lines, three seeds.
 
     But ATSDP-NET+, of two members here, and boosting have one seed.
@@ -359,22 +358,14 @@ def held_out(task: Task) -> str:
     return max(fits, key=lambda name: len(HELD_OUT[name][1]))
 
 
-#: Notebook that shows each list, by number.
-NOTEBOOK = {
-    "bulk": "03", "stopping": "03", "transfer": "04",
-    "table1": "05", "table3": "05", "strict": "17", "wells": "17", "stress": "17",
-    "heads": "06",
-    "table4": "07", "ablation": "12", "variance": "12", "class_mix": "12", "plus_selection": "12", "plus_score": "12",
-    "few_shot": "12", "peers": "14", "clusters": "16",
+#: All lists, by the number of the notebook that shows them.
+LISTS = {
+    "03": (bulk, stopping), "04": (transfer,), "05": (table1, table3), "06": (heads,), "07": (table4,),
+    "12": (ablation, variance, class_mix, plus_selection, plus_score, few_shot), "14": (peers,), "16": (clusters,),
+    "17": (strict, wells, stress),
 }  # fmt: skip
 
 
-def all_tables(data: str, profile: str) -> dict[str, list[Task]]:
-    """Every table's list, by name."""
-    lists = {
-        f.__name__: f
-        for f in (transfer, table1, table3, strict, wells, stress, heads, table4, ablation, variance, peers, plus_score,
-                  few_shot)
-    }  # fmt: skip
-    alone = {f.__name__: f(profile) for f in (bulk, stopping, plus_selection, class_mix, clusters)}
-    return alone | {name: make(data, profile) for name, make in lists.items()}
+def all_tables(data: str, profile: str, notebooks: Iterable[str] = LISTS) -> dict[str, list[Task]]:
+    """Every table's list, by name; or those of some notebooks, by number."""
+    return {f.__name__: f(data, profile) for number in notebooks for f in LISTS.get(number, ())}

@@ -13,7 +13,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cache
-from importlib.util import resolve_name
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -48,7 +47,7 @@ def _module(name: str) -> tuple[dict[str, list[ast.stmt]], dict[str, Name]]:
     definitions, imports = defaultdict(list), {}
     for statement in _tree(source(name) or "").body:
         if isinstance(statement, ast.Import | ast.ImportFrom):
-            imports |= _imported(statement, name)
+            imports |= _imported(statement)
         elif isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             definitions[statement.name].append(statement)
         elif isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign):
@@ -60,16 +59,11 @@ def _module(name: str) -> tuple[dict[str, list[ast.stmt]], dict[str, Name]]:
     return dict(definitions), imports
 
 
-def _imported(statement: ast.stmt, module: str) -> dict[str, Name]:
-    """Names that an import binds, as (module, name) of this package; (module, "*") for a module."""
-    if not isinstance(statement, ast.ImportFrom):
+def _imported(statement: ast.stmt) -> dict[str, Name]:
+    """Names that an import (absolute, as ruff wants it) binds, as (module, name) of this package, or (module, "*")."""
+    if not isinstance(statement, ast.ImportFrom) or statement.module.partition(".")[0] != PACKAGE.name:
         return {}
-    parent = module if source(f"{module}.__init__") else module.rpartition(".")[0]
-    package = f"{PACKAGE.name}.{parent}".rstrip(".")
-    origin = resolve_name("." * statement.level + (statement.module or ""), package)
-    if origin.partition(".")[0] != PACKAGE.name:
-        return {}
-    origin, bound = origin.partition(".")[2], {}
+    origin, bound = statement.module.partition(".")[2], {}
     for alias in statement.names:
         inner = f"{origin}.{alias.name}".lstrip(".")
         bound[alias.asname or alias.name] = (inner, "*") if source(inner) is not None else (origin, alias.name)
@@ -81,7 +75,7 @@ def _uses(statement: ast.stmt, module: str) -> Iterator[Name]:
     (definitions, bound), nodes = _module(module), list(ast.walk(statement))
     owners = {id(n.value): n.attr for n in nodes if isinstance(n, ast.Attribute)}
     for node in nodes:
-        bound = bound | _imported(node, module)
+        bound = bound | _imported(node)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and (lazy := _LAZY.fullmatch(node.value)):
             yield f"{module}.{lazy[1]}", lazy[2]
     for node in nodes:
@@ -134,7 +128,7 @@ def modules(program: str) -> dict[str, str]:
     while left:
         module, tree = left.pop()
         for node in ast.walk(tree):
-            names = {origin for origin, _ in _imported(node, module).values()}
+            names = {origin for origin, _ in _imported(node).values()}
             if isinstance(node, ast.Constant) and (lazy := _LAZY.fullmatch(str(node.value))):
                 names = {f"{module}.{lazy[1]}"}
             names |= {name.rpartition(".")[0] for name in names}  # the room runs before what is in it

@@ -67,19 +67,18 @@ def _live_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _indexed(function: Callable, index: int, arguments: tuple) -> int:
-    function(*arguments)
-    return index
-
-
 def by_loky(function: Callable, arguments: list[tuple], jobs: int) -> Iterator[int]:
     """Indices of finished calls, unordered; a killed worker costs what was running, and the pool starts again."""
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+    def call(index: int, given: tuple) -> int:
+        function(*given)
+        return index
+
     left, restarts = dict(enumerate(arguments)), 0
     while left:
         try:
-            calls = (delayed(_indexed)(function, i, a) for i, a in list(left.items()))
+            calls = (delayed(call)(i, given) for i, given in list(left.items()))
             for i in workers(jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs")(calls):
                 del left[i]
                 restarts = 0

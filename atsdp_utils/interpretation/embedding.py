@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 
+import igraph
 import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.neighbors import kneighbors_graph
 
 
-def signal_components(X: np.ndarray, seed: int = 0) -> int:
+def signal_components(X: np.ndarray) -> int:
     """Principal components (at least 2) with more variance than the largest of shuffled data: Horn's analysis."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     centred = np.asarray(X, dtype=np.float64) - np.mean(X, axis=0)
 
     def variances(matrix: np.ndarray) -> np.ndarray:
@@ -18,15 +21,11 @@ def signal_components(X: np.ndarray, seed: int = 0) -> int:
     return max(2, int((variances(centred) > variances(rng.permuted(centred, axis=0))[-1]).sum()))
 
 
-def umap(X: np.ndarray, seed: int = 0, neighbours: int = 15, components: int = 30) -> np.ndarray:
+def umap(X: np.ndarray, seed: int = 0, components: int = 30) -> np.ndarray:
     """UMAP coordinates (n, 2) of rows (n, features), by igraph: umap-learn compiles itself anew in every process."""
-    import igraph
-    from sklearn.decomposition import PCA
-    from sklearn.neighbors import kneighbors_graph
-
     n = len(X)
     Z = PCA(min(components, n - 1, X.shape[1]), random_state=seed, svd_solver="randomized").fit_transform(X)
-    distance = kneighbors_graph(Z, min(neighbours, n - 1), mode="distance").tocoo()
+    distance = kneighbors_graph(Z, min(15, n - 1), mode="distance").tocoo()
     graph = igraph.Graph(n, edges=np.column_stack([distance.row, distance.col]).tolist(), directed=True)
     igraph.set_random_number_generator(random.Random(seed))
     # A cell that starts far from all others would stay there: their pull fades with the distance.

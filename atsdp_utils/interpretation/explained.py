@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from atsdp_utils.data import datasets, preprocess
@@ -91,18 +92,14 @@ def explain_all(
     name: str, profile: str, seeds: Sequence[int], *, jobs: int = 1, randomised: bool = False
 ) -> list[Explained]:
     """:func:`explain` for several seeds, in parallel processes; the same result for any `jobs`."""
-    from joblib import delayed
-
     datasets.prepare(name)  # in tier geo no training has prepared the twin
-    left = [s for s in seeds if not asked(name, profile, s, randomised)[-1].exists()]
-    pool.workers(max(1, min(jobs, len(left))))(delayed(explain)(name, profile, s, randomised) for s in left)
+    left = [(name, profile, s, randomised) for s in seeds if not asked(name, profile, s, randomised)[-1].exists()]
+    pool.call_all(explain, left, jobs=jobs, label=f"{name} explained")
     return [explain(name, profile, s, randomised) for s in seeds]
 
 
 def rankings(networks: Sequence[Explained]) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """:func:`rank_genes` of the mean integrated gradients of several networks, and (genes,) importances by name."""
-    from sklearn.linear_model import LogisticRegression
-
     genes, _, X, y, *_ = networks[0]
     scores = {}
     eg, ig = (rank_genes(ensemble([getattr(n, k) for n in networks]), X, y, genes) for k in ("expected", "integrated"))

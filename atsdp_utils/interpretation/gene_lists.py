@@ -8,6 +8,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 from scipy import stats as sps
+from sklearn.metrics import average_precision_score
 
 from atsdp_utils.evaluation import stats
 from atsdp_utils.foundation.config import RESISTANT, SENSITIVE
@@ -68,8 +69,6 @@ def recovery(scores: Mapping[str, np.ndarray], planted: np.ndarray, ks: Sequence
 
     ``low, high`` is the 95 % interval of ``auroc``; areas are NaN where no gene, or every gene, is planted.
     """
-    from sklearn.metrics import average_precision_score
-
     planted, rows = np.asarray(planted, dtype=bool), []
     for name, value in scores.items():
         areas = (np.nan,) * 4

@@ -64,20 +64,12 @@ def correlate(a, b) -> dict[str, float]:
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     values = (np.nan,) * 8
     if np.isfinite(a).all() and np.isfinite(b).all() and np.ptp(a) > 0 and np.ptp(b) > 0:
-        r, low, high = stats.pearson_interval(a, b)
+        found = sps.pearsonr(a, b)
+        r, (low, high) = float(found.statistic), found.confidence_interval()
         squares = r**2, 0.0 if low < 0 < high else min(low**2, high**2), max(low**2, high**2)
         values = r, low, high, *squares, *np.polyfit(a, b, 1)
     keys = ("r", "r_low", "r_high", "r2", "r2_low", "r2_high", "slope", "intercept")
     return dict(zip(keys, values, strict=True)) | {"n": len(a)}
-
-
-def null_correlations(X: np.ndarray, target: np.ndarray, member: np.ndarray, bins: np.ndarray) -> np.ndarray:
-    """Pearson r between the score of every set of `member` and `target` (n,); (sets,)."""
-    scores = score_sets(X, member, bins)
-    scores -= scores.mean(axis=0)
-    target = target - target.mean()
-    norm = np.sqrt((scores**2).sum(axis=0) * (target**2).sum())
-    return np.divide(target @ scores, norm, out=np.full(len(norm), np.nan), where=norm > 0)
 
 
 class ScoreComparison(NamedTuple):
@@ -139,7 +131,7 @@ class ListScorer:
                 "permuted": membership(best, len(self.genes)),
             }
             for kind, member in members.items():
-                r = null_correlations(self.X, target, member, self.bins)
+                r = stats.correlations(score_sets(self.X, member, self.bins), target)
                 tables.append(pd.DataFrame({"list": name, "null": kind, "r": r}))
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["list", "null", "r"])
 
@@ -177,7 +169,8 @@ def scores_by_seed(name: str, profile: str, *, resamples: int = 200, **parallel)
         results = predicted.results(name, profile, protocol, repeats=True, **parallel)
         cells, order = inputs.cells_of(name, profile), [np.argsort(r.row) for r in results]
         # Every repeat in the same order of cells.
-        scorer, y = ListScorer(cells.X[np.sort(results[0].row)], cells.genes), results[0].y.astype(int)[order[0]]
+        scorer = ListScorer(cells.X[np.sort(results[0].row)], cells.genes)
+        y = results[0].y.astype(int)[order[0]]
         called = [(r.p[o] >= 0.5).astype(int) for r, o in zip(results, order, strict=True)]
         found = [scorer.compare(y, c) for c in called if np.unique(c).size == 2]
         if len(found) < len(called) or not all(np.isfinite(f.table["r"]).all() for f in found):

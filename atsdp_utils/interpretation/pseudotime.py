@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from scipy import stats as sps
+from scipy.sparse.csgraph import connected_components
+
+from atsdp_utils.evaluation import stats
 
 
 def root_without_labels(adata, signature: np.ndarray) -> int:
@@ -26,8 +29,6 @@ def root_from_labels(adata, sensitive: np.ndarray) -> int:
 
 def diffusion_distances(adata) -> np.ndarray:
     """Distance between all pairs of cells that ``sc.tl.dpt`` scales to [0, 1], (n, n); row i has root i."""
-    from scipy.sparse.csgraph import connected_components
-
     values = np.asarray(adata.uns["diffmap_evals"], dtype=np.float64)
     # scanpy keeps near-stationary components (eigenvalue >= 0.9994) with weight 1.
     moving = values < 0.9994
@@ -55,12 +56,9 @@ def genes_along(time: np.ndarray, X: np.ndarray, genes: Sequence[str]) -> pd.Dat
     A time made from these genes is not independent of them: p is no evidence that a gene changes.
     """
     reached = np.isfinite(time)
-    ranks = sps.rankdata(np.c_[time[reached], X[reached]], axis=0)
-    ranks -= ranks.mean(axis=0)
-    length = np.linalg.norm(ranks, axis=0)
-    rho = ranks[:, 1:].T @ ranks[:, 0] / np.where(length[1:] > 0, length[0] * length[1:], np.inf)
-    rho = rho.clip(-1, 1)
-    free = len(ranks) - 2
+    rho = stats.correlations(sps.rankdata(X[reached], axis=0), sps.rankdata(time[reached]))
+    rho = np.nan_to_num(rho).clip(-1, 1)
+    free = reached.sum() - 2
     p = 2 * sps.t.sf(np.abs(rho) * np.sqrt(free / np.maximum(1 - rho**2, 1e-300)), free)
     return pd.DataFrame({"gene": np.asarray(genes), "rho": rho, "p": p, "padj": sps.false_discovery_control(p)})
 

@@ -52,10 +52,8 @@ def standardised(way: str, lines: np.ndarray, genes: np.ndarray) -> tuple[np.nda
         of_rows = Standardizer().fit(within(lines))
         return of_rows.transform(within(lines)), lambda cells: of_rows.transform(within(cells))
     if way == REFERENCE:  # the embedded counts, the only real cells here whose genes were not centred before
-        adata = real_cells.load_pc9()
-        counts = dense(adata.X).astype(np.float64)
-        X = np.log1p(preprocess.TARGET_SUM * counts / counts.sum(1, keepdims=True))
-        reference = preprocess.columns(X, adata.var_names.to_numpy(str), genes)
+        adata = preprocess.normalise(real_cells.load_pc9())
+        reference = preprocess.columns(dense(adata.X), adata.var_names.to_numpy(str), genes)
         return Standardizer().fit_transform(lines), Standardizer().fit(reference).transform
     return Standardizer().fit_transform(lines), lambda cells: Standardizer().fit_transform(cells)
 
@@ -92,7 +90,6 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
         for measure in MEASURES:
             for name, values in ((measure, own[measure]), (f"{measure}_gain", own[measure] - base[measure])):
                 if name == measure or way != FILE:
-                    interval = stats.corrected_interval(values, folds=1)
-                    found |= dict(zip((name, f"{name}_low", f"{name}_high"), interval, strict=True))
+                    found |= dict(zip((name, f"{name}_low", f"{name}_high"), stats.mean_test(values)[:3], strict=True))
         out.append(found)
     return pd.DataFrame(out)

@@ -22,7 +22,7 @@ SCORE = LinearSegmentedColormap.from_list("score", [plots.CLASS[0], "#E8E8E8", p
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
 )
-TEMPLATES.globals["percent"] = "{:.0%}".format
+TEMPLATES.filters |= {"whole": "{:,}".format, "percent": "{:.0%}".format}
 
 
 def render(found: Prediction, y: np.ndarray | None) -> str:

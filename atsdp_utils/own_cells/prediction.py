@@ -107,16 +107,16 @@ def score(y: np.ndarray, found: Prediction) -> dict[str, float]:
     every = metrics.classification_metrics(y[rows], found.p[rows])
     out = {"cells": int(rows.sum())} | {k: every[k] for k in config.METRICS}
     if found.sets is not None:
-        held = found.sets[rows, y[rows]]
-        out |= {"conformal_coverage": held.mean()}
-        out |= {f"conformal_coverage_{name}": held[y[rows] == c].mean() for c, name in ((1, SENSITIVE), (0, RESISTANT))}
+        out |= {f"conformal_{k}": v for k, v in metrics.coverage(found.sets[rows], y[rows]).items()}
     return out
 
 
 def doubts(lines: np.ndarray, auc: float, members: np.ndarray, p: np.ndarray) -> list[str]:
     """What speaks against scores p (cells,) for a drug: few `lines` of a class, `auc`, disagreement, one label."""
-    share, rarer = lines.min() / lines.sum(), RESISTANT if lines[0] < lines[1] else SENSITIVE
-    agree, called = agreement(members)["mean"], (p[~np.isnan(p)] >= 0.5).mean()
+    share = lines.min() / lines.sum()
+    rarer = RESISTANT if lines[0] < lines[1] else SENSITIVE
+    agree = agreement(members)["mean"]
+    called = (p[~np.isnan(p)] >= 0.5).mean()
     said = [
         (share < 0.15 or lines.min() < 40,
          f"only {lines.min()} of {lines.sum()} training lines are {rarer} ({share:.0%}): weakly learned"),
@@ -131,10 +131,12 @@ def doubts(lines: np.ndarray, auc: float, members: np.ndarray, p: np.ndarray) ->
 
 def warnings(found: Prediction) -> list[str]:
     """What a reader of the scores must know before using them."""
-    facts, held = found.facts, {label: found.facts[f"held_out_{label}"] for label in (RESISTANT, SENSITIVE)}
+    facts = found.facts
+    held = {label: facts[f"held_out_{label}"] for label in (RESISTANT, SENSITIVE)}
     fewest = min(held, key=held.get)
-    lost = "no conformal sets; the calibrated probability rests on those few" if held[fewest] else (
-        "no held-out AUC, calibrated probability or conformal sets")  # fmt: skip
+    lost = "no held-out AUC, calibrated probability or conformal sets"
+    if held[fewest]:
+        lost = "no conformal sets; the calibrated probability rests on those few"
     said = [
         (facts["gene_overlap"] < 0.5,
          f"only {facts['gene_overlap']:.0%} of the bulk genes are measured: the score rests on few genes"),
@@ -158,8 +160,10 @@ def origins(obs: pd.DataFrame) -> dict[str, np.ndarray]:
 
 def origins_said(parts: dict[str, np.ndarray]) -> list[str]:
     """What is said of a file of several patients, batches or cultures."""
-    way = ("genes are standardised over all of them together, so differences between them count as differences between "
-           "cells; for an order within one, score it in a file of its own")  # fmt: skip
+    way = (
+        "genes are standardised over all of them together, so differences between them count as differences between "
+        "cells; for an order within one, score it in a file of its own"
+    )
     return [f"{len(set(codes[codes >= 0]))} values of {name}: {way}" for name, codes in parts.items()]
 
 
@@ -201,5 +205,7 @@ def company_said(found: dict[str, dict[str, float]]) -> str:
         most = f" (at most {v['most']:.1%})" if v["most"] > v["labels_changed"] else ""
         order = f"rank correlation {v['rank_correlation']:.2f} within a part"
         said.append(f"standardised as {way}, {v['labels_changed']:.1%} of the labels change{most}, {order}")
-    return (f"how much the scores of this file depend on which cells are in it: {'; '.join(said)}. The models were "
-            "the same; in files of their own a network would also be aligned anew")  # fmt: skip
+    return (
+        f"how much the scores of this file depend on which cells are in it: {'; '.join(said)}. The models were the "
+        "same; in files of their own a network would also be aligned anew"
+    )

@@ -58,14 +58,18 @@ def rank(
     """
     wanted = drugs.find(names)
     out, report = output.destinations(path, "drugs", out, report, ".csv")
+    if kept := sorted(_ranked(out) - set(wanted)):
+        rows = f"holds rows of drugs that were not asked for ({', '.join(kept[:4])}), which are kept"
+        raise InputError(f"--out {out}: {rows}. Ask for them too, or choose another name with --out.")
     given = predict.prepare(path, say, **asked)
     output.check_output(given.file, out, given.settings.members)
     arrays = (given.Z.data, given.Z.indices, given.Z.indptr) if sparse.issparse(given.Z) else (given.Z,)
     cells = cache.key(*arrays, given.chosen, *(x for name, codes in given.parts.items() for x in (name, codes)))
     rows = [_kept(drug, given, cells) for drug in tqdm(wanted, "drugs", **predict.BAR)]
-    table = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("ci_low", ascending=False, kind="stable")
-    table = table.reset_index(drop=True)
-    facts, shown = given.known | {"seed": given.seed, "members": given.settings.members}, table.astype(object)
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    table = table.sort_values("ci_low", ascending=False, kind="stable", ignore_index=True)
+    facts = given.known | {"seed": given.seed, "members": given.settings.members}
+    shown = table.astype(object)
     for column in table.select_dtypes("number"):
         form = ("{:.0f}" if column in WHOLE else "{:.2f}").format
         shown[column] = ["–" if pd.isna(v) else form(v) for v in table[column]]
@@ -82,10 +86,20 @@ def rank(
     for note in given.notes:
         say(f"warning: {note}")
     say(shown[BRIEF].head(10).to_string(index=False))
-    say("in the order of the lower limit of the AUC on held-out lines, which says nothing of these cells; share_"
-        "sensitive compares no two drugs")  # fmt: skip
+    say(
+        "in the order of the lower limit of the AUC on held-out lines, which says nothing of these cells; "
+        "share_sensitive compares no two drugs"
+    )
     say(f"written: {out}\nreport:  {report}")
     return table
+
+
+def _ranked(table: Path) -> set[str]:
+    """Drugs of a table of an earlier run; none if there is no such table."""
+    try:
+        return set(pd.read_csv(table)["drug"].astype(str))
+    except (OSError, KeyError, ValueError):
+        return set()
 
 
 def _kept(drug: str, given: predict.Ready, cells: str) -> dict:

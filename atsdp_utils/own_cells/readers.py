@@ -101,8 +101,9 @@ def _kind(path: Path) -> str:
         raise InputError(f"{path}: a workbook or another zip archive. Save it as CSV UTF-8, or unpack it.")
     name = path.name.lower().removesuffix(".gz")
     if name.endswith((".h5ad", ".h5")):
-        said = "not HDF5, though named so: truncated? Copy it again.", "HDF5 inside gzip. Unpack it first (gunzip)."
-        raise InputError(f"{path}: {said[tables.is_gzip(path)]}")
+        if tables.is_gzip(path):
+            raise InputError(f"{path}: HDF5 inside gzip. Unpack it first (gunzip).")
+        raise InputError(f"{path}: not HDF5, though named so: truncated? Copy it again.")
     if name.endswith((".csv", ".tsv", ".txt", ".tab")):
         return "table"
     said = f"format {path.suffix or '(no suffix)'} is not supported. Expected {FORMATS}."
@@ -185,9 +186,11 @@ def _read_10x_folder(folder: Path) -> tuple:
         ends = tuple(p + z for p in parts for z in ("", ".gz"))
         files = sorted(p for p in folder.iterdir() if p.name.lower().endswith(ends))
         if len(files) != 1:
-            names, wanted = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) or "nothing", " or ".join(parts)
-            said = f"{len(files)} files {wanted} (.gz), expected one so named, a sample a folder; this holds {names}"
-            raise InputError(f"{folder}: {said}.")
+            names = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) or "nothing"
+            raise InputError(
+                f"{folder}: {len(files)} files {' or '.join(parts)} (.gz), expected one so named, a sample a folder; "
+                f"this holds {names}."
+            )
         found += files
     table, cells = (pd.read_csv(f, sep="\t", header=None, dtype=str, keep_default_na=False) for f in found[1:])
     columns = dict(zip(("id", "name", "feature_type"), (table[c].to_numpy(str) for c in table), strict=False))

@@ -53,20 +53,14 @@ def read(path: Path, labels: str | None) -> CellFile:
     """Cells x genes or genes x cells; `labels` names a column or row of labels."""
     look = _layout(path)
     header, first, beside, skipped = _heading(path, look, labels)
-    text = {0} | {i for i, value in enumerate(first) if not look.is_number(value)}
-    if not look.genes_in_rows and header[0] and all(map(look.is_number, look.names)):
-        numbered = len(set(look.names)) == len(look.names) and all(v.isdigit() for v in look.names)
-        if not numbered or gene_names.known([header[0]]):
-            text.discard(0)  # no column of names: the first field of the header is a gene
-    of_genes = names_of_no_gene()[cellfile.OF_GENES].fullmatch if look.genes_in_rows else lambda name: None
-    text |= {i for i, name in enumerate(header) if _describes(name, labels) or of_genes(name)}
-    void = [i for i, name in enumerate(header) if i and not name + first[i]]  # as a spreadsheet leaves them
-    text.update(void)
+    void = {i for i, name in enumerate(header) if i and not name + first[i]}  # as a spreadsheet leaves them
+    text = _columns_of_words(look, header, first, labels) | void
     X, words = _numbers_and_words(path, look, header, text, skipped)
     columns = np.array([name for i, name in enumerate(header) if i not in text], dtype=str)
-    named = 0 in text and (labels is None or header[0] != labels)
-    rows = words.pop(0).to_numpy(str) if named else np.array([f"cell_{i}" for i in range(X.shape[0])])
-    words = words.drop(columns=void).rename(columns=dict(enumerate(header)))
+    rows = np.array([f"cell_{i}" for i in range(X.shape[0])])
+    if 0 in text and header[0] != labels:
+        rows = words.pop(0).to_numpy(str)
+    words = words.drop(columns=sorted(void)).rename(columns=dict(enumerate(header)))
     if look.genes_in_rows:
         notes = [f"genes in rows, cells in columns ({look.in_rows} of {len(look.names)} row names are known genes)"]
         obs = pd.DataFrame([[v for i, v in enumerate(line) if i not in text] for line in beside]).T
@@ -78,6 +72,20 @@ def read(path: Path, labels: str | None) -> CellFile:
         obs, names, aside = words.set_axis(rows), {"the header": columns}, words.columns
     notes += [f"not genes: {cellfile.listed(aside, 6)}"] if len(aside) else []
     return CellFile(path, "table", cellfile.checked(X), names, obs, notes)
+
+
+def _columns_of_words(look: Layout, header: list[str], first: list[str], labels: str | None) -> set[int]:
+    """Columns that are no values: names, words, and what is called like an annotation of cells or genes."""
+    text = {0} | {i for i, value in enumerate(first) if not look.is_number(value)}
+    if not look.genes_in_rows and header[0] and all(map(look.is_number, look.names)):
+        numbered = len(set(look.names)) == len(look.names) and all(v.isdigit() for v in look.names)
+        if not numbered or gene_names.known([header[0]]):
+            text.discard(0)  # no column of names: the first field of the header is a gene
+    text |= {i for i, name in enumerate(header) if _describes(name, labels)}
+    if look.genes_in_rows:
+        of_genes = names_of_no_gene()[cellfile.OF_GENES]
+        text |= {i for i, name in enumerate(header) if of_genes.fullmatch(name)}
+    return text
 
 
 def is_gzip(path: Path) -> bool:
@@ -95,10 +103,7 @@ def _layout(path: Path) -> Layout:
     names, seconds, marks, empty = [], [], set(), True
     with _open(path) as handle:
         head = list(itertools.islice(handle, 40))
-        many = {sep: [line.rstrip(f"{sep}\r\n").count(sep) for line in head] for sep in "\t;, "}
-        full = {sep: [i for i, n in enumerate(ns) if 2 * n >= sorted(ns)[len(ns) // 2] > 0] for sep, ns in many.items()}
-        sep = max(full, key=lambda s: (len(full[s]), max(many[s], default=0)))
-        top = min(full[sep], default=0)
+        sep, top = _separator(head)
         for line in itertools.chain(head[top + 1 :], handle):
             empty = empty and not line.strip()
             start = [v.strip().strip("\"'") for v in line.split(sep, 2)]
@@ -112,10 +117,13 @@ def _layout(path: Path) -> Layout:
     if marks == {"either"}:
         raise InputError(f"{path}: numbers such as 1,234: thousands or decimals? Write them without the comma.")
     header = _fields(head[top], sep) if head else []
-    in_columns, in_rows = gene_names.known_on_both_sides(header, names, cellfile.MIN_SHARED)
+    in_columns, in_rows = (gene_names.known(side, gene_names.NAMINGS[:1]) for side in (header, names))
+    if max(in_columns, in_rows) < cellfile.MIN_SHARED:  # else the larger tables of names need not be opened
+        in_columns, in_rows = gene_names.known(header), gene_names.known(names)
     in_rows = max(in_rows, gene_names.known(seconds, gene_names.NAMINGS[:2]))
     if not in_columns and not in_rows:
-        shown = "columns {} …, rows {} …".format(*(", ".join(v[:30] for v in side[:3]) for side in (header[1:], names)))
+        columns, rows = (", ".join(name[:30] for name in side[:3]) for side in (header[1:], names))
+        shown = f"columns {columns} …, rows {rows} …"
         raise InputError(f"{path}: no side holds known genes ({shown}). Expected symbols or Ensembl ids.")
     look = Layout(header, names, top, sep, "," if marks else ".", in_columns, in_rows)
     if look.genes_in_rows and len(header) < 7 and max(len(set(names)), len(set(seconds))) < len(names) / 2:
@@ -124,6 +132,17 @@ def _layout(path: Path) -> Layout:
         numbered = ["", *(f"cell_{i}" for i in range(len(header) - 1))]  # no heading: its fields are the first gene
         look = replace(look, header=numbered, names=[header[0], *names], top=top - 1)
     return look
+
+
+def _separator(head: list[str]) -> tuple[str, int]:
+    """What separates the fields of most of the first lines, and the first of these lines, the heading."""
+    found = []
+    for sep in "\t;, ":
+        counts = [line.rstrip(f"{sep}\r\n").count(sep) for line in head]
+        usual = sorted(counts)[len(counts) // 2] if counts else 0
+        full = [i for i, n in enumerate(counts) if 2 * n >= usual > 0]
+        found.append((len(full), max(counts, default=0), sep, min(full, default=0)))
+    return max(found, key=lambda each: each[:2])[2:]
 
 
 def _fields(line: str, sep: str) -> list[str]:

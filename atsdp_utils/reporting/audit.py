@@ -12,6 +12,7 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import bisect
 
 from atsdp_utils.foundation import config, paths
 
@@ -93,12 +94,9 @@ def candidates(printed: pd.DataFrame, farthest: float) -> pd.DataFrame:
     found, limit = [], farthest + SLACK
     for counting, ((dataset, _), sizes) in enumerate(CLASS_SIZES.items()):
         right, averaged, balanced = confusion_scores(*sizes)
-        order = np.argsort(averaged[0], axis=1)
-        in_order = np.take_along_axis(averaged[0], order, axis=1)
         for r in printed[printed["dataset"] == dataset].itertuples():
             scores = np.array([r.precision, r.recall, r.f1])
-            ends = [np.searchsorted(values, scores[0] + np.array([-limit, limit]) * UNIT) for values in in_order]
-            near = np.unique(np.concatenate([at[low:high] for at, (low, high) in zip(order, ends, strict=True)]))
+            near = np.flatnonzero((np.abs(averaged[0] - r.precision) <= limit * UNIT).any(axis=0))
             p, q, f = (averaged[:, :, near] - scores[:, None, None]) / UNIT
             off = np.stack(np.broadcast_arrays(p[:, None, None], q[None, :, None], f[None, None]))
             *averaging, at = np.nonzero((np.abs(off) <= limit).all(axis=0))
@@ -172,7 +170,7 @@ def table4_said() -> str:
     return "; ".join(said)
 
 
-def averaging_nulls(seed: int = 0) -> pd.DataFrame:
+def averaging_nulls() -> pd.DataFrame:
     """How many printed rows of Table 4, and of rows shifted at random from them, find a matrix, with the same freedom.
 
     ``models`` tells those with a hard-label AUC from others; ``averagings`` is any for each score or one for all.
@@ -180,7 +178,7 @@ def averaging_nulls(seed: int = 0) -> pd.DataFrame:
     printed = printed_rows().query("where == 'Table 4'").reset_index(drop=True)
     printed["models"] = np.where(printed["model"].isin(hard_label_models()), "hard-label AUC", "others")
     shifted = printed.loc[printed.index.repeat(COPIES)].reset_index(drop=True)
-    scores, rng = [*SCORES, "auc"], np.random.default_rng(seed)
+    scores, rng = [*SCORES, "auc"], np.random.default_rng(0)
     shifted[scores] = (shifted[scores] + rng.uniform(-SHIFT, SHIFT, (len(shifted), 4))).round(4)
     counts = []
     for name, rows in (("printed", printed), ("shifted", shifted)):
@@ -212,11 +210,8 @@ def ap_range(auc: float, share: float) -> tuple[float, float]:
     def before(log_lambda: float) -> np.ndarray:
         return np.clip((np.sqrt(u / np.exp(log_lambda)) - u) / rho, 0, 1)
 
-    low, high = -20.0, 20.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if before(middle).mean() > 1 - auc else (low, middle)
-    return float((u / (u + rho * before(low))).mean()), float(1 - rho * np.log((1 + rho) / (auc + rho)))
+    size = bisect(lambda log_lambda: before(log_lambda).mean() - (1 - auc), -20, 20)
+    return float((u / (u + rho * before(size))).mean()), float(1 - rho * np.log((1 + rho) / (auc + rho)))
 
 
 def ranked_rows() -> pd.DataFrame:

@@ -8,14 +8,6 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
-
-
-class Cost(NamedTuple):
-    """Seconds of wall time; peak of resident memory above the start in megabytes, NaN where it cannot be read."""
-
-    seconds: float
-    peak_mb: float
 
 
 def _resident(field: str) -> float:
@@ -23,8 +15,11 @@ def _resident(field: str) -> float:
     return int(re.search(rf"{field}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 
 
-def measure(call: Callable[[], object]) -> tuple[object, Cost]:
-    """What `call` returns, and what it cost; freed memory is handed back first, so that models do not share it."""
+def measure(call: Callable[[], object]) -> tuple[object, tuple[float, float]]:
+    """What `call` returns, its seconds, and by how many megabytes resident memory rose, NaN where that cannot be read.
+
+    Freed memory is handed back first, so that models do not share it.
+    """
     gc.collect()
     try:
         ctypes.CDLL(None).malloc_trim(0)
@@ -35,4 +30,4 @@ def measure(call: Callable[[], object]) -> tuple[object, Cost]:
     started = time.perf_counter()
     result = call()
     seconds = time.perf_counter() - started
-    return result, Cost(seconds, float("nan") if before is None else max(_resident("VmHWM") - before, 0.0))
+    return result, (seconds, float("nan") if before is None else max(_resident("VmHWM") - before, 0.0))

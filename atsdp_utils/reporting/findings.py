@@ -61,7 +61,8 @@ def twin_checks(out: Outputs) -> pd.DataFrame:
 
     ``nothing`` is the value where there is nothing to find, ``outcome`` one of :data:`TWIN_WORDS`.
     """
-    sets, rows = {"twins": config.TWINS, "nulls": config.NULLS, "planted": config.TWINS[:1], "real": ()}, []
+    sets = {"twins": config.TWINS, "nulls": config.NULLS, "planted": config.TWINS[:1], "real": ()}
+    rows = []
     for d, q in _asked("questions.csv", sets):
         (mean, low, high), computed = _interval(out, q.table, q.rows, q.columns, dataset=d, protocol=q.protocol)
         nothing = float(q.nothing)
@@ -110,12 +111,6 @@ def by_unit(real: pd.DataFrame) -> pd.DataFrame:
     """One answer a question and unit: that of all its names, or ``mixed`` where they differ."""
     answers = real.groupby(["question", "label", "unit"], sort=False)["answer"].unique()
     return answers.map(lambda found: found[0] if len(found) == 1 else "mixed").reset_index()
-
-
-def answers(real: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """What each unit is, in words, and its answers."""
-    for unit, part in by_unit(real).groupby("unit", sort=False):
-        yield config.units([spec for spec in config.REAL if spec.unit == unit]), part
 
 
 def ledger_numbers(out: Outputs, data: str) -> pd.DataFrame:
@@ -167,29 +162,30 @@ def _scores(out: Outputs) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
-def _link(number: str) -> str:
-    """Link of the README to a chapter."""
-    return f"[chapter {int(number)}](notebooks/{chapter(f'nb-{number}')}.ipynb)"
-
-
 def readme_block(out: Outputs) -> str:
     """Results at a glance, as Markdown, from the tables of the reference run and a template."""
     if not (out.folder / "table3.csv").exists():
         return "*The reference run is not committed yet; `make reproduce` prints the results.*"
     card, checks = scorecard(out, "embedded"), audit.run()[0].set_index("check")
     claims, values = card[card["kind"] == "claim"], card[card["kind"] == "value"]
+    real = []
+    for unit, part in by_unit(real_findings(out)).groupby("unit", sort=False):
+        what = config.units([spec for spec in config.REAL if spec.unit == unit])
+        real.append(f"- **Real cells, {what}**, {len(part)} questions: {counted(part['answer'], ANSWERS)}.")
+
+    def link(number: str) -> str:
+        return f"[chapter {int(number)}](notebooks/{chapter(f'nb-{number}')}.ipynb)"
+
     episen = f"({MISSING})"
     with suppress(Missing):
         episen = f"with an AUC of {out.one('scc47_label', dataset='SCC47-afatinib', score='EpiSen').auc:.3f}"
     picture = f"![{report.shown_as(found.PICTURE)['image']['alt']}](figures/embedded-quick/{found.PICTURE}.png)"
     return TEMPLATE.read_text().strip().format(
-        opening=found.opening(out, claims["verdict"], "quick", _link, picture),
+        opening=found.opening(out, claims["verdict"], "quick", link, picture),
         episen=episen, scores="\n".join(_scores(out)),
         claims=claims_said(claims), f1=checks.loc["not_one_averaging"], checks=len(checks),
         found=values["mean"].notna().sum(), printed=len(values), planted=planted_said(out),
-        twins=counted(twin_checks(out)["outcome"], TWIN_WORDS),
-        real="\n".join(f"- **Real cells, {what}**, {len(part)} questions: {counted(part['answer'], ANSWERS)}."
-                       for what, part in answers(real_findings(out))),
+        twins=counted(twin_checks(out)["outcome"], TWIN_WORDS), real="\n".join(real),
     )  # fmt: skip
 
 

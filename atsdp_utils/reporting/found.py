@@ -65,7 +65,9 @@ def single_cells(out: Outputs) -> dict:
     means = zip(by.loc[AGAINST[1], "mean"], by.loc[AGAINST[0], "mean"], strict=True)
     moved = (f"{start:.2f} to {control:.2f}" for start, control in means)
     told = {f"told_{i}": (by.loc[s, "p_holm"] < 0.05).sum() for i, s in enumerate(AGAINST)}
-    return told | {"rows": "\n  ".join(rows), "names": len(rows), "moves": ", ".join(moved)}
+    mean = out.table("gene_scores_real", protocol="U", list="sensitive")
+    averaged = " and ".join(f"{auc:.3f} ({name})" for name, auc in zip(mean["dataset"], mean["auc"], strict=True))
+    return told | {"averaged": averaged, "rows": "\n  ".join(rows), "names": len(rows), "moves": ", ".join(moved)}
 
 
 def right_drug(out: Outputs) -> dict:
@@ -75,9 +77,11 @@ def right_drug(out: Outputs) -> dict:
     above = rows["auc"] > own.reindex(pd.MultiIndex.from_frame(rows[["dataset", "draw"]])).to_numpy()
     ranks = 1 + above.groupby([rows["dataset"], rows["draw"]]).sum()
     for name, of in ranks.groupby(level="dataset"):
-        permuted = of.drop(-1, level="draw")
-        null = f"; {permuted.min()} to {permuted.max()} with labels of lines permuted" * bool(len(permuted))
-        said.append(f"{of.loc[name, -1]} ({name}{null})")
+        permuted = of.drop(-1, level="draw").sort_values().astype(str)
+        null = f"; {', '.join(permuted)} in {len(permuted)} draws with labels of lines permuted" * bool(len(permuted))
+        scored = rows[(rows["dataset"] == name) & (rows["draw"] == -1)]
+        first = scored.loc[scored["auc"].idxmax(), "drug"]
+        said.append(f"{of.loc[name, -1]} ({name}, where {first} is first{null})")
     return {"ranks": ", ".join(said), "drugs": rows["drug"].nunique()}
 
 
@@ -97,7 +101,9 @@ def attention(out: Outputs) -> dict:
     rows = rows.assign(unit=rows["dataset"].map(units).fillna(rows["dataset"]), told=rows["p_holm"] < 0.05)
     real = rows[rows["dataset"].isin(units)].drop_duplicates(["unit", "setting"])
     side = rows[rows["told"]].groupby(["unit", "setting"])["difference"].mean()
-    return {"real": len(real), "simulated": int((~rows["dataset"].isin(units)).sum()),
+    without = rows.loc[rows["dataset"].isin(units), "second_mean"]
+    ends = {"without_low": without.min(), "without_high": without.max()}
+    return ends | {"real": len(real), "simulated": int((~rows["dataset"].isin(units)).sum()),
             "favour": int((side > 0).sum()), "against": int((side < 0).sum())}  # fmt: skip
 
 
@@ -135,10 +141,12 @@ def sentences(out: Outputs, cited: Callable[[str], str], of: tuple[Callable[[Out
 def opening(out: Outputs, verdicts: pd.Series, profile: str, cited: Callable[[str], str], picture: str) -> str:
     """What README and landing page begin with, as Markdown; `cited` makes a link to a chapter of its number."""
     spec = config.profile(profile)
+    stages = [getattr(spec.training, f"epochs_{stage}") for stage in ("dae", "predictor", "cells", "transfer")]
     printed_auc = audit.reported().query("where == 'Table 3' and metric == 'auc'")["value"]
     return TEMPLATE.read_text(encoding="utf-8").strip().format(
         paper_low=printed_auc.min(), paper_high=printed_auc.max(), sentences=sentences(out, cited), picture=picture,
         profile=profile, genes=spec.max_genes, all_genes=len(gdsc.load_bulk().genes), seeds=spec.seeds_real,
+        epochs=", ".join(map(str, stages)), paper_epochs=config.PAPER_EPOCHS,
         folds=spec.folds, folds3=spec.folds_table3, units=config.units(config.REAL), claims=len(verdicts),
         untestable=int((verdicts == UNTESTED).sum()), ten=cited("11"), own=cited("13"), scores=cited("08"),
         hour=", ".join(map(cited, ("03", "04", "16"))),

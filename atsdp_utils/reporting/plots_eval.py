@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from atsdp_utils.evaluation import stats
-from atsdp_utils.evaluation.metrics import ECE_BINS, average_precision, calibration_error, classification_metrics
+from atsdp_utils.evaluation.metrics import ECE_BINS, calibration_error, classification_metrics
 from atsdp_utils.reporting.plots import CHANCE, CLASS, INK, METRIC_LABEL, PAPER, SERIES, shades
 
 GRID = np.linspace(0, 1, 101)
@@ -83,7 +83,7 @@ def pr(ax, y, p, fold) -> None:
         precision, recall = precision[recall > 0][::-1], recall[recall > 0][::-1]
         return np.append(0, recall), np.append(precision[0], precision)
 
-    note = _curves(ax, y, p, fold, rates, "AP", average_precision, "steps-pre")
+    note = _curves(ax, y, p, fold, rates, "AP", average_precision_score, "steps-pre")
     ax.axhline(np.mean(y), **CHANCE)
     _unit_square(ax, "recall", "precision", note)
 

@@ -222,14 +222,14 @@ def manifest(data: str, profile: str) -> None:
     cache.write_text(folder / "manifest.json", text + "\n")
 
 
-def summary(data: str, profile: str, stream=None) -> None:
+def summary(data: str, profile: str) -> None:
     """Print the AUC of every table of the run on one screen: the best model or setting, and ATSDP-NET beside it."""
     files = [paths.figures_dir(data, profile) / f"{name}.csv" for name in TIDY_TABLES]
     rows = [(file.stem, *row) for file in files if file.exists() for row in _headlines(pd.read_csv(file))]
     names = ("table", "data set", "tier", "protocol", "best", "mean ± sd", "ATSDP-NET", "paper")
     shown = pd.DataFrame([names, *rows]).apply(lambda column: column.str.ljust(column.str.len().max() + 2))
     text = shown.to_string(index=False, header=False) if rows else "No AUC in the tables of this run yet."
-    print(f"AUC, {data} data, {profile} profile", text, sep="\n", file=stream)
+    print(f"AUC, {data} data, {profile} profile", text, sep="\n")
 
 
 def _headlines(df: pd.DataFrame) -> Iterable[tuple[str, ...]]:
@@ -285,7 +285,8 @@ def check(data: str, profile: str) -> int:
     if (data, profile) != ("embedded", "quick"):
         print(f"check: the reference is embedded-quick; {data}-{profile} computes other amounts. Use PROFILE=quick.")
         return 2
-    run, tolerances = paths.figures_dir(data, profile), json.loads((paths.REFERENCE / "tolerances.json").read_text())
+    run = paths.figures_dir(data, profile)
+    tolerances = json.loads((paths.REFERENCE / "tolerances.json").read_text())
     found = differences(run, _reference(run), tolerances)
     more = [f"… and {len(found) - 40} more"] if len(found) > 40 else []
     print(*found[:40], *more, f"check: {len(found)} differences from the committed figures/embedded-quick", sep="\n")

@@ -17,6 +17,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from atsdp_utils.baselines import REGISTRY
 from atsdp_utils.data import gdsc
+from atsdp_utils.evaluation import stats
 from atsdp_utils.experiments.tables import NAIVE
 from atsdp_utils.experiments.task import BULK_ONLY, NO_TRANSFER
 from atsdp_utils.foundation import config, paths
@@ -47,13 +48,14 @@ def of_random_lists(p: float, lists: float, printed: float) -> Effect:
     return of_share(round(p * (lists + 1)) - 1, lists)
 
 
-def of_ranks(rho: float, cells: float) -> Effect:
-    """Spearman's correlation over so many cells (limits of Bonett and Wright 2000)."""
-    error = 1.96 * np.sqrt((1 + rho**2 / 2) / (cells - 3))
-    return Effect(rho, *np.tanh(np.arctanh(rho) + np.array((-error, error))))
-
-
-INTERVALS = {"given": Effect, "std": of_std, "share": of_share, "random lists": of_random_lists, "ranks": of_ranks}
+#: Effects from the numbers in a row, by the word in ``rules.csv``.
+INTERVALS = {
+    "given": Effect,
+    "std": of_std,
+    "share": of_share,
+    "random lists": of_random_lists,
+    "ranks": lambda rho, cells: Effect(*stats.rank_interval(rho, cells)),
+}
 
 
 @cache
@@ -65,7 +67,6 @@ def named_rule(rule: str, reading: str):
 
 def estimated(out: Outputs, c, reading: str) -> Found:
     """Effects in the rows and columns that ``rules.csv`` names: at least a level, at most one, or above zero."""
-    need_genes(c)
     rule, cells = named_rule(c.rule, reading), sum(_sizes().get(c.dataset, ()))
     names = {**c._asdict(), "reading": reading, "genes": len(c.argument.split("|")), "cells": cells}
     rows = out.named(rule.table or c.output, rule.rows, **names)

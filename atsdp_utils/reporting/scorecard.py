@@ -16,19 +16,9 @@ import pandas as pd
 
 from atsdp_utils.baselines import REGISTRY
 from atsdp_utils.foundation import config, paths
-from atsdp_utils.reporting import audit, rules
+from atsdp_utils.reporting import audit, rules, verdict
 from atsdp_utils.reporting.outputs import Missing, Outputs
-from atsdp_utils.reporting.verdict import (
-    FAILS,
-    ILL_POSED,
-    MISSING,
-    NOT_TESTED,
-    UNTESTED,
-    Effect,
-    Found,
-    Untestable,
-    agreed,
-)
+from atsdp_utils.reporting.verdict import Effect, Found, Untestable
 
 #: Printed scores are reproduced to within this, the margin of the claims about AUC: about two standard errors of an AUC
 #: of .85 (Hanley and McNeil 1982) on the 548 cells of DATA1.
@@ -41,7 +31,7 @@ TIERS = {"paper's cells": "geo", "real cells": "real", "public files": "real", "
          "contradicted": "public", "print": "print", "equations": "print", "wording": "print"}  # fmt: skip
 #: Scopes without a rule, and the verdict: public descriptions or equations say otherwise (`note` has the evidence), or
 #: nothing can decide.
-WITHOUT_RULE = {"contradicted": FAILS, "equations": FAILS, "wording": ILL_POSED}
+WITHOUT_RULE = {"contradicted": verdict.FAILS, "equations": verdict.FAILS, "wording": verdict.ILL_POSED}
 NEEDS_CELLS = "needs the paper's own cells: DATA=geo"
 
 
@@ -56,25 +46,18 @@ def typed(claim) -> object:
     return claim._replace(quoted=float(claim.quoted or 0), **values)
 
 
-def judge_claim(out: Outputs, claim) -> Found:
-    """What the tables say of one claim (a row of :func:`claims`), over all its readings."""
+def judge_claim(out: Outputs, claim, cells_here: bool = True) -> Found:
+    """What the tables say of one claim (a row of :func:`claims`), over all its readings; its cells may not be here."""
     c = typed(claim)
     try:
-        return agreed({reading: rules.find(out, c, reading) for reading in c.readings.split("|")})
-    except Missing as gone:
-        return Found(Effect(np.nan), MISSING, MISSING if c.quoted else "", str(gone))
-    except Untestable as reason:
-        return Found(Effect(np.nan), UNTESTED, NOT_TESTED if c.quoted else "", str(reason))
-
-
-def _not_here(c) -> Found:
-    """A claim about the paper's cells, where the run has others; the bulk may lack a gene as well."""
-    note = NEEDS_CELLS
-    try:
         rules.need_genes(c)
+        if not cells_here:
+            raise Untestable(NEEDS_CELLS)
+        return verdict.agreed({reading: rules.find(out, c, reading) for reading in c.readings.split("|")})
+    except Missing as gone:
+        return Found(Effect(np.nan), verdict.MISSING, verdict.MISSING if c.quoted else "", str(gone))
     except Untestable as reason:
-        note = str(reason)
-    return Found(Effect(np.nan), UNTESTED, NOT_TESTED if c.quoted else "", note)
+        return Found(Effect(np.nan), verdict.UNTESTED, verdict.NOT_TESTED if c.quoted else "", str(reason))
 
 
 def judge(out: Outputs, data: str, asked: pd.DataFrame) -> pd.DataFrame:
@@ -85,14 +68,14 @@ def judge(out: Outputs, data: str, asked: pd.DataFrame) -> pd.DataFrame:
         if c.scope in WITHOUT_RULE:
             found = Found(Effect(np.nan), WITHOUT_RULE[c.scope])
         elif c.scope == "paper's cells" and data != "geo":
-            tier, found = "", _not_here(c)
+            tier, found = "", judge_claim(out, c, cells_here=False)
         else:
             found = judge_claim(replace(out, tier=tier), c)
-        verdict = "" if c.rule in VALUES else found.verdict
+        word = "" if c.rule in VALUES else found.verdict
         note = "; ".join(filter(None, (found.note, c.note)))
         rows.append((c.id, c.section, c.claim, c.made, c.dataset, c.metrics, c.quoted, *found.effect[:3], c.threshold,
-                     c.margin, tier, c.readings.replace("|", ", "), verdict, found.reproduced, found.by_reading,
-                     note, c.output, c.page))  # fmt: skip
+                     c.margin, tier, c.readings.replace("|", ", "), word, found.reproduced, found.by_reading, note,
+                     c.output, c.page))  # fmt: skip
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

@@ -28,10 +28,11 @@ import numpy as np
 import pandas as pd
 
 from atsdp_utils.data import datasets, gdsc, preprocess
-from atsdp_utils.experiments import grid, inputs, plan, protocols
+from atsdp_utils.experiments import grid, inputs, protocols
 from atsdp_utils.experiments.task import ATSDP, NO_TRANSFER, Task, build
 from atsdp_utils.foundation import cache, config, paths, runtime
 from atsdp_utils.foundation.config import Training
+from tests.bench import plan
 
 Row = tuple[str, str, str, object, str]
 #: Cost of a pair of epochs (autoencoder and predictor, 803 lines x 6,163 genes) of the prior art's public code on two

@@ -4,9 +4,8 @@ import pandas as pd
 import pytest
 import torch
 
-from atsdp_utils.experiments import plan
 from atsdp_utils.foundation import config, paths
-from tests.bench import bench, plain
+from tests.bench import bench, plain, plan
 
 
 def test_operations_of_an_epoch_counted_by_hand():

@@ -74,9 +74,10 @@ def test_models_below_and_above_atsdp_are_counted_where_they_belong():
         ("SCC47-sorafenib", "S", "Logistic", 0.04, 0.01, 0.01), ("SCC47-afatinib", "U", tables.PC1, -0.02, -0.1, 0.9),
         ("SCC47-sorafenib", "U", tables.PC1, 0.12, -0.1, 0.9), ("DATA1-sim", "S", "Logistic", 0.01, -0.1, 0.01),
         ("DATA1-sim", "U", tables.PC1, -0.3, -0.5, 0.001), ("SCC47-afatinib", "U", "CNN", -0.4, -0.6, 0.01),
+        ("A375-PLX4720", "U", "PCA+SVM", -0.5, -0.9, 0.01),
     ]  # fmt: skip
     against = pd.DataFrame(made, columns=["dataset", "protocol", "model", "difference", "ci_low", "p_holm"])
-    against = against.assign(ci_high=against["difference"] + 0.5, pairs=7)
+    against = against.assign(ci_high=against["difference"] + 0.5, pairs=7, first_mean=0.24)
     about = {"pools": evaluate.pools(names), "others": names[:3], "stand_ins": names[3:], "y": range(108)}
     about["eight"] = ["CNN"]
     cells = ("tally", "tally-counts", "simple-range")
@@ -87,14 +88,16 @@ def test_models_below_and_above_atsdp_are_counted_where_they_belong():
     assert tally.loc[("simulated twins", "U")].tolist() == [1, 1, 0, 0]
     glued = space["run"].glued
     assert [glued[f"real_s_{k}"] for k in ("tests", "below", "above")] == [3, 1, 1]
-    assert [glued[f"real_u_{k}"] for k in ("tests", "below", "above")] == [4, 1, 1]
+    assert [glued[f"real_u_{k}"] for k in ("tests", "below", "above")] == [5, 2, 1]
     assert [glued[f"u_eight_{k}"] for k in ("tests", "below", "above")] == [1, 1, 0]
-    assert [glued[f"u_simple_{k}"] for k in ("tests", "below", "above")] == [3, 0, 1]
+    assert [glued[f"u_simple_first_{k}"] for k in ("tests", "below", "above")] == [2, 1, 1]
+    assert [glued[f"u_simple_axis_{k}"] for k in ("tests", "below", "above")] == [2, 0, 0]
     assert [glued[f"paper_s_{k}"] for k in ("tests", "below", "above")] == [1, 0, 1]
     told = " ".join(labels.text("07", "found", glued | {"ties": 5}).split())
     assert "Of 1 differences between one of the paper's eight models and ATSDP-NET (7 seeds each)" in told
     assert "On A375-PLX4720 (108 cells, 7 folds) the AUC of logistic regression minus that of ATSDP-NET is" in told
     assert "is -0.010 (-0.020 to +0.490)" in told and "minus ATSDP-NET: +0.250 (+0.100 to +0.750)" in told
+    assert "on A375-PLX4720 1 of 2 are below and 1 above" in told
     assert "(simulated) **The paper's four sets or their twins.**" in told
     told = " ".join(labels.text("07", "holds", glued | dict.fromkeys(("mixed_rows", "constant_rows"), 1)).split())
     assert "+0.020 to +0.040 under the names of the SCC47 axis" in told and "-0.020 to +0.120 under" in told

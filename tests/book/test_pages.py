@@ -89,7 +89,8 @@ def tables(tmp_path):
           on=on[:2])  # fmt: skip
     names = [s.name for s in config.REAL]
     afatinib, sorafenib = (n for n in names if n.startswith("SCC47"))
-    write("heads_tests", metric=["auc"] * 5 + ["f1"], difference=[0.1, 0.2, 0.3, -0.1, 0.1, 0.1],
+    write("heads_tests", metric=["auc"] * 5 + ["f1"], second_mean=[0.97, 0.98, 0.99, 0.1, 0.1, 0.1],
+          difference=[0.1, 0.2, 0.3, -0.1, 0.1, 0.1],
           p_holm=[0.01, 0.01, 0.02, 0.04, 0.5, 0.01], setting=["1", "1", "1", "1", "2", "2"],
           dataset=["A375-PLX4720", afatinib, sorafenib, "DATA1-sim", "DATA2-sim", "DATA2-sim"])  # fmt: skip
     write("drugs_on_real_sets", drug=["a", "b", "c"] * 6, draw=[-1] * 9 + [0] * 9,
@@ -105,10 +106,17 @@ def test_the_opening_says_what_the_tables_say(tables):
     assert clusters["difference"] == "-0.020 (-0.040 to +0.010)" and clusters["best_name"] == "a simple one"
     assert clusters["atsdp"].startswith("0.41") and clusters["best"].startswith("0.43") and clusters["tasks"] == 7
     # The two names of SCC47 are one unit: two real comparisons, of which both favour attention.
-    assert found.attention(tables) == {"real": 2, "simulated": 2, "favour": 2, "against": 1}
+    assert found.attention(tables) == {
+        "real": 2,
+        "simulated": 2,
+        "favour": 2,
+        "against": 1,
+        "without_low": 0.97,
+        "without_high": 0.99,
+    }
     ranks = found.right_drug(tables)
     assert ranks["drugs"] == 3 and ranks["ranks"].count("2 (") == len(config.REAL)
-    assert ranks["ranks"].count("; 3 to 3 with labels of lines permuted)") == len(config.REAL)
+    assert ranks["ranks"].count(", where a is first; 3 in 1 draws with labels of lines permuted)") == len(config.REAL)
     spans = "0.710 to 0.720 on a (30% to 30% wrong), 0.610 to 0.620 on a twin (30% to 30% wrong)"
     assert found.gene_scores(tables) == {"spans": spans}
 
@@ -123,8 +131,11 @@ def test_the_table_of_real_cells_holds_differences_and_stars_those_told_from_zer
     sizes = [{"dataset": s.name, "sensitive": 3, "resistant": 4} for s in config.REAL]
     for name, rows in (("transfer", scores), ("transfer_changes", changes), ("class_sizes", sizes)):
         pd.DataFrame(rows).to_csv(tables.folder / f"{name}.csv", index=False)
+    mean = {"dataset": [config.REAL[0].name], "protocol": ["U"], "list": ["sensitive"], "auc": [0.8765]}
+    pd.DataFrame(mean).to_csv(tables.folder / "gene_scores_real.csv", index=False)
     said = found.single_cells(tables)
     assert [said[f"told_{i}"] for i in range(3)] == [1, 0, 0] and said["moves"] == ", ".join(["0.60 to 0.50"] * 3)
+    assert said["averaged"] == "0.876 (A375-PLX4720)"
     first, second, third = said["rows"].split("\n  ")
     assert first.startswith("| A375-PLX4720, 7, 9 | 0.50 (0.40–0.60) | 0.50 (0.40–0.60) | +0.100 (-0.200 to +0.300) |")
     assert r"+0.300)\* |" in second and "*" not in first + third

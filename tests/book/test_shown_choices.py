@@ -179,7 +179,7 @@ def test_every_row_of_the_ledger_holds_the_reading_taken_and_the_alternative(tmp
         expected[1, "AUC", d] = v("t3", d, "U"), v("t3", d, "S")
         expected[8, "AUC", d] = v("heads", d, "0"), v("heads", d, "linear")
         expected[9, "AUC", d] = v("heads", d, str(h)), v("heads", d, "0")
-        for number, setting in ((13, "after transfer, no MMD"), (21, "after transfer, separate start")):
+        for number, setting in ((13, "after transfer, no MMD"), (31, "after transfer, separate start")):
             expected[number, "AUC", d] = v("transfer", d, "after", setting), v("transfer", d, setting)
     for spec in config.REAL:
         name = "no cluster regulariser"
@@ -219,7 +219,7 @@ def test_the_words_of_the_ledger_name_the_columns_that_they_stand_over(tmp_path)
         (3, "cells"): ("resistant", "sensitive"), (6, "printed AUC"): ("Table 3", "Table 4"),
         (8, "AUC"): ("no attention", "linear layer"), (13, "AUC"): ("MMD²", "no MMD"),
         (20, "AUC"): ("holiday cells sensitive", "left out"),
-        (21, "AUC"): ("shared genes", "own genes, separate start"),
+        (31, "AUC"): ("shared genes, start from E_g", "own genes, separate start"),
         (19, "cells"): ("with a label", "all wells"),
     }  # fmt: skip
     for key, pair in words.items():

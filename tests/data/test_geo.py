@@ -16,7 +16,7 @@ import pytest
 
 from atsdp_utils.data import download, geo, geo_files, preprocess
 from atsdp_utils.data.download import GeoError
-from atsdp_utils.foundation import config
+from atsdp_utils.foundation import config, paths
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def load(name, folder, change=None, **expected):
     found = mini.WRITERS[name](folder)
     if change:
         change(folder)
-    return geo.load(name, folder, replace(found, **expected))
+    return mini.load(name, folder, replace(found, **expected))
 
 
 def refused(name, folder, change=None, **expected) -> str:
@@ -51,7 +51,8 @@ def test_fixtures_at_full_size_expect_what_the_loaders_expect(name, tmp_path):
     assert replace(of_layout, genes=mini.LAYOUTS[geo.SERIES[name].accession].get("genes", 0), **tables) == of_loader
     for column, key in (("labels", "cell"), ("listed", "Cell id")):  # the fixture's cells are those of the tables
         if tables[column]:
-            written, embedded = (pd.read_csv(getattr(e, column)).set_index(key) for e in (of_layout, of_loader))
+            files = (paths.DATA / getattr(e, column) for e in (of_layout, of_loader))
+            written, embedded = (pd.read_csv(file).set_index(key) for file in files)
             assert set(written.index) == set(embedded.index)
 
 
@@ -147,7 +148,7 @@ def test_wells_without_cells_count_as_sensitive_in_the_literal_counting_only(tmp
     assert odd.any() and a.obs["sensitive"][odd].isna().all() and a.obs["sensitive_paper"][odd].all()
     assert a.obs["sensitive"][~odd].equals(a.obs["sensitive_paper"][~odd].rename("sensitive"))
     expected = geo.SERIES["DATA4"].expected
-    assert (expected.strict, expected.paper, sum(expected.paper)) == ((715, 685), (734, 685), expected.filtered)
+    assert (expected.strict, expected.paper, sum(expected.paper)) == ([715, 685], [734, 685], expected.filtered)
 
 
 @pytest.mark.slow
@@ -158,7 +159,7 @@ def test_counts_of_the_leukaemia_hold_after_the_filter_only(tmp_path):
     assert a.n_obs == expected.cells > expected.filtered == sum(expected.groups["culture"].values())
     assert filtered.obs["culture"].value_counts().to_dict() == expected.groups["culture"]
     cells = preprocess.to_cells(a, config.DATASETS["DATA4"])  # by default without control and empty wells
-    assert ((cells.y == 1).sum(), (cells.y == 0).sum()) == expected.strict and (cells.y < 0).sum() > 0
+    assert [(cells.y == 1).sum(), (cells.y == 0).sum()] == expected.strict and (cells.y < 0).sum() > 0
 
 
 def test_a_corner_well_of_the_matrix_is_left_out_and_reported(tmp_path):
@@ -204,8 +205,9 @@ def test_loaded_sets_can_be_written(tmp_path):
         assert np.array_equal(a.X.toarray(), b.X.toarray())
 
 
-def test_addresses():
-    assert geo.SERIES["DATA3"].urls() == [
+def test_addresses(monkeypatch):
+    monkeypatch.setattr(geo, "fetch", lambda url, folder: url)
+    assert geo.download("DATA3") == [
         "https://ftp.ncbi.nlm.nih.gov/geo/series/GSE140nnn/GSE140440/suppl/GSE140440_RAW.tar",
         "https://ftp.ncbi.nlm.nih.gov/geo/series/GSE140nnn/GSE140440/matrix/GSE140440_series_matrix.txt.gz",
     ]
@@ -460,7 +462,8 @@ def test_gene_names_that_look_like_dates_but_are_none(gene):
 
 
 def test_wrong_counts_are_listed_one_by_one(tmp_path):
-    message = refused("DATA1", tmp_path, cells=548, strict=(10, 10), paper=(20, 11), groups={"culture": {"HN120P": 90}})
+    groups = geo.SERIES["DATA1"].expected.groups
+    message = refused("DATA1", tmp_path, cells=548, strict=(10, 10), paper=(20, 11), groups=groups)
     assert "cells: found 29, expected 548" in message
     assert "cells with culture 'HN120P': found 5, expected 90" in message
     assert "sensitive and resistant cells, paper counting: found (19, 10), expected (20, 11)" in message
@@ -509,14 +512,14 @@ def serve(server, folder, name):
 
 def test_download_then_load(server, tmp_path):
     expected = serve(server, tmp_path, "DATA3")
-    a = geo.load("DATA3", tmp_path / "down", expected)
+    a = mini.load("DATA3", tmp_path / "down", expected)
     assert a.n_obs == expected.cells
     lock = json.loads((tmp_path / "down" / "geo.lock.json").read_text())
     assert sorted(lock) == sorted(geo.SERIES["DATA3"].files) and all(
         re.fullmatch("[0-9a-f]{64}", v) for v in lock.values()
     )
     asked = len(server.requests)
-    geo.load("DATA3", tmp_path / "down", expected)
+    mini.load("DATA3", tmp_path / "down", expected)
     assert len(server.requests) == asked  # nothing is downloaded twice
     assert not list((tmp_path / "down").glob("*.part"))
 
@@ -535,7 +538,7 @@ def test_an_interrupted_download_is_tried_again_and_leaves_nothing_behind(server
 def test_a_download_that_fails_once_goes_on(server, tmp_path):
     expected = serve(server, tmp_path, "DATA3")
     server.fail_once = {mini.TAR}
-    assert geo.load("DATA3", tmp_path / "down", expected).n_obs == expected.cells
+    assert mini.load("DATA3", tmp_path / "down", expected).n_obs == expected.cells
     assert server.requests.count(mini.TAR) == 2
 
 
@@ -543,7 +546,7 @@ def test_failed_download_names_file_address_and_way_out_and_keeps_the_others(ser
     expected = serve(server, tmp_path, "DATA1")
     info = server.files.pop(mini.CELLINFO)
     with pytest.raises(GeoError) as error:
-        geo.load("DATA1", tmp_path / "down", expected)
+        mini.load("DATA1", tmp_path / "down", expected)
     for word in (
         mini.CELLINFO,
         f"{server.url}/GSE117nnn/GSE117872/suppl/",
@@ -554,7 +557,7 @@ def test_failed_download_names_file_address_and_way_out_and_keeps_the_others(ser
         assert word in str(error.value)
     server.files[mini.CELLINFO] = info
     server.requests.clear()
-    assert geo.load("DATA1", tmp_path / "down", expected).n_obs == expected.cells
+    assert mini.load("DATA1", tmp_path / "down", expected).n_obs == expected.cells
     assert server.requests == [mini.CELLINFO]  # goes on with what was missing
 
 
@@ -563,10 +566,10 @@ def test_web_page_from_the_server_is_not_kept(server, tmp_path):
     good = server.files[mini.TPM]
     server.files[mini.TPM] = b"<html><body>Too many requests</body></html>"
     with pytest.raises(GeoError, match="web page.*Tried http"):
-        geo.load("DATA1", tmp_path / "down", expected)
+        mini.load("DATA1", tmp_path / "down", expected)
     assert not list((tmp_path / "down").glob("*TPM*"))
     server.files[mini.TPM] = good
-    assert geo.load("DATA1", tmp_path / "down", expected).n_obs == expected.cells
+    assert mini.load("DATA1", tmp_path / "down", expected).n_obs == expected.cells
 
 
 @pytest.mark.parametrize("said", [True, False])

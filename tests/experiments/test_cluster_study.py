@@ -83,7 +83,7 @@ def test_networks_have_one_cluster_of_a_third_or_all_of_the_drugs_and_their_cont
     for profile, step in (("quick", 3), ("paper", 1)):
         few = pseudo.network_tasks(profile)
         assert [drug for drug, _ in few] == names[::step] and set(few) <= set(tasks)
-    grid = tables.clusters("quick")
+    grid = tables.clusters("embedded", "quick")
     named = pd.Series([tables.held_out(t) for t in grid]).value_counts()
     assert set(named.index) == set(tables.HELD_OUT)
     bulk_only = [name for name, (model, _) in tables.HELD_OUT.items() if model in (BULK_ONLY, FURTHER)]

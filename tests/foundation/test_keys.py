@@ -210,10 +210,11 @@ def test_a_name_that_is_not_there_is_told():
 def test_a_closure_follows_aliases_inner_imports_and_strings_but_not_locals(monkeypatch):
     texts = {
         "": "",
-        "a": "from . import b as other\nfrom .c import two\n\ndef f(x):\n    from .d import three as t\n"
+        "a": "from atsdp_utils import b as other\nfrom atsdp_utils.c import two\n\n"
+        "def f(x):\n    from atsdp_utils.d import three as t\n"
         "    unused = 1\n    return other.one(x) + two + t\n\ndef unused(): pass\n",
         "b": '"""Text."""\nprint("on import")\n\ndef one(x):\n    "Doc."\n    return x\n\ndef more(): pass\n',
-        "c": "from .d import four as two\n",
+        "c": "from atsdp_utils.d import four as two\n",
         "d": "three = 3\nfour = '.e:Five'\n",
         "d.e": "class Five: pass\n",
     }

@@ -294,10 +294,12 @@ def test_evidence_drugs_and_clusters_come_from_the_bulk():
 @pytest.mark.slow
 def test_the_choice_never_reads_a_real_cell_or_its_label(monkeypatch, run_folders):
     """Real cells with permuted labels, or no real cells at all, leave the evidence as it is, to the last digit."""
-    tasks = [t for t in tables.plus_selection("smoke") if t.options.get("recipe") in ("plain", "joint-linear")]
+    tasks = [
+        t for t in tables.plus_selection("embedded", "smoke") if t.options.get("recipe") in ("plain", "joint-linear")
+    ]
 
     def run():
-        return plus_study.evidence(tasks, [protocols.run_task(t) for t in tasks])
+        return plus_study.evidence([protocols.run_task(t) for t in tasks])
 
     before = run()
     real = real_cells.load

@@ -84,8 +84,18 @@ def test_a_ranking_goes_on_and_says_what_each_drug_rests_on(linear, mine, tmp_pa
     page = (tmp_path / "mine.drugs.atsdp.html").read_text()
     assert "compares no two drugs" in page and "ERLOTINIB" in page and "compares no two drugs" in said
     assert f'<td class="note" colspan="15"><span>{one.note}</span></td>' in page  # in a row of its own
-    rank(mine, ["cisplatin"], seed=1)
+    rank(mine, ["cisplatin"], seed=1, out=tmp_path / "seed1.csv")
     assert len(linear) == 4  # another seed is another training
+
+
+def test_a_ranking_of_other_drugs_is_never_lost(linear, mine, tmp_path):
+    rank(mine, ["cisplatin", "erlotinib"])
+    written = (tmp_path / "mine.drugs.atsdp.csv").read_text()
+    with pytest.raises(InputError, match=r"mine\.drugs\.atsdp\.csv: holds rows of drugs .*\(CISPLATIN\), which"):
+        rank(mine, ["erlotinib", "docetaxel"])
+    assert (tmp_path / "mine.drugs.atsdp.csv").read_text() == written and len(linear) == 2
+    table, _ = rank(mine, ["erlotinib", "docetaxel", "cisplatin"])
+    assert len(table) == 3
 
 
 def test_a_ranking_scores_as_the_command_for_one_drug_does(linear, mine, run_folders, monkeypatch):

@@ -6,10 +6,9 @@ from itertools import permutations
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score, roc_auc_score
 
 from atsdp_utils.data.geo import SERIES
-from atsdp_utils.evaluation import metrics
 from atsdp_utils.reporting import audit
 
 
@@ -256,7 +255,7 @@ def test_ap_range_holds_for_every_ranking(sensitive, resistant):
     y = np.repeat([1, 0], (sensitive, resistant))
     for order in set(permutations(y.tolist())):
         order = np.array(order)
-        ap = metrics.average_precision(order.astype(bool), -np.arange(len(order), dtype=float))
+        ap = average_precision_score(order, -np.arange(len(order)))
         auc = np.mean([i < j for i in np.flatnonzero(order) for j in np.flatnonzero(1 - order)])
         least, most = audit.ap_range(min(max(auc, 1e-6), 1 - 1e-6), sensitive / len(order))
         # With finitely many sensitive cells AP is a sum at the right end of each step: one step more is allowed.

@@ -162,16 +162,16 @@ def test_printed_rows_and_values_beside_the_papers_own_cells_are_allowed(run):
     assert pd.read_csv(run.folder / "table3.csv")["paper"].notna().tolist() == [True, False]
 
 
-def test_summary_shows_what_was_computed_and_the_papers_value_beside_its_own_cells_only(run):
+def test_summary_shows_what_was_computed_and_the_papers_value_beside_its_own_cells_only(run, capsys):
     rows = [_tidy(), _tidy(model="random forest", mean=0.8), _tidy(dataset="DATA2", tier="geo", paper=0.91),
             _tidy(dataset="DATA1", tier="print", protocol="", mean=0.93)]  # fmt: skip
     run.table(pd.concat(rows, ignore_index=True), "table4", caption="")
-    out = io.StringIO()
-    report.summary("embedded", "smoke", out)
-    lines = out.getvalue().splitlines()
+    report.summary("embedded", "smoke")
+    out = capsys.readouterr().out
+    lines = out.splitlines()
     twin, own = (next(line for line in lines if f"{d} " in line) for d in ("DATA1-sim", "DATA2"))
     assert "random forest" in twin and "0.800 ± 0.050" in twin and "0.700" in twin
-    assert "0.910" in own and "0.910" not in twin and "0.930" not in out.getvalue() and "print" not in out.getvalue()
+    assert "0.910" in own and "0.910" not in twin and "0.930" not in out and "print" not in out
 
 
 TOLERANCES = {

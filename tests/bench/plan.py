@@ -1,7 +1,11 @@
-"""All trainings of a run at once, and how long they will take on this machine."""
+"""The trainings of a run and how long they will take on this machine: ``make plan``.
+
+Seconds are those of finished results and of ``figures/bench.csv``.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +15,7 @@ import pandas as pd
 
 from atsdp_utils.data import gdsc
 from atsdp_utils.experiments import grid, keys
-from atsdp_utils.experiments.tables import NOTEBOOK, all_tables
+from atsdp_utils.experiments.tables import all_tables
 from atsdp_utils.experiments.task import Task
 from atsdp_utils.foundation import config, paths
 
@@ -29,12 +33,12 @@ def read(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype={"case": str, "value": str}, keep_default_na=False)
 
 
-def benchmark_timings(table: pd.DataFrame, dataset: str = TIMED) -> pd.DataFrame:
+def benchmark_timings(table: pd.DataFrame) -> pd.DataFrame:
     """Seconds of a training, ``TIMED_BY``, from the rows of a benchmark; what a projection scales by."""
     rows = table[table.section.str.startswith("models, ") & (table.measure == "cpu_seconds")]
     found = rows.case.str.extract(r"^(?P<model>.*) \((?P<protocol>\w)\)$")
     profile = rows.section.str.extract(r"^models, (\w+) profile$")[0]
-    found = found.assign(profile=profile, dataset=dataset, seconds=rows.value.astype(float))
+    found = found.assign(profile=profile, dataset=TIMED, seconds=rows.value.astype(float))
     rows = table[(table.section == "cached results") & (table.unit == "s")]
     of_any = rows.case.str.extract(r"^(?P<model>.*) \((?P<protocol>\w), (?P<profile>\w+)\)$")
     return pd.concat([found, of_any.assign(dataset="any", seconds=rows.value.astype(float))])
@@ -42,7 +46,12 @@ def benchmark_timings(table: pd.DataFrame, dataset: str = TIMED) -> pd.DataFrame
 
 def finished_timings() -> pd.DataFrame:
     """Seconds of a training, ``TIMED_BY``, of every finished result."""
-    rows = [{k: t[k] for k in TIMED_BY} | {"seconds": s / max(1, t["folds"])} for t, s in grid.finished()]
+    rows = []
+    for path in paths.RESULTS.glob("*/*.npz"):
+        with contextlib.suppress(Exception):  # a damaged one is made again by the next run
+            found = grid.read(path)
+            task = found["task"]
+            rows.append({k: task[k] for k in TIMED_BY} | {"seconds": found["seconds"] / max(1, task["folds"])})
     return pd.DataFrame(rows, columns=[*TIMED_BY, "seconds"])
 
 
@@ -58,7 +67,8 @@ def projected(task: Task, measured: pd.DataFrame, pairs: pd.DataFrame) -> tuple[
     profile takes than another.
     """
     trainings, profile = max(1, task.folds), task.profile
-    same = _of(measured, task.protocol, task.model)
+    kind, alike = "protocol == @task.protocol and model == @task.model", "protocol == @task.protocol"
+    same = measured.query(kind)
     if same.empty and measured is not pairs:
         return projected(task, pairs, pairs)[0], False
     if profile in same and len(here := same[profile].dropna().droplevel(["protocol", "model"])):
@@ -66,15 +76,8 @@ def projected(task: Task, measured: pd.DataFrame, pairs: pd.DataFrame) -> tuple[
     if profile not in pairs:
         return float("nan"), False
     ratios = pairs.rdiv(pairs[profile], axis=0)  # times longer than under each of the other profiles
-    alike = _of(ratios, task.protocol, task.model).median(), _of(ratios, task.protocol).median(), ratios.median()
-    guesses = same.mul(alike[0].fillna(alike[1]).fillna(alike[2])).stack()
-    return float(guesses.median()) * trainings, False
-
-
-def _of(table: pd.DataFrame, protocol: str, model: str | None = None) -> pd.DataFrame:
-    """Rows of a protocol, and of a model."""
-    level = table.index.get_level_values
-    return table[(level("protocol") == protocol) & ((level("model") == model) | (model is None))]
+    longer = ratios.query(kind).median().fillna(ratios.query(alike).median()).fillna(ratios.median())
+    return float(same.mul(longer).stack().median()) * trainings, False
 
 
 def projection(tables: dict[str, list[Task]], benchmark: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -143,25 +146,5 @@ def show(data: str, profile: str, jobs: int) -> None:
         print(f"The longest table: {longest.table}, {longest.hours:.2f} h")
 
 
-def train(data: str, profile: str, jobs: int, backend: str, notebooks: list[str]) -> None:
-    """Run the trainings of all lists that `notebooks` show, each once, in one pool that never waits for a notebook.
-
-    Tasks of a data set follow each other, so that a worker reads it once.
-    """
-    shown = {name[:2] for name in notebooks}
-    lists = [tasks for name, tasks in all_tables(data, profile).items() if NOTEBOOK[name] in shown]
-    once = dict.fromkeys(task for tasks in lists for task in tasks)
-    grid.run(sorted(once, key=lambda t: t.dataset), jobs=jobs, backend=backend, label="trainings")
-
-
-def main() -> None:
-    """``python -m atsdp_utils.experiments.plan {plan,train} DATA PROFILE JOBS [BACKEND NOTEBOOK...]``."""
-    command, data, profile, jobs, *rest = sys.argv[1:]
-    if command == "plan":
-        show(data, profile, int(jobs))
-    else:
-        train(data, profile, int(jobs), rest[0], rest[1:])
-
-
 if __name__ == "__main__":
-    main()
+    show(sys.argv[1], sys.argv[2], int(sys.argv[3]))
