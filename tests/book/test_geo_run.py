@@ -112,6 +112,9 @@ def test_chapters_that_did_not_run_read_no_set_of_the_paper(chapter):
     lines = [line.strip() for line in code.splitlines() if re.search(r"(?<!\.)\bDATA\b", line)]
     same = {
         "run = report.Run(": lambda data: None,
+        "tasks = tables.bulk(DATA, PROFILE)": lambda data: tables.bulk(data, "smoke"),
+        "runs = tables.stopping(DATA, PROFILE)": lambda data: tables.stopping(data, "smoke"),
+        "wanted = tables.clusters(DATA, PROFILE)": lambda data: tables.clusters(data, "smoke"),
         "tasks = tables.peers(DATA, PROFILE)": lambda data: tables.peers(data, "smoke"),
         "same = [t for t in tables.transfer(DATA, PROFILE) if t.dataset == REAL[0]]": lambda data: [
             t for t in tables.transfer(data, "smoke") if t.dataset == config.REAL[0].name
