@@ -39,7 +39,7 @@ def pooled(results: Sequence[Result]) -> tuple[np.ndarray, np.ndarray, np.ndarra
 def summary(frame: pd.DataFrame, names: Sequence[str] = config.METRICS + config.EXTRA_METRICS) -> pd.DataFrame:
     """Scores by data set, model, setting and protocol (Tables 1, 3, 4); ``paper`` is empty."""
     table = metrics.summarise(frame, KEY, names)
-    return table.assign(tier=[config.DATASETS[d].tier for d in table["dataset"]], paper=np.nan)
+    return table.assign(tier=table["dataset"].map(config.TIERS), paper=np.nan)
 
 
 def paper_table(name: str) -> pd.DataFrame:

@@ -45,7 +45,7 @@ def ablation(results: Sequence[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
     table = table.join(sign.set_index(["dataset", "setting"])[evaluate.SIGN])
     table = table.join(change[["base", "difference", "ci_low", "ci_high", "p", "p_holm"]]).reset_index()
     table["base"] = table["base"].fillna(table["mean"])
-    table.insert(1, "tier", [config.DATASETS[d].tier for d in table.dataset])
+    table.insert(1, "tier", table.dataset.map(config.TIERS))
     table.insert(3, "reference", np.where(table.setting == start, "", start))
     return frame, table.assign(protocol="U", metric="auc")
 
@@ -143,7 +143,7 @@ def few_shot(zero: Sequence[Result], results: Sequence[Result]) -> pd.DataFrame:
     both = pd.concat([evaluate.scores(zero).assign(k=0), few], ignore_index=True).astype({"k": int})
     both["model"] = both.model.map(LABEL)
     table = metrics.summarise(both, ["dataset", "model", "k"], ["auc"])
-    table["tier"] = [config.DATASETS[d].tier for d in table.dataset]
+    table["tier"] = table.dataset.map(config.TIERS)
     anew = np.where(table.k == 0, "lines", "the few cells")
     table["learned_from"] = np.where(table.model.isin(SIMPLE), anew, "lines and the few cells")
     table.loc[table.model == LABEL[tables.PC1], "learned_from"] = "unlabelled cells, sign from lines"

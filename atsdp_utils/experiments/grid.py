@@ -31,14 +31,13 @@ def save(result: Result, key: str) -> None:
     """Write a result atomically: its arrays, and the rest as text."""
     fields = vars(result) | {"task": dataclasses.asdict(result.task)}
     arrays = {name: value for name, value in fields.items() if isinstance(value, np.ndarray)}
-    about = json.dumps({name: value for name, value in fields.items() if name not in arrays})
-    cache.write_atomically(result_path(key), lambda temporary: np.savez(temporary, about=about, **arrays))
+    said = json.dumps({name: value for name, value in fields.items() if name not in arrays})
+    cache.write_atomically(result_path(key), lambda temporary: np.savez(temporary, about=said, **arrays))
 
 
-def read(path: Path) -> dict:
-    """Fields of a result, with its task as a dictionary."""
-    with np.load(path, allow_pickle=False) as z:
-        return {name: z[name] for name in z.files if name != "about"} | json.loads(str(z["about"]))
+def about(archive: np.lib.npyio.NpzFile) -> dict:
+    """What an open result says of itself, its arrays unread: task as a dictionary, seconds, parameters, choices."""
+    return json.loads(str(archive["about"]))
 
 
 def load(task: Task, key: str) -> Result | None:
@@ -47,7 +46,8 @@ def load(task: Task, key: str) -> Result | None:
     if not path.exists():
         return None
     try:
-        fields = read(path)
+        with np.load(path, allow_pickle=False) as z:
+            fields = {name: z[name] for name in z.files if name != "about"} | about(z)
         return Result(**fields | {"task": task, "chosen": tuple(fields["chosen"])})
     except Exception as error:
         warnings.warn(f"{path}: unreadable ({error}); computing it again", stacklevel=2)

@@ -208,6 +208,7 @@ NULLS = tuple(_paper_set(p, "-null-sim", "simulated", null=True) for p in _PAPER
 GEO = tuple(_paper_set(p, "", "geo") for p in _PAPER_SETS)
 
 DATASETS: dict[str, Dataset] = {d.name: d for d in (*REAL, *TWINS, *NULLS, *GEO)}
+TIERS = {name: spec.tier for name, spec in DATASETS.items()}
 
 
 def datasets(data: str, *, nulls: bool = True) -> list[Dataset]:

@@ -76,12 +76,11 @@ def right_drug(out: Outputs) -> dict:
     own = rows[rows["is_right"]].set_index(["dataset", "draw"])["auc"]
     above = rows["auc"] > own.reindex(pd.MultiIndex.from_frame(rows[["dataset", "draw"]])).to_numpy()
     ranks = 1 + above.groupby([rows["dataset"], rows["draw"]]).sum()
+    first = rows[rows["draw"] == -1].set_index("drug").groupby("dataset")["auc"].idxmax()
     for name, of in ranks.groupby(level="dataset"):
         permuted = of.drop(-1, level="draw").sort_values().astype(str)
         null = f"; {', '.join(permuted)} in {len(permuted)} draws with labels of lines permuted" * bool(len(permuted))
-        scored = rows[(rows["dataset"] == name) & (rows["draw"] == -1)]
-        first = scored.loc[scored["auc"].idxmax(), "drug"]
-        said.append(f"{of.loc[name, -1]} ({name}, where {first} is first{null})")
+        said.append(f"{of.loc[name, -1]} ({name}, where {first[name]} is first{null})")
     return {"ranks": ", ".join(said), "drugs": rows["drug"].nunique()}
 
 

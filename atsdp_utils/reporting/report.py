@@ -38,7 +38,7 @@ OTHER_INPUTS = {
 
 def tier_of(name: str) -> str:
     """Tier of an input: ``real``, ``simulated``, ``geo``, or ``reported`` for numbers of the paper or of peers."""
-    tiers = {d: spec.tier for d, spec in config.DATASETS.items()} | OTHER_INPUTS
+    tiers = config.TIERS | OTHER_INPUTS
     if name not in tiers:
         raise ValueError(f"dataset: got {name!r}, expected one of {', '.join(tiers)}")
     return tiers[name]
