@@ -17,6 +17,7 @@ PROFILE := quick
 JOBS := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 BACKEND := loky
 PYTHON := python3
+CHAPTERS := [0-9][0-9]
 $(if $(filter $(DATA),embedded geo),,$(error DATA is '$(DATA)', expected embedded or geo))
 $(if $(filter $(PROFILE),smoke quick paper),,$(error PROFILE is '$(PROFILE)', expected smoke, quick or paper))
 
@@ -30,7 +31,9 @@ PY := $(VENV)/bin/python
 # Named after the content of the pins: installation runs once, and again only when one changes.
 INSTALLED := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
 LOCKED = $(PYTHON) book/lock.py $(ATSDP_BUILD)/.lock
-SOURCES := $(sort $(wildcard notebooks/[0-9][0-9]_*.ipynb))
+SOURCES := $(sort $(foreach n,$(CHAPTERS),$(wildcard notebooks/$(n)_*.ipynb)))
+$(if $(SOURCES),,$(error CHAPTERS is '$(CHAPTERS)', expected numbers as in notebooks/, such as 05 06))
+TRAINED := $(RUN)/trainings$(subst $(subst ,, ),,$(filter-out [0-9][0-9],$(CHAPTERS)))
 EXECUTED := $(SOURCES:notebooks/%=$(RUN)/notebooks/%)
 
 # --- the same surroundings for every process: one thread each, no configuration of the user's -----------------------
@@ -55,7 +58,7 @@ unexport MPLBACKEND PYTHONPATH PYTHONSTARTUP JUPYTER_PATH
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo 'DATA=embedded|geo  PROFILE=smoke|quick|paper  JOBS=$(JOBS)  BACKEND=loky|dask'
+	@echo 'DATA=embedded|geo  PROFILE=smoke|quick|paper  JOBS=$(JOBS)  BACKEND=loky|dask  CHAPTERS="05 06"'
 
 # --- installation ---------------------------------------------------------------------------------------------------
 install: ## only set up .venv
@@ -97,11 +100,11 @@ $(RUN)/inputs: FORCE
 	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
 # Every training of every notebook first, in one pool; notebooks then find them in the cache.
-$(RUN)/trainings: $(RUN)/inputs
+$(TRAINED): $(RUN)/inputs
 	@$(PY) -m atsdp_utils.experiments.train $(DATA) $(PROFILE) $(JOBS) $(BACKEND) $(notdir $(basename $(SOURCES)))
 	@touch $@
 
-$(RUN)/notebooks/%.ipynb: notebooks/%.ipynb $(RUN)/trainings
+$(RUN)/notebooks/%.ipynb: notebooks/%.ipynb $(RUN)/inputs | $(TRAINED)
 	@$(PY) -m book.build run $< $@ $(DATA) $(PROFILE) 1 $(BACKEND)
 
 # Notebooks that read tables of others wait for them; one line each.
@@ -117,7 +120,7 @@ $(RUN)/html/index.html: $(MANIFEST) $(shell find book -type f ! -path '*/__pycac
 book: install ## build the book again from the notebooks that have run
 	@$(LOCKED) $(PY) -m book.build book $(DATA) $(PROFILE)
 
-check: install ## compare the run with the committed figures/embedded-quick, within tolerances
+check: install ## compare the run with the committed one of its profile, quick or paper, within tolerances
 	@$(PY) -m atsdp_utils.reporting.report check $(DATA) $(PROFILE)
 
 data: install ## check the embedded files; with DATA=geo download and check the sets of the paper

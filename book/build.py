@@ -30,9 +30,12 @@ from atsdp_utils.foundation import paths  # noqa: E402
 from atsdp_utils.reporting import found, report  # noqa: E402
 from atsdp_utils.reporting.outputs import Outputs  # noqa: E402
 from atsdp_utils.reporting.scorecard import scorecard  # noqa: E402
+from book import opening  # noqa: E402
 
 PARAMETERS = 'DATA = "embedded"\nPROFILE = "quick"\nJOBS = 2\nBACKEND = "loky"'
 MAX_LINES = 25
+#: Pictures of the landing page.
+OPENING = found.PICTURE, "fig1"
 BLANK = "# Your solution"
 #: What the text of a task holds beside the task, and how it is known.
 TOLD = {"a hint": "Hint", "what to expect": "Expected|Answer", "its minutes": "minutes"}
@@ -304,8 +307,9 @@ def files_cell(outputs: dict[str, dict]):
     for name, made in outputs.items():
         caption = re.sub(r"([\\`*_$<>\[\]{}])", r"\\\1", made["caption"] or name)
         lines.append(f"- {caption}: " + ", ".join(f"[{file}](../files/{file})" for file in made["files"]))
+    title = f"{sum(len(made['files']) for made in outputs.values())} files, to download"
     opening = "## Files of this chapter\n\nWhat this notebook wrote to `figures/{{RUN}}/` in this run.\n\n"
-    cell = nbformat.v4.new_markdown_cell(opening + "\n".join(lines))
+    cell = nbformat.v4.new_markdown_cell("\n".join([f"{opening}:::{{dropdown}} {title}", *lines, ":::"]))
     cell["id"] = "files-of-this-chapter"
     return cell
 
@@ -315,7 +319,8 @@ def assemble(data: str, profile: str) -> Path:
     root, figures = paths.run_dir(data, profile), paths.figures_dir(data, profile)
     book, executed = root / "book", root / "notebooks"
     shutil.rmtree(book, ignore_errors=True)
-    shutil.copytree(paths.BOOK, book, ignore=shutil.ignore_patterns("build.py", "__pycache__"))
+    tools = shutil.ignore_patterns("build.py", "opening.py", "readme.py", "templates", "__pycache__")
+    shutil.copytree(paths.BOOK, book, ignore=tools)
     for folder in ("notebooks", "files"):
         (book / folder).mkdir()
     chapters = [source for source in numbered() if (executed / source.name).exists()]
@@ -331,10 +336,13 @@ def assemble(data: str, profile: str) -> Path:
             if cell.cell_type == "markdown":
                 cell.source = _substitute(cell.source, present, data, profile)
         nbformat.write(read, book / "notebooks" / source.name)
-    opening = _opening(data, profile, figures)
+    for picture in figures.glob("*.svg"):  # of the opening, whose chapters an earlier run may have drawn
+        if picture.stem in OPENING:
+            shutil.copy(picture, book / "files")
+    marks = _opening(data, profile, figures)
     for page in book.glob("*.md"):
         text = page.read_text()
-        for mark, replacement in opening.items():
+        for mark, replacement in marks.items():
             text = text.replace(mark, replacement)
         page.write_text(_substitute(text, present, data, profile))
     toc = (book / "_toc.yml").read_text()
@@ -355,9 +363,11 @@ def _opening(data: str, profile: str, figures: Path) -> dict[str, str]:
     out, link = Outputs(figures), "{{ref}}`nb-{}`"
     card = scorecard(out, data)
     verdicts = card.loc[card["kind"] == "claim", "verdict"]
-    told = found.opening(out, verdicts, profile, link.format, picture(found.PICTURE))
-    marks = {"{{FOUND}}": told, "{{MORE}}": found.sentences(out, link.format, found.MORE)}
-    marks["{{WORKFLOW}}"] = picture("fig1")
+    told = opening.opening(out, verdicts, profile, link.format, picture(OPENING[0]))
+    marks = {"{{FOUND}}": told, "{{MORE}}": opening.sentences(out, link.format, opening.MORE)}
+    marks["{{WORKFLOW}}"] = picture(OPENING[1])
+    published = opening.published_said(paths.PUBLISHED)
+    marks["{{PUBLISHED}}"] = f"{published['chapters']} of {published['of']}"
     return marks | {"{{VERSION}}": __version__, "{{REPOSITORY}}": _repository()}
 
 

@@ -16,7 +16,10 @@ BOOK = ROOT / "book"
 
 BUILD = Path(os.environ.get("ATSDP_BUILD", ROOT / "build"))
 FIGURES = Path(os.environ.get("ATSDP_FIGURES", ROOT / "figures"))
+#: Committed runs: all chapters at ``quick``, some at ``paper``; and the differences that `make check` allows.
 REFERENCE = ROOT / "figures" / "embedded-quick"
+PUBLISHED = ROOT / "figures" / "embedded-paper"
+TOLERANCES = ROOT / "figures" / "tolerances.json"
 
 CACHE = BUILD / "cache"
 DOWNLOADS = CACHE / "downloads"

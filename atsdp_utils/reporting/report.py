@@ -211,9 +211,13 @@ def _describe(name: str) -> dict[str, str]:
 
 
 def manifest(data: str, profile: str) -> None:
-    """Merge the notebooks' fragments into ``manifest.json`` of the run."""
+    """Merge the notebooks' fragments into ``manifest.json`` of the run; outputs of chapters that did not run stay."""
     folder, outputs = paths.figures_dir(data, profile), {}
-    for fragment in sorted((paths.run_dir(data, profile) / "manifest").glob("*.json")):
+    fragments = sorted((paths.run_dir(data, profile) / "manifest").glob("*.json"))
+    if (folder / "manifest.json").exists():
+        earlier, ran = json.loads((folder / "manifest.json").read_text())["outputs"], {f.stem for f in fragments}
+        outputs = {name: made for name, made in earlier.items() if made["notebook"] not in ran}
+    for fragment in fragments:
         outputs.update(json.loads(fragment.read_text()))
     if gone := [f for o in outputs.values() for f in o["files"] if not (folder / f).exists()]:
         raise FileNotFoundError(f"{folder}: {', '.join(gone)} recorded but missing; run 'make clean reproduce'")
@@ -281,29 +285,28 @@ def _disagreements(actual: pd.Series, expected: pd.Series, tolerances: dict) -> 
 
 
 def check(data: str, profile: str) -> int:
-    """Print the differences of a run from the committed reference; return the exit status."""
-    if (data, profile) != ("embedded", "quick"):
-        print(f"check: the reference is embedded-quick; {data}-{profile} computes other amounts. Use PROFILE=quick.")
+    """Print the differences of a run from the committed run of its profile; return the exit status."""
+    run, committed = paths.figures_dir(data, profile), paths.ROOT / "figures" / f"{data}-{profile}"
+    if committed not in (paths.REFERENCE, paths.PUBLISHED):
+        print(f"check: no run of {committed.name} is committed to compare with. Use PROFILE=quick or PROFILE=paper.")
         return 2
-    run = paths.figures_dir(data, profile)
-    tolerances = json.loads((paths.REFERENCE / "tolerances.json").read_text())
-    found = differences(run, _reference(run), tolerances)
+    found = differences(run, _reference(run, committed), json.loads(paths.TOLERANCES.read_text()))
     more = [f"… and {len(found) - 40} more"] if len(found) > 40 else []
-    print(*found[:40], *more, f"check: {len(found)} differences from the committed figures/embedded-quick", sep="\n")
+    print(*found[:40], *more, f"check: {len(found)} differences from the committed figures/{committed.name}", sep="\n")
     return int(bool(found))
 
 
-def _reference(run: Path) -> dict[str, pd.DataFrame]:
-    """Tables of the reference, read through git where the run has overwritten the files themselves."""
-    if run.resolve() != paths.REFERENCE.resolve():
-        return {f.name: pd.read_csv(f) for f in sorted(paths.REFERENCE.glob("*.csv"))}
+def _reference(run: Path, committed: Path) -> dict[str, pd.DataFrame]:
+    """Tables of a committed run, read through git where the run has overwritten the files themselves."""
+    if run.resolve() != committed.resolve():
+        return {f.name: pd.read_csv(f) for f in sorted(committed.glob("*.csv"))}
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(paths.ROOT), *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     try:
-        names = git("ls-tree", "--name-only", "HEAD", "figures/embedded-quick/").split()
+        names = git("ls-tree", "--name-only", "HEAD", f"figures/{committed.name}/").split()
         return {Path(n).name: pd.read_csv(io.StringIO(git("show", f"HEAD:{n}"))) for n in names if n.endswith(".csv")}
     except (OSError, subprocess.CalledProcessError) as error:
         way_out = "without git, run with ATSDP_FIGURES=<another folder> and check with the same"

@@ -93,7 +93,8 @@ def projection(tables: dict[str, list[Task]], benchmark: pd.DataFrame | None = N
     the tasks left whose kind was measured on its own data set.
     """
     finished = finished_timings()
-    measured, pairs = medians(finished), medians(pd.concat([finished, benchmark]))
+    timings = [t for t in (finished, benchmark) if t is not None and len(t)] or [finished]
+    measured, pairs = medians(finished), medians(pd.concat(timings))
     rows, counted = [], set()
     for table, tasks in tables.items():
         grid.prepare(tasks)

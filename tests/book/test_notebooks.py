@@ -152,9 +152,11 @@ def test_book_offers_the_files_of_each_chapter(run_folders, monkeypatch):
     book = build.assemble("embedded", "smoke")
     last = nbformat.read(book / "notebooks" / "05_shape.ipynb", as_version=4).cells[-1].source
     assert last.startswith("## Files of this chapter\n\nWhat this notebook wrote to `figures/embedded-smoke/`")
-    assert last.splitlines()[-2:] == [
+    assert last.splitlines()[-4:] == [
+        ":::{dropdown} 3 files, to download",
         r"- P(sensitive) at \*0.5\*: [table3.csv](../files/table3.csv)",
         "- fig2a: [fig2a.csv](../files/fig2a.csv), [fig2a.png](../files/fig2a.png)",
+        ":::",
     ]
     assert sorted(p.name for p in (book / "files").iterdir()) == ["fig2a.csv", "fig2a.png", "table3.csv"]
 

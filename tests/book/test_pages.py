@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from atsdp_utils.foundation import config, paths
-from atsdp_utils.reporting import found
 from atsdp_utils.reporting.outputs import Outputs
-from book import build
+from atsdp_utils.reporting.verdict import MISSING
+from book import build, opening
 
 NOTATION = (paths.BOOK / "notation.md").read_text()
 CODE = re.findall(r"\| `([\w.]+)` \|", NOTATION)
@@ -102,11 +102,11 @@ def tables(tmp_path):
 
 
 def test_the_opening_says_what_the_tables_say(tables):
-    clusters = found.held_out_clusters(tables)
+    clusters = opening.held_out_clusters(tables)
     assert clusters["difference"] == "-0.020 (-0.040 to +0.010)" and clusters["best_name"] == "a simple one"
     assert clusters["atsdp"].startswith("0.41") and clusters["best"].startswith("0.43") and clusters["tasks"] == 7
     # The two names of SCC47 are one unit: two real comparisons, of which both favour attention.
-    assert found.attention(tables) == {
+    assert opening.attention(tables) == {
         "real": 2,
         "simulated": 2,
         "favour": 2,
@@ -114,11 +114,11 @@ def test_the_opening_says_what_the_tables_say(tables):
         "without_low": 0.97,
         "without_high": 0.99,
     }
-    ranks = found.right_drug(tables)
+    ranks = opening.right_drug(tables)
     assert ranks["drugs"] == 3 and ranks["ranks"].count("2 (") == len(config.REAL)
     assert ranks["ranks"].count(", where a is first; 3 in 1 draws with labels of lines permuted)") == len(config.REAL)
     spans = "0.710 to 0.720 on a (30% to 30% wrong), 0.610 to 0.620 on a twin (30% to 30% wrong)"
-    assert found.gene_scores(tables) == {"spans": spans}
+    assert opening.gene_scores(tables) == {"spans": spans}
 
 
 def test_the_table_of_real_cells_holds_differences_and_stars_those_told_from_zero(tables):
@@ -133,7 +133,7 @@ def test_the_table_of_real_cells_holds_differences_and_stars_those_told_from_zer
         pd.DataFrame(rows).to_csv(tables.folder / f"{name}.csv", index=False)
     mean = {"dataset": [config.REAL[0].name], "protocol": ["U"], "list": ["sensitive"], "auc": [0.8765]}
     pd.DataFrame(mean).to_csv(tables.folder / "gene_scores_real.csv", index=False)
-    said = found.single_cells(tables)
+    said = opening.single_cells(tables)
     assert [said[f"told_{i}"] for i in range(3)] == [1, 0, 0] and said["moves"] == ", ".join(["0.60 to 0.50"] * 3)
     assert said["averaged"] == "0.876 (A375-PLX4720)"
     first, second, third = said["rows"].split("\n  ")
@@ -142,11 +142,11 @@ def test_the_table_of_real_cells_holds_differences_and_stars_those_told_from_zer
 
 
 def test_what_is_missing_says_so(tables):
-    assert len(found.FIRST) <= 5
-    assert [f.__name__ for f in (*found.FIRST, *found.MORE)] == list(found.SENTENCES)
-    parts = (found.sentences(tables, lambda number: f"<{number}>", of) for of in (found.FIRST, found.MORE))
+    assert len(opening.FIRST) <= 5
+    assert [f.__name__ for f in (*opening.FIRST, *opening.MORE)] == list(opening.SENTENCES)
+    parts = (opening.sentences(tables, lambda number: f"<{number}>", of) for of in (opening.FIRST, opening.MORE))
     said = "\n".join(parts).splitlines()
-    assert len(said) == len(found.SENTENCES)
-    missing = [line for line in said if found.MISSING in line]
-    assert [line.rpartition("(")[2] for line in missing] == [f"<{n}>): {found.MISSING}" for n in ("04", "12")]
+    assert len(said) == len(opening.SENTENCES)
+    missing = [line for line in said if MISSING in line]
+    assert [line.rpartition("(")[2] for line in missing] == [f"<{n}>): {MISSING}" for n in ("04", "12")]
     assert "{" not in "".join(said)

@@ -196,7 +196,7 @@ def test_differences_within_and_beyond_tolerance(tmp_path):
 
 
 def test_committed_tolerances_parse():
-    tolerances = json.loads((paths.REFERENCE / "tolerances.json").read_text())
+    tolerances = json.loads(paths.TOLERANCES.read_text())
     rules = [tolerances["default"], *tolerances["columns"].values()]
     assert all(r == "ignore" or set(r) == {"absolute", "relative"} for r in rules)
 

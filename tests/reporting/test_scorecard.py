@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
@@ -734,17 +733,6 @@ def test_answers_count_units_and_not_names(tmp_path, afatinib, sorafenib, axis):
     assert one["label"].to_dict() == {"A375-PLX4720": "culture", "SCC47 axis": "programme"}
 
 
-def test_readme_block_says_what_counts_once_and_has_pc1_beside_the_network(tmp_path):
-    rows = [{"dataset": d, "model": m, "setting": "", "protocol": "U", "metric": "auc", "mean": v, "ci_low": v,
-             "ci_high": v} for d in ("A375-PLX4720", "SCC47-afatinib")
-            for m, v in (("ATSDP-NET", 0.68), ("PC1, bulk sign", 0.99))]  # fmt: skip
-    write(tmp_path, "table3", rows)
-    block = findings.readme_block(Outputs(tmp_path))
-    assert f"| `A375-PLX4720` | real | 0.68 (0.68–0.68) | 0.99 | {MISSING} |" in block
-    assert "1 culture task (A375-PLX4720)**, 9 questions" in block and "3 tasks" not in block
-    assert "1 programme axis (SCC47 axis, under the names SCC47-afatinib and SCC47-sorafenib)**, 9 questions" in block
-
-
 # --- slider -----------------------------------------------------------------------------------------------------------
 def test_threshold_slider():
     y, p = np.array([1, 1, 1, 0, 0]), np.array([0.9, 0.6, 0.2, 0.5, 0.1])
@@ -764,36 +752,3 @@ def test_threshold_slider():
     assert len(said) == 101 and said[50].startswith("2 of 3 sensitive and 1 of 2 resistant cells are called right; pre")
     assert f"precision {table['precision'].iloc[51]:.3f}, recall" in said[51]
     assert page == plots_eval.threshold_slider(y, p, "five <cells>")
-
-
-# --- README -----------------------------------------------------------------------------------------------------------
-def committed(folder):
-    """Whether the reference run is in the checkout's history."""
-    listed = subprocess.run(["git", "ls-files", str(folder)], cwd=paths.ROOT, capture_output=True, text=True).stdout
-    return "table3.csv" in listed
-
-
-@pytest.mark.skipif(not committed(paths.REFERENCE), reason="no reference run is committed yet")
-@pytest.mark.slow
-def test_readme_is_what_the_command_writes():
-    text = findings.README.read_text()
-    text = findings.README.read_text()
-    assert text == findings.with_block(text, findings.readme_block(Outputs(paths.REFERENCE)), findings.RESULTS)
-    assert text == findings.with_block(text, findings.made_block(paths.REFERENCE), findings.MADE)
-
-
-def test_with_block():
-    begin, end = findings.MADE
-    text = f"a\n{begin}\nold\n{end}\nb\n"
-    assert findings.with_block(text, "new", findings.MADE) == f"a\n{begin}\nnew\n{end}\nb\n"
-    with pytest.raises(ValueError, match="README.md"):
-        findings.with_block("a", "new", findings.MADE)
-
-
-def test_the_map_says_which_notebook_makes_what(tmp_path):
-    made = {"fig2b": "05_cv_evaluation", "fig2a": "05_cv_evaluation", "table1": "05_cv_evaluation", "other": "01_x"}
-    outputs = {name: {"notebook": notebook} for name, notebook in made.items()}
-    (tmp_path / "manifest.json").write_text(json.dumps({"outputs": outputs}))
-    _, _, first, second = findings.made_block(tmp_path).splitlines()
-    assert first.startswith("| Table 1 | `table1` | `05_cv_evaluation` | ") and "`evaluation`" in first
-    assert second.startswith("| Figure 2 | `fig2a`, `fig2b` | ")

@@ -1,0 +1,150 @@
+"""What was found, in a few sentences with their values from the tables of a run: README, landing page, questions.
+
+The sentences are data (``templates/opening.toml``); a function here of the same name finds the values of each.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from atsdp_utils.data import gdsc
+from atsdp_utils.foundation import config, paths
+from atsdp_utils.reporting import audit
+from atsdp_utils.reporting.outputs import Missing, Outputs
+from atsdp_utils.reporting.verdict import MISSING, UNTESTED
+
+TEMPLATES = Path(__file__).parent / "templates"
+AGAINST = ["further steps on bulk", "before transfer", "PC1, bulk sign"]
+SENTENCES = tomllib.loads((TEMPLATES / "opening.toml").read_text(encoding="utf-8"))
+
+
+def _interval(values: pd.Series, sign: str = "", digits: int = 2) -> str:
+    """A mean and its limits as text; with a `sign` that of a difference, whose limits may lie close to zero."""
+    middle, low, high = (f"{v:{sign}.{3 if sign else digits}f}" for v in values)
+    return f"{middle} ({low}{' to ' if sign else '–'}{high})" if values.notna().all() else middle
+
+
+def held_out_clusters(out: Outputs) -> dict:
+    """Means over the drugs and clusters on which networks were trained, and the difference to the best simple model."""
+    means = out.table("clusters_mean", on="tasks of the networks").set_index("model")
+    tested = out.table("clusters_differences", model="ATSDP-NET", on="tasks of the networks")
+    row = tested[~tested["against"].str.startswith("ATSDP-NET")].iloc[0]
+    names = {"atsdp": "ATSDP-NET", "bulk": "ATSDP-NET, bulk only", "best": row["against"]}
+    return {k: _interval(means.loc[name, ["mean", "ci_low", "ci_high"]]) for k, name in names.items()} | {
+        "best_name": row["against"], "difference": _interval(row[["difference", "ci_low", "ci_high"]], "+"),
+        "tasks": int(row["tasks"]), "drugs": int(row["drugs"]),
+    }  # fmt: skip
+
+
+def single_cells(out: Outputs) -> dict:
+    """Rows of a table: AUC on each real set, transfer minus control, start and PC1; how many are told from zero."""
+    by = out.table("transfer_changes", dataset=[spec.name for spec in config.REAL]).set_index("setting")
+    rows, auc = [], ["auc_mean", "ci_low", "ci_high"]
+    for name, of in by.groupby("dataset"):
+        scores = out.table("transfer", dataset=name).set_index("setting")
+        cells = out.one("class_sizes", dataset=name)[["sensitive", "resistant"]].sum()
+        row = [f"{name}, {cells}, {of['seeds'].max()}", _interval(scores.loc["after transfer", auc])]
+        for setting, change in of.loc[AGAINST].iterrows():
+            added = _interval(-change[["difference", "ci_high", "ci_low"]], "+")
+            row += [_interval(scores.loc[setting, auc]), added + r"\*" * bool(change["p_holm"] < 0.05)]
+        rows.append(f"| {' | '.join(row)} |")
+    means = zip(by.loc[AGAINST[1], "mean"], by.loc[AGAINST[0], "mean"], strict=True)
+    moved = (f"{start:.2f} to {control:.2f}" for start, control in means)
+    told = {f"told_{i}": (by.loc[s, "p_holm"] < 0.05).sum() for i, s in enumerate(AGAINST)}
+    mean = out.table("gene_scores_real", protocol="U", list="sensitive")
+    averaged = " and ".join(f"{auc:.3f} ({name})" for name, auc in zip(mean["dataset"], mean["auc"], strict=True))
+    return told | {"averaged": averaged, "rows": "\n  ".join(rows), "names": len(rows), "moves": ", ".join(moved)}
+
+
+def right_drug(out: Outputs) -> dict:
+    """Rank of the right drug's AUC among all drugs on each real set, the highest first; also with labels permuted."""
+    rows, said = out.read("drugs_on_real_sets"), []
+    own = rows[rows["is_right"]].set_index(["dataset", "draw"])["auc"]
+    above = rows["auc"] > own.reindex(pd.MultiIndex.from_frame(rows[["dataset", "draw"]])).to_numpy()
+    ranks = 1 + above.groupby([rows["dataset"], rows["draw"]]).sum()
+    first = rows[rows["draw"] == -1].set_index("drug").groupby("dataset")["auc"].idxmax()
+    for name, of in ranks.groupby(level="dataset"):
+        permuted = of.drop(-1, level="draw").sort_values().astype(str)
+        null = f"; {', '.join(permuted)} in {len(permuted)} draws with labels of lines permuted" * bool(len(permuted))
+        said.append(f"{of.loc[name, -1]} ({name}, where {first[name]} is first{null})")
+    return {"ranks": ", ".join(said), "drugs": rows["drug"].nunique()}
+
+
+def few_labels(out: Outputs, k: int = 5) -> dict:
+    """AUC with `k` labelled cells a class on each real set."""
+    said, columns = [], ["mean", "ci_low", "ci_high"]
+    for spec in config.REAL:
+        both = [out.one("few_shot", dataset=spec.name, model=m, k=str(k)) for m in ("logistic regression", "ATSDP-NET")]
+        said.append(f"{spec.name} {' and '.join(_interval(row[columns], digits=3) for row in both)}")
+    return {"sets": "; ".join(said), "draws": int(both[0]["n"])}
+
+
+def attention(out: Outputs) -> dict:
+    """Comparisons of networks with and without attention, one a unit of cells, and where those told apart lie."""
+    rows = out.table("heads_tests", metric="auc")
+    units = {spec.name: spec.unit for spec in config.REAL}
+    rows = rows.assign(unit=rows["dataset"].map(units).fillna(rows["dataset"]), told=rows["p_holm"] < 0.05)
+    real = rows[rows["dataset"].isin(units)].drop_duplicates(["unit", "setting"])
+    side = rows[rows["told"]].groupby(["unit", "setting"])["difference"].mean()
+    without = rows.loc[rows["dataset"].isin(units), "second_mean"]
+    ends = {"without_low": without.min(), "without_high": without.max()}
+    return ends | {"real": len(real), "simulated": int((~rows["dataset"].isin(units)).sum()),
+            "favour": int((side > 0).sum()), "against": int((side < 0).sum())}  # fmt: skip
+
+
+def gene_scores(out: Outputs) -> dict:
+    """Correlation of gene scores with those of labels that are partly wrong, over both lists and all shares, by set."""
+    real, twin = (out.read(f"gene_score_wrong_labels{end}") for end in ("_real", ""))
+    rows = pd.concat([real, twin.assign(dataset="a twin")]).query("wrong > 0").dropna(subset=["r"])
+    ends = rows.groupby("dataset", sort=False)[["r", "wrong"]].agg(["min", "max"])
+    spans = [f"{a:.3f} to {b:.3f} on {name} ({c:.0%} to {d:.0%} wrong)" for name, a, b, c, d in ends.itertuples()]
+    return {"spans": ", ".join(spans)}
+
+
+def printed(out: Outputs) -> dict:
+    """What the rows of Table 4 seem to be."""
+    return {"table4": audit.table4_said()}
+
+
+FIRST = (held_out_clusters, single_cells, few_labels, right_drug, attention)
+MORE = (gene_scores, printed)
+
+
+def sentences(out: Outputs, cited: Callable[[str], str], of: tuple[Callable[[Outputs], dict], ...] = FIRST) -> str:
+    """Sentences as items of a Markdown list; what this run did not compute says so."""
+    lines = []
+    for values in of:
+        entry = SENTENCES[values.__name__]
+        try:
+            text = entry["text"].format(**values(out))
+        except Missing:
+            text = MISSING
+        lines.append(f"- **{entry['title']}** ({cited(entry['chapter'])}): {text}")
+    return "\n".join(lines)
+
+
+def opening(out: Outputs, verdicts: pd.Series, profile: str, cited: Callable[[str], str], picture: str) -> str:
+    """What README and landing page begin with, as Markdown; `cited` makes a link to a chapter of its number."""
+    spec = config.profile(profile)
+    stages = [getattr(spec.training, f"epochs_{stage}") for stage in ("dae", "predictor", "cells", "transfer")]
+    printed_auc = audit.reported().query("where == 'Table 3' and metric == 'auc'")["value"]
+    return (TEMPLATES / "opening.md").read_text(encoding="utf-8").strip().format(
+        paper_low=printed_auc.min(), paper_high=printed_auc.max(), sentences=sentences(out, cited), picture=picture,
+        profile=profile, genes=spec.max_genes, all_genes=len(gdsc.load_bulk().genes), seeds=spec.seeds_real,
+        epochs=", ".join(map(str, stages)), paper_epochs=config.PAPER_EPOCHS,
+        folds=spec.folds, folds3=spec.folds_table3, units=config.units(config.REAL), claims=len(verdicts),
+        untestable=int((verdicts == UNTESTED).sum()), ten=cited("11"), own=cited("13"), scores=cited("08"),
+        hour=", ".join(map(cited, ("03", "04", "16"))),
+    )  # fmt: skip
+
+
+def published_said(folder: Path) -> dict[str, str]:
+    """Which chapters the committed run at the paper's protocol has, as text for pages and README."""
+    outputs = json.loads((folder / "manifest.json").read_text())["outputs"]
+    numbers = sorted({int(made["notebook"][:2]) for made in outputs.values()})
+    return {"chapters": ", ".join(map(str, numbers)), "of": str(len([*paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")]))}
