@@ -87,6 +87,7 @@ def readme_block(out: Outputs, published: Outputs) -> str:
         opening=opening.opening(out, claims["verdict"], "quick", link, picture),
         episen=episen, scores="\n".join(_scores(out, published)),
         **opening.published_said(published.folder), **apart_said(out),
+        **{f"{name}_heads": value for name, value in opening.attention(published).items()},
         claims=claims_said(claims), f1=checks.loc["not_one_averaging"], checks=len(checks),
         found=values["mean"].notna().sum(), printed=len(values), planted=findings.planted_said(out),
         twins=counted(findings.twin_checks(out)["outcome"], findings.TWIN_WORDS), real="\n".join(real),
