@@ -300,8 +300,8 @@ class Server:
         name = request.path.rpartition("/")[2]
         self.requests.append(name)
         if name not in self.files or name in self.fail_once:
+            self.fail_once.discard(name)  # before the answer: the next request may come as soon as it is sent
             request.send_error(503 if name in self.files else 404)
-            self.fail_once.discard(name)
             return
         content = self.files[name]
         request.send_response(200)
