@@ -31,8 +31,8 @@ PY := $(VENV)/bin/python
 # Named after the content of the pins: installation runs once, and again only when one changes.
 INSTALLED := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
 LOCKED = $(PYTHON) book/lock.py $(ATSDP_BUILD)/.lock
-SOURCES := $(sort $(foreach n,$(CHAPTERS),$(wildcard notebooks/$(n)_*.ipynb)))
-$(if $(SOURCES),,$(error CHAPTERS is '$(CHAPTERS)', expected numbers as in notebooks/, such as 05 06))
+SOURCES := $(sort $(foreach n,$(CHAPTERS),$(or $(wildcard notebooks/$(n)_*.ipynb),$(error \
+  CHAPTERS is '$(CHAPTERS)': there is no notebooks/$(n)_*.ipynb, expected numbers such as 05 06))))
 TRAINED := $(RUN)/trainings$(subst $(subst ,, ),,$(filter-out [0-9][0-9],$(CHAPTERS)))
 EXECUTED := $(SOURCES:notebooks/%=$(RUN)/notebooks/%)
 

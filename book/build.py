@@ -34,8 +34,6 @@ from book import opening  # noqa: E402
 
 PARAMETERS = 'DATA = "embedded"\nPROFILE = "quick"\nJOBS = 2\nBACKEND = "loky"'
 MAX_LINES = 25
-#: Pictures of the landing page.
-OPENING = found.PICTURE, "fig1"
 BLANK = "# Your solution"
 #: What the text of a task holds beside the task, and how it is known.
 TOLD = {"a hint": "Hint", "what to expect": "Expected|Answer", "its minutes": "minutes"}
@@ -336,10 +334,7 @@ def assemble(data: str, profile: str) -> Path:
             if cell.cell_type == "markdown":
                 cell.source = _substitute(cell.source, present, data, profile)
         nbformat.write(read, book / "notebooks" / source.name)
-    for picture in figures.glob("*.svg"):  # of the opening, whose chapters an earlier run may have drawn
-        if picture.stem in OPENING:
-            shutil.copy(picture, book / "files")
-    marks = _opening(data, profile, figures)
+    marks = _opening(data, profile, figures, book / "files")
     for page in book.glob("*.md"):
         text = page.read_text()
         for mark, replacement in marks.items():
@@ -351,23 +346,23 @@ def assemble(data: str, profile: str) -> Path:
     return book
 
 
-def _opening(data: str, profile: str, figures: Path) -> dict[str, str]:
-    """What the landing page says of this run, and its two pictures where they were drawn."""
+def _opening(data: str, profile: str, figures: Path, files: Path) -> dict[str, str]:
+    """What the landing page says of this run; its two pictures are copied to `files` where they were ever drawn."""
 
     def picture(name: str) -> str:
         if not (figures / f"{name}.svg").exists():
             return ""
+        shutil.copy(figures / f"{name}.svg", files)
         alt = report.shown_as(name)["image"]["alt"]
         return f":::{{figure}} files/{name}.svg\n:alt: {alt}\n:width: 100%\n:::"
 
     out, link = Outputs(figures), "{{ref}}`nb-{}`"
     card = scorecard(out, data)
     verdicts = card.loc[card["kind"] == "claim", "verdict"]
-    told = opening.opening(out, verdicts, profile, link.format, picture(OPENING[0]))
+    told = opening.opening(out, verdicts, profile, link.format, picture(found.PICTURE))
     marks = {"{{FOUND}}": told, "{{MORE}}": opening.sentences(out, link.format, opening.MORE)}
-    marks["{{WORKFLOW}}"] = picture(OPENING[1])
-    published = opening.published_said(paths.PUBLISHED)
-    marks["{{PUBLISHED}}"] = f"{published['chapters']} of {published['of']}"
+    marks["{{WORKFLOW}}"] = picture("fig1")
+    marks["{{PUBLISHED}}"] = f"{opening.chapters_of(paths.PUBLISHED)} of {len(numbered())}"
     return marks | {"{{VERSION}}": __version__, "{{REPOSITORY}}": _repository()}
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from atsdp_utils.data import gdsc
-from atsdp_utils.foundation import config, paths
+from atsdp_utils.foundation import config
 from atsdp_utils.reporting import audit
 from atsdp_utils.reporting.outputs import Missing, Outputs
 from atsdp_utils.reporting.verdict import MISSING, UNTESTED
@@ -143,8 +143,7 @@ def opening(out: Outputs, verdicts: pd.Series, profile: str, cited: Callable[[st
     )  # fmt: skip
 
 
-def published_said(folder: Path) -> dict[str, str]:
-    """Which chapters the committed run at the paper's protocol has, as text for pages and README."""
+def chapters_of(folder: Path) -> str:
+    """Numbers of the chapters whose outputs a committed run has, as text."""
     outputs = json.loads((folder / "manifest.json").read_text())["outputs"]
-    numbers = sorted({int(made["notebook"][:2]) for made in outputs.values()})
-    return {"chapters": ", ".join(map(str, numbers)), "of": str(len([*paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")]))}
+    return ", ".join(str(n) for n in sorted({int(made["notebook"][:2]) for made in outputs.values()}))

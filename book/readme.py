@@ -16,7 +16,7 @@ from atsdp_utils.reporting import audit, findings, found, report
 from atsdp_utils.reporting.outputs import Missing, Outputs
 from atsdp_utils.reporting.scorecard import chapter, scorecard
 from atsdp_utils.reporting.verdict import MISSING, VERDICTS
-from book import opening
+from book import build, opening
 
 README = paths.ROOT / "README.md"
 #: What opens and closes the two parts of the README that are written from a run.
@@ -58,11 +58,10 @@ def _scores(*runs: Outputs) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
-def apart_said(out: Outputs) -> dict[str, str]:
+def apart_said(out: Outputs) -> str:
     """How many values of two committed runs lie apart, by tier, from the table that chapter 11 writes."""
     rows = out.read("profiles_compared").set_index("tier")
-    said = (f"{row.apart} of {row.compared} on {tier} data" for tier, row in rows.iterrows())
-    return {"apart": ", ".join(said)}
+    return ", ".join(f"{row.apart:,} of {row.compared:,} on {row.Index} data" for row in rows.itertuples())
 
 
 def readme_block(out: Outputs, published: Outputs) -> str:
@@ -86,7 +85,7 @@ def readme_block(out: Outputs, published: Outputs) -> str:
     return (opening.TEMPLATES / "readme.md").read_text(encoding="utf-8").strip().format(
         opening=opening.opening(out, claims["verdict"], "quick", link, picture),
         episen=episen, scores="\n".join(_scores(out, published)),
-        **opening.published_said(published.folder), **apart_said(out),
+        chapters=opening.chapters_of(published.folder), of=len(build.numbered()), apart=apart_said(out),
         **{f"{name}_heads": value for name, value in opening.attention(published).items()},
         claims=claims_said(claims), f1=checks.loc["not_one_averaging"], checks=len(checks),
         found=values["mean"].notna().sum(), printed=len(values), planted=findings.planted_said(out),

@@ -61,6 +61,14 @@ def test_everything_runs_in_order_and_then_nothing(make):
     assert (folder / "trained").read_text() == f"train {' '.join(NAMES)}\n"  # once, before the first notebook
 
 
+def test_some_chapters_run_alone_and_a_whole_run_adds_the_others(make):
+    run, folder = make
+    assert sorted(run("CHAPTERS=01 05")) == ["01_a", "05_d", "book"]
+    assert run("CHAPTERS=01 05") == []
+    assert sorted(run()) == sorted({*NAMES, "book"} - {"01_a", "05_d"})
+    assert (folder / "trained").read_text() == f"train 01_a 05_d\ntrain {' '.join(NAMES)}\n"
+
+
 def test_a_changed_notebook_runs_with_its_dependents_only(make):
     run, folder = make
     run()
@@ -114,3 +122,5 @@ def test_a_path_with_a_space_is_refused_and_nothing_is_touched(tmp_path, target)
 def test_a_wrong_choice_is_named():
     done = subprocess.run(["make", "help", "PROFILE=fast"], cwd=paths.ROOT, capture_output=True, text=True)
     assert done.returncode and "PROFILE is 'fast', expected smoke, quick or paper" in done.stderr
+    done = subprocess.run(["make", "help", "CHAPTERS=05 5"], cwd=paths.ROOT, capture_output=True, text=True)
+    assert done.returncode and "CHAPTERS is '05 5': there is no notebooks/5_*.ipynb" in done.stderr

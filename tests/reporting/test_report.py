@@ -147,6 +147,17 @@ def test_manifest_notices_a_missing_output(run):
         report.manifest("embedded", "smoke")
 
 
+def test_a_run_of_some_chapters_keeps_what_the_manifest_says_of_the_others(run):
+    run.table(_tidy(), "table3", caption="new", datasets=["DATA1-sim"])
+    (run.folder / "other.csv").write_text("a")
+    entry = {"files": ["other.csv"], "caption": "old"}
+    earlier = {"other": entry | {"notebook": "06_attention_heads"}, "gone": entry | {"notebook": "05_cv_evaluation"}}
+    (run.folder / "manifest.json").write_text(json.dumps({"outputs": earlier}))
+    report.manifest("embedded", "smoke")
+    outputs = json.loads((run.folder / "manifest.json").read_text())["outputs"]
+    assert list(outputs) == ["other", "table3"] and outputs["other"] == earlier["other"]
+
+
 def test_a_table_and_its_figure_may_share_a_name(run):
     for _ in range(2):
         run.table(_tidy(), "controls", caption="Numbers.", datasets=["DATA1-sim"])
