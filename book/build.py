@@ -347,21 +347,22 @@ def assemble(data: str, profile: str) -> Path:
 
 
 def _opening(data: str, profile: str, figures: Path, files: Path) -> dict[str, str]:
-    """What the landing page says of this run; its two pictures are copied to `files` where they were ever drawn."""
+    """What the landing page says; its two pictures are copied to `files` where they were ever drawn."""
 
-    def picture(name: str) -> str:
-        if not (figures / f"{name}.svg").exists():
+    def picture(drawn: Path | None) -> str:
+        if drawn is None or not drawn.exists():
             return ""
-        shutil.copy(figures / f"{name}.svg", files)
-        alt = report.shown_as(name)["image"]["alt"]
-        return f":::{{figure}} files/{name}.svg\n:alt: {alt}\n:width: 100%\n:::"
+        shutil.copy(drawn, files)
+        alt = report.shown_as(drawn.stem)["image"]["alt"]
+        return f":::{{figure}} files/{drawn.name}\n:alt: {alt}\n:width: 100%\n:::"
 
-    out, link = Outputs(figures), "{{ref}}`nb-{}`"
-    card = scorecard(out, data)
+    of_runs, link = opening.runs(data, profile), "{{ref}}`nb-{}`"
+    card = scorecard(Outputs(figures), data)
     verdicts = card.loc[card["kind"] == "claim", "verdict"]
-    told = opening.opening(out, verdicts, profile, link.format, picture(found.PICTURE))
-    marks = {"{{FOUND}}": told, "{{MORE}}": opening.sentences(out, link.format, opening.MORE)}
-    marks["{{WORKFLOW}}"] = picture("fig1")
+    found_in = picture(opening.picture(of_runs, found.PICTURE))
+    marks = {"{{FOUND}}": opening.opening(of_runs, verdicts, link.format, found_in)}
+    marks["{{MORE}}"] = opening.sentences(of_runs, link.format, opening.MORE)[0]
+    marks["{{WORKFLOW}}"] = picture(figures / "fig1.svg")
     marks["{{PUBLISHED}}"] = f"{opening.chapters_of(paths.PUBLISHED)} of {len(numbered())}"
     return marks | {"{{VERSION}}": __version__, "{{REPOSITORY}}": _repository()}
 

@@ -1,6 +1,7 @@
-"""What was found, in a few sentences with their values from the tables of a run: README, landing page, questions.
+"""What was found, in a few sentences with their values from the tables of runs: README, landing page, questions.
 
-The sentences are data (``templates/opening.toml``); a function here of the same name finds the values of each.
+The sentences are data (``templates/opening.toml``); a function here of the same name finds the values of each, in the
+first of several runs that has its tables. Each sentence names the profile of that run.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 
 from atsdp_utils.data import gdsc
-from atsdp_utils.foundation import config
+from atsdp_utils.foundation import config, paths
 from atsdp_utils.reporting import audit
 from atsdp_utils.reporting.outputs import Missing, Outputs
 from atsdp_utils.reporting.verdict import MISSING, UNTESTED
@@ -115,32 +117,65 @@ FIRST = (held_out_clusters, single_cells, few_labels, right_drug, attention)
 MORE = (gene_scores, printed)
 
 
-def sentences(out: Outputs, cited: Callable[[str], str], of: tuple[Callable[[Outputs], dict], ...] = FIRST) -> str:
-    """Sentences as items of a Markdown list; what this run did not compute says so."""
-    lines = []
+def runs(data: str, profile: str) -> dict[str, Outputs]:
+    """By profile, the runs that are asked for a finding in their order; the committed ones stand beside a run's own.
+
+    A run on the paper's own cells stands alone.
+    """
+    own = {profile: Outputs(paths.figures_dir(data, profile))}
+    if data != "embedded":
+        return own
+    known = {"paper": Outputs(paths.PUBLISHED), "quick": Outputs(paths.REFERENCE)} | own
+    return {name: known[name] for name in ("paper", "quick")}
+
+
+def sentences(
+    of_runs: dict[str, Outputs], cited: Callable[[str], str], of: tuple[Callable[[Outputs], dict], ...] = FIRST
+) -> tuple[str, list[str]]:
+    """Sentences as items of a Markdown list, what no run computed says so; and the profiles that they name."""
+    lines, used = [], []
     for values in of:
-        entry = SENTENCES[values.__name__]
-        try:
-            text = entry["text"].format(**values(out))
-        except Missing:
-            text = MISSING
-        lines.append(f"- **{entry['title']}** ({cited(entry['chapter'])}): {text}")
-    return "\n".join(lines)
+        entry, text, at = SENTENCES[values.__name__], MISSING, ""
+        for profile, out in of_runs.items():
+            with suppress(Missing):
+                text, at = entry["text"].format(**values(out)), f"; profile `{profile}`"
+                used.append(profile)
+                break
+        lines.append(f"- **{entry['title']}** ({cited(entry['chapter'])}{at}): {text}")
+    return "\n".join(lines), [profile for profile in of_runs if profile in used]
 
 
-def opening(out: Outputs, verdicts: pd.Series, profile: str, cited: Callable[[str], str], picture: str) -> str:
-    """What README and landing page begin with, as Markdown; `cited` makes a link to a chapter of its number."""
-    spec = config.profile(profile)
+def _times(n: int) -> str:
+    return "once" if n == 1 else f"{n} times"
+
+
+def _amounts(profile: str) -> str:
+    """How much a profile computes, as an item of a Markdown list."""
+    spec, all_genes = config.profile(profile), len(gdsc.load_bulk().genes)
     stages = [getattr(spec.training, f"epochs_{stage}") for stage in ("dae", "predictor", "cells", "transfer")]
+    return SENTENCES["amounts"]["text"].format(
+        of=spec, all_genes=all_genes, epochs=", ".join(map(str, stages)),
+        drawn=_times(spec.repeats), drawn4=_times(spec.repeats_table4),
+    )  # fmt: skip
+
+
+def opening(of_runs: dict[str, Outputs], verdicts: pd.Series, cited: Callable[[str], str], picture: str) -> str:
+    """What README and landing page begin with, as Markdown; `cited` makes a link to a chapter of its number."""
     printed_auc = audit.reported().query("where == 'Table 3' and metric == 'auc'")["value"]
+    said, used = sentences(of_runs, cited)
     return (TEMPLATES / "opening.md").read_text(encoding="utf-8").strip().format(
-        paper_low=printed_auc.min(), paper_high=printed_auc.max(), sentences=sentences(out, cited), picture=picture,
-        profile=profile, genes=spec.max_genes, all_genes=len(gdsc.load_bulk().genes), seeds=spec.seeds_real,
-        epochs=", ".join(map(str, stages)), paper_epochs=config.PAPER_EPOCHS,
-        folds=spec.folds, folds3=spec.folds_table3, units=config.units(config.REAL), claims=len(verdicts),
+        paper_low=printed_auc.min(), paper_high=printed_auc.max(), sentences=said, picture=picture,
+        amounts="\n".join(map(_amounts, used)), paper_epochs=config.PAPER_EPOCHS,
+        units=config.units(config.REAL), claims=len(verdicts),
         untestable=int((verdicts == UNTESTED).sum()), ten=cited("11"), own=cited("13"), scores=cited("08"),
         hour=", ".join(map(cited, ("03", "04", "16"))),
     )  # fmt: skip
+
+
+def picture(of_runs: dict[str, Outputs], name: str) -> Path | None:
+    """The drawing of that name in the first run that has one."""
+    drawn = (out.folder / f"{name}.svg" for out in of_runs.values())
+    return next((path for path in drawn if path.exists()), None)
 
 
 def chapters_of(folder: Path) -> str:

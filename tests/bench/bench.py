@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
@@ -602,29 +602,39 @@ def _inside(name: str, size: Size, jobs: int) -> None:
     print(json.dumps(rows))
 
 
-def measure(size: Size, jobs: int, only: tuple[str, ...] = ()) -> pd.DataFrame:
-    """Run every section (or those named) in a process of its own; a section that fails is a row that says so."""
+def measured(size: Size, jobs: int, names: Iterable[str]) -> Iterator[pd.DataFrame]:
+    """Rows of one section after another, each run in a process of its own; one that fails is a row that says so."""
     short = ["--short"] if size is SHORT else []
-    rows: list[Row] = []
-    for name in only or sections(size, jobs):
+    for name in names:
         with tempfile.TemporaryDirectory(prefix="atsdp-bench-") as scratch:
             command = [sys.executable, "-m", "tests.bench.bench", str(jobs), "--section", name, *short]
             device = "auto" if name == "gpu" else "cpu"
             surroundings = {"ATSDP_DEVICE": device, **os.environ, "ATSDP_BUILD": scratch, "ATSDP_FIGURES": scratch}
             with Clock() as clock:
                 done = subprocess.run(command, env=surroundings, cwd=paths.ROOT, capture_output=True, text=True)
+        rows: list[Row] = [(name, "section", "failed", (done.stderr.strip().splitlines() or ["killed"])[-1][:100], "")]
         if done.returncode:
             print(f"{name}: failed\n{done.stderr[-2000:]}", file=sys.stderr)
-            rows.append((name, "section", "failed", (done.stderr.strip().splitlines() or ["killed"])[-1][:100], ""))
         else:
-            rows += [tuple(row) for row in json.loads(done.stdout.splitlines()[-1])]
+            rows = [tuple(row) for row in json.loads(done.stdout.splitlines()[-1])]
         print(f"  {name:<20} {clock.seconds:6.0f} s", flush=True)
-    return pd.DataFrame([*rows, *(() if only else quick_stages())], columns=plan.COLUMNS)
+        yield as_table(rows)
+
+
+def as_table(rows: Iterable[Row]) -> pd.DataFrame:
+    """Rows with their values as they are stored."""
+    table = pd.DataFrame(rows, columns=plan.COLUMNS)
+    return table.assign(value=table.value.map(lambda v: f"{v:.6g}" if isinstance(v, float) else str(v)))
 
 
 def replaced(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     """Rows of both; of those that measure the same, the new ones."""
     return pd.concat([old, new]).drop_duplicates(["section", "case", "measure"], keep="last", ignore_index=True)
+
+
+def store(table: pd.DataFrame, path: Path) -> None:
+    """Write the rows where a plan and the page read them."""
+    cache.write_atomically(path, lambda temporary: table.to_csv(temporary, index=False))
 
 
 def _shown(value: object) -> str:
@@ -790,21 +800,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("jobs", type=int)
     parser.add_argument("--short", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--section", help=argparse.SUPPRESS)
-    parser.add_argument("--only", nargs="+", default=(), help="sections to run again, such as own-1500")
+    parser.add_argument("--only", nargs="+", default=(), help="sections to run alone, such as own-1500")
     args = parser.parse_args(arguments)
     size = SHORT if args.short else FULL
     if args.section:
         _inside(args.section, size, args.jobs)
         return 0
-    table, path = measure(size, args.jobs, tuple(args.only)), paths.FIGURES / "bench.csv"
-    table["value"] = table.value.map(lambda v: f"{v:.6g}" if isinstance(v, float) else str(v))
-    table = replaced(plan.read(path), table) if args.only else table
-    cache.write_atomically(path, lambda temporary: table.to_csv(temporary, index=False))
+    path, new = paths.FIGURES / "bench.csv", as_table([])
+    for rows in measured(size, args.jobs, args.only or sections(size, args.jobs)):
+        new = pd.concat([new, rows])
+        store(replaced(plan.read(path), rows), path)
+    # Rows that no section of this code makes any more go when all of them have run.
+    table = replaced(plan.read(path), new) if args.only else pd.concat([new, as_table(quick_stages())])
+    store(table, path)
     if path.is_relative_to(paths.ROOT):
         PAGE.write_text(page(plan.read(path)))
         picture(plan.read(path), PICTURE)
     print(f"{len(table)} rows: {path}")
-    return int((table.measure == "failed").any())
+    return int((new.measure == "failed").any())
 
 
 if __name__ == "__main__":

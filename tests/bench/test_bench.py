@@ -86,3 +86,28 @@ def test_sections_that_run_again_replace_their_rows():
     old = pd.DataFrame([(*row, "1", "s"), ("cells", "300", "seconds", "2", "s")], columns=plan.COLUMNS)
     new = pd.DataFrame([(*row, "3", "s"), (*row[:2], "cpu_seconds", "4", "s")], columns=plan.COLUMNS)
     assert bench.replaced(old, new).value.tolist() == ["2", "3", "4"]
+
+
+def test_an_interrupted_benchmark_keeps_the_sections_that_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "FIGURES", tmp_path)
+    bench.store(bench.as_table([("genes", "200 genes", "seconds", 1.0, "s"), ("gone", "a", "b", "c", "")]),
+                tmp_path / "bench.csv")  # fmt: skip
+
+    def one_section_then_stopped(size, jobs, names):
+        yield bench.as_table([("genes", "200 genes", "seconds", 2.0, "s")])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench, "measured", one_section_then_stopped)
+    with pytest.raises(KeyboardInterrupt):
+        bench.main(["2"])
+    assert plan.read(tmp_path / "bench.csv").value.tolist() == ["c", "2"]
+
+
+def test_a_whole_benchmark_drops_the_rows_of_sections_that_are_no_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "FIGURES", tmp_path)
+    bench.store(bench.as_table([("gone", "a", "b", "c", "")]), tmp_path / "bench.csv")
+    rows = bench.as_table([("genes", "200 genes", "failed", "killed", "")])
+    monkeypatch.setattr(bench, "measured", lambda size, jobs, names: iter([rows]))
+    monkeypatch.setattr(bench, "quick_stages", lambda: iter(()))
+    assert bench.main(["2"]) == 1
+    assert plan.read(tmp_path / "bench.csv").section.tolist() == ["genes"]
