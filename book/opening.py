@@ -71,9 +71,9 @@ def right_drug(out: Outputs) -> dict:
     ranks = 1 + above.groupby([rows["dataset"], rows["draw"]]).sum()
     first = rows[rows["draw"] == -1].set_index("drug").groupby("dataset")["auc"].idxmax()
     for name, of in ranks.groupby(level="dataset"):
-        permuted = of.drop(-1, level="draw").sort_values().astype(str)
-        null = f"; {', '.join(permuted)} in {len(permuted)} draws with labels of lines permuted" * bool(len(permuted))
-        said.append(f"{of.loc[name, -1]} ({name}, where {first[name]} is first{null})")
+        permuted, own_rank = of.drop(-1, level="draw"), of.loc[name, -1]
+        null = f"; as high or higher in {(permuted <= own_rank).sum()} of {len(permuted)} draws with permuted labels"
+        said.append(f"{own_rank} ({name}, where {first[name]} is first{null * bool(len(permuted))})")
     return {"ranks": ", ".join(said), "drugs": rows["drug"].nunique()}
 
 

@@ -194,7 +194,7 @@ class Regressions(ATSDPPlus):
 
 
 #: What learns from lines and scores cells, by ``--model``. The regression is the default: on held-out clusters of lines
-#: no network was above the best simple model, and it is the one that the rule of notebook 16 took.
+#: no network was above the best simple model. Notebook 16's rule took it at ``quick``, and that on ranks at ``paper``.
 Model = namedtuple("Model", "made_by recipe max_genes")
 MODELS = {
     "regression": Model(Regressions, "plain", config.profile("paper").max_genes),

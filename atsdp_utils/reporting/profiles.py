@@ -15,13 +15,13 @@ LIMITS = ["value", "low", "high"]
 
 
 def _values(folder: Path, table: str) -> pd.DataFrame:
-    """Values of a table with their limits, by what names them; none where the run has no such table."""
+    """Values of a table with their limits, by what names them, if the run has it; lines, without a tier, are real."""
     path = folder / f"{table}.csv"
     if not path.exists():
         return pd.DataFrame(columns=LIMITS, index=pd.MultiIndex.from_tuples([], names=NAMES), dtype=float)
     rows = pd.read_csv(path, dtype={"setting": str, "k": str})
     rows = rows.reindex(columns=[*NAMES, TABLES[table], "ci_low", "ci_high"]).set_axis([*NAMES, *LIMITS], axis=1)
-    return rows.fillna(dict.fromkeys(NAMES, "")).dropna().set_index(NAMES)
+    return rows.fillna(dict.fromkeys(NAMES, "") | {"tier": "real"}).dropna().set_index(NAMES)
 
 
 def beside(run: Path, other: Path) -> pd.DataFrame:

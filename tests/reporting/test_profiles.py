@@ -40,3 +40,12 @@ def test_nothing_in_common_is_an_empty_table_of_the_same_columns(tmp_path):
     _write(quick, "table3", ("8", 0.5, 0.4, 0.6))
     empty = profiles.beside(quick, tmp_path / "none")
     assert empty.empty and [*empty] == [*profiles.beside(quick, quick)] and empty["apart"].dtype == bool
+
+
+def test_lines_of_the_bulk_whose_table_names_no_tier_are_real(tmp_path):
+    for name, low in (("quick", 0.5), ("paper", 0.6)):
+        _write(tmp_path / name, "clusters_mean", ("", 0.55, low, 0.7))
+        path = tmp_path / name / "clusters_mean.csv"
+        pd.read_csv(path).drop(columns="tier").to_csv(path, index=False)
+    (row,) = profiles.beside(tmp_path / "quick", tmp_path / "paper").itertuples()
+    assert row.tier == "real" and not row.apart
