@@ -350,19 +350,19 @@ def _opening(data: str, profile: str, figures: Path, files: Path) -> dict[str, s
     """What the landing page says; its two pictures are copied to `files` where they were ever drawn."""
 
     def picture(drawn: Path | None) -> str:
-        if drawn is None or not drawn.exists():
+        if drawn is None:
             return ""
         shutil.copy(drawn, files)
         alt = report.shown_as(drawn.stem)["image"]["alt"]
         return f":::{{figure}} files/{drawn.name}\n:alt: {alt}\n:width: 100%\n:::"
 
-    of_runs, link = opening.runs(data, profile), "{{ref}}`nb-{}`"
-    card = scorecard(Outputs(figures), data)
+    own, of_runs, link = Outputs(figures), opening.runs(data, profile), "{{ref}}`nb-{}`"
+    card = scorecard(own, data)
     verdicts = card.loc[card["kind"] == "claim", "verdict"]
-    found_in = picture(opening.picture(of_runs, found.PICTURE))
-    marks = {"{{FOUND}}": opening.opening(of_runs, verdicts, link.format, found_in)}
+    of_found = picture(opening.drawing(of_runs, found.PICTURE))
+    marks = {"{{FOUND}}": opening.opening(of_runs, verdicts, link.format, of_found)}
     marks["{{MORE}}"] = opening.sentences(of_runs, link.format, opening.MORE)[0]
-    marks["{{WORKFLOW}}"] = picture(figures / "fig1.svg")
+    marks["{{WORKFLOW}}"] = picture(opening.drawing({profile: own}, "fig1"))
     marks["{{PUBLISHED}}"] = f"{opening.chapters_of(paths.PUBLISHED)} of {len(numbered())}"
     return marks | {"{{VERSION}}": __version__, "{{REPOSITORY}}": _repository()}
 

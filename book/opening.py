@@ -122,11 +122,19 @@ def runs(data: str, profile: str) -> dict[str, Outputs]:
 
     A run on the paper's own cells stands alone.
     """
-    own = {profile: Outputs(paths.figures_dir(data, profile))}
+    own = paths.figures_dir(data, profile)
     if data != "embedded":
-        return own
-    known = {"paper": Outputs(paths.PUBLISHED), "quick": Outputs(paths.REFERENCE)} | own
-    return {name: known[name] for name in ("paper", "quick")}
+        return {profile: Outputs(own)}
+    committed = {"paper": paths.PUBLISHED, "quick": paths.REFERENCE}
+    return {name: Outputs(own if name == profile else folder) for name, folder in committed.items()}
+
+
+def _told(of_runs: dict[str, Outputs], values: Callable[[Outputs], dict], text: str) -> tuple[str, str]:
+    """The first profile whose run has the tables of a sentence, and the sentence; else none, and that it is missing."""
+    for profile, out in of_runs.items():
+        with suppress(Missing):
+            return profile, text.format(**values(out))
+    return "", MISSING
 
 
 def sentences(
@@ -135,13 +143,11 @@ def sentences(
     """Sentences as items of a Markdown list, what no run computed says so; and the profiles that they name."""
     lines, used = [], []
     for values in of:
-        entry, text, at = SENTENCES[values.__name__], MISSING, ""
-        for profile, out in of_runs.items():
-            with suppress(Missing):
-                text, at = entry["text"].format(**values(out)), f"; profile `{profile}`"
-                used.append(profile)
-                break
+        entry = SENTENCES[values.__name__]
+        profile, text = _told(of_runs, values, entry["text"])
+        at = f"; profile `{profile}`" * bool(profile)
         lines.append(f"- **{entry['title']}** ({cited(entry['chapter'])}{at}): {text}")
+        used.append(profile)
     return "\n".join(lines), [profile for profile in of_runs if profile in used]
 
 
@@ -153,7 +159,7 @@ def _amounts(profile: str) -> str:
     """How much a profile computes, as an item of a Markdown list."""
     spec, all_genes = config.profile(profile), len(gdsc.load_bulk().genes)
     stages = [getattr(spec.training, f"epochs_{stage}") for stage in ("dae", "predictor", "cells", "transfer")]
-    return SENTENCES["amounts"]["text"].format(
+    return (TEMPLATES / "amounts.md").read_text(encoding="utf-8").strip().format(
         of=spec, all_genes=all_genes, epochs=", ".join(map(str, stages)),
         drawn=_times(spec.repeats), drawn4=_times(spec.repeats_table4),
     )  # fmt: skip
@@ -172,8 +178,8 @@ def opening(of_runs: dict[str, Outputs], verdicts: pd.Series, cited: Callable[[s
     )  # fmt: skip
 
 
-def picture(of_runs: dict[str, Outputs], name: str) -> Path | None:
-    """The drawing of that name in the first run that has one."""
+def drawing(of_runs: dict[str, Outputs], name: str) -> Path | None:
+    """The file of a figure in the first run that has drawn it."""
     drawn = (out.folder / f"{name}.svg" for out in of_runs.values())
     return next((path for path in drawn if path.exists()), None)
 

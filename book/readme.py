@@ -81,16 +81,15 @@ def readme_block(out: Outputs, published: Outputs) -> str:
     episen = f"({MISSING})"
     with suppress(Missing):
         episen = f"with an AUC of {out.one('scc47_label', dataset='SCC47-afatinib', score='EpiSen').auc:.3f}"
-    paper = config.profile("paper")
     both = {"paper": published, "quick": out}
-    drawn = opening.picture(both, found.PICTURE)
+    drawn = opening.drawing(both, found.PICTURE)
     alt = report.shown_as(found.PICTURE)["image"]["alt"]
     picture = f"![{alt}]({drawn.relative_to(paths.ROOT)})" if drawn else MISSING
     return (opening.TEMPLATES / "readme.md").read_text(encoding="utf-8").strip().format(
         opening=opening.opening(both, claims["verdict"], link, picture),
         episen=episen, scores="\n".join(_scores(out, published)),
         chapters=opening.chapters_of(published.folder), of=len(build.numbered()), apart=apart_said(out),
-        paper=paper,
+        paper=config.profile("paper"),
         **{f"{name}_heads": value for name, value in opening.attention(published).items()},
         claims=claims_said(claims), f1=checks.loc["not_one_averaging"], checks=len(checks),
         found=values["mean"].notna().sum(), printed=len(values), planted=findings.planted_said(out),

@@ -612,11 +612,11 @@ def measured(size: Size, jobs: int, names: Iterable[str]) -> Iterator[pd.DataFra
             surroundings = {"ATSDP_DEVICE": device, **os.environ, "ATSDP_BUILD": scratch, "ATSDP_FIGURES": scratch}
             with Clock() as clock:
                 done = subprocess.run(command, env=surroundings, cwd=paths.ROOT, capture_output=True, text=True)
-        rows: list[Row] = [(name, "section", "failed", (done.stderr.strip().splitlines() or ["killed"])[-1][:100], "")]
         if done.returncode:
             print(f"{name}: failed\n{done.stderr[-2000:]}", file=sys.stderr)
+            rows = [(name, "section", "failed", (done.stderr.strip().splitlines() or ["killed"])[-1][:100], "")]
         else:
-            rows = [tuple(row) for row in json.loads(done.stdout.splitlines()[-1])]
+            rows = json.loads(done.stdout.splitlines()[-1])
         print(f"  {name:<20} {clock.seconds:6.0f} s", flush=True)
         yield as_table(rows)
 
@@ -806,18 +806,18 @@ def main(arguments: list[str] | None = None) -> int:
     if args.section:
         _inside(args.section, size, args.jobs)
         return 0
-    path, new = paths.FIGURES / "bench.csv", as_table([])
+    path, new = paths.FIGURES / "bench.csv", []
     for rows in measured(size, args.jobs, args.only or sections(size, args.jobs)):
-        new = pd.concat([new, rows])
+        new.append(rows)
         store(replaced(plan.read(path), rows), path)
-    # Rows that no section of this code makes any more go when all of them have run.
-    table = replaced(plan.read(path), new) if args.only else pd.concat([new, as_table(quick_stages())])
-    store(table, path)
+    if not args.only:  # rows that no section of this code makes any more go when all of them have run
+        store(pd.concat([*new, as_table(quick_stages())]), path)
+    table = plan.read(path)
     if path.is_relative_to(paths.ROOT):
-        PAGE.write_text(page(plan.read(path)))
-        picture(plan.read(path), PICTURE)
+        PAGE.write_text(page(table))
+        picture(table, PICTURE)
     print(f"{len(table)} rows: {path}")
-    return int((new.measure == "failed").any())
+    return int((pd.concat(new).measure == "failed").any())
 
 
 if __name__ == "__main__":

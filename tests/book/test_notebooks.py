@@ -137,7 +137,7 @@ def test_book_shows_parameters_once_and_names_the_data_in_captions():
 def test_book_offers_the_files_of_each_chapter(run_folders, monkeypatch):
     monkeypatch.setattr(paths, "NOTEBOOKS", run_folders)
     # The committed picture of what was found is described by a chapter that is not here.
-    monkeypatch.setattr(build.opening, "picture", lambda *_: None)
+    monkeypatch.setattr(build.opening, "drawing", lambda *_: None)
     nbformat.write(_good(), run_folders / "05_shape.ipynb")
     root, figures = paths.run_dir("embedded", "smoke"), paths.figures_dir("embedded", "smoke")
     for folder in (root / "notebooks", root / "manifest", figures):
