@@ -42,6 +42,15 @@ export OPENBLAS_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 export NUMBA_NUM_THREADS := 1
 export PYTHONHASHSEED := 0
+# OpenBLAS and numpy choose code by processor, whose last bits differ; twins and trainings amplify them. With the choices
+# below every x86 processor with AVX2 gives the digits of the committed reference.
+FLAGS := $(shell grep -m1 ^flags /proc/cpuinfo 2>/dev/null)
+ifneq ($(filter avx2,$(FLAGS)),)
+export OPENBLAS_CORETYPE := Haswell
+endif
+ifneq ($(filter avx512f,$(FLAGS)),)
+export NPY_DISABLE_CPU_FEATURES := X86_V4 AVX512_ICL AVX512_SPR
+endif
 export PYTHONNOUSERSITE := 1
 export PYTHONUTF8 := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
@@ -110,6 +119,8 @@ $(RUN)/notebooks/%.ipynb: notebooks/%.ipynb $(RUN)/inputs | $(TRAINED)
 # Notebooks that read tables of others wait for them; one line each.
 $(RUN)/notebooks/11_scorecard.ipynb: $(filter-out %/11_scorecard.ipynb,$(EXECUTED))
 $(RUN)/notebooks/14_peers.ipynb: $(RUN)/notebooks/07_baselines.ipynb
+# These two explain the same networks: the second finds them in the cache.
+$(RUN)/notebooks/10_pseudotime.ipynb: | $(filter %/09_cisplatin_key_genes.ipynb,$(EXECUTED))
 
 $(MANIFEST): $(EXECUTED)
 	@$(PY) -m atsdp_utils.reporting.report manifest $(DATA) $(PROFILE)

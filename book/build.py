@@ -342,6 +342,8 @@ def assemble(data: str, profile: str) -> Path:
         page.write_text(_substitute(text, present, data, profile))
     toc = (book / "_toc.yml").read_text()
     entries = "".join(f"      - file: notebooks/{source.stem}\n" for source in chapters)
+    if len(chapters) < len(numbered()):  # the numbers would not be those by which chapters are cited
+        toc = toc.replace("    numbered: true\n", "")
     (book / "_toc.yml").write_text(toc.replace("      - NOTEBOOKS\n", entries))
     return book
 
@@ -363,7 +365,7 @@ def _opening(data: str, profile: str, figures: Path, files: Path) -> dict[str, s
     marks = {"{{FOUND}}": opening.opening(of_runs, verdicts, link.format, of_found)}
     marks["{{MORE}}"] = opening.sentences(of_runs, link.format, opening.MORE)[0]
     marks["{{WORKFLOW}}"] = picture(opening.drawing({profile: own}, "fig1"))
-    marks["{{PUBLISHED}}"] = f"{opening.chapters_of(paths.PUBLISHED)} of {len(numbered())}"
+    marks["{{PUBLISHED}}"] = f"{', '.join(map(str, opening.chapters_of(paths.PUBLISHED)))} of {len(numbered())}"
     return marks | {"{{VERSION}}": __version__, "{{REPOSITORY}}": _repository()}
 
 

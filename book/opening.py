@@ -16,11 +16,12 @@ import pandas as pd
 
 from atsdp_utils.data import gdsc
 from atsdp_utils.foundation import config, paths
-from atsdp_utils.reporting import audit
+from atsdp_utils.reporting import audit, found
 from atsdp_utils.reporting.outputs import Missing, Outputs
 from atsdp_utils.reporting.verdict import MISSING, UNTESTED
 
 TEMPLATES = Path(__file__).parent / "templates"
+COLUMNS = ["difference", "ci_low", "ci_high"]
 AGAINST = ["further steps on bulk", "before transfer", "PC1, bulk sign"]
 SENTENCES = tomllib.loads((TEMPLATES / "opening.toml").read_text(encoding="utf-8"))
 
@@ -36,9 +37,10 @@ def held_out_clusters(out: Outputs) -> dict:
     means = out.table("clusters_mean", on="tasks of the networks").set_index("model")
     tested = out.table("clusters_differences", model="ATSDP-NET", on="tasks of the networks")
     row = tested[~tested["against"].str.startswith("ATSDP-NET")].iloc[0]
+    gain = tested.set_index("against").loc["ATSDP-NET, bulk only", COLUMNS]
     names = {"atsdp": "ATSDP-NET", "bulk": "ATSDP-NET, bulk only", "best": row["against"]}
     return {k: _interval(means.loc[name, ["mean", "ci_low", "ci_high"]]) for k, name in names.items()} | {
-        "best_name": row["against"], "difference": _interval(row[["difference", "ci_low", "ci_high"]], "+"),
+        "best_name": row["against"], "difference": _interval(row[COLUMNS], "+"), "gain": _interval(gain, "+"),
         "tasks": int(row["tasks"]), "drugs": int(row["drugs"]),
     }  # fmt: skip
 
@@ -169,8 +171,11 @@ def opening(of_runs: dict[str, Outputs], verdicts: pd.Series, cited: Callable[[s
     """What README and landing page begin with, as Markdown; `cited` makes a link to a chapter of its number."""
     printed_auc = audit.reported().query("where == 'Table 3' and metric == 'auc'")["value"]
     said, used = sentences(of_runs, cited)
+    drawn = drawing(of_runs, found.PICTURE)
+    of_picture = next((profile for profile, out in of_runs.items() if drawn and out.folder == drawn.parent), "")
+    shown = f"The picture is of profile `{of_picture}`.\n\n" if of_picture and used != [of_picture] else ""
     return (TEMPLATES / "opening.md").read_text(encoding="utf-8").strip().format(
-        paper_low=printed_auc.min(), paper_high=printed_auc.max(), sentences=said, picture=picture,
+        paper_low=printed_auc.min(), paper_high=printed_auc.max(), sentences=said, picture=picture, shown=shown,
         amounts="\n".join(map(_amounts, used)), paper_epochs=config.PAPER_EPOCHS,
         units=config.units(config.REAL), claims=len(verdicts),
         untestable=int((verdicts == UNTESTED).sum()), ten=cited("11"), own=cited("13"), scores=cited("08"),
@@ -184,7 +189,7 @@ def drawing(of_runs: dict[str, Outputs], name: str) -> Path | None:
     return next((path for path in drawn if path.exists()), None)
 
 
-def chapters_of(folder: Path) -> str:
-    """Numbers of the chapters whose outputs a committed run has, as text."""
+def chapters_of(folder: Path) -> list[int]:
+    """Numbers of the chapters whose outputs a committed run has."""
     outputs = json.loads((folder / "manifest.json").read_text())["outputs"]
-    return ", ".join(str(n) for n in sorted({int(made["notebook"][:2]) for made in outputs.values()}))
+    return sorted({int(made["notebook"][:2]) for made in outputs.values()})

@@ -68,10 +68,12 @@ def readme_block(out: Outputs, published: Outputs) -> str:
     """Results at a glance, as Markdown, from the committed runs and a template."""
     if not (out.folder / "table3.csv").exists():
         return "*The reference run is not committed yet; `make reproduce` prints the results.*"
-    card, checks = scorecard(out, "embedded"), audit.run()[0].set_index("check")
+    ran, numbered = opening.chapters_of(published.folder), build.numbered()
+    profile, judged = ("paper", published) if len(ran) == len(numbered) else ("quick", out)
+    card, checks = scorecard(judged, "embedded"), audit.run()[0].set_index("check")
     claims, values = card[card["kind"] == "claim"], card[card["kind"] == "value"]
     real = []
-    for unit, part in findings.by_unit(findings.real_findings(out)).groupby("unit", sort=False):
+    for unit, part in findings.by_unit(findings.real_findings(judged)).groupby("unit", sort=False):
         what = config.units([spec for spec in config.REAL if spec.unit == unit])
         real.append(f"- **Real cells, {what}**, {len(part)} questions: {counted(part['answer'], findings.ANSWERS)}.")
 
@@ -88,12 +90,12 @@ def readme_block(out: Outputs, published: Outputs) -> str:
     return (opening.TEMPLATES / "readme.md").read_text(encoding="utf-8").strip().format(
         opening=opening.opening(both, claims["verdict"], link, picture),
         episen=episen, scores="\n".join(_scores(out, published)),
-        chapters=opening.chapters_of(published.folder), of=len(build.numbered()), apart=apart_said(out),
-        paper=config.profile("paper"),
+        chapters=", ".join(map(str, ran)), of=len(numbered), apart=apart_said(out), paper=config.profile("paper"),
+        profile=profile,
         **{f"{name}_heads": value for name, value in opening.attention(published).items()},
         claims=claims_said(claims), f1=checks.loc["not_one_averaging"], checks=len(checks),
-        found=values["mean"].notna().sum(), printed=len(values), planted=findings.planted_said(out),
-        twins=counted(findings.twin_checks(out)["outcome"], findings.TWIN_WORDS), real="\n".join(real),
+        found=values["mean"].notna().sum(), printed=len(values), planted=findings.planted_said(judged),
+        twins=counted(findings.twin_checks(judged)["outcome"], findings.TWIN_WORDS), real="\n".join(real),
     )  # fmt: skip
 
 

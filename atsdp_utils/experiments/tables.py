@@ -362,7 +362,7 @@ def held_out(task: Task) -> str:
 LISTS = {
     "03": (bulk, stopping), "04": (transfer,), "05": (table1, table3), "06": (heads,), "07": (table4,),
     "12": (ablation, variance, class_mix, plus_selection, plus_score, few_shot), "14": (peers,), "16": (clusters,),
-    "17": (strict, wells, stress),
+    "17": (strict, wells, stress), "18": (table4,),
 }  # fmt: skip
 
 

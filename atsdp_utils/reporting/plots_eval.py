@@ -38,7 +38,7 @@ def radar(ax, table: pd.DataFrame, *, colours: Mapping[str, str] | None = None) 
 
 
 def _curves(ax, y, p, fold, curve: Callable[..., Curve], name: str, of: Callable, step: str | None) -> str:
-    """Draw the curve of all cells (thick), that of each fold with both classes (thin), and the band of the middle 80 %.
+    """Draw the curve of all cells (thick), those of ten folds with both classes (thin), the band of 80 % of all folds.
 
     `step` is the drawstyle, if the curve is made of steps. Returns the note of the areas.
     """
@@ -50,7 +50,7 @@ def _curves(ax, y, p, fold, curve: Callable[..., Curve], name: str, of: Callable
         lines = [v[np.minimum(np.searchsorted(x, GRID - 1e-12), len(x) - 1)] for x, v in lines]
     else:
         lines = [np.interp(GRID, *line) for line in lines]
-    for line in lines:
+    for line in lines[:10]:  # more, of several repeats, would hide each other
         ax.plot(GRID, line, color=SERIES[0], linewidth=0.5, alpha=0.35)
     if len(lines) > 2:
         ax.fill_between(GRID, *np.quantile(lines, (0.1, 0.9), axis=0), color=SERIES[0], alpha=0.2, linewidth=0)

@@ -211,19 +211,19 @@ def _describe(name: str) -> dict[str, str]:
 
 
 def manifest(data: str, profile: str) -> None:
-    """Merge the notebooks' fragments into ``manifest.json`` of the run; outputs of chapters that did not run stay."""
-    folder, outputs = paths.figures_dir(data, profile), {}
-    fragments = sorted((paths.run_dir(data, profile) / "manifest").glob("*.json"))
-    if (folder / "manifest.json").exists():
-        earlier, ran = json.loads((folder / "manifest.json").read_text())["outputs"], {f.stem for f in fragments}
-        outputs = {name: made for name, made in earlier.items() if made["notebook"] not in ran}
+    """Merge fragments into ``manifest.json``; outputs of chapters that did not run, or stopped halfway, stay."""
+    folder, ran = paths.figures_dir(data, profile), paths.run_dir(data, profile)
+    written, ended = folder / "manifest.json", {p.stem: p.stat().st_mtime for p in (ran / "notebooks").glob("*.ipynb")}
+    fragments = [f for f in sorted((ran / "manifest").glob("*.json")) if ended.get(f.stem, 0) >= f.stat().st_mtime]
+    earlier = json.loads(written.read_text())["outputs"] if written.exists() else {}
+    outputs = {name: made for name, made in earlier.items() if made["notebook"] not in {f.stem for f in fragments}}
     for fragment in fragments:
-        outputs.update(json.loads(fragment.read_text()))
+        outputs |= json.loads(fragment.read_text())
     if gone := [f for o in outputs.values() for f in o["files"] if not (folder / f).exists()]:
         raise FileNotFoundError(f"{folder}: {', '.join(gone)} recorded but missing; run 'make clean reproduce'")
     text = json.dumps({"run": f"{data}-{profile}", "outputs": dict(sorted(outputs.items()))}, indent=1)
     text = re.sub(r"\[\n[^\[\]]*\]", lambda found: " ".join(found[0].split()), text)  # one line a list
-    cache.write_text(folder / "manifest.json", text + "\n")
+    cache.write_text(written, text + "\n")
 
 
 def summary(data: str, profile: str) -> None:

@@ -10,7 +10,7 @@ from atsdp_utils.reporting.outputs import Outputs
 from book import build
 
 #: What chapters may make of the folder of a run; each of it does without any table that lies there.
-READERS = {"outputs.Outputs(run.folder)", "peers.own(run.folder)", "profiles.beside(run.folder, paths.PUBLISHED)"}
+READERS = {"outputs.Outputs(run.folder)", "peers.own(run.folder)", "profiles.beside(run.folder, folder)"}
 #: Where tables come from that no run writes.
 COMMITTED = ("checksums.verify", "geo.SERIES", "paths.DATA", "paths.PAPER", "paths.REFERENCE", "plus_study.EVIDENCE")
 

@@ -170,6 +170,10 @@ def test_a_finding_is_that_of_the_first_run_which_has_its_tables_and_says_so(tab
     amounts = [line for line in text.splitlines() if line.startswith("- `")]
     assert [line.partition("`:")[0] for line in amounts] == ["- `paper", "- `quick"]
     assert f"{config.profile('paper').repeats} times" in amounts[0]
+    assert "The picture is of profile `quick`." in text
+    (first / "found.svg").write_text("<svg/>")
+    assert "The picture is of profile `paper`." in opening.opening(runs, pd.Series(["x"]), str, "")
+    assert "The picture" not in opening.opening({"quick": tables}, pd.Series(["x"]), str, "")
 
 
 @pytest.mark.parametrize(

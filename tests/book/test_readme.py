@@ -9,7 +9,7 @@ import pytest
 from atsdp_utils.foundation import paths
 from atsdp_utils.reporting.outputs import Outputs
 from atsdp_utils.reporting.verdict import MISSING
-from book import readme
+from book import build, readme
 
 
 def test_the_block_says_what_counts_once_and_has_pc1_and_both_runs_beside_the_network(tmp_path):
@@ -28,15 +28,20 @@ def test_the_block_says_what_counts_once_and_has_pc1_and_both_runs_beside_the_ne
     made = {"table3": {"notebook": "05_cv_evaluation"}, "fig3": {"notebook": "06_attention_heads"}}
     (folders[1] / "manifest.json").write_text(json.dumps({"outputs": made}))
     heads = {"dataset": ["A375-PLX4720", "DATA1-sim"], "setting": "8", "metric": "auc", "difference": [0.1, -0.1]}
-    heads |= {"second_mean": 0.9, "p_holm": [0.2, 0.01]}
+    heads |= {"second_mean": 0.9, "p_holm": [0.2, 0.01], "ci_low": [-0.1, -0.2], "ci_high": [0.3, -0.01]}
     pd.DataFrame(heads).to_csv(folders[1] / "heads_tests.csv", index=False)
     block = readme.readme_block(*map(Outputs, folders))
     network = "0.68 (0.68–0.68) | 0.43 (0.43–0.43)"
     assert f"| `A375-PLX4720` | real | {network} | 0.99 | 0.74 | {MISSING} | {MISSING} |" in block
     assert "of 1 comparisons on real and 1 on other cells" in block and "0 favour attention and 1 favour none" in block
     assert "chapters 5, 6 of 19 were also run" in block and "for 2 of 9 on real data, 0 of 7 on simulated data" in block
+    assert "from here on at profile `quick`" in block
     assert "1 culture task (A375-PLX4720)**, 9 questions" in block and "3 tasks" not in block
     assert "1 programme axis (SCC47 axis, under the names SCC47-afatinib and SCC47-sorafenib)**, 9 questions" in block
+    # A published run with every chapter is the one that verdicts are read from.
+    made = {path.stem: {"notebook": path.stem} for path in build.numbered()}
+    (folders[1] / "manifest.json").write_text(json.dumps({"outputs": made}))
+    assert "from here on at profile `paper`" in readme.readme_block(*map(Outputs, folders))
 
 
 def committed(folder):

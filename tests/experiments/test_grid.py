@@ -67,6 +67,10 @@ def test_every_list_names_the_notebook_that_shows_it():
         (path,) = paths.NOTEBOOKS.glob(f"{number}_*.ipynb")
         for name in (f.__name__ for f in of):
             assert re.search(rf"tables\.{name}\b", path.read_text()), name
+    # A chapter that shows a whole list, and is run alone, trains it in one pool as well.
+    for path in paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"):
+        whole = re.findall(r"\btasks = tables\.(\w+)\(DATA, PROFILE\)", path.read_text())
+        assert set(whole) <= {f.__name__ for f in tables.LISTS.get(path.stem[:2], ())}, path.stem
 
 
 def wipe():

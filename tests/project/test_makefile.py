@@ -1,9 +1,12 @@
 """What Make runs again, and what it does not. Python is played by a script that only notes what it was asked for."""
 
+import ast
 import os
 import shutil
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -124,3 +127,20 @@ def test_a_wrong_choice_is_named():
     assert done.returncode and "PROFILE is 'fast', expected smoke, quick or paper" in done.stderr
     done = subprocess.run(["make", "help", "CHAPTERS=05 5"], cwd=paths.ROOT, capture_output=True, text=True)
     assert done.returncode and "CHAPTERS is '05 5': there is no notebooks/5_*.ipynb" in done.stderr
+
+
+def test_the_code_that_computes_does_not_depend_on_the_processor():
+    names = "OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES"
+    show = ["make", "-s", "--eval", "show:; @env", "show"]
+    plain = {k: v for k, v in os.environ.items() if k not in names}
+    told = subprocess.run(show, cwd=paths.ROOT, env=plain, capture_output=True, text=True, check=True).stdout
+    said = dict(line.partition("=")[::2] for line in told.splitlines() if line.partition("=")[0] in names)
+    flags = Path("/proc/cpuinfo").read_text().split() if Path("/proc/cpuinfo").exists() else []
+    assert set(said) == {n for n, flag in zip(names, ("avx2", "avx512f"), strict=True) if flag in flags}
+    # What numpy may choose at run time beyond AVX2, by its own names; others it would ignore without a word.
+    asked = "import numpy._core._multiarray_umath as m; print(*m.__cpu_dispatch__); print(m.__cpu_features__)"
+    listed = subprocess.run([sys.executable, "-c", asked], env=plain | said, capture_output=True, text=True).stdout
+    dispatched, found = listed.splitlines()
+    if "avx512f" in flags:
+        assert set(dispatched.split()) - {"X86_V3"} == set(said[names[1]].split())
+        assert not any(ast.literal_eval(found)[feature] for feature in said[names[1]].split())

@@ -61,6 +61,16 @@ def test_curves_skip_folds_with_one_class():
     assert len(ax.lines) == 2 + 1 + 1  # two folds, pooled, chance
 
 
+def test_curves_of_many_repeats_show_ten_folds_and_count_all():
+    rng = np.random.default_rng(0)
+    y, p, fold = np.tile([0, 1], 300), rng.random(600), np.repeat(np.arange(20), 30)
+    _, ax = plt.subplots()
+    plots_eval.roc(ax, y, p, fold)
+    assert len(ax.lines) == 10 + 1 + 1
+    areas = [sk.roc_auc_score(y[fold == f], p[fold == f]) for f in range(20)]
+    assert f"folds {np.mean(areas):.3f} ± {np.std(areas, ddof=1):.3f}" in ax.get_xlabel()
+
+
 def test_reliability_by_hand():
     _, ax = plt.subplots()
     plots_eval.reliability(ax, [0, 1, 1, 1], [0.11, 0.13, 0.15, 1.0])

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -26,6 +27,11 @@ def run(run_folders, monkeypatch):
     return report.Run("05_cv_evaluation", "embedded", "smoke")
 
 
+def ended():
+    """Write the executed notebook of :func:`run`, which comes last."""
+    cache.write_text(paths.run_dir("embedded", "smoke") / "notebooks" / "05_cv_evaluation.ipynb", "{}")
+
+
 def _tidy(**changes):
     row = {"dataset": "DATA1-sim", "model": "ATSDP-NET", "metric": "auc", "mean": 0.7, "std": 0.05, "n": 10,
            "ci_low": 0.65, "ci_high": 0.75, "tier": "simulated", "protocol": "S", "paper": np.nan}  # fmt: skip
@@ -37,6 +43,7 @@ def test_table_is_written_and_recorded(run):
     assert (run.folder / "table3.csv").read_text().splitlines()[
         1
     ] == "DATA1-sim,ATSDP-NET,auc,0.7,0.05,10,0.65,0.75,simulated,S,"
+    ended()
     report.manifest("embedded", "smoke")
     output = json.loads((run.folder / "manifest.json").read_text())["outputs"]["table3"]
     assert output["tiers"] == ["simulated"] and output["seeds"] == [0, 1] and output["protocol"] == "S"
@@ -143,6 +150,7 @@ def test_source_line_names_tiers():
 def test_manifest_notices_a_missing_output(run):
     run.table(_tidy(), "extra", caption="", datasets=["DATA1-sim"])
     (run.folder / "extra.csv").unlink()
+    ended()
     with pytest.raises(FileNotFoundError, match="extra.csv recorded but missing"):
         report.manifest("embedded", "smoke")
 
@@ -153,9 +161,19 @@ def test_a_run_of_some_chapters_keeps_what_the_manifest_says_of_the_others(run):
     entry = {"files": ["other.csv"], "caption": "old"}
     earlier = {"other": entry | {"notebook": "06_attention_heads"}, "gone": entry | {"notebook": "05_cv_evaluation"}}
     (run.folder / "manifest.json").write_text(json.dumps({"outputs": earlier}))
-    report.manifest("embedded", "smoke")
-    outputs = json.loads((run.folder / "manifest.json").read_text())["outputs"]
+
+    def merged():
+        report.manifest("embedded", "smoke")
+        return json.loads((run.folder / "manifest.json").read_text())["outputs"]
+
+    # A chapter that was stopped halfway changes nothing, whether or not an earlier run of it ended.
+    assert merged() == dict(sorted(earlier.items()))
+    ended()
+    outputs = merged()
     assert list(outputs) == ["other", "table3"] and outputs["other"] == earlier["other"]
+    run.fragment.write_text(json.dumps({"half": entry | {"notebook": "05_cv_evaluation"}}))
+    os.utime(run.fragment, ns=(time.time_ns() + 10**9,) * 2)
+    assert merged() == outputs
 
 
 def test_a_table_and_its_figure_may_share_a_name(run):
