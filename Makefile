@@ -42,11 +42,13 @@ export OPENBLAS_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 export NUMBA_NUM_THREADS := 1
 export PYTHONHASHSEED := 0
-# OpenBLAS and numpy choose code by processor, whose last bits differ; twins and trainings amplify them. With the choices
-# below every x86 processor with AVX2 gives the digits of the committed reference.
+# Libraries choose code by processor, whose last bits differ; twins and trainings amplify them. With the choices below
+# every x86 processor with AVX2 is to give the digits of the committed reference.
 FLAGS := $(shell grep -m1 ^flags /proc/cpuinfo 2>/dev/null)
 ifneq ($(filter avx2,$(FLAGS)),)
 export OPENBLAS_CORETYPE := Haswell
+export ATEN_CPU_CAPABILITY := avx2
+export ONEDNN_MAX_CPU_ISA := AVX2
 endif
 ifneq ($(filter avx512f,$(FLAGS)),)
 export NPY_DISABLE_CPU_FEATURES := X86_V4 AVX512_ICL AVX512_SPR

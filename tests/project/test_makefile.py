@@ -130,17 +130,19 @@ def test_a_wrong_choice_is_named():
 
 
 def test_the_code_that_computes_does_not_depend_on_the_processor():
-    names = "OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES"
+    names = "OPENBLAS_CORETYPE", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "NPY_DISABLE_CPU_FEATURES"
     show = ["make", "-s", "--eval", "show:; @env", "show"]
     plain = {k: v for k, v in os.environ.items() if k not in names}
     told = subprocess.run(show, cwd=paths.ROOT, env=plain, capture_output=True, text=True, check=True).stdout
     said = dict(line.partition("=")[::2] for line in told.splitlines() if line.partition("=")[0] in names)
     flags = Path("/proc/cpuinfo").read_text().split() if Path("/proc/cpuinfo").exists() else []
-    assert set(said) == {n for n, flag in zip(names, ("avx2", "avx512f"), strict=True) if flag in flags}
+    assert set(said) == {n for n, flag in zip(names, ["avx2"] * 3 + ["avx512f"], strict=True) if flag in flags}
     # What numpy may choose at run time beyond AVX2, by its own names; others it would ignore without a word.
-    asked = "import numpy._core._multiarray_umath as m; print(*m.__cpu_dispatch__); print(m.__cpu_features__)"
+    asked = "import numpy._core._multiarray_umath as m, torch; print(*m.__cpu_dispatch__); print(m.__cpu_features__)"
+    asked += "; print(torch.backends.cpu.get_cpu_capability())"
     listed = subprocess.run([sys.executable, "-c", asked], env=plain | said, capture_output=True, text=True).stdout
-    dispatched, found = listed.splitlines()
+    dispatched, found, capability = listed.splitlines()
+    assert capability == "AVX2" or "avx2" not in flags
     if "avx512f" in flags:
-        assert set(dispatched.split()) - {"X86_V3"} == set(said[names[1]].split())
-        assert not any(ast.literal_eval(found)[feature] for feature in said[names[1]].split())
+        assert set(dispatched.split()) - {"X86_V3"} == set(said[names[-1]].split())
+        assert not any(ast.literal_eval(found)[feature] for feature in said[names[-1]].split())
