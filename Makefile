@@ -44,13 +44,13 @@ export NUMBA_NUM_THREADS := 1
 export PYTHONHASHSEED := 0
 # Libraries choose code by processor, whose last bits differ; twins and trainings amplify them. With the choices below
 # every x86 processor with AVX2 is to give the digits of the committed reference.
-FLAGS := $(shell grep -m1 ^flags /proc/cpuinfo 2>/dev/null)
-ifneq ($(filter avx2,$(FLAGS)),)
+CPU := $(shell grep -m1 ^flags /proc/cpuinfo 2>/dev/null)
+ifneq ($(filter avx2,$(CPU)),)
 export OPENBLAS_CORETYPE := Haswell
 export ATEN_CPU_CAPABILITY := avx2
 export ONEDNN_MAX_CPU_ISA := AVX2
 endif
-ifneq ($(filter avx512f,$(FLAGS)),)
+ifneq ($(filter avx512f,$(CPU)),)
 export NPY_DISABLE_CPU_FEATURES := X86_V4 AVX512_ICL AVX512_SPR
 endif
 export PYTHONNOUSERSITE := 1

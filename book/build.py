@@ -27,7 +27,7 @@ import nbformat  # noqa: E402
 
 from atsdp_utils import __version__  # noqa: E402
 from atsdp_utils.foundation import paths  # noqa: E402
-from atsdp_utils.reporting import found, report  # noqa: E402
+from atsdp_utils.reporting import report  # noqa: E402
 from atsdp_utils.reporting.outputs import Outputs  # noqa: E402
 from atsdp_utils.reporting.scorecard import scorecard  # noqa: E402
 from book import opening  # noqa: E402
@@ -361,8 +361,7 @@ def _opening(data: str, profile: str, figures: Path, files: Path) -> dict[str, s
     own, of_runs, link = Outputs(figures), opening.runs(data, profile), "{{ref}}`nb-{}`"
     card = scorecard(own, data)
     verdicts = card.loc[card["kind"] == "claim", "verdict"]
-    of_found = picture(opening.drawing(of_runs, found.PICTURE))
-    marks = {"{{FOUND}}": opening.opening(of_runs, verdicts, link.format, of_found)}
+    marks = {"{{FOUND}}": opening.opening(of_runs, verdicts, link.format, picture)}
     marks["{{MORE}}"] = opening.sentences(of_runs, link.format, opening.MORE)[0]
     marks["{{WORKFLOW}}"] = picture(opening.drawing({profile: own}, "fig1"))
     marks["{{PUBLISHED}}"] = f"{', '.join(map(str, opening.chapters_of(paths.PUBLISHED)))} of {len(numbered())}"

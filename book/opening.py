@@ -21,7 +21,7 @@ from atsdp_utils.reporting.outputs import Missing, Outputs
 from atsdp_utils.reporting.verdict import MISSING, UNTESTED
 
 TEMPLATES = Path(__file__).parent / "templates"
-COLUMNS = ["difference", "ci_low", "ci_high"]
+DIFFERENCE = ["difference", "ci_low", "ci_high"]
 AGAINST = ["further steps on bulk", "before transfer", "PC1, bulk sign"]
 SENTENCES = tomllib.loads((TEMPLATES / "opening.toml").read_text(encoding="utf-8"))
 
@@ -37,10 +37,10 @@ def held_out_clusters(out: Outputs) -> dict:
     means = out.table("clusters_mean", on="tasks of the networks").set_index("model")
     tested = out.table("clusters_differences", model="ATSDP-NET", on="tasks of the networks")
     row = tested[~tested["against"].str.startswith("ATSDP-NET")].iloc[0]
-    gain = tested.set_index("against").loc["ATSDP-NET, bulk only", COLUMNS]
+    gain = tested.set_index("against").loc["ATSDP-NET, bulk only", DIFFERENCE]
     names = {"atsdp": "ATSDP-NET", "bulk": "ATSDP-NET, bulk only", "best": row["against"]}
     return {k: _interval(means.loc[name, ["mean", "ci_low", "ci_high"]]) for k, name in names.items()} | {
-        "best_name": row["against"], "difference": _interval(row[COLUMNS], "+"), "gain": _interval(gain, "+"),
+        "best_name": row["against"], "difference": _interval(row[DIFFERENCE], "+"), "gain": _interval(gain, "+"),
         "tasks": int(row["tasks"]), "drugs": int(row["drugs"]),
     }  # fmt: skip
 
@@ -167,15 +167,20 @@ def _amounts(profile: str) -> str:
     )  # fmt: skip
 
 
-def opening(of_runs: dict[str, Outputs], verdicts: pd.Series, cited: Callable[[str], str], picture: str) -> str:
-    """What README and landing page begin with, as Markdown; `cited` makes a link to a chapter of its number."""
+def opening(
+    of_runs: dict[str, Outputs], verdicts: pd.Series, cited: Callable[[str], str], picture: Callable[[Path | None], str]
+) -> str:
+    """What README and landing page begin with, as Markdown.
+
+    `cited` makes a link to a chapter of its number, `picture` shows a drawing, if there is one.
+    """
     printed_auc = audit.reported().query("where == 'Table 3' and metric == 'auc'")["value"]
     said, used = sentences(of_runs, cited)
     drawn = drawing(of_runs, found.PICTURE)
     of_picture = next((profile for profile, out in of_runs.items() if drawn and out.folder == drawn.parent), "")
     shown = f"The picture is of profile `{of_picture}`.\n\n" if of_picture and used != [of_picture] else ""
     return (TEMPLATES / "opening.md").read_text(encoding="utf-8").strip().format(
-        paper_low=printed_auc.min(), paper_high=printed_auc.max(), sentences=said, picture=picture, shown=shown,
+        paper_low=printed_auc.min(), paper_high=printed_auc.max(), sentences=said, picture=picture(drawn), shown=shown,
         amounts="\n".join(map(_amounts, used)), paper_epochs=config.PAPER_EPOCHS,
         units=config.units(config.REAL), claims=len(verdicts),
         untestable=int((verdicts == UNTESTED).sum()), ten=cited("11"), own=cited("13"), scores=cited("08"),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from atsdp_utils.foundation import config, paths
-from atsdp_utils.reporting import audit, findings, found, report
+from atsdp_utils.reporting import audit, findings, report
 from atsdp_utils.reporting.outputs import Missing, Outputs
 from atsdp_utils.reporting.scorecard import chapter, scorecard
 from atsdp_utils.reporting.verdict import MISSING, VERDICTS
@@ -83,12 +83,14 @@ def readme_block(out: Outputs, published: Outputs) -> str:
     episen = f"({MISSING})"
     with suppress(Missing):
         episen = f"with an AUC of {out.one('scc47_label', dataset='SCC47-afatinib', score='EpiSen').auc:.3f}"
-    both = {"paper": published, "quick": out}
-    drawn = opening.drawing(both, found.PICTURE)
-    alt = report.shown_as(found.PICTURE)["image"]["alt"]
-    picture = f"![{alt}]({drawn.relative_to(paths.ROOT)})" if drawn else MISSING
+
+    def picture(drawn: Path | None) -> str:
+        if drawn is None:
+            return MISSING
+        return f"![{report.shown_as(drawn.stem)['image']['alt']}]({drawn.relative_to(paths.ROOT)})"
+
     return (opening.TEMPLATES / "readme.md").read_text(encoding="utf-8").strip().format(
-        opening=opening.opening(both, claims["verdict"], link, picture),
+        opening=opening.opening({"paper": published, "quick": out}, claims["verdict"], link, picture),
         episen=episen, scores="\n".join(_scores(out, published)),
         chapters=", ".join(map(str, ran)), of=len(numbered), apart=apart_said(out), paper=config.profile("paper"),
         profile=profile,

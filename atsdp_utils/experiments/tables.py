@@ -368,4 +368,4 @@ LISTS = {
 
 def all_tables(data: str, profile: str, notebooks: Iterable[str] = LISTS) -> dict[str, list[Task]]:
     """Every table's list, by name; or those of some notebooks, by number."""
-    return {f.__name__: f(data, profile) for number in notebooks for f in LISTS.get(number, ())}
+    return {f.__name__: f(data, profile) for f in dict.fromkeys(f for n in notebooks for f in LISTS.get(n, ()))}

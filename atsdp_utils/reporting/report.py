@@ -212,15 +212,15 @@ def _describe(name: str) -> dict[str, str]:
 
 def manifest(data: str, profile: str) -> None:
     """Merge fragments into ``manifest.json``; outputs of chapters that did not run, or stopped halfway, stay."""
-    folder, ran = paths.figures_dir(data, profile), paths.run_dir(data, profile)
-    written, ended = folder / "manifest.json", {p.stem: p.stat().st_mtime for p in (ran / "notebooks").glob("*.ipynb")}
-    fragments = [f for f in sorted((ran / "manifest").glob("*.json")) if ended.get(f.stem, 0) >= f.stat().st_mtime]
+    written, ran = paths.figures_dir(data, profile) / "manifest.json", paths.run_dir(data, profile)
+    ended = {path.stem: path.stat().st_mtime for path in (ran / "notebooks").glob("*.ipynb")}
+    parts = {p.stem: p for p in sorted((ran / "manifest").glob("*.json")) if ended.get(p.stem, 0) >= p.stat().st_mtime}
     earlier = json.loads(written.read_text())["outputs"] if written.exists() else {}
-    outputs = {name: made for name, made in earlier.items() if made["notebook"] not in {f.stem for f in fragments}}
-    for fragment in fragments:
+    outputs = {name: made for name, made in earlier.items() if made["notebook"] not in parts}
+    for fragment in parts.values():
         outputs |= json.loads(fragment.read_text())
-    if gone := [f for o in outputs.values() for f in o["files"] if not (folder / f).exists()]:
-        raise FileNotFoundError(f"{folder}: {', '.join(gone)} recorded but missing; run 'make clean reproduce'")
+    if gone := [f for o in outputs.values() for f in o["files"] if not (written.parent / f).exists()]:
+        raise FileNotFoundError(f"{written.parent}: {', '.join(gone)} recorded but missing; run 'make clean reproduce'")
     text = json.dumps({"run": f"{data}-{profile}", "outputs": dict(sorted(outputs.items()))}, indent=1)
     text = re.sub(r"\[\n[^\[\]]*\]", lambda found: " ".join(found[0].split()), text)  # one line a list
     cache.write_text(written, text + "\n")

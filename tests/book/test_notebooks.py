@@ -161,6 +161,10 @@ def test_book_offers_the_files_of_each_chapter(run_folders, monkeypatch):
         ":::",
     ]
     assert sorted(p.name for p in (book / "files").iterdir()) == ["fig2a.csv", "fig2a.png", "table3.csv"]
+    assert "numbered: true" in (book / "_toc.yml").read_text()
+    # Beside a chapter that has not run this one would be numbered otherwise than it is cited.
+    nbformat.write(_good(), run_folders / "03_other.ipynb")
+    assert "numbered" not in (build.assemble("embedded", "smoke") / "_toc.yml").read_text()
 
 
 @pytest.mark.parametrize(

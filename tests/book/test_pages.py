@@ -166,14 +166,14 @@ def test_a_finding_is_that_of_the_first_run_which_has_its_tables_and_says_so(tab
     assert "(06; profile `paper`): " in by_title["Attention"] and "0.123" in by_title["Attention"]
     assert "(16; profile `quick`): " in by_title["The right drug's model among those of all drugs"]
     assert used == ["paper", "quick"] and opening.drawing(runs, "found") == tables.folder / "found.svg"
-    text = opening.opening(runs, pd.Series(["cannot be tested here"]), str, "")
+    text = opening.opening(runs, pd.Series(["cannot be tested here"]), str, str)
     amounts = [line for line in text.splitlines() if line.startswith("- `")]
     assert [line.partition("`:")[0] for line in amounts] == ["- `paper", "- `quick"]
     assert f"{config.profile('paper').repeats} times" in amounts[0]
     assert "The picture is of profile `quick`." in text
     (first / "found.svg").write_text("<svg/>")
-    assert "The picture is of profile `paper`." in opening.opening(runs, pd.Series(["x"]), str, "")
-    assert "The picture" not in opening.opening({"quick": tables}, pd.Series(["x"]), str, "")
+    assert "The picture is of profile `paper`." in opening.opening(runs, pd.Series(["x"]), str, str)
+    assert "The picture" not in opening.opening({"quick": tables}, pd.Series(["x"]), str, str)
 
 
 @pytest.mark.parametrize(
