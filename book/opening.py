@@ -32,6 +32,12 @@ def _interval(values: pd.Series, sign: str = "", digits: int = 2) -> str:
     return f"{middle} ({low}{' to ' if sign else '–'}{high})" if values.notna().all() else middle
 
 
+def _side(limits: pd.Series) -> str:
+    """Where the first of two names stands when their difference has these limits."""
+    low, high = limits
+    return "above" if low > 0 else "below" if high < 0 else "not told apart from"
+
+
 def held_out_clusters(out: Outputs) -> dict:
     """Means over the drugs and clusters on which networks were trained, and the difference to the best simple model."""
     means = out.table("clusters_mean", on="tasks of the networks").set_index("model")
@@ -41,6 +47,7 @@ def held_out_clusters(out: Outputs) -> dict:
     names = {"atsdp": "ATSDP-NET", "bulk": "ATSDP-NET, bulk only", "best": row["against"]}
     return {k: _interval(means.loc[name, ["mean", "ci_low", "ci_high"]]) for k, name in names.items()} | {
         "best_name": row["against"], "difference": _interval(row[DIFFERENCE], "+"), "gain": _interval(gain, "+"),
+        "side": _side(row[DIFFERENCE[1:]]), "gain_side": _side(gain[DIFFERENCE[1:]]),
         "tasks": int(row["tasks"]), "drugs": int(row["drugs"]),
     }  # fmt: skip
 
@@ -59,10 +66,12 @@ def single_cells(out: Outputs) -> dict:
         rows.append(f"| {' | '.join(row)} |")
     means = zip(by.loc[AGAINST[1], "mean"], by.loc[AGAINST[0], "mean"], strict=True)
     moved = (f"{start:.2f} to {control:.2f}" for start, control in means)
-    told = {f"told_{i}": (by.loc[s, "p_holm"] < 0.05).sum() for i, s in enumerate(AGAINST)}
+    told = by["difference"].where(by["p_holm"] < 0.05, 0.0)  # of a setting to after transfer
+    sides = {"above": told < 0, "below": told > 0}
+    counts = {f"{side}_{i}": lies.loc[s].sum() for side, lies in sides.items() for i, s in enumerate(AGAINST)}
     mean = out.table("gene_scores_real", protocol="U", list="sensitive")
     averaged = " and ".join(f"{auc:.3f} ({name})" for name, auc in zip(mean["dataset"], mean["auc"], strict=True))
-    return told | {"averaged": averaged, "rows": "\n  ".join(rows), "names": len(rows), "moves": ", ".join(moved)}
+    return counts | {"averaged": averaged, "rows": "\n  ".join(rows), "names": len(rows), "moves": ", ".join(moved)}
 
 
 def right_drug(out: Outputs) -> dict:
@@ -76,16 +85,19 @@ def right_drug(out: Outputs) -> dict:
         permuted, own_rank = of.drop(-1, level="draw"), of.loc[name, -1]
         null = f"; as high or higher in {(permuted <= own_rank).sum()} of {len(permuted)} draws with permuted labels"
         said.append(f"{own_rank} ({name}, where {first[name]} is first{null * bool(len(permuted))})")
-    return {"ranks": ", ".join(said), "drugs": rows["drug"].nunique()}
+    own_ranks = ranks.xs(-1, level="draw")
+    firsts = {"first_of": int((own_ranks == 1).sum()), "names": len(own_ranks)}
+    return firsts | {"ranks": ", ".join(said), "drugs": rows["drug"].nunique()}
 
 
 def few_labels(out: Outputs, k: int = 5) -> dict:
     """AUC with `k` labelled cells a class on each real set."""
-    said, columns = [], ["mean", "ci_low", "ci_high"]
+    said, columns, ahead = [], ["mean", "ci_low", "ci_high"], 0
     for spec in config.REAL:
         both = [out.one("few_shot", dataset=spec.name, model=m, k=str(k)) for m in ("logistic regression", "ATSDP-NET")]
+        ahead += int(both[0]["mean"] > both[1]["mean"])
         said.append(f"{spec.name} {' and '.join(_interval(row[columns], digits=3) for row in both)}")
-    return {"sets": "; ".join(said), "draws": int(both[0]["n"])}
+    return {"sets": "; ".join(said), "draws": int(both[0]["n"]), "ahead": ahead, "names": len(said)}
 
 
 def attention(out: Outputs) -> dict:
@@ -97,7 +109,8 @@ def attention(out: Outputs) -> dict:
     side = rows[rows["told"]].groupby(["unit", "setting"])["difference"].mean()
     without = rows.loc[rows["dataset"].isin(units), "second_mean"]
     ends = {"without_low": without.min(), "without_high": without.max()}
-    return ends | {"real": len(real), "simulated": int((~rows["dataset"].isin(units)).sum()),
+    simulated = int((~rows["dataset"].isin(units)).sum())
+    return ends | {"real": len(real), "simulated": simulated, "all": len(real) + simulated,
             "favour": int((side > 0).sum()), "against": int((side < 0).sum())}  # fmt: skip
 
 
@@ -107,7 +120,7 @@ def gene_scores(out: Outputs) -> dict:
     rows = pd.concat([real, twin.assign(dataset="a twin")]).query("wrong > 0").dropna(subset=["r"])
     ends = rows.groupby("dataset", sort=False)[["r", "wrong"]].agg(["min", "max"])
     spans = [f"{a:.3f} to {b:.3f} on {name} ({c:.0%} to {d:.0%} wrong)" for name, a, b, c, d in ends.itertuples()]
-    return {"spans": ", ".join(spans)}
+    return {"spans": ", ".join(spans), "lowest": rows.query("wrong > 0")["r"].min()}
 
 
 def printed(out: Outputs) -> dict:
@@ -131,12 +144,12 @@ def runs(data: str, profile: str) -> dict[str, Outputs]:
     return {name: Outputs(own if name == profile else folder) for name, folder in committed.items()}
 
 
-def _told(of_runs: dict[str, Outputs], values: Callable[[Outputs], dict], text: str) -> tuple[str, str]:
-    """The first profile whose run has the tables of a sentence, and the sentence; else none, and that it is missing."""
+def _told(of_runs: dict[str, Outputs], values: Callable[[Outputs], dict]) -> tuple[str, dict]:
+    """The first profile whose run has the tables of a sentence, and the sentence's values; else neither."""
     for profile, out in of_runs.items():
         with suppress(Missing):
-            return profile, text.format(**values(out))
-    return "", MISSING
+            return profile, values(out)
+    return "", {}
 
 
 def sentences(
@@ -146,9 +159,11 @@ def sentences(
     lines, used = [], []
     for values in of:
         entry = SENTENCES[values.__name__]
-        profile, text = _told(of_runs, values, entry["text"])
+        profile, found_there = _told(of_runs, values)
+        lead, text = (entry[part].format(**found_there) if found_there else "" for part in ("lead", "text"))
+        title = f"**{entry['title']}{': ' * bool(lead)}{lead}**"
         at = f"; profile `{profile}`" * bool(profile)
-        lines.append(f"- **{entry['title']}** ({cited(entry['chapter'])}{at}): {text}")
+        lines.append(f"- {title} ({cited(entry['chapter'])}{at}): {text or MISSING}")
         used.append(profile)
     return "\n".join(lines), [profile for profile in of_runs if profile in used]
 

@@ -94,7 +94,6 @@ def readme_block(out: Outputs, published: Outputs) -> str:
         episen=episen, scores="\n".join(_scores(out, published)),
         chapters=", ".join(map(str, ran)), of=len(numbered), apart=apart_said(out), paper=config.profile("paper"),
         profile=profile,
-        **{f"{name}_heads": value for name, value in opening.attention(published).items()},
         claims=claims_said(claims), f1=checks.loc["not_one_averaging"], checks=len(checks),
         found=values["mean"].notna().sum(), printed=len(values), planted=findings.planted_said(judged),
         twins=counted(findings.twin_checks(judged)["outcome"], findings.TWIN_WORDS), real="\n".join(real),

@@ -2,7 +2,8 @@
 
 A row of ``book/statements.csv`` names a sentence (``where``, ``text``) and, where the sentence compares, what must
 hold: ``left relation right`` over the reference tables. A side is a number or ``table[query].column:aggregate``, or two
-of these joined by ``-``. A sentence that defines or reports what the paper says has a ``kind`` and no relation.
+of these joined by ``-``; ``paper/table`` is that of the committed run at profile ``paper``. A sentence that defines or
+reports what the paper says has a ``kind`` and no relation.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import pandas as pd
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "book" / "statements.csv"
-REFERENCE = ROOT / "figures" / "embedded-quick"
+FIGURES = ROOT / "figures"
 RELATIONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq}
 #: Why a sentence with a comparing word needs no table.
 KINDS = {
@@ -42,14 +43,15 @@ TAKES_SIDES = re.compile(
     re.IGNORECASE,
 )
 _COUNTED = re.compile(r"\{glue:text\}`[^`]+` of (the )?\{glue:text\}`")
-_TERM = re.compile(r"(?P<table>\w+)\[(?P<query>.*)\](?:\.(?P<column>\w+))?:(?P<how>\w+)")
+_TERM = re.compile(r"(?P<table>(paper/)?\w+)\[(?P<query>.*)\](?:\.(?P<column>\w+))?:(?P<how>\w+)")
 
 Tables = Callable[[str], pd.DataFrame]
 
 
 def reference(name: str) -> pd.DataFrame:
-    """A table of the committed reference run."""
-    return pd.read_csv(REFERENCE / f"{name}.csv")
+    """A table of a committed run."""
+    profile, _, table = name.rpartition("/")
+    return pd.read_csv(FIGURES / f"embedded-{profile or 'quick'}" / f"{table}.csv")
 
 
 def statements() -> pd.DataFrame:

@@ -104,22 +104,45 @@ def tables(tmp_path):
 def test_the_opening_says_what_the_tables_say(tables):
     clusters = opening.held_out_clusters(tables)
     assert clusters["difference"] == "-0.020 (-0.040 to +0.010)" and clusters["best_name"] == "a simple one"
+    assert (clusters["side"], clusters["gain_side"]) == ("not told apart from", "not told apart from")
     assert clusters["atsdp"].startswith("0.41") and clusters["best"].startswith("0.43") and clusters["tasks"] == 7
     # The two names of SCC47 are one unit: two real comparisons, of which both favour attention.
     assert opening.attention(tables) == {
         "real": 2,
         "simulated": 2,
+        "all": 4,
         "favour": 2,
         "against": 1,
         "without_low": 0.97,
         "without_high": 0.99,
     }
     ranks = opening.right_drug(tables)
-    assert ranks["drugs"] == 3 and ranks["ranks"].count("2 (") == len(config.REAL)
+    assert (ranks["drugs"], ranks["first_of"], ranks["names"]) == (3, 0, 3) and ranks["ranks"].count("2 (") == len(
+        config.REAL
+    )
     null = ", where a is first; as high or higher in 0 of 1 draws with permuted labels)"
     assert ranks["ranks"].count(null) == len(config.REAL)
     spans = "0.710 to 0.720 on a (30% to 30% wrong), 0.610 to 0.620 on a twin (30% to 30% wrong)"
-    assert opening.gene_scores(tables) == {"spans": spans}
+    assert opening.gene_scores(tables) == {"spans": spans, "lowest": 0.61}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"), [(0.01, 0.2, "above"), (-0.2, -0.01, "below"), (-0.1, 0.1, "not told apart from")]
+)
+def test_a_lead_takes_its_side_from_an_interval(tables, low, high, word):
+    path = tables.folder / "clusters_differences.csv"
+    pd.read_csv(path).assign(ci_low=low, ci_high=high).to_csv(path, index=False)
+    said, _ = opening.sentences({"quick": tables}, str, (opening.held_out_clusters,))
+    assert f"ATSDP-NET is {word} a simple one, and {word} itself before transfer**" in said
+
+
+def test_five_labelled_cells_count_the_sets_on_which_logistic_regression_leads(tables):
+    rows = [{"dataset": s.name, "model": m, "k": "5", "mean": v + 0.2 * (m == "ATSDP-NET" and s == config.REAL[0]),
+             "ci_low": 0.1, "ci_high": 1.0, "n": 4}
+            for s in config.REAL for m, v in (("logistic regression", 0.6), ("ATSDP-NET", 0.5))]  # fmt: skip
+    pd.DataFrame(rows).to_csv(tables.folder / "few_shot.csv", index=False)
+    said = opening.few_labels(tables)
+    assert (said["ahead"], said["names"], said["draws"]) == (2, 3, 4)
 
 
 def test_the_table_of_real_cells_holds_differences_and_stars_those_told_from_zero(tables):
@@ -127,15 +150,17 @@ def test_the_table_of_real_cells_holds_differences_and_stars_those_told_from_zer
     scores = [{"dataset": s.name, "setting": k, "auc_mean": 0.5, "ci_low": 0.4, "ci_high": 0.6}
               for s in config.REAL for k in (after, *against)]  # fmt: skip
     changes = [{"dataset": s.name, "setting": k, "mean": 0.5 + i / 10, "difference": -0.1, "ci_low": -0.3,
-                "ci_high": 0.2, "p_holm": 0.04 if (i, s) == (0, config.REAL[1]) else 0.06, "seeds": 9}
+                "ci_high": 0.2, "p_holm": 0.04 if s == config.REAL[1] and i < 2 else 0.06, "seeds": 9}
                for s in config.REAL for i, k in enumerate(against)]  # fmt: skip
     sizes = [{"dataset": s.name, "sensitive": 3, "resistant": 4} for s in config.REAL]
+    next(r for r in changes if r["p_holm"] < 0.05 and r["setting"] == against[1])["difference"] = 0.1
     for name, rows in (("transfer", scores), ("transfer_changes", changes), ("class_sizes", sizes)):
         pd.DataFrame(rows).to_csv(tables.folder / f"{name}.csv", index=False)
     mean = {"dataset": [config.REAL[0].name], "protocol": ["U"], "list": ["sensitive"], "auc": [0.8765]}
     pd.DataFrame(mean).to_csv(tables.folder / "gene_scores_real.csv", index=False)
     said = opening.single_cells(tables)
-    assert [said[f"told_{i}"] for i in range(3)] == [1, 0, 0] and said["moves"] == ", ".join(["0.60 to 0.50"] * 3)
+    assert [[said[f"{side}_{i}"] for i in range(3)] for side in ("above", "below")] == [[1, 0, 0], [0, 1, 0]]
+    assert said["moves"] == ", ".join(["0.60 to 0.50"] * 3)
     assert said["averaged"] == "0.876 (A375-PLX4720)"
     first, second, third = said["rows"].split("\n  ")
     assert first.startswith("| A375-PLX4720, 7, 9 | 0.50 (0.40–0.60) | 0.50 (0.40–0.60) | +0.100 (-0.200 to +0.300) |")
