@@ -47,8 +47,10 @@ export PYTHONHASHSEED := 0
 CPU := $(shell grep -m1 ^flags /proc/cpuinfo 2>/dev/null)
 ifneq ($(filter avx2,$(CPU)),)
 export OPENBLAS_CORETYPE := Haswell
+ifneq ($(ATSDP_BF16),1)  # whose products are slow without AVX-512; they have digits of their own
 export ATEN_CPU_CAPABILITY := avx2
 export ONEDNN_MAX_CPU_ISA := AVX2
+endif
 endif
 ifneq ($(filter avx512f,$(CPU)),)
 export NPY_DISABLE_CPU_FEATURES := X86_V4 AVX512_ICL AVX512_SPR
