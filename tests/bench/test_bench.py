@@ -47,7 +47,7 @@ def test_methods_side_by_side_end_by_themselves_and_are_told_to_one_auc(tmp_path
     rows = [row for which in bench.BESIDE for row in bench.beside(size, which)]
     rows += [("memory", f"beside, {which}", "peak", "500", "MiB") for which in bench.BESIDE]
     rows += [("main loop", "autoencoder epoch", "share of the matrix-multiply peak", "0.5", "")]
-    rows += [("cells", f"{n}", "prediction, cpu_seconds", f"{n**2 / 1e6}", "s") for n in (1000, 10_000, 100_000)]
+    rows += [("cells", f"{n}", "prediction, cpu_seconds", f"{n**2 / 1e6}", "s") for n in (10_000, 100_000, 1000)]
     rows += [("workers", f"JOBS={j}, {n} seeds", "seconds", str(n), "s") for j, n in ((1, 1), (1, 4), (2, 4))]
     table = pd.DataFrame(rows, columns=plan.COLUMNS).astype({"value": str})
     passes = table[table.measure == "autoencoder passes"].set_index("case").value
@@ -55,6 +55,7 @@ def test_methods_side_by_side_end_by_themselves_and_are_told_to_one_auc(tmp_path
     assert bench.level(table) == 0.1
     slopes = {words: slope for words, (_, _, slope) in bench.growth(table).items()}
     assert slopes == pytest.approx({"prediction with cells": 2, "bulk stages and transfers with seeds": 1})
+    assert bench.growth(table)["prediction with cells"][0].tolist() == [1000, 10_000, 100_000]
     assert "To a held-out AUC of 0.10" in bench.page(table) and "power" in bench.page(table)
     bench.picture(table, tmp_path / "bench.svg")
     assert "processor seconds" in (tmp_path / "bench.svg").read_text()

@@ -21,7 +21,7 @@ from atsdp_utils.experiments import inputs, protocols, tables
 from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, FURTHER, Result, Task
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.interpretation import gene_lists
-from atsdp_utils.reporting import report
+from atsdp_utils.reporting import report, verdict
 from book.build import GLUED
 
 REAL = [s.name for s in config.REAL]
@@ -271,7 +271,8 @@ def test_controls_with_nothing_to_find_are_named_by_what_was_trained(grid_run):
     names = [s.name for s in config.datasets("embedded", nulls=False)]
     nulls = [s.name for s in config.NULLS]
     cells = ("trainings", "null", "null-models", "null-kinds", "null-values")
-    space = execute("17", cells, grid=grid_run, names=names, nulls=nulls, pools=evaluate.pools(names))
+    given = {"names": names, "nulls": nulls, "pools": evaluate.pools(names), "verdict": verdict}
+    space = execute("17", cells, grid=grid_run, **given)
     made, table = grid_run.made, space["run"].tables["null_controls"].set_index(["dataset", "model", "protocol"])
     d = nulls[1]
     for (name, model, protocol), wanted in {
@@ -290,6 +291,9 @@ def test_controls_with_nothing_to_find_are_named_by_what_was_trained(grid_run):
     counts = [held.loc[n, "label permutation", "S"] for n in (REAL[0], REAL[1])]  # an axis is counted once
     glued = space["run"].glued
     assert (glued["real_held"], glued["real_nulls"]) == (sum(counts), 2)
+    first = inputs.cells_of(nulls[0], "smoke")
+    area = roc_auc_score(first.y[first.labelled], first.library_size[first.labelled])
+    assert glued["by_size"].startswith(f"{area:.3f} (") and glued["by_size"].count(";") == len(nulls) - 1
     said = text("17", "null-said", glued)
     assert f"Of {glued['all_nulls']} intervals {glued['all_held']} hold one half" in " ".join(said.split())
 
