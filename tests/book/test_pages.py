@@ -117,9 +117,8 @@ def test_the_opening_says_what_the_tables_say(tables):
         "without_high": 0.99,
     }
     ranks = opening.right_drug(tables)
-    assert (ranks["drugs"], ranks["first_of"], ranks["names"]) == (3, 0, 3) and ranks["ranks"].count("2 (") == len(
-        config.REAL
-    )
+    assert (ranks["drugs"], ranks["first_of"], ranks["names"]) == (3, 0, 3)
+    assert ranks["ranks"].count("2 (") == len(config.REAL)
     null = ", where a is first; as high or higher in 0 of 1 draws with permuted labels)"
     assert ranks["ranks"].count(null) == len(config.REAL)
     spans = "0.710 to 0.720 on a (30% to 30% wrong), 0.610 to 0.620 on a twin (30% to 30% wrong)"
@@ -160,6 +159,7 @@ def test_the_table_of_real_cells_holds_differences_and_stars_those_told_from_zer
     pd.DataFrame(mean).to_csv(tables.folder / "gene_scores_real.csv", index=False)
     said = opening.single_cells(tables)
     assert [[said[f"{side}_{i}"] for i in range(3)] for side in ("above", "below")] == [[1, 0, 0], [0, 1, 0]]
+    assert [said[f"on_{i}"] for i in range(3)] == [f" ({config.REAL[1].name})", "", ""]
     assert said["moves"] == ", ".join(["0.60 to 0.50"] * 3)
     assert said["averaged"] == "0.876 (A375-PLX4720)"
     first, second, third = said["rows"].split("\n  ")
