@@ -41,14 +41,17 @@ def _side(limits: pd.Series) -> str:
 def held_out_clusters(out: Outputs) -> dict:
     """Means over the drugs and clusters on which networks were trained, and the difference to the best simple model."""
     means = out.table("clusters_mean", on="tasks of the networks").set_index("model")
-    tested = out.table("clusters_differences", model="ATSDP-NET", on="tasks of the networks")
-    row = tested[~tested["against"].str.startswith("ATSDP-NET")].iloc[0]
-    gain = tested.set_index("against").loc["ATSDP-NET, bulk only", DIFFERENCE]
-    names = {"atsdp": "ATSDP-NET", "bulk": "ATSDP-NET, bulk only", "best": row["against"]}
+    names = {"atsdp": "ATSDP-NET", "bulk": "ATSDP-NET, bulk only"}
+    on = {"on": "tasks of the networks", "model": [*names.values()]}
+    tested = out.table("clusters_differences", **on).set_index(["model", "against"])
+    row = tested[~tested.index.get_level_values("against").isin(names.values())].loc["ATSDP-NET"].iloc[0]
+    gain, start = (tested.loc[pair, DIFFERENCE] for pair in ((*names.values(),), (names["bulk"], row.name)))
+    names["best"] = row.name
     return {k: _interval(means.loc[name, ["mean", "ci_low", "ci_high"]]) for k, name in names.items()} | {
-        "best_name": row["against"], "difference": _interval(row[DIFFERENCE], "+"), "gain": _interval(gain, "+"),
+        "best_name": row.name, "difference": _interval(row[DIFFERENCE], "+"), "gain": _interval(gain, "+"),
         "side": _side(row[DIFFERENCE[1:]]), "gain_side": _side(gain[DIFFERENCE[1:]]),
-        "tasks": int(row["tasks"]), "drugs": int(row["drugs"]),
+        "tasks": int(row["tasks"]), "drugs": int(row["drugs"]), "start": _interval(start, "+"),
+        "clusters": out.read("clusters_auc")["cluster"].nunique(),
     }  # fmt: skip
 
 
@@ -69,38 +72,61 @@ def single_cells(out: Outputs) -> dict:
     told = by["difference"].where(by["p_holm"] < 0.05, 0.0)  # of a setting to after transfer
     sides = {"above": told < 0, "below": told > 0}
     counts = {f"{side}_{i}": lies.loc[s].sum() for side, lies in sides.items() for i, s in enumerate(AGAINST)}
+    told_by = by.assign(told=told != 0)
     for i, setting in enumerate(AGAINST):  # two names may be one set of cells, so that a count alone says too much
         names = by.loc[setting, "dataset"][sides["above"].loc[setting]]
         counts[f"on_{i}"] = f" ({', '.join(names)})" * bool(len(names))
+    shown = told_by.loc[AGAINST]
+    none = [name for name, rest in shown.groupby("dataset")["told"] if not rest.any()]
+    counts["untold"] = f"; on {', '.join(none)} none of the three is told" * bool(none)
+    apart = shown[~shown["told"] & (shown["ci_low"] * shown["ci_high"] > 0)]  # by its own interval alone
+    alone = [f"that to {s} on {row.dataset} ({-row.difference:+.3f})" for s, row in apart.iterrows()]
+    counts["alone"] = f" By its interval alone {' and '.join(alone)} leaves out zero, too." * bool(alone)
+    family = by["dataset"].map(lambda name: config.DATASETS[name].unit).value_counts(sort=False)
+    counts["family"] = ", ".join(f"{n} of {unit}" for unit, n in family.items())
     mean = out.table("gene_scores_real", protocol="U", list="sensitive")
     averaged = " and ".join(f"{auc:.3f} ({name})" for name, auc in zip(mean["dataset"], mean["auc"], strict=True))
     return counts | {"averaged": averaged, "rows": "\n  ".join(rows), "names": len(rows), "moves": ", ".join(moved)}
 
 
+def _ranks(rows: pd.DataFrame, of: pd.Series) -> pd.Series:
+    """Rank of each value of `of` among those of its data set and draw, the highest first."""
+    above = rows["auc"] > of.reindex(pd.MultiIndex.from_frame(rows[["dataset", "draw"]])).to_numpy()
+    return 1 + above.groupby([rows["dataset"], rows["draw"]]).sum()
+
+
 def right_drug(out: Outputs) -> dict:
     """Rank of the right drug's AUC among all drugs on each real set, the highest first; also with labels permuted."""
-    rows, said = out.read("drugs_on_real_sets"), []
-    own = rows[rows["is_right"]].set_index(["dataset", "draw"])["auc"]
-    above = rows["auc"] > own.reindex(pd.MultiIndex.from_frame(rows[["dataset", "draw"]])).to_numpy()
-    ranks = 1 + above.groupby([rows["dataset"], rows["draw"]]).sum()
+    rows, of_network = out.read("drugs_on_real_sets"), out.read("drugs_on_real_sets_network")
+    own, own_network = (t[t["is_right"]].set_index(["dataset", "draw"])["auc"] for t in (rows, of_network))
+    ranks, said = _ranks(rows, own), []
     first = rows[rows["draw"] == -1].set_index("drug").groupby("dataset")["auc"].idxmax()
     own_ranks = ranks.xs(-1, level="draw")
     for name, own_rank in own_ranks.items():
-        permuted = ranks.loc[[name]].drop(-1, level="draw")
-        null = f"; as high or higher in {(permuted <= own_rank).sum()} of {len(permuted)} draws with permuted labels"
-        said.append(f"{own_rank} ({name}, where {first[name]} is first{null * bool(len(permuted))})")
-    firsts = {"first_of": int((own_ranks == 1).sum()), "names": len(own_ranks)}
+        permuted = pd.DataFrame({"rank": ranks, "auc": own}).loc[[name]].drop(-1, level="draw")
+        as_good, as_high = (permuted["rank"] <= own_rank).sum(), (permuted["auc"] >= own[name, -1]).sum()
+        null = (
+            f"; with permuted labels its rank is as good or better in {as_good}, its AUC as high or higher in {as_high}"
+        )
+        null += f" of {len(permuted)} draws"
+        said.append(f"{own_rank} ({name}, AUC {own[name, -1]:.2f}; {first[name]} is first{null * bool(len(permuted))})")
+    network = [f"{rank} ({name})" for name, rank in _ranks(of_network, own_network).xs(-1, level="draw").items()]
+    firsts = {"first_of": int((own_ranks == 1).sum()), "names": len(own_ranks), "network": ", ".join(network)}
     return firsts | {"ranks": ", ".join(said), "drugs": rows["drug"].nunique()}
 
 
 def few_labels(out: Outputs, k: int = 5) -> dict:
-    """AUC with `k` labelled cells a class on each real set."""
-    said, columns, ahead = [], ["mean", "ci_low", "ci_high"], 0
-    for spec in config.REAL:
-        both = [out.one("few_shot", dataset=spec.name, model=m, k=str(k)) for m in ("logistic regression", "ATSDP-NET")]
-        ahead += int(both[0]["mean"] > both[1]["mean"])
-        said.append(f"{spec.name} {' and '.join(_interval(row[columns], digits=3) for row in both)}")
-    return {"sets": "; ".join(said), "draws": int(both[0]["n"]), "ahead": ahead, "names": len(said)}
+    """AUC with `k` labelled cells a class, and on how many sets a difference to the network is told; also with one."""
+    rows = out.table("few_shot_paired", k=["1", str(k)]).assign(side=lambda t: t[DIFFERENCE[1:]].apply(_side, axis=1))
+    real = rows[(rows["tier"] == "real") & (rows["k"] == k)]
+    said = [f"{row.dataset} {row.first_mean:.3f} and {row.second_mean:.3f}, {_interval(row[DIFFERENCE], '+')}"
+            for _, row in real.iterrows()]  # fmt: skip
+    above = real["dataset"][real["side"] == "above"]
+    counts = {f"{side}_{tier}_{n}": int((of["side"] == side).sum()) for (tier, n), of in rows.groupby(["tier", "k"])
+              for side in ("above", "below")}  # fmt: skip
+    sizes = {"names": len(real), "twins": rows.loc[rows["tier"] == "simulated", "dataset"].nunique(), "few": k}
+    on = f" ({', '.join(above)})" * bool(len(above))
+    return counts | sizes | {"sets": "; ".join(said), "draws": int(real["pairs"].min()), "on": on}
 
 
 def attention(out: Outputs) -> dict:
@@ -111,7 +137,9 @@ def attention(out: Outputs) -> dict:
     real = rows[rows["dataset"].isin(units)].drop_duplicates(["unit", "setting"])
     side = rows[rows["told"]].groupby(["unit", "setting"])["difference"].mean()
     without = rows.loc[rows["dataset"].isin(units), "second_mean"]
-    ends = {"without_low": without.min(), "without_high": without.max()}
+    linear = rows.drop_duplicates(["unit", "setting"])["setting"].eq("linear").sum()
+    ends = {"without_low": without.min(), "without_high": without.max(), "linear": int(linear),
+            "perfect": int((real[["first_mean", "second_mean"]] == 1).all(axis=1).sum())}  # fmt: skip
     simulated = int((~rows["dataset"].isin(units)).sum())
     return ends | {"real": len(real), "simulated": simulated, "all": len(real) + simulated,
             "favour": int((side > 0).sum()), "against": int((side < 0).sum())}  # fmt: skip
@@ -163,7 +191,8 @@ def sentences(
     for values in of:
         entry = SENTENCES[values.__name__]
         profile, found_there = _told(of_runs, values)
-        lead, text = (entry[part].format(**found_there) if found_there else "" for part in ("lead", "text"))
+        also = {"averaging": cited("08")}
+        lead, text = (entry[part].format(**found_there, **also) if found_there else "" for part in ("lead", "text"))
         title = f"**{entry['title']}{': ' * bool(lead)}{lead}**"
         at = f"; profile `{profile}`" * bool(profile)
         lines.append(f"- {title} ({cited(entry['chapter'])}{at}): {text or MISSING}")

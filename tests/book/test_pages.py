@@ -75,6 +75,7 @@ def tables(tmp_path):
 
     on = ["tasks of the networks"] * 3
     models = ["ATSDP-NET", "ATSDP-NET, bulk only", "a simple one"]
+    write("clusters_auc", cluster=[0, 1, 0, 4])
     write(
         "clusters_mean",
         model=models,
@@ -84,18 +85,20 @@ def tables(tmp_path):
         tasks=[7] * 3,
         on=on,
     )
-    write("clusters_differences", model=["ATSDP-NET"] * 2, against=["ATSDP-NET, bulk only", "a simple one"],
-          difference=[-0.9, -0.02], ci_low=[-1, -0.04], ci_high=[0, 0.01], tasks=[7, 7], drugs=[5, 5],
-          on=on[:2])  # fmt: skip
+    write("clusters_differences", model=["ATSDP-NET", "ATSDP-NET", "ATSDP-NET, bulk only"],
+          against=["ATSDP-NET, bulk only", "a simple one", "a simple one"], difference=[-0.9, -0.02, 0.3],
+          ci_low=[-1, -0.04, 0.2], ci_high=[0, 0.01, 0.4], tasks=[7] * 3, drugs=[5] * 3, on=on)  # fmt: skip
     names = [s.name for s in config.REAL]
     afatinib, sorafenib = (n for n in names if n.startswith("SCC47"))
-    write("heads_tests", metric=["auc"] * 5 + ["f1"], second_mean=[0.97, 0.98, 0.99, 0.1, 0.1, 0.1],
-          difference=[0.1, 0.2, 0.3, -0.1, 0.1, 0.1],
+    write("heads_tests", metric=["auc"] * 5 + ["f1"], first_mean=[1] + [0.5] * 5,
+          second_mean=[1, 0.98, 0.99, 0.1, 0.1, 0.1], difference=[0.1, 0.2, 0.3, -0.1, 0.1, 0.1],
           p_holm=[0.01, 0.01, 0.02, 0.04, 0.5, 0.01], setting=["1", "1", "1", "1", "2", "2"],
           dataset=["A375-PLX4720", afatinib, sorafenib, "DATA1-sim", "DATA2-sim", "DATA2-sim"])  # fmt: skip
     write("drugs_on_real_sets", drug=["a", "b", "c"] * 6, draw=[-1] * 9 + [0] * 9,
           auc=[0.9, 0.8, 0.7] * 3 + [0.9, 0.1, 0.7] * 3, dataset=sorted(names * 3) * 2,
           is_right=[False, True, False] * 6)  # fmt: skip
+    write("drugs_on_real_sets_network", drug=["a", "b", "c"] * 3, draw=[-1] * 9, auc=[0.9, 0.1, 0.7] * 3,
+          dataset=sorted(names * 3), is_right=[False, True, False] * 3)  # fmt: skip
     write("gene_score_wrong_labels", wrong=[0.0, 0.3, 0.3], r=[1, 0.61, 0.62])
     write("gene_score_wrong_labels_real", wrong=[0.3, 0.3, 0.3], r=[0.71, 0.72, np.nan], dataset=["a", "a", "b"])
     return Outputs(tmp_path)
@@ -105,6 +108,7 @@ def test_the_opening_says_what_the_tables_say(tables):
     clusters = opening.held_out_clusters(tables)
     assert clusters["difference"] == "-0.020 (-0.040 to +0.010)" and clusters["best_name"] == "a simple one"
     assert (clusters["side"], clusters["gain_side"]) == ("not told apart from", "not told apart from")
+    assert (clusters["start"], clusters["clusters"]) == ("+0.300 (+0.200 to +0.400)", 3)
     assert clusters["atsdp"].startswith("0.41") and clusters["best"].startswith("0.43") and clusters["tasks"] == 7
     # The two names of SCC47 are one unit: two real comparisons, of which both favour attention.
     assert opening.attention(tables) == {
@@ -113,14 +117,17 @@ def test_the_opening_says_what_the_tables_say(tables):
         "all": 4,
         "favour": 2,
         "against": 1,
-        "without_low": 0.97,
-        "without_high": 0.99,
+        "without_low": 0.98,
+        "without_high": 1,
+        "linear": 0,
+        "perfect": 1,
     }
     ranks = opening.right_drug(tables)
     assert (ranks["drugs"], ranks["first_of"], ranks["names"]) == (3, 0, 3)
     assert ranks["ranks"].count("2 (") == len(config.REAL)
-    null = ", where a is first; as high or higher in 0 of 1 draws with permuted labels)"
-    assert ranks["ranks"].count(null) == len(config.REAL)
+    null = "with permuted labels its rank is as good or better in 0, its AUC as high or higher in 0 of 1 draws)"
+    assert ranks["ranks"].count(f", AUC 0.80; a is first; {null}") == len(config.REAL)
+    assert ranks["network"].count("3 (") == len(config.REAL)
     spans = "0.710 to 0.720 on a (30% to 30% wrong), 0.610 to 0.620 on a twin (30% to 30% wrong)"
     assert opening.gene_scores(tables) == {"spans": spans, "lowest": 0.61}
 
@@ -135,13 +142,22 @@ def test_a_lead_takes_its_side_from_an_interval(tables, low, high, word):
     assert f"ATSDP-NET is {word} a simple one, and {word} itself before transfer**" in said
 
 
-def test_five_labelled_cells_count_the_sets_on_which_logistic_regression_leads(tables):
-    rows = [{"dataset": s.name, "model": m, "k": "5", "mean": v + 0.2 * (m == "ATSDP-NET" and s == config.REAL[0]),
-             "ci_low": 0.1, "ci_high": 1.0, "n": 4}
-            for s in config.REAL for m, v in (("logistic regression", 0.6), ("ATSDP-NET", 0.5))]  # fmt: skip
-    pd.DataFrame(rows).to_csv(tables.folder / "few_shot.csv", index=False)
+def test_five_labelled_cells_count_the_sets_on_which_the_difference_is_told(tables):
+    low = {"A375-PLX4720": 0.1, "SCC47-afatinib": -0.1, "SCC47-sorafenib": 0.2, "DATA1-sim": -0.5, "DATA2-sim": -0.5}
+    rows = [{"dataset": name, "tier": config.DATASETS[name].tier, "k": k, "first_mean": 0.9, "second_mean": 0.8,
+             "difference": 0.1, "ci_low": at - (k == 1), "ci_high": at + 0.2 * (k > 1), "pairs": 4}
+            for name, at in low.items() for k in (1, 5)]  # fmt: skip
+    pd.DataFrame(rows).to_csv(tables.folder / "few_shot_paired.csv", index=False)
     said = opening.few_labels(tables)
-    assert (said["ahead"], said["names"], said["draws"]) == (2, 3, 4)
+    assert said["sets"].startswith("A375-PLX4720 0.900 and 0.800, +0.100 (+0.100 to +0.300); SCC47-afatinib")
+    assert [said[f"{side}_real_5"] for side in ("above", "below")] == [2, 0]
+    assert [said[f"{side}_real_1"] for side in ("above", "below")] == [0, 1]
+    assert [said[f"{side}_simulated_{k}"] for side in ("above", "below") for k in (1, 5)] == [0, 0, 2, 2]
+    assert said["on"] == " (A375-PLX4720, SCC47-sorafenib)" and (said["names"], said["twins"], said["draws"]) == (
+        3,
+        2,
+        4,
+    )
 
 
 def test_the_table_of_real_cells_holds_differences_and_stars_those_told_from_zero(tables):
@@ -162,6 +178,14 @@ def test_the_table_of_real_cells_holds_differences_and_stars_those_told_from_zer
     assert [said[f"on_{i}"] for i in range(3)] == [f" ({config.REAL[1].name})", "", ""]
     assert said["moves"] == ", ".join(["0.60 to 0.50"] * 3)
     assert said["averaged"] == "0.876 (A375-PLX4720)"
+    # Each set has three comparisons here; the two names of one axis are a family. Only the second set has any told.
+    assert said["family"] == "3 of A375-PLX4720, 6 of SCC47 axis"
+    assert said["untold"] == "; on A375-PLX4720, SCC47-sorafenib none of the three is told" and said["alone"] == ""
+    changed = pd.DataFrame(changes)
+    changed.loc[2, "ci_high"] = -0.05
+    changed.to_csv(tables.folder / "transfer_changes.csv", index=False)
+    alone = " By its interval alone that to PC1, bulk sign on A375-PLX4720 (+0.100) leaves out zero, too."
+    assert opening.single_cells(tables)["alone"] == alone
     first, second, third = said["rows"].split("\n  ")
     assert first.startswith("| A375-PLX4720, 7, 9 | 0.50 (0.40–0.60) | 0.50 (0.40–0.60) | +0.100 (-0.200 to +0.300) |")
     assert r"+0.300)\* |" in second and "*" not in first + third
@@ -189,7 +213,7 @@ def test_a_finding_is_that_of_the_first_run_which_has_its_tables_and_says_so(tab
     said, used = opening.sentences(runs, str)
     by_title = {line.split("**")[1].partition(" (")[0]: line for line in said.splitlines()}
     assert "(06; profile `paper`): " in by_title["Attention"] and "0.123" in by_title["Attention"]
-    assert "(16; profile `quick`): " in by_title["The right drug's model among those of all drugs"]
+    assert "(16; profile `quick`): " in by_title["The right drug's logistic regression among those of all drugs"]
     assert used == ["paper", "quick"] and opening.drawing(runs, "found") == tables.folder / "found.svg"
     text = opening.opening(runs, pd.Series(["cannot be tested here"]), str, str)
     amounts = [line for line in text.splitlines() if line.startswith("- `")]
