@@ -61,6 +61,14 @@ def test_methods_side_by_side_end_by_themselves_and_are_told_to_one_auc(tmp_path
     assert "processor seconds" in (tmp_path / "bench.svg").read_text()
 
 
+def test_what_passes_of_the_autoencoder_buy_is_said_in_their_order():
+    rows = [("passes, autoencoder", f"{g} genes, {n} passes", "held-out AUC", f"{v}", "")
+            for g, n, v in ((6163, 10, 0.2), (6163, 0, 0.1), (100, 10, 0.4), (100, 0, 0.3))]  # fmt: skip
+    said = bench.bought(pd.DataFrame(rows, columns=plan.COLUMNS))
+    assert "after 0, 10 passes" in said and "on 100 genes 0.300, 0.400; on 6,163 genes 0.100, 0.200." in said
+    assert bench.bought(pd.DataFrame(columns=plan.COLUMNS)) == ""
+
+
 def test_the_plain_program_learns_and_moves_cells_towards_lines():
     torch.manual_seed(0)
     y = torch.arange(80) % 2
