@@ -19,7 +19,26 @@ def _extension(name: str):
     return module
 
 
-links, printed = _extension("glossary_links"), _extension("print_version")
+links, printed, unknown = map(_extension, ("glossary_links", "print_version", "unknown_values"))
+
+# --- values that no run could compute ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("glued", "classes", "shown"),
+    [
+        ("+nan", ["pasted-text"], "unknown"),
+        ("nan%", ["pasted-text"], "unknown"),
+        ("0.95", ["pasted-text"], "0.95"),
+        ("nanoparticles", ["pasted-text"], "nanoparticles"),
+        ("nan", [], "nan"),
+    ],
+)
+def test_a_glued_value_that_is_no_number_is_a_word(glued, classes, shown):
+    value = nodes.inline(glued, glued, classes=classes)
+    unknown.name_unknown(nodes.paragraph("", "", nodes.Text("from "), value))
+    assert value.astext() == shown
+
 
 # --- first uses of the glossary's terms -------------------------------------------------------------------------------
 
