@@ -120,8 +120,9 @@ $(TRAINED): $(RUN)/inputs
 $(RUN)/notebooks/%.ipynb: notebooks/%.ipynb $(RUN)/inputs | $(TRAINED)
 	@$(PY) -m book.build run $< $@ $(DATA) $(PROFILE) 1 $(BACKEND)
 
-# Notebooks that read tables of others wait for them; one line each.
-$(RUN)/notebooks/11_scorecard.ipynb: $(filter-out %/11_scorecard.ipynb,$(EXECUTED))
+# Notebooks that read tables of others wait for them; one line each. Chapter 11 compares the runs of all profiles.
+OTHER_RUNS := $(filter-out $(MANIFEST),$(wildcard $(ATSDP_FIGURES)/embedded-*/manifest.json))
+$(RUN)/notebooks/11_scorecard.ipynb: $(filter-out %/11_scorecard.ipynb,$(EXECUTED)) $(OTHER_RUNS)
 $(RUN)/notebooks/14_peers.ipynb: $(RUN)/notebooks/07_baselines.ipynb
 # These two explain the same networks: the second finds them in the cache.
 $(RUN)/notebooks/10_pseudotime.ipynb: | $(filter %/09_cisplatin_key_genes.ipynb,$(EXECUTED))

@@ -81,6 +81,16 @@ def test_a_changed_notebook_runs_with_its_dependents_only(make):
         assert run() == [*expected, "book"]
 
 
+def test_another_profile_that_has_run_is_compared_again_and_the_own_one_is_not(make):
+    run, folder = make
+    run()
+    other = folder / "figures" / "embedded-paper" / "manifest.json"
+    other.parent.mkdir()
+    other.write_text("{}")
+    assert run() == ["11_scorecard", "book"]
+    assert run() == []
+
+
 @pytest.mark.parametrize("file", ["atsdp_utils/x.py", "data/x.csv", "requirements.lock"])
 def test_changed_code_data_or_libraries_run_everything_but_a_new_date_does_not(make, file):
     run, folder = make
