@@ -84,6 +84,9 @@ def single_cells(out: Outputs) -> dict:
     counts["alone"] = f" By its interval alone {' and '.join(alone)} leaves out zero, too." * bool(alone)
     family = by["dataset"].map(lambda name: config.DATASETS[name].unit).value_counts(sort=False)
     counts["family"] = ", ".join(f"{n} of {unit}" for unit, n in family.items())
+    without = by.loc["after transfer, no MMD"]
+    changed = [f"{_interval(row[DIFFERENCE], '+')} on {row['dataset']}" for _, row in without.iterrows()]
+    counts |= {"no_mmd": ", ".join(changed), "no_mmd_told": int((without["p_holm"] < 0.05).sum())}
     mean = out.table("gene_scores_real", protocol="U", list="sensitive")
     averaged = " and ".join(f"{auc:.3f} ({name})" for name, auc in zip(mean["dataset"], mean["auc"], strict=True))
     return counts | {"averaged": averaged, "rows": "\n  ".join(rows), "names": len(rows), "moves": ", ".join(moved)}

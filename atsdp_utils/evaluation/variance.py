@@ -17,7 +17,7 @@ WORDS = {
     "lines": "split of the lines",
     "weights": "first weights, autoencoder",
     "batches": "batches, noise, held-out lines",
-    "rest": "what two parts do together",
+    "rest": "what they do together",
     "cells": "sampling of the cells",
 }
 
@@ -37,7 +37,7 @@ def square(table: pd.DataFrame) -> pd.DataFrame:
 
     With n levels of each part, n^2 trainings and mean squares MS: the variance that a part adds is (MS - MS_rest) / n,
     at least 0, with the limits of Williams (1962): (SS - df F MS_rest) / (n chi^2), F and chi^2 at the quantiles .975
-    (lower limit) and .025. What two parts do together is in the rest.
+    (lower limit) and .025. What they do together is in the rest.
     """
     n = table["lines"].nunique()
     squares = {c: n * float(((table.groupby(c)["auc"].mean() - table["auc"].mean()) ** 2).sum()) for c in SEEDED}

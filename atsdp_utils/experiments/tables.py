@@ -243,7 +243,7 @@ def variance(data: str, profile: str) -> list[Task]:
     """Notebook 12: seeds of their own for lines, weights and batches, on the real sets.
 
     A Latin square: every level of a part meets every level of each other part once, which tells the three apart with
-    a few trainings, each of a seed's own. What two parts do together is in the residual.
+    a few trainings, each of a seed's own. What they do together is in the residual.
     """
     levels = {"smoke": 3, "quick": 3, "paper": 7}[profile]
     square = itertools.product(range(levels), repeat=2)

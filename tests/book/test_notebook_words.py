@@ -191,20 +191,22 @@ def test_the_rarest_class_is_told():
     space = execute("12", ("mix-numbers",), mix=mix, mean_test=stats.mean_test)
     told = labels.text("12", "mix-said", space["run"].glued)
     assert "for 5 % sensitive cells, over 2 seeds. With MMD 30% of the cells" in told
-    assert "without 20%; the difference on the same seeds is +10%" in told
+    assert "without 20%; on the same seeds MMD brings the share closer to one half by +0.10" in told
+    assert "the mean share is 20% to 90%, whatever" in told
 
 
 def test_the_ends_of_the_changes_are_those_of_each_set():
-    rows = [("d", "as it is", 0.8, np.nan, np.nan), ("d", "less", 0.6, -0.2, 0.01), ("d", "more", 0.9, 0.1, 0.2),
+    rows = [("d", "as it is", 0.8, np.nan, np.nan), ("d", "less", 0.6, -0.2, 0.01), ("d", "no MMD", 0.9, 0.1, 0.04),
             ("e", "as it is", 0.7, np.nan, np.nan), ("e", "less", 0.4, -0.3, 0.01),
-            ("e", "more", 0.6, -0.1, 0.04)]  # fmt: skip
+            ("e", "no MMD", 0.6, -0.1, 0.2)]  # fmt: skip
     changes = pd.DataFrame(rows, columns=["dataset", "setting", "mean", "difference", "p_holm"])
-    changes = changes.assign(std=0.1, right=1.0, count=[20, 5, 6, 20, 5, 6])
+    changes = changes.assign(std=0.1, right=1.0, ci_low=-0.5, ci_high=0.5, count=[20, 5, 6, 20, 5, 6])
     space = execute("12", ("ablation-ends",), changes=changes, tables=SimpleNamespace(ABLATIONS={"as it is": None}))
     ends, glued = space["ends"], space["run"].glued
-    assert ends["by"].tolist() == ["less", "less"] and ends["by "].tolist() == ["more", "more"]
-    assert ends["lowest change"].tolist() == [-0.2, -0.3] and ends["differ from zero"].tolist() == [1, 2]
-    assert [glued[f"changes_{k}"] for k in ("told", "tested", "least", "most")] == [3, 4, 5, 6]
+    assert ends["by"].tolist() == ["less", "less"] and ends["by "].tolist() == ["no MMD", "no MMD"]
+    assert ends["lowest change"].tolist() == [-0.2, -0.3] and ends["differ from zero"].tolist() == [2, 1]
+    assert [glued[f"changes_{k}"] for k in ("told", "tested", "least", "up")] == [3, 4, 5, 1]
+    assert glued["no_mmd"] == "+0.100 (-0.500 to +0.500) on d, -0.100 (-0.500 to +0.500) on e"
 
 
 def test_targets_are_counted_and_the_lead_is_over_the_best_simple_model():
@@ -228,11 +230,12 @@ def test_coverage_is_that_of_lines_and_of_cells():
             ("e", "lines", 0.9, 0.9, 0.9, 0.1, 0.3), ("e", "cells", 0.8, 0.85, 0.75, 0.2, 0.1)]  # fmt: skip
     columns = ["dataset", "asked", "coverage", "coverage_sensitive", "coverage_resistant", "both_labels",
                "ece_calibrated"]  # fmt: skip
-    covered = pd.DataFrame(rows, columns=columns).assign(tier="real")
+    covered = pd.DataFrame(rows, columns=columns).assign(tier="real", ece_raw=0.15)
     space = execute("12", ("coverage-numbers",), covered=covered, plus_study=plus_study, ALPHA=0.1)
     told = labels.text("12", "coverage-said", space["run"].glued)
-    assert "Promised are 90% of each class" in told and "is *sensitive* of d, 50.0%." in told
-    assert "Between 20% and 40% of the sets of cells hold both" in told and "in 1 of 2 sets" in told
+    assert "promise to hold 90% of each class" in told and "is *sensitive* of d, 50.0%, and the others" in told
+    assert "covered to at least 75.0%" in told and "lines these are 10% to 60%, of the sets of cells 20% to 40%" in told
+    assert "than on lines for 1 of 2 names" in told and "as the network gives it for 1:" in told
 
 
 def test_drugs_told_from_chance_are_counted():

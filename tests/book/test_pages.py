@@ -167,6 +167,8 @@ def test_the_table_of_real_cells_holds_differences_and_stars_those_told_from_zer
     changes = [{"dataset": s.name, "setting": k, "mean": 0.5 + i / 10, "difference": -0.1, "ci_low": -0.3,
                 "ci_high": 0.2, "p_holm": 0.04 if s == config.REAL[1] and i < 2 else 0.06, "seeds": 9}
                for s in config.REAL for i, k in enumerate(against)]  # fmt: skip
+    changes += [{**r, "setting": "after transfer, no MMD", "difference": 0.01, "p_holm": 0.04 if i else 1}
+                for i, r in enumerate(changes[::3])]  # fmt: skip
     sizes = [{"dataset": s.name, "sensitive": 3, "resistant": 4} for s in config.REAL]
     next(r for r in changes if r["p_holm"] < 0.05 and r["setting"] == against[1])["difference"] = 0.1
     for name, rows in (("transfer", scores), ("transfer_changes", changes), ("class_sizes", sizes)):
@@ -178,8 +180,9 @@ def test_the_table_of_real_cells_holds_differences_and_stars_those_told_from_zer
     assert [said[f"on_{i}"] for i in range(3)] == [f" ({config.REAL[1].name})", "", ""]
     assert said["moves"] == ", ".join(["0.60 to 0.50"] * 3)
     assert said["averaged"] == "0.876 (A375-PLX4720)"
-    # Each set has three comparisons here; the two names of one axis are a family. Only the second set has any told.
-    assert said["family"] == "3 of A375-PLX4720, 6 of SCC47 axis"
+    # Each set has four comparisons here; the two names of one axis are a family. Only the second set has any told.
+    assert said["family"] == "4 of A375-PLX4720, 8 of SCC47 axis"
+    assert said["no_mmd"].startswith("+0.010 (-0.300 to +0.200) on A375-PLX4720, +0.010") and said["no_mmd_told"] == 2
     assert said["untold"] == "; on A375-PLX4720, SCC47-sorafenib none of the three is told" and said["alone"] == ""
     changed = pd.DataFrame(changes)
     changed.loc[2, "ci_high"] = -0.05

@@ -204,7 +204,7 @@ def _answers():
         for row in table[table["difference"].notna()].to_dict("records"):
             names = [SAME.get(str(row[c]), str(row[c])) for c in (first, second)]
             sign = 1 if names == sorted(names) else -1
-            key = (row["dataset"], row.get("protocol", "S"), row.get("metric", "auc"), *sorted(names))
+            key = (row["dataset"], row.get("protocol", "S"), row.get("metric", "auc"), row.get("k", 0), *sorted(names))
             ends = sorted(sign * row[c] for c in ("ci_low", "ci_high"))
             yield path.stem, key, (sign * row["difference"], *ends), "df" in row and "p_holm" in row
 
