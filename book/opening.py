@@ -44,13 +44,16 @@ def held_out_clusters(out: Outputs) -> dict:
     names = {"atsdp": "ATSDP-NET", "bulk": "ATSDP-NET, bulk only"}
     on = {"on": "tasks of the networks", "model": [*names.values()]}
     tested = out.table("clusters_differences", **on).set_index(["model", "against"])
-    row = tested[~tested.index.get_level_values("against").isin(names.values())].loc["ATSDP-NET"].iloc[0]
-    gain, start = (tested.loc[pair, DIFFERENCE] for pair in ((*names.values(),), (names["bulk"], row.name)))
+    simple = tested[~tested.index.get_level_values("against").str.startswith("ATSDP-NET")]
+    row = simple.loc["ATSDP-NET"].iloc[0]
+    pairs = ("ATSDP-NET", names["bulk"]), (names["bulk"], row.name), ("ATSDP-NET", "ATSDP-NET, further steps only")
+    gain, start, aligned = (tested.loc[pair, DIFFERENCE] for pair in pairs)
     names["best"] = row.name
     return {k: _interval(means.loc[name, ["mean", "ci_low", "ci_high"]]) for k, name in names.items()} | {
         "best_name": row.name, "difference": _interval(row[DIFFERENCE], "+"), "gain": _interval(gain, "+"),
         "side": _side(row[DIFFERENCE[1:]]), "gain_side": _side(gain[DIFFERENCE[1:]]),
         "tasks": int(row["tasks"]), "drugs": int(row["drugs"]), "start": _interval(start, "+"),
+        "aligned": _interval(aligned, "+"),
         "clusters": out.read("clusters_auc")["cluster"].nunique(),
     }  # fmt: skip
 

@@ -461,7 +461,7 @@ def test_what_is_said_of_the_trajectory_is_the_number_of_its_row():
     ]
     table = pd.DataFrame(rows, columns=["root", "with", "rho", "ci_low", "ci_high"])
     space = execute("10", ("root-glue",), roots_table=table, progress=np.ones(3))
-    assert space["run"].glued == {"rho_from_labels": 0.5, "planted": "0.90 (0.85 to 0.95)"}
+    assert space["run"].glued == {"rho_from_labels": 0.5, "planted": "0.900 (0.850 to 0.950)"}
     space = execute("10", ("root-glue",), roots_table=table[table["with"] == "P(resistant)"], progress=None)
     assert "known" in space["run"].glued["planted"]
     rows = [
@@ -480,7 +480,7 @@ def test_what_is_said_of_the_trajectory_is_the_number_of_its_row():
     about = {"trajectory": SimpleNamespace(genes_along=lambda *given: planted), "empty_time": None,
              "graph": SimpleNamespace(X=None, var_names=None), "empty_rho": {"P(resistant)": interval}}  # fmt: skip
     glued = execute("10", ("null-glue",), **about)["run"].glued
-    assert "is 0.10 (-0.10 to\n0.30), and 1 of 2 genes" in text("10", "null-read", glued)
+    assert "is 0.100 (-0.100 to\n0.300), and 1 of 2 genes" in text("10", "null-read", glued)
 
 
 def test_probability_of_resistance_is_one_minus_that_of_sensitivity():

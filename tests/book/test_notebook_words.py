@@ -276,13 +276,16 @@ def test_a_file_of_one_culture_is_compared_with_the_same_cells(own):
     rest = dict.fromkeys(labels.GLUED.findall(labels.source("13", "conclusion-text")))
     numbers = {name: 1 if form.endswith("d") else 0.5 for name, form in rest}
     text = labels.text("13", "conclusion-text", numbers | glued | run.glued)
-    assert "3 of 4 wrong inputs" in text and "67% of the cells keep" in text
+    assert (
+        "3 of 4 wrong inputs" in text
+        and "Of 3 sensitive A375 cells, brought without the resistant ones, 67% keep" in text
+    )
 
 
 def test_what_is_said_of_a_persons_cells_is_under_its_name(own):
     name = "A375-PLX4720"
     about = {"scores": {name: own["found"]}, "truth": {name: own["y"]}, "found": own["found"], "NAMES": [name]}
-    about |= {"prediction": prediction, "stats": stats, "paths": paths}
+    about |= {"prediction": prediction, "stats": stats, "paths": paths, "committed": paths.REFERENCE}
     space = execute("13", ("scored-sets", "scored-glue"), **about)
     of = space["table"][name]
     assert of[["MMD², lines and cells", "MMD², halves of lines", "AUC of a forest, line or cell"]].tolist() == [
@@ -290,24 +293,30 @@ def test_what_is_said_of_a_persons_cells_is_under_its_name(own):
         0.1,
         0.99,
     ]
-    assert of[["sensitive lines", "resistant lines", "AUC on held-out lines", "F1"]].tolist() == [20, 50, 0.61, 0.7]
+    columns = ["sensitive lines", "resistant lines", "AUC on held-out lines", "F1, weighted"]
+    assert of[columns].tolist() == [20, 50, 0.61, 0.7]
     assert of[["called sensitive", "are sensitive", "cells"]].tolist() == pytest.approx([0.5, 0.5, 6])
     area = stats.auc_interval(own["y"], own["found"].p)
     glued = space["run"].glued
     assert [glued[f"{k}_plx4720"] for k in ("auc", "low", "high")] == pytest.approx([area.mean, area.low, area.high])
     assert (glued["n_plx4720"], glued["members"], glued["forest"]) == (6, 2, 0.99)
-    row = pd.read_csv(paths.REFERENCE / "plus_score.csv").query("dataset == 'A375-PLX4720' and model == 'ATSDP-NET+'")
+    rows = pd.read_csv(paths.REFERENCE / "plus_score.csv").query("dataset == 'A375-PLX4720'")
+    row, pc1 = (rows[rows["model"] == model] for model in ("ATSDP-NET+", "PC1, bulk sign"))
+    assert (glued["pc1_plx4720"], glued["pc1_plx4720_low"]) == (pc1["mean"].item(), pc1["ci_low"].item())
+    assert glued["network_plx4720_high"] == row["ci_high"].item()
     assert glued["seeds"] == row["n"].item() and glued["network_plx4720"] == row["mean"].item()
     assert of["AUC of ATSDP-NET+"] == row["mean"].item()
 
 
-def test_the_numbers_that_say_why_a_regression_scores_are_under_their_names():
-    glued = execute("13", ("why-regression",), paths=paths)["run"].glued
-    kept = pd.read_csv(paths.REFERENCE / "clusters_mean.csv").query("on == 'tasks of the networks'").set_index("model")
+@pytest.mark.parametrize(("profile", "folder"), [("quick", paths.REFERENCE), ("paper", paths.PUBLISHED)])
+def test_the_numbers_that_say_why_a_regression_scores_are_under_their_names(profile, folder):
+    glued = execute("13", ("why-regression",), paths=paths, PROFILE=profile)["run"].glued
+    kept = pd.read_csv(folder / "clusters_mean.csv").query("on == 'tasks of the networks'").set_index("model")
     rows = {"regression": "logistic regression, all genes", "atsdp": "ATSDP-NET", "plus": "ATSDP-NET+"}
     for short, model in rows.items():
         found = [glued[short], glued[f"{short}_low"], glued[f"{short}_high"]]
-        assert found == kept.loc[model, ["mean", "ci_low", "ci_high"]].tolist() and glued["clusters"] == 27
+        assert found == kept.loc[model, ["mean", "ci_low", "ci_high"]].tolist()
+    assert glued["clusters"] == kept.at["ATSDP-NET", "tasks"]
 
 
 def test_coverage_and_calibration_of_a_persons_cells_are_counted(own):
