@@ -61,35 +61,35 @@ def held_out_clusters(out: Outputs) -> dict:
 def single_cells(out: Outputs) -> dict:
     """Rows of a table: AUC on each real set, transfer minus control, start and PC1; how many are told from zero."""
     by = out.table("transfer_changes", dataset=[spec.name for spec in config.REAL]).set_index("setting")
+    by["told"] = by["p_holm"] < 0.05
+    minus = by.loc[AGAINST].copy()  # after transfer minus the setting, where the table has the setting minus it
+    minus[DIFFERENCE] = -minus[["difference", "ci_high", "ci_low"]].to_numpy()
     rows, auc = [], ["auc_mean", "ci_low", "ci_high"]
-    for name, of in by.groupby("dataset"):
+    for name, of in minus.groupby("dataset"):
         scores = out.table("transfer", dataset=name).set_index("setting")
         cells = out.one("class_sizes", dataset=name)[["sensitive", "resistant"]].sum()
         row = [f"{name}, {cells}, {of['seeds'].max()}", _interval(scores.loc["after transfer", auc])]
-        for setting, change in of.loc[AGAINST].iterrows():
-            added = _interval(-change[["difference", "ci_high", "ci_low"]], "+")
-            row += [_interval(scores.loc[setting, auc]), added + r"\*" * bool(change["p_holm"] < 0.05)]
+        for setting, gain in of.iterrows():
+            row += [_interval(scores.loc[setting, auc]), _interval(gain[DIFFERENCE], "+") + r"\*" * bool(gain["told"])]
         rows.append(f"| {' | '.join(row)} |")
     means = zip(by.loc[AGAINST[1], "mean"], by.loc[AGAINST[0], "mean"], strict=True)
     moved = (f"{start:.2f} to {control:.2f}" for start, control in means)
-    told = by["difference"].where(by["p_holm"] < 0.05, 0.0)  # of a setting to after transfer
-    sides = {"above": told < 0, "below": told > 0}
-    counts = {f"{side}_{i}": lies.loc[s].sum() for side, lies in sides.items() for i, s in enumerate(AGAINST)}
-    told_by = by.assign(told=told != 0)
+    counts: dict[str, object] = {}
     for i, setting in enumerate(AGAINST):  # two names may be one set of cells, so that a count alone says too much
-        names = by.loc[setting, "dataset"][sides["above"].loc[setting]]
+        told = minus.loc[[setting]].query("told")
+        names = told.loc[told["difference"] > 0, "dataset"]
+        counts |= {f"above_{i}": len(names), f"below_{i}": len(told) - len(names)}
         counts[f"on_{i}"] = f" ({', '.join(names)})" * bool(len(names))
-    shown = told_by.loc[AGAINST]
-    none = [name for name, rest in shown.groupby("dataset")["told"] if not rest.any()]
+    none = [name for name, of in minus.groupby("dataset") if not of["told"].any()]
     counts["untold"] = f"; on {', '.join(none)} none of the three is told" * bool(none)
-    apart = shown[~shown["told"] & (shown["ci_low"] * shown["ci_high"] > 0)]  # by its own interval alone
-    alone = [f"that to {s} on {row.dataset} ({-row.difference:+.3f})" for s, row in apart.iterrows()]
+    alone = minus.query("not told and ci_low * ci_high > 0")  # apart by its own interval, without the correction
+    alone = [f"that to {setting} on {row['dataset']} ({row['difference']:+.3f})" for setting, row in alone.iterrows()]
     counts["alone"] = f" By its interval alone {' and '.join(alone)} leaves out zero, too." * bool(alone)
     family = by["dataset"].map(lambda name: config.DATASETS[name].unit).value_counts(sort=False)
     counts["family"] = ", ".join(f"{n} of {unit}" for unit, n in family.items())
     without = by.loc["after transfer, no MMD"]
     changed = [f"{_interval(row[DIFFERENCE], '+')} on {row['dataset']}" for _, row in without.iterrows()]
-    counts |= {"no_mmd": ", ".join(changed), "no_mmd_told": int((without["p_holm"] < 0.05).sum())}
+    counts |= {"no_mmd": ", ".join(changed), "no_mmd_told": int(without["told"].sum())}
     mean = out.table("gene_scores_real", protocol="U", list="sensitive")
     averaged = " and ".join(f"{auc:.3f} ({name})" for name, auc in zip(mean["dataset"], mean["auc"], strict=True))
     return counts | {"averaged": averaged, "rows": "\n  ".join(rows), "names": len(rows), "moves": ", ".join(moved)}
@@ -110,27 +110,27 @@ def right_drug(out: Outputs) -> dict:
     own_ranks = ranks.xs(-1, level="draw")
     for name, own_rank in own_ranks.items():
         permuted = pd.DataFrame({"rank": ranks, "auc": own}).loc[[name]].drop(-1, level="draw")
-        as_good, as_high = (permuted["rank"] <= own_rank).sum(), (permuted["auc"] >= own[name, -1]).sum()
-        null = (
-            f"; with permuted labels its rank is as good or better in {as_good}, its AUC as high or higher in {as_high}"
-        )
-        null += f" of {len(permuted)} draws"
-        said.append(f"{own_rank} ({name}, AUC {own[name, -1]:.2f}; {first[name]} is first{null * bool(len(permuted))})")
+        told = f"{own_rank} ({name}, AUC {own[name, -1]:.2f}; {first[name]} is first"
+        if draws := len(permuted):
+            as_good, as_high = (permuted["rank"] <= own_rank).sum(), (permuted["auc"] >= own[name, -1]).sum()
+            told += f"; with permuted labels its rank is as good or better in {as_good}, its AUC as high or higher in "
+            told += f"{as_high} of {draws} draws"
+        said.append(f"{told})")
     network = [f"{rank} ({name})" for name, rank in _ranks(of_network, own_network).xs(-1, level="draw").items()]
     firsts = {"first_of": int((own_ranks == 1).sum()), "names": len(own_ranks), "network": ", ".join(network)}
     return firsts | {"ranks": ", ".join(said), "drugs": rows["drug"].nunique()}
 
 
-def few_labels(out: Outputs, k: int = 5) -> dict:
-    """AUC with `k` labelled cells a class, and on how many sets a difference to the network is told; also with one."""
-    rows = out.table("few_shot_paired", k=["1", str(k)]).assign(side=lambda t: t[DIFFERENCE[1:]].apply(_side, axis=1))
-    real = rows[(rows["tier"] == "real") & (rows["k"] == k)]
+def few_labels(out: Outputs) -> dict:
+    """AUC with five labelled cells a class; with one and with five, on how many sets the difference is told."""
+    rows = out.table("few_shot_paired", k=[1, 5]).assign(side=lambda t: t[DIFFERENCE[1:]].apply(_side, axis=1))
+    real = rows[(rows["tier"] == "real") & (rows["k"] == 5)]
     said = [f"{row.dataset} {row.first_mean:.3f} and {row.second_mean:.3f}, {_interval(row[DIFFERENCE], '+')}"
             for _, row in real.iterrows()]  # fmt: skip
     above = real["dataset"][real["side"] == "above"]
-    counts = {f"{side}_{tier}_{n}": int((of["side"] == side).sum()) for (tier, n), of in rows.groupby(["tier", "k"])
+    counts = {f"{side}_{tier}_{k}": int((of["side"] == side).sum()) for (tier, k), of in rows.groupby(["tier", "k"])
               for side in ("above", "below")}  # fmt: skip
-    sizes = {"names": len(real), "twins": rows.loc[rows["tier"] == "simulated", "dataset"].nunique(), "few": k}
+    sizes = {"names": len(real), "twins": rows.loc[rows["tier"] == "simulated", "dataset"].nunique()}
     on = f" ({', '.join(above)})" * bool(len(above))
     return counts | sizes | {"sets": "; ".join(said), "draws": int(real["pairs"].min()), "on": on}
 
@@ -140,14 +140,14 @@ def attention(out: Outputs) -> dict:
     rows = out.table("heads_tests", metric="auc")
     units = {spec.name: spec.unit for spec in config.REAL}
     rows = rows.assign(unit=rows["dataset"].map(units).fillna(rows["dataset"]), told=rows["p_holm"] < 0.05)
-    real = rows[rows["dataset"].isin(units)].drop_duplicates(["unit", "setting"])
+    once = rows.drop_duplicates(["unit", "setting"])
+    real = once[once["dataset"].isin(units)]
     side = rows[rows["told"]].groupby(["unit", "setting"])["difference"].mean()
     without = rows.loc[rows["dataset"].isin(units), "second_mean"]
-    linear = rows.drop_duplicates(["unit", "setting"])["setting"].eq("linear").sum()
-    ends = {"without_low": without.min(), "without_high": without.max(), "linear": int(linear),
-            "perfect": int((real[["first_mean", "second_mean"]] == 1).all(axis=1).sum())}  # fmt: skip
-    simulated = int((~rows["dataset"].isin(units)).sum())
-    return ends | {"real": len(real), "simulated": simulated, "all": len(real) + simulated,
+    counts = {"all": len(once), "real": len(real), "simulated": len(once) - len(real),
+              "linear": int(once["setting"].eq("linear").sum()),
+              "perfect": int((real[["first_mean", "second_mean"]] == 1).all(axis=1).sum())}  # fmt: skip
+    return counts | {"without_low": without.min(), "without_high": without.max(),
             "favour": int((side > 0).sum()), "against": int((side < 0).sum())}  # fmt: skip
 
 
@@ -177,8 +177,7 @@ def runs(data: str, profile: str) -> dict[str, Outputs]:
     own = paths.figures_dir(data, profile)
     if data != "embedded":
         return {profile: Outputs(own)}
-    committed = {"paper": paths.PUBLISHED, "quick": paths.REFERENCE}
-    return {name: Outputs(own if name == profile else folder) for name, folder in committed.items()}
+    return {name: Outputs(own if name == profile else paths.COMMITTED[name]) for name in ("paper", "quick")}
 
 
 def _told(of_runs: dict[str, Outputs], values: Callable[[Outputs], dict]) -> tuple[str, dict]:

@@ -48,7 +48,7 @@ class Outputs:
         if found.empty:
             raise Missing(f"{name}.csv has no row {where}")
         for column, value in where.items():
-            if gone := {*np.atleast_1d(value)} - {"", *found[column].astype(str)}:
+            if gone := {*np.atleast_1d(value).astype(str)} - {"", *found[column].astype(str)}:
                 raise Missing(f"{name}.csv has no {column} {', '.join(sorted(gone))}")
         return found
 

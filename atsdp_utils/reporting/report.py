@@ -287,7 +287,7 @@ def _disagreements(actual: pd.Series, expected: pd.Series, tolerances: dict) -> 
 def check(data: str, profile: str) -> int:
     """Print the differences of a run from the committed run of its profile; return the exit status."""
     run, committed = paths.figures_dir(data, profile), paths.ROOT / "figures" / f"{data}-{profile}"
-    if committed not in (paths.REFERENCE, paths.PUBLISHED):
+    if committed not in paths.COMMITTED.values():
         print(f"check: no run of {committed.name} is committed to compare with. Use PROFILE=quick or PROFILE=paper.")
         return 2
     found = differences(run, _reference(run, committed), json.loads(paths.TOLERANCES.read_text()))

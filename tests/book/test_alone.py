@@ -10,20 +10,19 @@ from atsdp_utils.reporting.outputs import Outputs
 from book import build
 
 #: What chapters may make of the folder of a run; each of it does without any table that lies there.
-READERS = {"outputs.Outputs(run.folder)", "peers.own(run.folder)", "profiles.beside(run.folder, folder)"}
+READERS = {
+    "outputs.Outputs(run.folder)",
+    "peers.own(run.folder)",
+    "profiles.beside(run.folder, paths.COMMITTED[beside])",
+}
 #: Where tables come from that no run writes.
-COMMITTED = ("checksums.verify", "geo.SERIES", "paths.DATA", "paths.PAPER", "paths.REFERENCE", "plus_study.EVIDENCE")
-#: One of the two committed runs, that of the profile.
-OF_PROFILE = "paths.PUBLISHED if PROFILE == 'paper' else paths.REFERENCE"
+COMMITTED = ("checksums.verify", "geo.SERIES", "paths.COMMITTED", "paths.DATA", "paths.PAPER", "plus_study.EVIDENCE")
 
 
 def foreign(code: str) -> list[str]:
     """Expressions by which a chapter reads a table of a run itself, where there may be none."""
     tree, wrong = ast.parse(code), []
     made = {a.targets[0].id for a in ast.walk(tree) if isinstance(a, ast.Assign) and "Outputs" in ast.unparse(a.value)}
-    chosen = {
-        a.targets[0].id for a in ast.walk(tree) if isinstance(a, ast.Assign) and ast.unparse(a.value) == OF_PROFILE
-    }
     allowed = {id(a) for c in ast.walk(tree) if ast.unparse(c) in READERS for a in ast.walk(c)}
     # A table that is not there is told where it is read.
     tried = [t for t in ast.walk(tree) if isinstance(t, ast.Try)]
@@ -35,9 +34,7 @@ def foreign(code: str) -> list[str]:
             wrong += [text] if text == "run.folder" and id(node) not in allowed else []
             wrong += [text] if getattr(node.value, "id", None) in made and id(node) not in allowed else []
         if isinstance(node, ast.Call) and text.startswith("pd.read_"):
-            known = any(place in text.replace("report.paths", "paths") for place in COMMITTED)
-            known |= any(isinstance(a, ast.Name) and a.id in chosen for a in ast.walk(node))
-            wrong += [] if known else [text]
+            wrong += [] if any(place in text.replace("report.paths", "paths") for place in COMMITTED) else [text]
     return wrong
 
 

@@ -63,7 +63,7 @@ def execute(number: str, ids: Sequence[str], /, **given) -> dict:
         "np": np, "pd": pd, "config": config, "datasets": datasets, "gdsc": gdsc, "evaluate": evaluate,
         "metrics": metrics, "paths": paths,
         "preprocess": preprocess, "protocols": protocols, "inputs": inputs, "ATSDP": ATSDP, "BULK_ONLY": BULK_ONLY,
-        "report": report, "stats": stats, "tables": tables,
+        "report": report, "stats": stats, "tables": tables, "verdict": verdict,
         "DATA": "embedded", "PROFILE": "smoke", "JOBS": 1, "BACKEND": "loky", "profile": profile, "run": Run(),
         "REGISTRY": REGISTRY,
         "display": lambda shown: None, "seeds": range(profile.seeds), "specs": config.datasets("embedded"), **given,
@@ -271,8 +271,7 @@ def test_controls_with_nothing_to_find_are_named_by_what_was_trained(grid_run):
     names = [s.name for s in config.datasets("embedded", nulls=False)]
     nulls = [s.name for s in config.NULLS]
     cells = ("trainings", "null", "null-models", "null-kinds", "null-values")
-    given = {"names": names, "nulls": nulls, "pools": evaluate.pools(names), "verdict": verdict}
-    space = execute("17", cells, grid=grid_run, **given)
+    space = execute("17", cells, grid=grid_run, names=names, nulls=nulls, pools=evaluate.pools(names))
     made, table = grid_run.made, space["run"].tables["null_controls"].set_index(["dataset", "model", "protocol"])
     d = nulls[1]
     for (name, model, protocol), wanted in {

@@ -285,7 +285,8 @@ def test_a_file_of_one_culture_is_compared_with_the_same_cells(own):
 def test_what_is_said_of_a_persons_cells_is_under_its_name(own):
     name = "A375-PLX4720"
     about = {"scores": {name: own["found"]}, "truth": {name: own["y"]}, "found": own["found"], "NAMES": [name]}
-    about |= {"prediction": prediction, "stats": stats, "paths": paths, "committed": paths.REFERENCE}
+    about |= {"prediction": prediction, "stats": stats, "paths": paths, "committed": "quick",
+              "three": ["mean", "ci_low", "ci_high"]}  # fmt: skip
     space = execute("13", ("scored-sets", "scored-glue"), **about)
     of = space["table"][name]
     assert of[["MMD², lines and cells", "MMD², halves of lines", "AUC of a forest, line or cell"]].tolist() == [
@@ -308,15 +309,17 @@ def test_what_is_said_of_a_persons_cells_is_under_its_name(own):
     assert of["AUC of ATSDP-NET+"] == row["mean"].item()
 
 
-@pytest.mark.parametrize(("profile", "folder"), [("quick", paths.REFERENCE), ("paper", paths.PUBLISHED)])
-def test_the_numbers_that_say_why_a_regression_scores_are_under_their_names(profile, folder):
+@pytest.mark.parametrize(
+    ("profile", "of", "tasks"), [("smoke", "quick", 27), ("quick", "quick", 27), ("paper", "paper", 80)]
+)
+def test_the_numbers_that_say_why_a_regression_scores_are_under_their_names(profile, of, tasks):
     glued = execute("13", ("why-regression",), paths=paths, PROFILE=profile)["run"].glued
-    kept = pd.read_csv(folder / "clusters_mean.csv").query("on == 'tasks of the networks'").set_index("model")
+    kept = pd.read_csv(paths.COMMITTED[of] / "clusters_mean.csv").query("on == 'tasks of the networks'")
+    kept = kept.set_index("model")
     rows = {"regression": "logistic regression, all genes", "atsdp": "ATSDP-NET", "plus": "ATSDP-NET+"}
     for short, model in rows.items():
         found = [glued[short], glued[f"{short}_low"], glued[f"{short}_high"]]
-        assert found == kept.loc[model, ["mean", "ci_low", "ci_high"]].tolist()
-    assert glued["clusters"] == kept.at["ATSDP-NET", "tasks"]
+        assert found == kept.loc[model, ["mean", "ci_low", "ci_high"]].tolist() and glued["clusters"] == tasks
 
 
 def test_coverage_and_calibration_of_a_persons_cells_are_counted(own):

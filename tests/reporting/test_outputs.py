@@ -19,6 +19,9 @@ def test_rows_are_those_of_the_tier_with_every_named_value(out):
     for asked, said in (("gene=a|c", "no gene c"), ("setting=x", "no row"), ("list=a", "no column list")):
         with pytest.raises(Missing, match=said):
             out.named("t", asked)
+    assert out.table("t", n=[1, 2])["gene"].tolist() == ["a", "b"]  # numbers are asked for as they are
+    with pytest.raises(Missing, match="no n 4"):
+        out.table("t", n=[1, 4])
     with pytest.raises(Missing, match="u.csv"):
         out.named("u", "gene=a")
 
