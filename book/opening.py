@@ -22,7 +22,15 @@ from atsdp_utils.reporting.verdict import MISSING, UNTESTED
 
 TEMPLATES = Path(__file__).parent / "templates"
 DIFFERENCE = ["difference", "ci_low", "ci_high"]
-AGAINST = ["further steps on bulk", "before transfer", "PC1, bulk sign"]
+#: Settings that transfer is compared with, and what the lead calls them.
+CALLED = {
+    "further steps on bulk": "itself after as many further steps on the bulk",
+    "before transfer": "itself before transfer",
+    "PC1, bulk sign": "one principal component of the cells",
+}
+AGAINST = [*CALLED]
+#: A fold within an item of a list, which Markdown of the book and of README both know.
+FOLD = "\n  <details><summary>more numbers, and what they leave out</summary>\n\n  {}\n\n  </details>\n"
 SENTENCES = tomllib.loads((TEMPLATES / "opening.toml").read_text(encoding="utf-8"))
 
 
@@ -58,13 +66,26 @@ def held_out_clusters(out: Outputs) -> dict:
     }  # fmt: skip
 
 
+def _counted(minus: pd.DataFrame) -> str:
+    """For each setting compared, the names of sets for which transfer is told above, and below if there is one."""
+    said = []
+    for setting, what in CALLED.items():
+        told = minus.loc[[setting]].query("told")
+        sides = {"above": told[told["difference"] > 0], "below": told[told["difference"] < 0]}
+        # Two names may be one set of cells, so that a count alone says too much.
+        for side, rows in sides.items():
+            if len(rows) or side == "above":
+                said.append(f"{side} {what} for {len(rows)}" + f" ({', '.join(rows['dataset'])})" * bool(len(rows)))
+    return ", ".join(said)
+
+
 def single_cells(out: Outputs) -> dict:
     """Rows of a table: AUC on each real set, transfer minus control, start and PC1; how many are told from zero."""
     by = out.table("transfer_changes", dataset=[spec.name for spec in config.REAL]).set_index("setting")
     by["told"] = by["p_holm"] < 0.05
     minus = by.loc[AGAINST].copy()  # after transfer minus the setting, where the table has the setting minus it
     minus[DIFFERENCE] = -minus[["difference", "ci_high", "ci_low"]].to_numpy()
-    rows, auc = [], ["auc_mean", "ci_low", "ci_high"]
+    rows, aucs, auc = [], [], ["auc_mean", "ci_low", "ci_high"]
     for name, of in minus.groupby("dataset"):
         scores = out.table("transfer", dataset=name).set_index("setting")
         cells = out.one("class_sizes", dataset=name)[["sensitive", "resistant"]].sum()
@@ -72,16 +93,13 @@ def single_cells(out: Outputs) -> dict:
         for setting, gain in of.iterrows():
             row += [_interval(scores.loc[setting, auc]), _interval(gain[DIFFERENCE], "+") + r"\*" * bool(gain["told"])]
         rows.append(f"| {' | '.join(row)} |")
+        of_both = (scores.loc[setting, "auc_mean"] for setting in ("after transfer", AGAINST[2]))
+        aucs.append(f"{name} {' and '.join(f'{mean:.2f}' for mean in of_both)}")
     means = zip(by.loc[AGAINST[1], "mean"], by.loc[AGAINST[0], "mean"], strict=True)
     moved = (f"{start:.2f} to {control:.2f}" for start, control in means)
-    counts: dict[str, object] = {}
-    for i, setting in enumerate(AGAINST):  # two names may be one set of cells, so that a count alone says too much
-        told = minus.loc[[setting]].query("told")
-        names = told.loc[told["difference"] > 0, "dataset"]
-        counts |= {f"above_{i}": len(names), f"below_{i}": len(told) - len(names)}
-        counts[f"on_{i}"] = f" ({', '.join(names)})" * bool(len(names))
+    counts: dict[str, object] = {"counted": _counted(minus), "aucs": ", ".join(aucs)}
     none = [name for name, of in minus.groupby("dataset") if not of["told"].any()]
-    counts["untold"] = f"; on {', '.join(none)} none of the three is told" * bool(none)
+    counts["untold"] = f" On {', '.join(none)} none of the three is told." * bool(none)
     alone = minus.query("not told and ci_low * ci_high > 0")  # apart by its own interval, without the correction
     alone = [f"that to {setting} on {row['dataset']} ({row['difference']:+.3f})" for setting, row in alone.iterrows()]
     counts["alone"] = f" By its interval alone {' and '.join(alone)} leaves out zero, too." * bool(alone)
@@ -117,22 +135,24 @@ def right_drug(out: Outputs) -> dict:
             told += f"{as_high} of {draws} draws"
         said.append(f"{told})")
     network = [f"{rank} ({name})" for name, rank in _ranks(of_network, own_network).xs(-1, level="draw").items()]
+    own_said = ", ".join(f"{rank} ({name})" for name, rank in own_ranks.items())
     firsts = {"first_of": int((own_ranks == 1).sum()), "names": len(own_ranks), "network": ", ".join(network)}
-    return firsts | {"ranks": ", ".join(said), "drugs": rows["drug"].nunique()}
+    return firsts | {"own": own_said, "ranks": ", ".join(said), "drugs": rows["drug"].nunique()}
 
 
 def few_labels(out: Outputs) -> dict:
     """AUC with five labelled cells a class; with one and with five, on how many sets the difference is told."""
     rows = out.table("few_shot_paired", k=[1, 5]).assign(side=lambda t: t[DIFFERENCE[1:]].apply(_side, axis=1))
     real = rows[(rows["tier"] == "real") & (rows["k"] == 5)]
-    said = [f"{row.dataset} {row.first_mean:.3f} and {row.second_mean:.3f}, {_interval(row[DIFFERENCE], '+')}"
-            for _, row in real.iterrows()]  # fmt: skip
+    aucs = [f"{row.dataset} {row.first_mean:.3f} and {row.second_mean:.3f}" for row in real.itertuples()]
+    said = [f"{_interval(row[DIFFERENCE], '+')} ({row['dataset']})" for _, row in real.iterrows()]
     above = real["dataset"][real["side"] == "above"]
     counts = {f"{side}_{tier}_{k}": int((of["side"] == side).sum()) for (tier, k), of in rows.groupby(["tier", "k"])
               for side in ("above", "below")}  # fmt: skip
     sizes = {"names": len(real), "twins": rows.loc[rows["tier"] == "simulated", "dataset"].nunique()}
     on = f" ({', '.join(above)})" * bool(len(above))
-    return counts | sizes | {"sets": "; ".join(said), "draws": int(real["pairs"].min()), "on": on}
+    sizes |= {"aucs": ", ".join(aucs), "differences": ", ".join(said), "draws": int(real["pairs"].min())}
+    return counts | sizes | {"on": on}
 
 
 def attention(out: Outputs) -> dict:
@@ -197,10 +217,12 @@ def sentences(
         entry = SENTENCES[values.__name__]
         profile, found_there = _told(of_runs, values)
         also = {"averaging": cited("08")}
-        lead, text = (entry[part].format(**found_there, **also) if found_there else "" for part in ("lead", "text"))
+        parts = (entry.get(part, "") for part in ("lead", "text", "more"))
+        lead, text, more = (part.format(**found_there, **also) if found_there else "" for part in parts)
         title = f"**{entry['title']}{': ' * bool(lead)}{lead}**"
         at = f"; profile `{profile}`" * bool(profile)
         lines.append(f"- {title} ({cited(entry['chapter'])}{at}): {text or MISSING}")
+        lines += [FOLD.format(more)] * bool(more)
         used.append(profile)
     return "\n".join(lines), [profile for profile in of_runs if profile in used]
 

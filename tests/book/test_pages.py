@@ -129,7 +129,7 @@ def test_the_opening_says_what_the_tables_say(tables):
     assert ranks["ranks"].count("2 (") == len(config.REAL)
     null = "with permuted labels its rank is as good or better in 0, its AUC as high or higher in 0 of 1 draws)"
     assert ranks["ranks"].count(f", AUC 0.80; a is first; {null}") == len(config.REAL)
-    assert ranks["network"].count("3 (") == len(config.REAL)
+    assert ranks["network"].count("3 (") == len(config.REAL) == ranks["own"].count("2 (")
     spans = "0.710 to 0.720 on a (30% to 30% wrong), 0.610 to 0.620 on a twin (30% to 30% wrong)"
     assert opening.gene_scores(tables) == {"spans": spans, "lowest": 0.61}
 
@@ -151,7 +151,8 @@ def test_five_labelled_cells_count_the_sets_on_which_the_difference_is_told(tabl
             for name, at in low.items() for k in (1, 5)]  # fmt: skip
     pd.DataFrame(rows).to_csv(tables.folder / "few_shot_paired.csv", index=False)
     said = opening.few_labels(tables)
-    assert said["sets"].startswith("A375-PLX4720 0.900 and 0.800, +0.100 (+0.100 to +0.300); SCC47-afatinib")
+    assert said["aucs"].startswith("A375-PLX4720 0.900 and 0.800, SCC47-afatinib")
+    assert said["differences"].startswith("+0.100 (+0.100 to +0.300) (A375-PLX4720), +0.100 (-0.100 to")
     assert [said[f"{side}_real_5"] for side in ("above", "below")] == [2, 0]
     assert [said[f"{side}_real_1"] for side in ("above", "below")] == [0, 1]
     assert [said[f"{side}_simulated_{k}"] for side in ("above", "below") for k in (1, 5)] == [0, 0, 2, 2]
@@ -178,14 +179,19 @@ def test_the_table_of_real_cells_holds_differences_and_stars_those_told_from_zer
     mean = {"dataset": [config.REAL[0].name], "protocol": ["U"], "list": ["sensitive"], "auc": [0.8765]}
     pd.DataFrame(mean).to_csv(tables.folder / "gene_scores_real.csv", index=False)
     said = opening.single_cells(tables)
-    assert [[said[f"{side}_{i}"] for i in range(3)] for side in ("above", "below")] == [[1, 0, 0], [0, 1, 0]]
-    assert [said[f"on_{i}"] for i in range(3)] == [f" ({config.REAL[1].name})", "", ""]
+    name = config.REAL[1].name
+    steps, before, component = opening.CALLED.values()
+    counted = (
+        f"above {steps} for 1 ({name}), above {before} for 0, below {before} for 1 ({name}), above {component} for 0"
+    )
+    assert said["counted"] == counted
+    assert said["aucs"].startswith("A375-PLX4720 0.50 and 0.50, ")
     assert said["moves"] == ", ".join(["0.60 to 0.50"] * 3)
     assert said["averaged"] == "0.876 (A375-PLX4720)"
     # Each set has four comparisons here; the two names of one axis are a family. Only the second set has any told.
     assert said["family"] == "4 of A375-PLX4720, 8 of SCC47 axis"
     assert said["no_mmd"].startswith("+0.010 (-0.300 to +0.200) on A375-PLX4720, +0.010") and said["no_mmd_told"] == 2
-    assert said["untold"] == "; on A375-PLX4720, SCC47-sorafenib none of the three is told" and said["alone"] == ""
+    assert said["untold"] == " On A375-PLX4720, SCC47-sorafenib none of the three is told." and said["alone"] == ""
     changed = pd.DataFrame(changes)
     changed.loc[2, "ci_high"] = -0.05
     changed.to_csv(tables.folder / "transfer_changes.csv", index=False)
@@ -201,7 +207,7 @@ def test_what_is_missing_says_so(tables):
     assert [f.__name__ for f in (*opening.FIRST, *opening.MORE)] == list(opening.SENTENCES)
     runs = {"quick": tables}
     parts = (opening.sentences(runs, lambda number: f"<{number}>", of)[0] for of in (opening.FIRST, opening.MORE))
-    said = "\n".join(parts).splitlines()
+    said = [line for line in "\n".join(parts).splitlines() if line.startswith("- ")]
     assert len(said) == len(opening.SENTENCES)
     missing = [line for line in said if MISSING in line]
     assert [line.rpartition("(")[2] for line in missing] == [f"<{n}>): {MISSING}" for n in ("04", "12")]
@@ -216,7 +222,8 @@ def test_a_finding_is_that_of_the_first_run_which_has_its_tables_and_says_so(tab
     (tables.folder / "found.svg").write_text("<svg/>")
     runs = {"paper": Outputs(first), "quick": tables}
     said, used = opening.sentences(runs, str)
-    by_title = {line.split("**")[1].partition(" (")[0]: line for line in said.splitlines()}
+    by_title = {line.split("**")[1].partition(" (")[0]: line for line in said.splitlines() if line.startswith("- ")}
+    assert said.count("<details>") == said.count("</details>") == 3
     assert "(06; profile `paper`): " in by_title["Attention"] and "0.123" in by_title["Attention"]
     assert "(16; profile `quick`): " in by_title["The right drug's logistic regression among those of all drugs"]
     assert used == ["paper", "quick"] and opening.drawing(runs, "found") == tables.folder / "found.svg"
