@@ -30,7 +30,7 @@ CALLED = {
 }
 AGAINST = [*CALLED]
 #: A fold within an item of a list, which Markdown of the book and of README both know.
-FOLD = "\n  <details><summary>more numbers, and what they leave out</summary>\n\n  {}\n\n  </details>\n"
+FOLD = "\n  <details><summary>the numbers behind it, and what they leave out</summary>\n\n  {}\n\n  </details>\n"
 SENTENCES = tomllib.loads((TEMPLATES / "opening.toml").read_text(encoding="utf-8"))
 
 
