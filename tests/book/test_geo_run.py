@@ -40,8 +40,8 @@ SHARED = ("results", "pretrained", "searches", "splits")
 NEED_TWINS = {"transfer_nulls"}
 #: Outputs about twins and simulated cells that are shown in every tier, under names of their own.
 OPENLY_SIMULATED = {
-    "gene_score_null_twin", "planted_gene_recovery", "planted_recovery", "plus_class_mix", "plus_selection",
-    "twin_calibration", "twin_detection", "twin_realism", "twin_recipes",
+    "gene_score_null_twin", "planted_gene_recovery", "planted_gene_recovery_within", "planted_recovery",
+    "plus_class_mix", "plus_selection", "twin_calibration", "twin_detection", "twin_realism", "twin_recipes",
 }  # fmt: skip
 OF_EVERY_SET = (
     "cultures", "quality_control", "class_sizes", "class_balance", "gene_space", "transfer", "transfer_sign", "table1",
