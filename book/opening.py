@@ -134,10 +134,10 @@ def right_drug(out: Outputs) -> dict:
             told += f"; with permuted labels its rank is as good or better in {as_good}, its AUC as high or higher in "
             told += f"{as_high} of {draws} draws"
         said.append(f"{told})")
-    network = [f"{rank} ({name})" for name, rank in _ranks(of_network, own_network).xs(-1, level="draw").items()]
-    own_said = ", ".join(f"{rank} ({name})" for name, rank in own_ranks.items())
-    firsts = {"first_of": int((own_ranks == 1).sum()), "names": len(own_ranks), "network": ", ".join(network)}
-    return firsts | {"own": own_said, "ranks": ", ".join(said), "drugs": rows["drug"].nunique()}
+    of_both = {"own": own_ranks, "network": _ranks(of_network, own_network).xs(-1, level="draw")}
+    named = {k: ", ".join(f"{rank} ({name})" for name, rank in found.items()) for k, found in of_both.items()}
+    counts = {"first_of": int((own_ranks == 1).sum()), "names": len(own_ranks), "drugs": rows["drug"].nunique()}
+    return named | counts | {"ranks": ", ".join(said)}
 
 
 def few_labels(out: Outputs) -> dict:

@@ -248,6 +248,11 @@ def test_chapter_5_says_first_what_was_found_on_the_set_that_it_names(grid_run, 
     real = once["dataset"].isin(REAL)
     for key, part in (("real", once[real]), ("own", once[~real])):
         assert glued[f"{key}_tests"] == len(part) and glued[f"{key}_hits"] == (part["p_holm"] < 0.05).sum()
+    for protocol, part in once[real].groupby("protocol"):
+        assert glued[f"hits_{protocol}"] == f"{(part['p_holm'] < 0.05).sum()} of {len(part)}"
+    of_few = {k: auc(three, lambda t, k=k: (t.dataset, t.protocol, dict(t.setting).get("k")) == (REAL[0], "F", k))
+              for k in (1, 10)}  # fmt: skip
+    assert [glued["few_first"], glued["few_last"]] == pytest.approx([*of_few.values()])
     said = " ".join(text("05", "found", glued | {"a375_right": 0.85, "balance": "one"}).split())
     assert f"the AUC with labels (S) is {glued['a375_s']:.3f} ({glued['a375_s_low']:.3f}–" in said
     assert f"Without a label (U) it is {glued['a375_u']:.3f} (" in said and "85% of them above one half" in said

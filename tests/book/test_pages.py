@@ -181,10 +181,8 @@ def test_the_table_of_real_cells_holds_differences_and_stars_those_told_from_zer
     said = opening.single_cells(tables)
     name = config.REAL[1].name
     steps, before, component = opening.CALLED.values()
-    counted = (
-        f"above {steps} for 1 ({name}), above {before} for 0, below {before} for 1 ({name}), above {component} for 0"
-    )
-    assert said["counted"] == counted
+    sides = (f"above {steps} for 1 ({name})", f"above {before} for 0", f"below {before} for 1 ({name})")
+    assert said["counted"] == ", ".join((*sides, f"above {component} for 0"))
     assert said["aucs"].startswith("A375-PLX4720 0.50 and 0.50, ")
     assert said["moves"] == ", ".join(["0.60 to 0.50"] * 3)
     assert said["averaged"] == "0.876 (A375-PLX4720)"
