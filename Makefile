@@ -82,7 +82,7 @@ run-install: $(INSTALLED)
 $(INSTALLED):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'Python 3.11 or newer is needed; choose one with: make install PYTHON=python3.11'; exit 1; }
-	@echo 'Setting up .venv (once; some minutes, and about 2 GB with a CPU build of torch)'
+	@echo 'Setting up .venv (once; some minutes, and over 2 GB, more with a CUDA build of torch)'
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || \
 	  { echo 'No virtual environment could be made; on Debian and Ubuntu: apt install python3-venv'; exit 1; }
 	@pip() { echo "  $$1"; shift; $(PY) -m pip install -qq --disable-pip-version-check --no-input "$$@" || \
@@ -175,7 +175,7 @@ test: lint ## lint, a whole run at PROFILE=smoke, and every test
 mutants: install ## plant known faults one at a time in a copy and name those that no test notices; resumable
 	@$(PY) tests/mutants/run.py --jobs $(JOBS)
 
-clean: ## remove the runs and caches under build/ (not the downloads)
-	@rm -rf $(filter-out $(ATSDP_BUILD)/cache,$(wildcard $(ATSDP_BUILD)/*))
+clean: ## remove runs, cached trainings and caches under build/ (not the downloads or the copies of make lab)
+	@rm -rf $(filter-out $(ATSDP_BUILD)/cache $(ATSDP_BUILD)/lab,$(wildcard $(ATSDP_BUILD)/*))
 	@rm -rf $(filter-out $(ATSDP_BUILD)/cache/downloads,$(wildcard $(ATSDP_BUILD)/cache/*))
-	@echo 'Removed the runs and caches under $(ATSDP_BUILD); kept downloads. .venv stays: delete it by hand.'
+	@echo 'Removed the runs and caches under $(ATSDP_BUILD); kept downloads and lab. .venv stays: delete it by hand.'

@@ -11,7 +11,7 @@ BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 def cross_entropy(logits: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Mean cross-entropy of rows (equation 11), each times its weight."""
+    """Mean cross-entropy of rows (equation 10), each times its weight."""
     loss = F.cross_entropy(logits, y, reduction="none")
     return (loss if weight is None else loss * weight).mean()
 

@@ -55,13 +55,13 @@ def guarded(command: Callable) -> Callable:
         except MemoryError:
             status, said = 1, "out of memory. Store the matrix sparse, keep fewer cells, or use a larger machine."
         except OSError as error:
-            status, said = 1, f"the system refused: {error}. Nothing was written."
+            status, said = 1, f"the system refused: {error}. No scores were written."
             if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
                 said += " The disk is full: make room, or choose another with --out or the variable ATSDP_BUILD."
         except Exception as error:
             at = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{Path(at.filename).name}, line {at.lineno}"
-            status, said = 1, f"failed inside ({type(error).__name__}: {error}; {where}). Nothing was written."
+            status, said = 1, f"failed inside ({type(error).__name__}: {error}; {where}). No scores were written."
         typer.echo(f"atsdp: {said}", err=True)
         raise typer.Exit(status)
 
@@ -72,7 +72,7 @@ def guarded(command: Callable) -> Callable:
 @guarded
 def predict(
     cells: Annotated[Path, typer.Argument(help="h5ad, 10x .h5, 10x folder, .csv or .tsv (also .gz); it is only read")],
-    drug: Annotated[list[str], typer.Option(help="one of 'atsdp drugs', in any spelling; several, or 'all': a table")],
+    drug: Annotated[list[str], typer.Option(help="one of 'atsdp drugs', or a synonym; several, or 'all': a table")],
     out: Annotated[Path | None, typer.Option(help="default: <CELLS>.<DRUG>.atsdp.h5ad or .drugs.atsdp.csv")] = None,
     layer: Annotated[str | None, typer.Option(help="layer of an h5ad file, or 'raw'; default: X")] = None,
     values: Annotated[Values, typer.Option(help="what the values are")] = Values.auto,
@@ -80,7 +80,7 @@ def predict(
     labels: Annotated[str | None, typer.Option(help="known responses: column of obs, column or row of a table")] = None,
     report: Annotated[Path | None, typer.Option(help="report; default: <OUT>.html")] = None,
     seed: Annotated[int, typer.Option(min=0, help="fixes every draw")] = 0,
-    model: Annotated[Model, typer.Option(help="what learns; network: ATSDP-NET+, minutes")] = Model.regression,
+    model: Annotated[Model, typer.Option(help="what learns; network: ATSDP-NET+, trained first")] = Model.regression,
     members: Annotated[int, typer.Option(min=1, max=50, help="models of the ensemble")] = 5,
 ) -> None:
     """Score every cell: P(sensitive), its spread over models, a label, calibration on lines; with an HTML report."""

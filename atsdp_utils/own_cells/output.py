@@ -42,8 +42,9 @@ def destinations(path: Path, drug: str, out: Path | None, report: Path | None, e
             raise InputError(f"{option} {target}: no folder to write in, or itself a folder. Make the folder first.")
         if not os.access(folder, os.W_OK):
             raise InputError(f"{option} {target}: the folder may not be written to. Choose another with {option}.")
-    if out.exists() and (other := _drug_of(out)) not in (None, drug):
-        raise InputError(f"--out {out}: holds the scores of {other}, which are kept. Choose another name with --out.")
+    if ending == ".h5ad" and out.exists() and (other := _drug_of(out)) != drug:
+        holds = f"the scores of {other}, which are" if other else "no scores of this command, and is"
+        raise InputError(f"--out {out}: holds {holds} kept. Choose another name with --out.")
     return out, report
 
 

@@ -95,11 +95,11 @@ def rank(
 
 
 def _ranked(table: Path) -> set[str]:
-    """Drugs of a table of an earlier run; none if there is no such table."""
+    """Drugs of a table of an earlier run; none if there is no file."""
     try:
-        return set(pd.read_csv(table)["drug"].astype(str))
-    except (OSError, KeyError, ValueError):
-        return set()
+        return set(pd.read_csv(table)["drug"].astype(str)) if table.exists() else set()
+    except (KeyError, ValueError) as error:
+        raise InputError(f"--out {table}: holds no table of this command. Choose another name with --out.") from error
 
 
 def _kept(drug: str, given: predict.Ready, cells: str) -> dict:

@@ -91,7 +91,7 @@ def _kind(path: Path) -> str:
     if h5py.is_hdf5(path):
         with h5py.File(path, "r") as f:
             keys, ten_x = set(f), _ten_x_group(f)
-        if {"obs", "var"} <= keys:
+        if {"obs", "var"} <= keys and "mod" not in keys:
             return "h5ad"
         if ten_x:
             return "10x h5"

@@ -96,6 +96,10 @@ def test_a_ranking_of_other_drugs_is_never_lost(linear, mine, tmp_path):
     assert (tmp_path / "mine.drugs.atsdp.csv").read_text() == written and len(linear) == 2
     table, _ = rank(mine, ["erlotinib", "docetaxel", "cisplatin"])
     assert len(table) == 3
+    (tmp_path / "budget.csv").write_text("month,euros\nMay,3\n")
+    with pytest.raises(InputError, match=r"budget\.csv: holds no table of this command. Choose another name"):
+        rank(mine, ["erlotinib"], out=tmp_path / "budget.csv")
+    assert (tmp_path / "budget.csv").read_text() == "month,euros\nMay,3\n"
 
 
 def test_a_ranking_scores_as_the_command_for_one_drug_does(linear, mine, run_folders, monkeypatch):

@@ -268,6 +268,15 @@ def test_a_second_drug_keeps_the_first(linear, file, tmp_path):
     assert (both.uns["atsdp"]["drug"], both.uns[f"atsdp_{DRUG}"]["drug"]) == ("DOCETAXEL", DRUG)
 
 
+def test_a_file_of_another_kind_is_never_overwritten(linear, file, tmp_path):
+    thesis = tmp_path / "thesis.h5ad"
+    anndata.AnnData(np.ones((2, 3))).write_h5ad(thesis)
+    kept = thesis.read_bytes()
+    with pytest.raises(InputError, match="thesis.h5ad: holds no scores of this command, and is kept. Choose another"):
+        linear(file, out=thesis)
+    assert thesis.read_bytes() == kept
+
+
 def test_scores_of_a_link_lie_beside_the_link(linear, file, tmp_path):
     (tmp_path / "link.h5ad").symlink_to(file)
     linear(tmp_path / "link.h5ad")

@@ -558,7 +558,8 @@ def test_formats_that_are_not_read_name_the_way_out(tmp_path, counts, genes):
     with h5py.File(tmp_path / "a.loom", "w") as f:
         f["matrix"], f["row_attrs/Gene"], f["col_attrs/CellID"] = counts.T, np.array(genes, "S"), np.array(CELLS, "S")
     with h5py.File(tmp_path / "a.h5mu", "w") as f:
-        f.create_group("mod/rna")
+        for group in ("mod/rna", "obs", "var"):  # as mudata writes it, with tables over all kinds at the root
+            f.create_group(group)
     (tmp_path / "a.zarr").mkdir()
     (tmp_path / "a.zarr" / ".zgroup").write_text("{}")
     for name, way in (("a.loom", "read_loom"), ("a.h5mu", "rna"), ("a.zarr", "read_zarr")):
