@@ -364,7 +364,8 @@ def _opening(data: str, profile: str, figures: Path, files: Path) -> dict[str, s
     marks = {"{{FOUND}}": opening.opening(of_runs, verdicts, link.format, picture)}
     marks["{{MORE}}"] = opening.sentences(of_runs, link.format, opening.MORE)[0]
     marks["{{WORKFLOW}}"] = picture(opening.drawing({profile: own}, "fig1"))
-    marks["{{PUBLISHED}}"] = f"{', '.join(map(str, opening.chapters_of(paths.PUBLISHED)))} of {len(numbered())}"
+    ran = opening.chapters_said(opening.chapters_of(paths.PUBLISHED), len(numbered()))
+    marks["{{PUBLISHED}}"] = ran[0].upper() + ran[1:]
     return marks | {"{{VERSION}}": __version__, "{{REPOSITORY}}": _repository()}
 
 

@@ -95,8 +95,8 @@ def single_cells(out: Outputs) -> dict:
         rows.append(f"| {' | '.join(row)} |")
         of_both = (scores.loc[setting, "auc_mean"] for setting in ("after transfer", AGAINST[2]))
         aucs.append(f"{name} {' and '.join(f'{mean:.2f}' for mean in of_both)}")
-    means = zip(by.loc[AGAINST[1], "mean"], by.loc[AGAINST[0], "mean"], strict=True)
-    moved = (f"{start:.2f} to {control:.2f}" for start, control in means)
+    drift = out.table("control_changes", dataset=[spec.name for spec in config.REAL])
+    moved = (f"{_interval(row[DIFFERENCE], '+')} on {row['dataset']}" for _, row in drift.iterrows())
     counts: dict[str, object] = {"counted": _counted(minus), "aucs": ", ".join(aucs)}
     none = [name for name, of in minus.groupby("dataset") if not of["told"].any()]
     counts["untold"] = f" On {', '.join(none)} none of the three is told." * bool(none)
@@ -272,3 +272,8 @@ def chapters_of(folder: Path) -> list[int]:
     """Numbers of the chapters whose outputs a committed run has."""
     outputs = json.loads((folder / "manifest.json").read_text())["outputs"]
     return sorted({int(made["notebook"][:2]) for made in outputs.values()})
+
+
+def chapters_said(ran: list[int], of: int) -> str:
+    """Which of so many chapters a run has, as text."""
+    return f"all {of} chapters" if len(ran) == of else f"chapters {', '.join(map(str, ran))} of {of}"

@@ -92,7 +92,7 @@ def readme_block(out: Outputs, published: Outputs) -> str:
     return (opening.TEMPLATES / "readme.md").read_text(encoding="utf-8").strip().format(
         opening=opening.opening({"paper": published, "quick": out}, claims["verdict"], link, picture),
         episen=episen, scores="\n".join(_scores(out, published)),
-        chapters=", ".join(map(str, ran)), of=len(numbered), apart=apart_said(out), paper=config.profile("paper"),
+        chapters=opening.chapters_said(ran, len(numbered)), apart=apart_said(out), paper=config.profile("paper"),
         profile=profile,
         claims=claims_said(claims), f1=checks.loc["not_one_averaging"], checks=len(checks),
         found=values["mean"].notna().sum(), printed=len(values), planted=findings.planted_said(judged),

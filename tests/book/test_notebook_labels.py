@@ -143,6 +143,11 @@ def test_rows_of_the_transfer_table_are_named_by_what_was_trained(grid_run):
             found = row[["mean", "reference_mean", "difference"]].tolist()
             assert found == pytest.approx([*means, means[0] - means[1]])
             assert row["ci_low"] < row["difference"] < row["ci_high"] and row["seeds"] == len(shared)
+    drift = space["run"].tables["control_changes"].set_index("dataset")
+    means = changes["mean"].xs("further steps on bulk", level="setting") - changes["mean"].xs(
+        "before transfer", level="setting"
+    )
+    assert drift.loc[list(REAL), "difference"].tolist() == pytest.approx(means[list(REAL)].tolist())
 
 
 def test_chapter_4_opens_with_what_transfer_adds_to_further_steps(grid_run):
@@ -167,6 +172,9 @@ def test_chapter_4_opens_with_what_transfer_adds_to_further_steps(grid_run):
     assert re.findall(r"for (\d+) of 3", shown) == [str(n) for n in told]
     control = [np.mean(aucs[REAL[1], s]) for s in ("before transfer", "further steps on bulk")]
     assert "{:.2f} to {:.2f}".format(*control) in shown
+    drift = space["run"].tables["control_changes"].set_index("dataset").loc[REAL[1]]
+    said = text("04", "after-minus-read", space["run"].glued)
+    assert f"{drift['difference']:+.3f} ({drift['ci_low']:+.3f}" in said
     stages = ("before transfer", "further steps on bulk", "after transfer")
     right = [" / ".join(str(sum(a > 0.5 for a in aucs[n, s])) for s in stages) for n in REAL]
     assert "above one half in {}, {} and {} of the 2 seeds".format(*right) in shown

@@ -174,7 +174,11 @@ def test_the_table_of_real_cells_holds_differences_and_stars_those_told_from_zer
                 for i, r in enumerate(changes[::3])]  # fmt: skip
     sizes = [{"dataset": s.name, "sensitive": 3, "resistant": 4} for s in config.REAL]
     next(r for r in changes if r["p_holm"] < 0.05 and r["setting"] == against[1])["difference"] = 0.1
-    for name, rows in (("transfer", scores), ("transfer_changes", changes), ("class_sizes", sizes)):
+    drift = [
+        {"dataset": s.name, "difference": i / 10, "ci_low": -0.2, "ci_high": 0.3} for i, s in enumerate(config.REAL)
+    ]
+    for name, rows in (("transfer", scores), ("transfer_changes", changes), ("class_sizes", sizes),
+                       ("control_changes", drift)):  # fmt: skip
         pd.DataFrame(rows).to_csv(tables.folder / f"{name}.csv", index=False)
     mean = {"dataset": [config.REAL[0].name], "protocol": ["U"], "list": ["sensitive"], "auc": [0.8765]}
     pd.DataFrame(mean).to_csv(tables.folder / "gene_scores_real.csv", index=False)
@@ -184,7 +188,7 @@ def test_the_table_of_real_cells_holds_differences_and_stars_those_told_from_zer
     sides = (f"above {steps} for 1 ({name})", f"above {before} for 0", f"below {before} for 1 ({name})")
     assert said["counted"] == ", ".join((*sides, f"above {component} for 0"))
     assert said["aucs"].startswith("A375-PLX4720 0.50 and 0.50, ")
-    assert said["moves"] == ", ".join(["0.60 to 0.50"] * 3)
+    assert said["moves"].startswith("+0.000 (-0.200 to +0.300) on A375-PLX4720, +0.100 (-0.200 to +0.300) on SCC47")
     assert said["averaged"] == "0.876 (A375-PLX4720)"
     # Each set has four comparisons here; the two names of one axis are a family. Only the second set has any told.
     assert said["family"] == "4 of A375-PLX4720, 8 of SCC47 axis"

@@ -43,7 +43,8 @@ def test_the_block_says_what_counts_once_and_has_pc1_and_both_runs_beside_the_ne
     # A published run with every chapter is the one that verdicts are read from.
     made = {path.stem: {"notebook": path.stem} for path in build.numbered()}
     (folders[1] / "manifest.json").write_text(json.dumps({"outputs": made}))
-    assert "from here on at profile `paper`" in readme.readme_block(*map(Outputs, folders))
+    block = readme.readme_block(*map(Outputs, folders))
+    assert "from here on at profile `paper`" in block and "protocol**: all 19 chapters were also run" in block
 
 
 def committed(folder):
