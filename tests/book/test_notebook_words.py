@@ -10,7 +10,7 @@ from sklearn import metrics as sk
 
 from atsdp_utils.evaluation import evaluate, plus_study, stats
 from atsdp_utils.experiments import tables
-from atsdp_utils.experiments.task import Result, Task
+from atsdp_utils.experiments.task import ATSDP, Result, Task
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.own_cells import prediction
 from atsdp_utils.reporting import audit, findings, verdict
@@ -80,13 +80,26 @@ def test_models_below_and_above_atsdp_are_counted_where_they_belong():
     against = against.assign(ci_high=against["difference"] + 0.5, pairs=7, first_mean=0.24)
     about = {"pools": evaluate.pools(names), "others": names[:3], "stand_ins": names[3:], "y": range(108)}
     about["eight"] = ["CNN"]
-    cells = ("tally", "tally-counts", "simple-range")
+    cells = ("tally", "tally-counts", "who", "simple-range")
+    seeds = [("A375-PLX4720", "auc", 0.75, 4), ("A375-PLX4720", "ap", 1.0, 4), ("DATA1-sim", "auc", 0.5, 2)]
+    about["over_seeds"] = pd.DataFrame(seeds, columns=["dataset", "metric", "right", "seeds"]).assign(model=ATSDP)
+    in_precision = {"dataset": ["DATA1-sim"] * 3, "protocol": ["S", "S", "U"], "metric": ["precision", "auc", "ap"]}
+    about["all_metrics"] = pd.DataFrame(in_precision).assign(second="Logistic", difference=-0.1, p_holm=0.01)
+    about |= {"brief": {"Logistic": "logistic regression"}, "by_name": {"s": ["Logistic"]}, "OURS": ATSDP}
+    about["NO_TRANSFER"] = "no transfer"
     space = execute("07", cells, against=against, learning=against, tables=tables, **about)
-    tally = space["tally"].set_index(["cells", "protocol"])[["tests", "below", "above", "interval above"]]
-    assert tally.loc[("A375-PLX4720", "S")].tolist() == [2, 1, 0, 1]
-    assert tally.loc[("SCC47 axis (SCC47-afatinib only)", "S")].tolist() == [1, 0, 1, 1]
-    assert tally.loc[("simulated twins", "U")].tolist() == [1, 1, 0, 0]
+    tally = space["tally"].set_index(["cells", "protocol"])[
+        ["tests", "below", "above", "interval below", "interval above"]
+    ]
+    assert tally.loc[("A375-PLX4720", "S")].tolist() == [2, 1, 0, 0, 1]
+    assert tally.loc[("SCC47 axis (SCC47-afatinib only)", "S")].tolist() == [1, 0, 1, 0, 1]
+    assert tally.loc[("simulated twins", "U")].tolist() == [1, 1, 0, 0, 0]
     glued = space["run"].glued
+    assert glued["right"] == "3 of 4 (A375-PLX4720)" and glued["u_eight_where"] == "SCC47-afatinib"
+    assert (glued["first_eight"], glued["first_higher"], glued["pc1_p"]) == (0, 0, 0.02)
+    assert (glued["paper_s_who"], glued["paper_u_who"]) == ("logistic regression", "none")
+    assert [glued[f"plain{k}"] for k in ("", "_higher", "_apart")] == [1, 1, 0]
+    assert glued["also_above"] == "precision of logistic regression on DATA1-sim"
     assert [glued[f"real_s_{k}"] for k in ("tests", "below", "above")] == [3, 1, 1]
     assert [glued[f"real_u_{k}"] for k in ("tests", "below", "above")] == [5, 2, 1]
     assert [glued[f"u_eight_{k}"] for k in ("tests", "below", "above")] == [1, 1, 0]
@@ -96,7 +109,10 @@ def test_models_below_and_above_atsdp_are_counted_where_they_belong():
     told = " ".join(labels.text("07", "found", glued | {"ties": 5}).split())
     assert "Of 1 differences between one of the paper's eight models and ATSDP-NET (7 seeds each)" in told
     assert "On A375-PLX4720 (108 cells, 7 folds) the AUC of logistic regression minus that of ATSDP-NET is" in told
-    assert "is -0.010 (-0.020 to +0.490)" in told and "minus ATSDP-NET: +0.250 (+0.100 to +0.750)" in told
+    assert (
+        "is -0.010 (-0.020 to +0.490)" in told
+        and "minus ATSDP-NET: +0.250 (+0.100 to +0.750; p after Holm 0.02)" in told
+    )
     assert "on A375-PLX4720 1 of 2 are below and 1 above" in told
     assert "(simulated) **The paper's four sets or their twins.**" in told
     told = " ".join(labels.text("07", "holds", glued | dict.fromkeys(("mixed_rows", "constant_rows"), 1)).split())
@@ -114,10 +130,12 @@ def test_controls_and_pairs_are_counted_for_real_cells_and_for_the_others():
     columns = ["dataset", "model", "reference", "difference", "ci_low", "ci_high", "p_holm"]
     sides = {"real": ["A375-PLX4720"], "paper": ["DATA1-sim"]}
     controls = pd.DataFrame(rows, columns=columns)
-    glued = execute("18", ("controls-counts", "pairs-counts"), controls=controls, pairs=controls, sides=sides)[
-        "run"
-    ].glued
+    about = {"sides": sides, "others": [*sides["real"], "SCC47-sorafenib"], "stand_ins": sides["paper"]}
+    about |= {"controls": controls, "pairs": controls.rename(columns={"reference": "other"})}
+    glued = execute("18", ("controls-counts", "pairs-counts"), **about)["run"].glued
     assert (glued["real_pairs"], glued["real_pairs_sure"], glued["paper_pairs_sure"]) == (2, 1, 1)
+    assert (glued["real_lost"], glued["paper_lost"]) == ("CNN-shuffled: 1", "GCN-transductive: 1")
+    assert (glued["real_graph_positive"], glued["paper_shuffled_positive"]) == (1, 2)
     told = labels.text("18", "controls-said", glued | {"paper_tag": "(simulated)"})
     real, others = " ".join(told.split()).split("- (simulated)")
     assert "**Genes shuffled**: -0.200 on average, resolved from zero in 1 of 1" in real

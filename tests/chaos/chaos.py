@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -43,6 +44,18 @@ table = pd.DataFrame(rows, columns=["protocol", "model", "seed", "repeat", "mean
 cache.write_text(paths.FIGURES / "chaos.csv", table.to_csv(index=False))
 """
 Command = list[str]
+#: What the Makefile tells libraries of the processor: without it a run outside Make may have other last digits.
+HELD = ("OPENBLAS_CORETYPE", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "NPY_DISABLE_CPU_FEATURES")
+
+
+@cache
+def held() -> dict[str, str]:
+    """Those variables as Make exports them."""
+    shown = subprocess.run(
+        ["make", "-s", "--eval=shown: ; @env", "shown"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    pairs = (line.partition("=")[::2] for line in shown.stdout.splitlines())
+    return {name: value for name, value in pairs if name in HELD}
 
 
 class Failure(Exception):
@@ -70,7 +83,7 @@ class Vehicle:
         own = {"ATSDP_BUILD": str(self.build), "ATSDP_FIGURES": str(self.figures), "ATSDP_LOG": os.devnull}
         one = {f"{x}_NUM_THREADS": "1" for x in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
         kept = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "PYTHONPATH")}
-        return {**kept, **one, **own, **self.extra}
+        return {**kept, **one, **held(), **own, **self.extra}
 
     def start(self) -> psutil.Popen:
         """Start it in a process group of its own."""
