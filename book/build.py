@@ -364,8 +364,7 @@ def _opening(data: str, profile: str, figures: Path, files: Path) -> dict[str, s
     marks = {"{{FOUND}}": opening.opening(of_runs, verdicts, link.format, picture)}
     marks["{{MORE}}"] = opening.sentences(of_runs, link.format, opening.MORE)[0]
     marks["{{WORKFLOW}}"] = picture(opening.drawing({profile: own}, "fig1"))
-    ran = opening.chapters_said(opening.chapters_of(paths.PUBLISHED), len(numbered()))
-    marks["{{PUBLISHED}}"] = ran[0].upper() + ran[1:]
+    marks["{{PUBLISHED}}"] = opening.chapters_said(opening.chapters_of(paths.PUBLISHED), len(numbered()))
     return marks | {"{{VERSION}}": __version__, "{{REPOSITORY}}": _repository()}
 
 

@@ -1,7 +1,8 @@
 """The bulk stage and transfer of scDEAL's recipe, written plainly: what its README suggests, and torch as it comes.
 
-Settings are those of ``config.SUGGESTED`` and Table 2 without attention, 500 epochs a stage. Nothing stops a stage; the
-weights with the smallest loss on held-out rows are kept. It is our own code: what a person would write first.
+Settings are those of ``config.SUGGESTED``, the kernel narrower, and of Table 2 without attention, 500 epochs a stage.
+Nothing stops a stage; the weights with the smallest loss on held-out rows are kept. It is our own code: what a person
+would write first.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ def test_models_below_and_above_atsdp_are_counted_where_they_belong():
     against = against.assign(ci_high=against["difference"] + 0.5, pairs=7, first_mean=0.24)
     about = {"pools": evaluate.pools(names), "others": names[:3], "stand_ins": names[3:], "y": range(108)}
     about["eight"] = ["CNN"]
-    cells = ("tally", "tally-counts", "who", "simple-range")
+    cells = ("tally", "tally-counts", "who", "who-paper", "simple-range")
     seeds = [("A375-PLX4720", "auc", 0.75, 4), ("A375-PLX4720", "ap", 1.0, 4), ("DATA1-sim", "auc", 0.5, 2)]
     about["over_seeds"] = pd.DataFrame(seeds, columns=["dataset", "metric", "right", "seeds"]).assign(model=ATSDP)
     in_precision = {"dataset": ["DATA1-sim"] * 3, "protocol": ["S", "S", "U"], "metric": ["precision", "auc", "ap"]}

@@ -48,14 +48,17 @@ Command = list[str]
 HELD = ("OPENBLAS_CORETYPE", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "NPY_DISABLE_CPU_FEATURES")
 
 
+def exported(environment: dict[str, str]) -> dict[str, str]:
+    """The environment that Make gives its commands, from its own."""
+    show = ["make", "-s", "--eval", "show:; @env", "show"]
+    shown = subprocess.run(show, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    return dict(line.partition("=")[::2] for line in shown.splitlines())
+
+
 @cache
 def held() -> dict[str, str]:
-    """Those variables as Make exports them."""
-    shown = subprocess.run(
-        ["make", "-s", "--eval=shown: ; @env", "shown"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    pairs = (line.partition("=")[::2] for line in shown.stdout.splitlines())
-    return {name: value for name, value in pairs if name in HELD}
+    """The variables of :data:`HELD` as Make exports them."""
+    return {name: value for name, value in exported(dict(os.environ)).items() if name in HELD}
 
 
 class Failure(Exception):
