@@ -36,8 +36,13 @@ SENTENCES = tomllib.loads((TEMPLATES / "opening.toml").read_text(encoding="utf-8
 
 def _interval(values: pd.Series, sign: str = "", digits: int = 2) -> str:
     """A mean and its limits as text; with a `sign` that of a difference, whose limits may lie close to zero."""
-    middle, low, high = (f"{v:{sign}.{3 if sign else digits}f}" for v in values)
+    middle, low, high = map(_signed, values) if sign else (f"{v:.{digits}f}" for v in values)
     return f"{middle} ({low}{' to ' if sign else '–'}{high})" if values.notna().all() else middle
+
+
+def _signed(value: float) -> str:
+    """With a sign and three decimals, or the first digit where these would all be zero."""
+    return f"{value:+.3f}" if abs(value) >= 0.0005 or not value else f"{value:+.1g}"
 
 
 def _side(limits: pd.Series) -> str:
@@ -142,7 +147,8 @@ def right_drug(out: Outputs) -> dict:
 
 def few_labels(out: Outputs) -> dict:
     """AUC with five labelled cells a class; with one and with five, on how many sets the difference is told."""
-    rows = out.table("few_shot_paired", k=[1, 5]).assign(side=lambda t: t[DIFFERENCE[1:]].apply(_side, axis=1))
+    rows = out.table("few_shot_paired", k=[1, 5])
+    rows["side"] = rows[DIFFERENCE[1:]].apply(_side, axis=1).where(rows["p_holm"] < 0.05)
     real = rows[(rows["tier"] == "real") & (rows["k"] == 5)]
     aucs = [f"{row.dataset} {row.first_mean:.3f} and {row.second_mean:.3f}" for row in real.itertuples()]
     said = [f"{_interval(row[DIFFERENCE], '+')} ({row['dataset']})" for _, row in real.iterrows()]
@@ -161,11 +167,13 @@ def attention(out: Outputs) -> dict:
     units = {spec.name: spec.unit for spec in config.REAL}
     rows = rows.assign(unit=rows["dataset"].map(units).fillna(rows["dataset"]), told=rows["p_holm"] < 0.05)
     once = rows.drop_duplicates(["unit", "setting"])
+    linear, once = (once[(once["setting"] == "linear") == other] for other in (True, False))
     real = once[once["dataset"].isin(units)]
-    side = rows[rows["told"]].groupby(["unit", "setting"])["difference"].mean()
+    side = rows[rows["told"] & (rows["setting"] != "linear")].groupby(["unit", "setting"])["difference"].mean()
     without = rows.loc[rows["dataset"].isin(units), "second_mean"]
-    counts = {"all": len(once), "real": len(real), "simulated": len(once) - len(real),
-              "linear": int(once["setting"].eq("linear").sum()),
+    tiers = once["dataset"].map(config.TIERS).value_counts(sort=False)
+    counts = {"all": len(once), "tiers": " and ".join(f"{n} are on {tier}" for tier, n in tiers.items()),
+              "linear": len(linear), "linear_told": int(linear["told"].sum()),
               "perfect": int((real[["first_mean", "second_mean"]] == 1).all(axis=1).sum())}  # fmt: skip
     return counts | {"without_low": without.min(), "without_high": without.max(),
             "favour": int((side > 0).sum()), "against": int((side < 0).sum())}  # fmt: skip
@@ -234,9 +242,9 @@ def _times(n: int) -> str:
 def _amounts(profile: str) -> str:
     """How much a profile computes, as an item of a Markdown list."""
     spec, all_genes = config.profile(profile), len(gdsc.load_bulk().genes)
-    stages = [getattr(spec.training, f"epochs_{stage}") for stage in ("dae", "predictor", "cells", "transfer")]
+    most = f"{spec.max_genes:,} most variable of {all_genes:,}"
     return (TEMPLATES / "amounts.md").read_text(encoding="utf-8").strip().format(
-        of=spec, all_genes=all_genes, epochs=", ".join(map(str, stages)),
+        of=spec, cfg=spec.training, genes=f"all {all_genes:,}" if spec.max_genes == all_genes else f"the {most}",
         drawn=_times(spec.repeats), drawn4=_times(spec.repeats_table4),
     )  # fmt: skip
 

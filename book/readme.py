@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 
 from atsdp_utils.foundation import config, paths
-from atsdp_utils.reporting import audit, findings, report
+from atsdp_utils.reporting import audit, findings, profiles, report
 from atsdp_utils.reporting.outputs import Missing, Outputs
 from atsdp_utils.reporting.scorecard import chapter, scorecard
-from atsdp_utils.reporting.verdict import MISSING, VERDICTS
+from atsdp_utils.reporting.verdict import MISSING, SUPPORTED, VERDICTS
 from book import build, opening
 
 README = paths.ROOT / "README.md"
@@ -25,9 +25,14 @@ MADE = "<!-- made: python -m book.readme -->", "<!-- end of made -->"
 SCORE = "dataset={dataset};model={model};setting=;protocol={protocol};metric=auc"
 
 
+#: Words for more than one.
+PLURAL = {"does not hold": "do not hold", "false alarm": "false alarms"}
+
+
 def counted(values: pd.Series, words: tuple[str, ...]) -> str:
     """How often each word occurs, in the order of `words`, as text."""
-    return ", ".join(f"{n} {word}" for word in words if (n := int((values == word).sum())))
+    counts = ((word, int((values == word).sum())) for word in words)
+    return ", ".join(f"{n} {PLURAL.get(word, word) if n > 1 else word}" for word, n in counts if n)
 
 
 def claims_said(claims: pd.DataFrame) -> str:
@@ -45,7 +50,8 @@ def _auc(out: Outputs, spec: config.Dataset, protocol: str, model: str) -> str:
         return MISSING
     text = f"{mean:.2f}" + f" ({low:.2f}–{high:.2f})" * (model == "ATSDP-NET")
     if spec.tier == "real" and protocol == "U" and "right" in out.read("table3"):
-        text += f"; {findings.first(out, 'table3', SCORE, 'right', **names)[0]:.0%} right"
+        right, low, high = findings.first(out, "table3", SCORE, "right;right_low;right_high", **names)
+        text += f"; {right:.0%} right ({low:.0%}–{high:.0%})"
     return text
 
 
@@ -72,14 +78,22 @@ def readme_block(out: Outputs, published: Outputs) -> str:
     profile, judged = ("paper", published) if len(ran) == len(numbered) else ("quick", out)
     card, checks = scorecard(judged, "embedded"), audit.run()[0].set_index("check")
     claims, values = card[card["kind"] == "claim"], card[card["kind"] == "value"]
-    real = []
-    for unit, part in findings.by_unit(findings.real_findings(judged)).groupby("unit", sort=False):
-        what = config.units([spec for spec in config.REAL if spec.unit == unit])
-        real.append(f"- **Real cells, {what}**, {len(part)} questions: {counted(part['answer'], findings.ANSWERS)}.")
 
     def link(number: str) -> str:
         return f"[chapter {int(number)}](notebooks/{chapter(f'nb-{number}')}.ipynb)"
 
+    real = []
+    for unit, part in findings.by_unit(findings.real_findings(judged)).groupby("unit", sort=False):
+        what = config.units([spec for spec in config.REAL if spec.unit == unit])
+        yes = part.loc[part["answer"] == "yes", "question"]
+        named = f" Yes: {' '.join(yes)}" * bool(len(yes))
+        said = counted(part["answer"], findings.ANSWERS)
+        real.append(f"- **Real cells, {what}**, {len(part)} questions ({link('11')}): {said}.{named}")
+
+    # A training has a protocol; what is printed or public has none.
+    rest = int(((claims["verdict"] == SUPPORTED) & (claims["protocol"].fillna("") != "")).sum())
+    printed, mixed = audit.printed_rows(), audit.checked("not_one_averaging")["flagged"].to_numpy(bool)
+    first = ~printed.duplicated(["dataset", "model", *config.METRICS[:4]]).to_numpy()
     episen = f"({MISSING})"
     with suppress(Missing):
         episen = f"with an AUC of {out.one('scc47_label', dataset='SCC47-afatinib', score='EpiSen').auc:.3f}"
@@ -94,7 +108,9 @@ def readme_block(out: Outputs, published: Outputs) -> str:
         episen=episen, scores="\n".join(_scores(out, published)),
         chapters=opening.chapters_said(ran, len(numbered)), apart=apart_said(out), paper=config.profile("paper"),
         profile=profile,
-        claims=claims_said(claims), f1=checks.loc["not_one_averaging"], checks=len(checks),
+        claims=claims_said(claims), rest=rest or "None", rests="rest" if rest > 1 else "rests",
+        compared=", ".join(f"`{name}`" for name in profiles.TABLES), mixed=int((mixed & first).sum()), rows=first.sum(),
+        f1=checks.loc["not_one_averaging"], checks=len(checks),
         found=values["mean"].notna().sum(), printed=len(values), planted=findings.planted_said(judged),
         twins=counted(findings.twin_checks(judged)["outcome"], findings.TWIN_WORDS), real="\n".join(real),
     )  # fmt: skip

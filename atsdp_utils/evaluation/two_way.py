@@ -35,8 +35,19 @@ def interval(values, first, second, *, seeds: Sequence[float] = ()) -> Interval:
     if df < 1:
         return Interval(mean, np.nan, np.nan)
     total = variance(values, first, second) + (np.var(seeds, ddof=1) / len(seeds) if len(seeds) > 1 else 0.0)
+    return _by_t(mean, total, df)
+
+
+def _by_t(value: float, total: float, df: int) -> Interval:
     half = float(sps.t.ppf(UPPER, df) * np.sqrt(total))
-    return Interval(mean, mean - half, mean + half)
+    return Interval(value, value - half, value + half)
+
+
+def p_value(found: Interval, df: int) -> float:
+    """Two-sided p against 0 of a value whose t interval with `df` degrees of freedom is `found`."""
+    if not (half := found.high - found.mean):
+        return float(found.mean == 0)
+    return float(2 * sps.t.sf(abs(found.mean) / half * sps.t.ppf(UPPER, df), df))
 
 
 def summary(scores: pd.DataFrame) -> pd.DataFrame:
@@ -72,12 +83,17 @@ def differences(scores: pd.DataFrame, against: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["model", "against", "difference", "ci_low", "ci_high", "tasks", "drugs"])
 
 
-def over_drugs(table: pd.DataFrame, statistic: Callable[[pd.DataFrame], float], resamples: int = 500) -> Interval:
-    """A statistic of a table with a column ``drug``, and its 95 % bootstrap interval: drugs are drawn, tasks whole."""
-    rng, rows = np.random.default_rng(0), list(table.groupby("drug").indices.values())
-    drawn = (rng.integers(0, len(rows), len(rows)) for _ in range(resamples))
-    draws = [statistic(table.iloc[np.concatenate([rows[i] for i in chosen])]) for chosen in drawn]
-    return Interval(float(statistic(table)), *map(float, np.nanquantile(draws, (0.025, 0.975))))
+def jackknifed(table: pd.DataFrame, statistic: Callable[[pd.DataFrame], float], *groups: str) -> Interval:
+    """A statistic of a table of tasks with the interval of :func:`interval`, robust within each of two columns `groups`.
+
+    The three parts of :func:`variance` come from leaving out one label of the first, one of the second, or one task.
+    """
+    parts = []
+    for labels in (*(table[g] for g in groups), pd.Series(table.index, table.index)):
+        left = [statistic(table[labels != label]) for label in labels.unique()]
+        parts.append((len(left) - 1) * float(np.var(left)))
+    total = max(parts[0] + parts[1] - parts[2], *parts[:2])
+    return _by_t(float(statistic(table)), total, min(table[g].nunique() for g in groups) - 1)
 
 
 def risk_coverage(auc, trust) -> pd.DataFrame:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from atsdp_utils.experiments import grid
+from atsdp_utils.experiments import cluster_study, grid, pseudo
 from atsdp_utils.experiments.tables import all_tables
+from atsdp_utils.foundation import pool
 
 
 def train(data: str, profile: str, jobs: str, backend: str, *notebooks: str) -> None:
@@ -13,9 +14,12 @@ def train(data: str, profile: str, jobs: str, backend: str, *notebooks: str) -> 
 
     Tasks of a data set follow each other, so that a worker reads it once.
     """
-    lists = all_tables(data, profile, [name[:2] for name in notebooks]).values()
-    once = dict.fromkeys(task for tasks in lists for task in tasks)
+    numbers = [name[:2] for name in notebooks]
+    once = dict.fromkeys(task for tasks in all_tables(data, profile, numbers).values() for task in tasks)
     grid.run(sorted(once, key=lambda t: t.dataset), jobs=int(jobs), backend=backend, label="trainings")
+    if "16" in numbers:  # whose simple models are no tasks of the grid
+        parts = sorted({(cluster, profile) for _, cluster in pseudo.held_out_tasks(profile)})
+        pool.call_all(cluster_study.held_out_values, parts, jobs=int(jobs), backend=backend, label="clusters")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ TABLE2: dict[str, Architecture] = {
     "DATA3": Architecture(512, (256, 128), (256, 128), 0.2, heads=4),
     "DATA4": Architecture(512, (256, 128), (128, 64), 0.3, heads=8),
 }
-#: Heads of section 3.3 (8; 4 for DATA3). The paper trains every stage for this many epochs.
+#: Heads of section 3.3 (8; 4 for DATA3). The paper prints this many epochs for every set.
 PAPER_EPOCHS = 500
 
 

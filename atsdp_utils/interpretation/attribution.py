@@ -95,7 +95,7 @@ def ensemble(attributions: Sequence[Attribution]) -> Attribution:
 def rank_genes(attribution: Attribution, X: np.ndarray, y, genes: Sequence[str]) -> pd.DataFrame:
     """Key genes, in the order of `genes`, from the attribution of cells `X` (n, genes) with labels `y`.
 
-    ``mean_abs`` is the mean |attribution|; ``z, p, padj`` the paper's rank-sum test of attributions between classes;
+    ``mean_abs`` is the mean |attribution|; ``z, p, padj`` a rank-sum test of attributions between classes;
     ``slope`` how the attribution moves with expression, which gives the ``direction``: the sign of z cannot, as that of
     a resistance gene too is higher in sensitive cells.
     """

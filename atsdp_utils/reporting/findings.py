@@ -72,8 +72,7 @@ def planted_said(out: Outputs) -> str:
     except Missing:
         return said
     planted = 2 * twins.DESIGNS["DATA1"].key_genes  # so many a list
-    unread = "" if ranked == planted else ", as the network reads no other"
-    return f"{said}, and of {planted} planted key genes {ranked} could be ranked{unread}"
+    return f"{said}, and the network reads {ranked} of {planted} planted key genes"
 
 
 def real_findings(out: Outputs) -> pd.DataFrame:

@@ -121,7 +121,7 @@ def published_predictions(data: str) -> pd.DataFrame:
         if len(y):
             weighted = (metrics.classification_metrics(y, called)["f1"], np.nan, np.nan)
             accuracy = stats.wilson(int((y == called).sum()), len(y))
-            note = f"{theirs - len(y)} cells fewer than the paper's"
+            note = f"{theirs - len(y)} cells fewer than the public label table"
         found = [("accuracy", "", accuracy, cells, recall, note), ("weighted F1", "", weighted, cells, f1, note)]
         lists = (("sensitive", 1), ("resistant", 0))
         for name, k in lists if len(y) else ():

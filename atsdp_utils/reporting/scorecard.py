@@ -20,8 +20,8 @@ from atsdp_utils.reporting import audit, rules, verdict
 from atsdp_utils.reporting.outputs import Missing, Outputs
 from atsdp_utils.reporting.verdict import Effect, Found, Untestable
 
-#: Printed scores are reproduced to within this, the margin of the claims about AUC: about two standard errors of an AUC
-#: of .85 (Hanley and McNeil 1982) on the 548 cells of DATA1.
+#: Printed scores are reproduced to within this, the margin of the claims about AUC: about three standard errors of an
+#: AUC of .85 (Hanley and McNeil 1982) on the 548 cells of DATA1.
 MARGIN = 0.05
 COLUMNS = ["id", "where", "claim", "made", "dataset", "metric", "quoted", "mean", "ci_low", "ci_high", "threshold",
            "margin", "tier", "protocol", "verdict", "reproduced", "by_reading", "note", "output", "page"]  # fmt: skip

@@ -1,5 +1,6 @@
 """The benchmark: rows of a tiny run, counted operations, and a page that shows what the committed table holds."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -75,7 +76,9 @@ def test_the_plain_program_learns_and_moves_cells_towards_lines():
     x = torch.randn(80, 20) + 2.0 * y[:, None]
     net = plain.predictor(plain.encoder(20), (x, y), (x, y), 20, lambda net: None).eval()
     assert (net(x).argmax(1) == y).float().mean() > 0.9
-    assert plain.mmd2(x, x).item() == pytest.approx(0, abs=1e-6) and plain.mmd2(x, x + 30) > 0.1
+    a_width_apart = plain.mmd2(torch.zeros(1, 1), torch.full((1, 1), plain.WIDTH))
+    assert plain.mmd2(x, x).item() == pytest.approx(0, abs=1e-6)
+    assert a_width_apart.item() == pytest.approx(2 - 2 * np.exp(-0.5), abs=1e-6)
     before = net[0][0].weight.clone()
     plain.transfer(net.train(), (x, y), x + 1, 1)
     assert not torch.equal(before, net[0][0].weight)
