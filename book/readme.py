@@ -90,10 +90,10 @@ def readme_block(out: Outputs, published: Outputs) -> str:
         said = counted(part["answer"], findings.ANSWERS)
         real.append(f"- **Real cells, {what}**, {len(part)} questions ({link('11')}): {said}.{named}")
 
-    # A training has a protocol; what is printed or public has none.
-    rest = int(((claims["verdict"] == SUPPORTED) & (claims["protocol"].fillna("") != "")).sum())
+    # What a training decides is read under a protocol; the readings of what is printed or public are others.
+    rest = int(((claims["verdict"] == SUPPORTED) & claims["protocol"].isin(["S", "U", "S, U"])).sum())
     printed, mixed = audit.printed_rows(), audit.checked("not_one_averaging")["flagged"].to_numpy(bool)
-    first = ~printed.duplicated(["dataset", "model", *config.METRICS[:4]]).to_numpy()
+    first = ~printed.duplicated(["dataset", *config.METRICS]).to_numpy()
     episen = f"({MISSING})"
     with suppress(Missing):
         episen = f"with an AUC of {out.one('scc47_label', dataset='SCC47-afatinib', score='EpiSen').auc:.3f}"

@@ -83,17 +83,17 @@ def differences(scores: pd.DataFrame, against: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["model", "against", "difference", "ci_low", "ci_high", "tasks", "drugs"])
 
 
-def jackknifed(table: pd.DataFrame, statistic: Callable[[pd.DataFrame], float], *groups: str) -> Interval:
-    """A statistic of a table of tasks with the interval of :func:`interval`, robust within each of two columns `groups`.
+def jackknifed(table: pd.DataFrame, statistic: Callable[[pd.DataFrame], float]) -> Interval:
+    """A statistic of a table of tasks with ``drug`` and ``cluster``, with an interval robust within each of the two.
 
-    The three parts of :func:`variance` come from leaving out one label of the first, one of the second, or one task.
+    The parts of :func:`variance` come from leaving out one drug, one cluster or one task at a time.
     """
-    parts = []
-    for labels in (*(table[g] for g in groups), pd.Series(table.index, table.index)):
+    parts, groups = [], [table["drug"], table["cluster"]]
+    for labels in (*groups, pd.Series(table.index, table.index)):
         left = [statistic(table[labels != label]) for label in labels.unique()]
         parts.append((len(left) - 1) * float(np.var(left)))
     total = max(parts[0] + parts[1] - parts[2], *parts[:2])
-    return _by_t(float(statistic(table)), total, min(table[g].nunique() for g in groups) - 1)
+    return _by_t(float(statistic(table)), total, min(g.nunique() for g in groups) - 1)
 
 
 def risk_coverage(auc, trust) -> pd.DataFrame:

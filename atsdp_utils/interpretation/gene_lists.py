@@ -55,7 +55,7 @@ def tested(ranks: np.ndarray, y, genes: Sequence[str]) -> pd.DataFrame:
 
 
 def deg_lists(table: pd.DataFrame, *, top: int = 50, alpha: float = 0.05) -> dict[str, np.ndarray]:
-    """Lists as in Figure 5, read so: positions of the `top` genes of each direction with adjusted p below `alpha`, best first."""
+    """Positions of the `top` genes of each direction with adjusted p below `alpha`, best first; Figure 5 read so."""
     z, passed = table["z"].to_numpy(), table["padj"].to_numpy() < alpha
     lists = {}
     for name, sign in zip(DIRECTIONS, (1, -1), strict=True):

@@ -114,8 +114,8 @@ class ListScorer:
         """Correlations with the score of the true list that arise without a good prediction: ``list, null, r``.
 
         *plain*: random genes, as many as the predicted list has (the paper's test); *matched*: of the same expression
-        bins; *permuted*: the list that predictions dealt out to random cells give. None is exact: predictions follow the
-        expression, whatever they know of labels, and those dealt out do not.
+        bins; *permuted*: the list that predictions dealt out to random cells give. None is exact: predictions follow
+        the expression, whatever they know of labels, and those dealt out do not.
         """
         rng = np.random.default_rng(seed)
         sensitive = binary(np.asarray(y_pred)[self.derive])

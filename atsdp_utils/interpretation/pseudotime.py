@@ -20,7 +20,7 @@ def root_without_labels(adata, signature: np.ndarray) -> int:
 
 
 def root_from_labels(adata, sensitive: np.ndarray) -> int:
-    """Root from the labels, as a figure of cell states suggests: the sensitive cell at the largest mean distance from resistant cells."""
+    """Root from the labels: the sensitive cell at the largest mean distance from resistant cells."""
     sensitive = np.asarray(sensitive, dtype=bool)
     distance = diffusion_distances(adata)[np.ix_(sensitive, ~sensitive)]
     mean = np.where(np.isfinite(distance), distance, 0).mean(axis=1)

@@ -1,8 +1,8 @@
 """The bulk stage and transfer of scDEAL's recipe, written plainly: what its README suggests, and torch as it comes.
 
-Settings are those of ``config.SUGGESTED`` and of Table 2 without attention, 500 epochs a stage; the MMD has one kernel, as
-in scDEAL's code, whose standard deviation is 1000. Nothing stops a stage; the weights with the smallest loss on held-out rows are kept. It is our own code: what a person
-would write first.
+Settings are those of ``config.SUGGESTED`` and of Table 2 without attention, 500 epochs a stage; the MMD has one kernel,
+of standard deviation 1000, as in scDEAL's code. Nothing stops a stage; the weights with the smallest loss on held-out
+rows are kept. It is our own code: what a person would write first.
 """
 
 from __future__ import annotations

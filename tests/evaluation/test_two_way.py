@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats as sps
 
-from atsdp_utils.evaluation import two_way
+from atsdp_utils.evaluation import stats, two_way
 
 # Residuals -3, -1, 1, 3 about the mean 4.
 VALUES, DRUG, CLUSTER = [1.0, 3.0, 5.0, 7.0], ["a", "a", "b", "b"], [0, 1, 0, 1]
@@ -62,7 +63,22 @@ def test_the_most_trusted_come_first():
     assert curve["mean"].tolist() == pytest.approx([0.9, 0.8, 0.7]) and curve["coverage"].iloc[-1] == 1
 
 
-def test_drugs_are_drawn_whole():
-    table = pd.DataFrame({"drug": ["a"] * 5 + ["b"] * 5, "x": [0.0] * 5 + [1.0] * 5})
-    found = two_way.over_drugs(table, lambda t: t["x"].mean(), 200)
-    assert tuple(found) == (0.5, 0.0, 1.0)
+def test_a_statistic_has_the_error_of_whole_drugs_and_clusters():
+    effect = [0.1, 0.4, 0.5, 0.9]
+    table = pd.DataFrame([(d, k, effect[d]) for d in range(4) for k in range(3)], columns=["drug", "cluster", "x"])
+    found = two_way.jackknifed(table, lambda t: t["x"].mean())
+    # Tasks of a drug are one observation: four values, and three clusters, hence two degrees of freedom.
+    half = sps.t.ppf(0.975, 2) * np.std(effect, ddof=1) / 2
+    assert found == pytest.approx((0.475, 0.475 - half, 0.475 + half))
+    other = two_way.jackknifed(table.rename(columns={"drug": "cluster", "cluster": "drug"}), lambda t: t["x"].mean())
+    assert other == pytest.approx(tuple(found))
+
+
+def test_p_of_an_interval_is_that_of_its_t_test():
+    values = np.array([0.2, -0.1, 0.4, 0.3, 0.1])
+    t = stats.mean_test(values)
+    assert two_way.p_value(stats.Interval(*t[:3]), 4) == pytest.approx(t.p)
+    assert (
+        two_way.p_value(stats.Interval(0.0, 0.0, 0.0), 4) == 1
+        and two_way.p_value(stats.Interval(0.1, 0.1, 0.1), 4) == 0
+    )
