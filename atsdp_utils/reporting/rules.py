@@ -17,7 +17,6 @@ from statsmodels.stats.proportion import proportion_confint
 
 from atsdp_utils.baselines import REGISTRY
 from atsdp_utils.data import gdsc
-from atsdp_utils.evaluation import stats
 from atsdp_utils.experiments.tables import NAIVE
 from atsdp_utils.experiments.task import BULK_ONLY, NO_TRANSFER
 from atsdp_utils.foundation import config, paths
@@ -54,7 +53,7 @@ INTERVALS = {
     "std": of_std,
     "share": of_share,
     "random lists": of_random_lists,
-    "ranks": lambda rho, cells: Effect(*stats.rank_interval(rho, cells)),
+    "none": Effect,  # the value alone, which decides nothing
 }
 
 
@@ -107,7 +106,8 @@ def highest(out: Outputs, c, reading: str) -> Found:
     best, gaps = level.pop(c.dataset), []
     for other in level.values():
         gap, df = best.value - other.value, min(best.df, other.df)
-        error = limit(df) * np.hypot(*((e.high - e.low) / 2 / limit(e.df) for e in (best, other)))
+        # The upper limit of a mean near one is cut off there, the lower one tells its error.
+        error = limit(df) * np.hypot(*((e.value - e.low) / limit(e.df) for e in (best, other)))
         gaps.append(Effect(gap, gap - error, gap + error, df, room=1 - other.value))
     shown, against = min(zip(gaps, level, strict=True))
     return Found(shown, decide(gaps, 0.0, c.margin), reproduces(best, c.quoted, c.margin), f"shown against {against}")

@@ -1,6 +1,7 @@
 """The README's results are those of the committed runs."""
 
 import json
+import re
 import subprocess
 
 import pandas as pd
@@ -77,3 +78,12 @@ def test_the_map_says_which_notebook_makes_what(tmp_path):
     _, _, first, second = readme.made_block(tmp_path).splitlines()
     assert first.startswith("| Table 1 | `table1` | `05_cv_evaluation` | ") and "`evaluation`" in first
     assert second.startswith("| Figure 2 | `fig2a`, `fig2b` | ")
+
+
+@pytest.mark.parametrize("folder", [paths.REFERENCE, paths.PUBLISHED])
+def test_the_readme_says_which_figures_are_of_simulated_cells_alone(folder):
+    assert "Figures 4 to 8 on simulated ones alone" in readme.README.read_text()
+    outputs = json.loads((folder / "manifest.json").read_text())["outputs"]
+    tiers = {name: made["tiers"] for name, made in outputs.items() if re.fullmatch(r"(fig|table)\d[a-d]?", name)}
+    alone = {name for name, of in tiers.items() if of == ["simulated"] and name.startswith("fig")}
+    assert alone == {name for name in tiers if re.match("fig[4-8]", name)} and len(alone) > 10
