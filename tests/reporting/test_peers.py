@@ -11,7 +11,7 @@ from atsdp_utils.reporting import peers, report
 
 def test_every_published_value_has_a_source_and_says_what_chose_it():
     table = peers.results()
-    assert len(table) == 98 and table["source"].notna().all() and table["chosen_source"].notna().all()
+    assert len(table) == 107 and table["source"].notna().all() and table["chosen_source"].notna().all()
     published = table[table["kind"] != "sweep"]
     assert len(published) == 86 and set(published["chosen_by"]) <= set(peers.CHOSEN_BY)
     assert (published["chosen_by"].eq("unknown") == published["chosen_source"].str.startswith("not stated")).all()

@@ -410,9 +410,11 @@ def test_genes_that_the_bulk_lacks_are_untestable_in_any_tier(data):
 @pytest.mark.usefixtures("full_gene_bulk")
 def test_the_same_genes_are_tested_once_the_bulk_has_them():
     tables = make_key_genes(np.random.default_rng(0), 0.9, 0.001) | make_along(np.random.default_rng(0), 0.6, 0.01)
-    found = scorecard.judge(Given(None, tables=tables), "geo", CLAIMS).set_index("id")["verdict"]
-    assert (found[["key-genes-resistant", "key-genes-sensitive"]] == SUPPORTED).all()
-    assert found["genes-along"] == UNDECIDED
+    card = scorecard.judge(Given(None, tables=tables), "geo", CLAIMS).set_index("id")
+    assert (card.loc[["key-genes-resistant", "key-genes-sensitive"], "verdict"] == SUPPORTED).all()
+    # Genes of the sensitive list fall along the order: in the direction of their list that counts as rising.
+    assert card.loc["genes-along", "verdict"] == UNDECIDED
+    assert card.loc["genes-along", "mean"] == pytest.approx(0.6, abs=0.1)
 
 
 # --- the tables that rules read ---------------------------------------------------------------------------------------
