@@ -148,8 +148,9 @@ def prepare(
     order = cell_values.canonical(Z, settings.chunk)
     Z, where = Z[order], where[order]
     facts = {
-        "input": path.name, "values": kind, "gene_names": genes.naming, "gene_names_in": genes.place,
-        "genes_in_file": len(genes.symbol), "genes_shared": genes.shared, "genes_in_bulk": len(bulk.genes),
+        "input": Path(os.path.abspath(path)).name, "values": kind, "gene_names": genes.naming,
+        "gene_names_in": genes.place, "genes_in_file": len(genes.symbol), "genes_shared": genes.shared,
+        "genes_in_bulk": len(bulk.genes),
         "gene_overlap": genes.shared / len(bulk.genes), "gene_names_found": genes.ways, "genes_used": len(chosen),
         "cells": len(reason), "cells_scored": len(where), "model": settings.model,
     }  # fmt: skip

@@ -200,7 +200,8 @@ def _read_10x_folder(folder: Path) -> tuple:
 def _ten_x(path: Path, kind: str, X, features: dict[str, np.ndarray], barcodes: np.ndarray) -> CellFile:
     """A 10x matrix, in more layouts than scanpy reads: without types of features, some files zipped, two genomes."""
     X, n_genes = checked(X), len(features["id"])
-    X = checked(X.T) if X.shape == (n_genes, len(barcodes)) else X  # cells in rows, as scipy and Parse write them
+    if X.shape == (n_genes, len(barcodes)) and n_genes != len(barcodes):
+        X = checked(X.T)  # cells in rows, as scipy and Parse write them; a square matrix is as 10x has it
     if X.shape != (len(barcodes), n_genes):
         expected = f"{len(barcodes)} barcodes x {n_genes} features"
         way = "Has one of the two a line of headings, or is the matrix transposed or another?"

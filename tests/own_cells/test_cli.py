@@ -3,6 +3,8 @@
 import inspect
 import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,7 +16,7 @@ from scipy import sparse
 from typer.testing import CliRunner
 
 from atsdp_utils.data import gdsc, preprocess
-from atsdp_utils.foundation import config
+from atsdp_utils.foundation import config, paths
 from atsdp_utils.interpretation import embedding
 from atsdp_utils.models import plus
 from atsdp_utils.models.calibration import Calibration
@@ -237,6 +239,19 @@ def test_the_input_is_no_output(atsdp, counts, tmp_path):
     path = save(counts, tmp_path / "mine.h5ad")
     result = atsdp("predict", path, "--drug", "cisplatin", "--out", path)
     assert result.exit_code == 2 and "never changed" in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("reader", "said"), [("| head -c 1", ""), ("> /dev/full", "stdout takes no more")])
+def test_files_are_written_though_nobody_reads_what_is_said(reader, said, counts, tmp_path):
+    save(counts, tmp_path / "mine.h5ad")
+    command = (
+        f"set -o pipefail; {sys.executable} -m atsdp_utils.own_cells.cli predict mine.h5ad --drug cisplatin {reader}"
+    )
+    place = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(paths.ROOT), "ATSDP_BUILD": str(tmp_path)}}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, **place)
+    assert done.returncode == 0 and (said in done.stderr if said else not done.stderr), done.stderr
+    assert (tmp_path / "mine.CISPLATIN.atsdp.h5ad").exists() and (tmp_path / "mine.CISPLATIN.atsdp.html").exists()
 
 
 @pytest.mark.slow

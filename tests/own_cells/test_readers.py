@@ -68,6 +68,14 @@ def test_every_format_gives_the_same_cells(tmp_path, name, counts, genes):
     assert cell_values.detect_values(file)[0] == "counts"
 
 
+@pytest.mark.parametrize("name", ["10x.h5", "folder"])
+def test_a_ten_x_matrix_with_as_many_cells_as_genes_is_not_turned(tmp_path, name, counts, genes):
+    square, path = counts[:, : len(CELLS)], tmp_path / name
+    np.testing.assert_array_equal(
+        dense(readers.read(write(tmp_path, path.name, square, genes[: len(CELLS)])).X), square
+    )
+
+
 def test_orientation_is_said(tmp_path, counts, genes):
     assert "cells in rows" in readers.read(write(tmp_path, "a.csv", counts, genes)).notes[0]
     assert "genes in rows" in readers.read(write(tmp_path, "transposed.csv", counts, genes)).notes[0]
