@@ -136,14 +136,15 @@ def prepare(
     file.obs, changed = output.writable(file.obs)
     X, more = cell_values.counts(known.X, file.X, kind, settings.chunk)
     counted, X = X is not None, known.X if X is None else X
-    reason = cell_values.not_cells(file, X, genes, counted)
+    parts = prediction.origins(file.obs)
+    batch = next((codes for name, codes in parts.items() if name.lower() == "batch"), np.zeros(len(file.obs)))
+    reason, deep = cell_values.not_cells(file, X, genes, counted, batch)
     if file.kind == "h5ad":
         file.X = None  # the output is a copy of the file, and the matrix may be most of the memory
     Z, said = cell_values.shared_matrix(X, genes.symbol[genes.symbol != ""], chosen, counted)
     del known, X
     reason[(reason == SCORED) & (np.asarray(abs(Z).sum(1)).ravel() == 0)] = ZERO
-    more += said + cell_values.unscored(path, reason, settings.min_cells)
-    parts = prediction.origins(file.obs)
+    more += deep + said + cell_values.unscored(path, reason, settings.min_cells)
     Z, where = Z[reason == SCORED], np.flatnonzero(reason == SCORED)
     order = cell_values.canonical(Z, settings.chunk)
     Z, where = Z[order], where[order]

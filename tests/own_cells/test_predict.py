@@ -336,6 +336,32 @@ def test_cells_of_unlike_depth_are_cells_and_reasons_are_written(linear, tmp_pat
         assert list(obs.atsdp_reason) == ["scored"] * 60 + ["zero on every gene used"]
 
 
+def scored(linear, path, X, **columns):
+    """Which rows have a score, and what is said of depth."""
+    cells = pd.DataFrame(columns, [f"c{i}" for i in range(len(X))])
+    anndata.AnnData(X.astype(np.float32), cells, pd.DataFrame(index=shapes.plain().columns)).write_h5ad(path)
+    found, _ = linear(path)
+    return ~np.isnan(found.p), [w for w in found.facts["warnings"] if "less deep than the others: a raw matrix" in w]
+
+
+def test_depth_is_judged_within_batches_and_two_kinds_of_depth_are_said(linear, tmp_path):
+    counts, rng, path = shapes.plain().to_numpy(int), np.random.default_rng(0), tmp_path / "mine.h5ad"
+    droplets = rng.poisson(counts.mean(0) / 12, (600, counts.shape[1]))
+    rows, said = scored(linear, path, np.vstack([counts, droplets]))
+    assert rows[:60].all() and len(said) == 1  # most of the counts are in droplets, which is said
+    deep, shallow = counts * 60, rng.binomial(np.vstack([counts] * 3), 0.4)
+    both, batch = np.vstack([deep, shallow]), ["deep"] * 60 + ["shallow"] * 180
+    rows, said = scored(linear, path, both, batch=batch)
+    assert rows.all() and not said
+    rows, said = scored(linear, path, both)
+    assert rows[:60].all() and len(said) == 1
+    spread = rng.poisson(counts * np.exp(np.linspace(0, 8, 60)[:, None]))
+    rows, said = scored(linear, path, spread)
+    assert rows.all()  # one kind of cells, of very unlike depth
+    rows, said = scored(linear, path, counts)
+    assert rows.all() and not said
+
+
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 

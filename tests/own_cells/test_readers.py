@@ -526,7 +526,7 @@ def test_negative_values_need_centred_genes_or_a_word(counts, genes):
     kind, notes = cell_values.detect_values(named(genes, logs), "lognorm")
     assert kind == "lognorm" and "taken as lognorm, as asked" in notes[0]
     kind, notes = cell_values.detect_values(named(genes, counts / 7), "counts")
-    assert kind == "counts" and len(notes) == 2 and "like counts" in notes[1]
+    assert kind == "counts" and len(notes) == 1 and "like counts" in notes[0]
     with pytest.raises(InputError, match="no negative counts"):
         cell_values.detect_values(named(genes, logs), "counts")
 
@@ -549,6 +549,43 @@ def test_counts_and_logarithms_in_one_file_are_told(counts, genes):
     cpm = np.full((24, 150), 40_000.0)
     cpm[12:] /= 7
     assert cell_values.detect_values(replace(file, X=cpm))[0] == "counts"  # a depth that divides a million
+
+
+def made_of(counts, way):
+    """What people make of counts and do not call by its name, and the kind that it is to be taken for."""
+    depth = counts.sum(1, keepdims=True)
+    logs = np.log1p(counts / depth * 1e4)
+    return {
+        "scaled, not logged": (counts / depth * 120, "counts"),
+        "less a soup": (np.maximum(counts - 0.1 * depth * counts.sum(0) / counts.sum(), 0), "counts"),
+        "logarithms": (logs, "lognorm"),
+        "rounded logarithms": (logs.round(2), "lognorm"),
+        "square roots": (np.sqrt(counts / depth * 2e3), "lognorm"),
+        "scaled by gene": (logs / logs.std(0), "zscored"),
+    }[way]
+
+
+@pytest.mark.parametrize(
+    "way", ["scaled, not logged", "less a soup", "logarithms", "rounded logarithms", "square roots", "scaled by gene"]
+)
+def test_small_values_that_are_not_whole_are_logarithms_only_if_they_can_be(way, genes):
+    rng = np.random.default_rng(0)
+    level = (0.1 + rng.gamma(0.7, 1, len(genes))) * np.exp(rng.normal(0, 0.5, (90, 1)))
+    X, kind = made_of(rng.poisson(level), way)
+    file = CellFile("x", "h5ad", X, {"names": np.array(genes)}, pd.DataFrame(index=range(90)))
+    assert X.max() < cell_values.MAX_LOG, X.max()
+    assert cell_values.detect_values(file)[0] == kind
+    assert ("no logarithms that I know" in str(cell_values.counts(X, X, kind, 50)[1])) == (way == "square roots")
+
+
+def test_logarithms_beside_z_scores_and_values_without_a_zero_are_told(counts, genes):
+    logs = np.log1p(counts)
+    both = np.vstack([logs, (logs - logs.mean(0)) / logs.std(0)])
+    file = CellFile("x", "h5ad", both, {"names": np.array(genes)}, pd.DataFrame(index=[*CELLS, *CELLS]))
+    with pytest.raises(InputError, match="z-scores in some cells, nothing negative in others. Score them in two files"):
+        cell_values.detect_values(file)
+    for X, said in ((counts + 1, True), (logs + 0.1, True), (counts, False), (both[12:], False)):
+        assert any("hardly a value is zero" in n for n in cell_values.detect_values(replace(file, X=X))[1]) == said
 
 
 def test_limits_of_a_type_and_values_that_are_no_counts_are_said(counts, genes):
