@@ -29,7 +29,7 @@ from atsdp_utils.models.losses import mmd2
 from atsdp_utils.models.plus import ATSDPPlus, expit, logistic
 from atsdp_utils.own_cells import cell_values, drugs, output, page, prediction, readers
 from atsdp_utils.own_cells.cell_values import NOT_SCORED, SCORED, ZERO
-from atsdp_utils.own_cells.cellfile import CellFile, InputError, Matrix, dense_chunks, left_out, recognise
+from atsdp_utils.own_cells.cellfile import CellFile, InputError, Matrix, contradicted, dense_chunks, left_out, recognise
 from atsdp_utils.own_cells.prediction import Prediction, pooled
 
 #: Spellings of labels, lower case.
@@ -155,7 +155,7 @@ def prepare(
         "gene_overlap": genes.shared / len(bulk.genes), "gene_names_found": genes.ways, "genes_used": len(chosen),
         "cells": len(reason), "cells_scored": len(where), "model": settings.model,
     }  # fmt: skip
-    notes = [*remarks, *more, *prediction.origins_said(parts), *changed]
+    notes = [*file.warnings, *contradicted(file, genes), *remarks, *more, *prediction.origins_said(parts), *changed]
     rows = np.sort(np.random.default_rng(seed).permutation(len(where))[: settings.sample])
     scaler = cell_values.streaming_standardizer(Z, settings.chunk)
     if np.isinf(scaler.scale_).all():

@@ -103,7 +103,7 @@ def test_columns_called_like_annotations_are_no_genes(tmp_path, counts, genes):
         assert {k: list(v)[:2] for k, v in file.obs.items()} == {
             "n_counts": ["9999.5"] * 2, "response": ["1", "0"], "cell_type": ["x"] * 2,
         }  # fmt: skip
-        assert "not genes: n_counts, response, cell_type" in file.notes
+        assert "not read as values: n_counts, response, cell_type" in file.notes
 
 
 @pytest.mark.parametrize("labels", [LABELS, [1, 0] * 6])
@@ -369,7 +369,7 @@ def test_a_table_as_feature_counts_writes_it(tmp_path, counts, genes):
     lines[1:] = [line.replace("\t", f"\tchr1\t{i}\t{i + 900}\t+\t900\t", 1) for i, line in enumerate(lines[1:], 1000)]
     file = table(tmp_path, "# Program:featureCounts\n" + "\n".join(lines) + "\n")
     holds(file, counts, genes)
-    assert "not genes: Chr, Start, End, Strand, Length" in file.notes
+    assert "not read as values: Chr, Start, End, Strand, Length" in file.notes
 
 
 def test_a_gct_file_and_names_in_the_second_column(tmp_path, counts, genes):
