@@ -33,10 +33,6 @@ SCORED, ZERO, SHALLOW, FOREIGN = REASONS = (
 FAR, FARTHER, GENOME_SIZE = 10, 30, 20_000
 #: Two kinds of rows are as many times as deep, in logarithms; more rows than this share that fall call for a word.
 GAP, MANY = np.log(8), 1 / 3
-TWO_DEPTHS = (
-    "a raw matrix with empty droplets (take filtered_feature_bc_matrix, or call cells: EmptyDrops), or two kinds of "
-    "libraries or of values (score them in two files, or name them in a column 'batch')?"
-)
 
 
 def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
@@ -70,8 +66,10 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
         if asked == "auto" and guess != "zscored":
             way = "take raw counts, or say what they are: --values lognorm (corrected for batches), zscored"
             raise InputError(f"{negative}, genes not centred at zero. Expected no negative counts, or z-scores; {way}.")
-    if asked == "auto" and (kinds := _of_two_kinds(file.X, guess == "zscored" and low < 0)):
-        raise InputError(f"{file.path}: {kinds}. Score them in two files.")
+        if asked == "auto" and (part >= 0).all(1).mean() > 0.05:
+            raise InputError(f"{negative}, but none in some of the cells: logarithms and z-scores? Score two files.")
+    if asked == "auto" and _of_two_kinds(file.X):
+        raise InputError(f"{file.path}: counts in some cells, no whole numbers in others. Score them in two files.")
     kind, of = guess if asked == "auto" else asked, file.X.dtype
     said = [
         (kind != guess, f"values look like {guess} ({seen}) but are taken as {asked}, as asked"),
@@ -113,25 +111,19 @@ def _some(X: Matrix) -> sparse.csr_matrix:
     return sparse.csr_matrix(X[:: max(1, X.shape[0] // 200)], dtype=np.float64)
 
 
-def _of_two_kinds(X: Matrix, zscored: bool) -> str:
-    """What some cells hold and others do not, '' if they are alike; of some thousand cells."""
+def _of_two_kinds(X: Matrix) -> bool:
+    """Whether some cells hold counts and others no whole numbers; of some thousand cells."""
     some = sparse.csr_matrix(X[:: max(1, X.shape[0] // 2000)])
-    if zscored:
-        return "z-scores in some cells, nothing negative in others" if (_sums(some < 0) == 0).mean() > 0.05 else ""
     split, every = _sums(_filled(some, some.data % 1 != 0)), _sums(some != 0)
     of_counts = (split == 0) & (_sums(some == 1) > 0)  # in CPM no value is 1
     of_others = split > 0.9 * np.maximum(every, 20)
-    both = min(of_counts.mean(), of_others.mean()) > 0.05
-    return "counts in some cells, no whole numbers in others" if both else ""
+    return min(of_counts.mean(), of_others.mean()) > 0.05
 
 
 def not_cells(
     file: CellFile, X: Matrix, genes: Genes, counted: bool, batch: np.ndarray
 ) -> tuple[np.ndarray, list[str]]:
-    """Why each row is no cell to score, (rows,) str, with remarks; depth is judged within each `batch`, (rows,) codes.
-
-    X is the file on the genes of the bulk, :func:`counts` or not.
-    """
+    """Why each row is no cell to score, (rows,) str, by depth within its `batch`; X is on bulk genes. With remarks."""
     reason, detected = np.full(X.shape[0], SCORED, dtype=object), _sums(X != 0)
     foreign = of_other_species(file, genes)
     if foreign.any():
@@ -149,7 +141,9 @@ def not_cells(
         shallow = (few[rows] & (depth[rows] < typical / FAR)) | (farther & (lower.any() or farther.mean() < MANY))
         reason[rows[shallow]] = SHALLOW
         doubtful += (shallow | farther | lower).sum()
-    said = f"{doubtful:,} of {len(own):,} cells are far less deep than the others: {TWO_DEPTHS}"
+    raw = "a raw matrix with empty droplets (take filtered_feature_bc_matrix, or EmptyDrops)"
+    two = "two kinds of libraries or of values (score them in two files, or name them in a column 'batch')"
+    said = f"{doubtful:,} of {len(own):,} cells are far less deep than the others: {raw}, or {two}?"
     return reason, [said] if doubtful > MANY * len(own) else []
 
 

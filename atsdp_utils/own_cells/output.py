@@ -24,6 +24,8 @@ from atsdp_utils.own_cells.prediction import Prediction
 any_strings = functools.partial(anndata.settings.override, allow_write_nullable_strings=True)
 #: Bytes beyond those of the input that scores, report and a first use of the cache take.
 ROOM = 5e7
+#: What is taken off the name of an input.
+ENDING = re.compile(r"(\.atsdp)?(\.(h5ad|h5|csv|tsv|txt|tab))?(\.gz)?$")
 #: What every page of this command holds.
 PAGE = b"<h2>How it was made</h2>"
 
@@ -31,7 +33,7 @@ PAGE = b"<h2>How it was made</h2>"
 def destinations(path: Path, drug: str, out: Path | None, report: Path | None, ending=".h5ad") -> tuple[Path, Path]:
     """Where scores and report go, checked before any work is done; by default beside the input, a link's own folder."""
     here = Path(os.path.abspath(path))
-    stem = here.name if path.is_dir() else _stem(here.name)
+    stem = here.name if path.is_dir() else ENDING.sub("", here.name)
     out = out or here.parent / f"{stem}.{drug}.atsdp{ending}"
     report = report or out.with_suffix(".html")
     for option, target, suffix in (("--out", out, ending), ("--report", report, ".html")):
@@ -44,21 +46,14 @@ def destinations(path: Path, drug: str, out: Path | None, report: Path | None, e
             raise InputError(f"{option} {target}: no folder to write in, or itself a folder. Make the folder first.")
         if not os.access(folder, os.W_OK):
             raise InputError(f"{option} {target}: the folder may not be written to. Choose another with {option}.")
-    if (
-        ending == ".h5ad"
-        and out.exists()
-        and (_fact(out, "drug"), _stem(_fact(out, "input"))) != (drug, _stem(here.name))
-    ):
-        other = " of ".join(filter(None, (_fact(out, "drug"), _fact(out, "input"))))
+    there, given = _fact(out, "drug"), _fact(out, "input")
+    if ending == ".h5ad" and out.exists() and (there, ENDING.sub("", given)) != (drug, ENDING.sub("", here.name)):
+        other = " of ".join(filter(None, (there, given)))
         holds = f"the scores of {other}, which are" if other else "no scores of this command, and is"
         raise InputError(f"--out {out}: holds {holds} kept. Choose another name with --out.")
     if report.exists() and PAGE not in report.read_bytes():
         raise InputError(f"--report {report}: no page of this command, and is kept. Choose another with --report.")
     return out, report
-
-
-def _stem(name: str) -> str:
-    return re.sub(r"(\.atsdp)?(\.(h5ad|h5|csv|tsv|txt|tab))?(\.gz)?$", "", name)
 
 
 def _fact(out: Path, name: str) -> str:

@@ -1,8 +1,4 @@
-"""Scores of a person's own cells: file -> shared genes -> models of bulk lines -> ``.atsdp.h5ad``, without labels.
-
-Protocol U: labels, where given, are compared with the finished scores and touch nothing else. A file of 100,000 cells
-stays sparse: moments are streamed, a network aligns to a random subsample, scores are computed in chunks.
-"""
+"""A person's own cells: file -> shared genes -> models of bulk lines -> ``.atsdp.h5ad``; labels touch no score."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Reading a person's own cells: h5ad, 10x folders and h5 files, delimited text.
-
-Whatever is wrong with a file ends in an :class:`InputError` that says what was found, what was expected and the way
-out. Nothing is unpickled and nothing sparse is made dense.
-"""
+"""Reading a person's own cells; whatever is wrong with a file ends in an :class:`InputError` that says the way out."""
 
 from __future__ import annotations
 
@@ -21,29 +17,17 @@ from scipy import sparse
 from scipy.io import mmread
 
 from atsdp_utils.data import gene_names
+from atsdp_utils.foundation import checksums, paths
 from atsdp_utils.own_cells import tables
 from atsdp_utils.own_cells.cellfile import CellFile, InputError, checked, dense, names_of_no_gene
 
 #: Bytes of a dense matrix beyond which a file is refused: it would not fit beside its own copies.
 MAX_DENSE = 3e9
 #: What kinds of features are called.
-GENES = re.compile(r"(?i)gene[ _]?expression|gex|rna|nan|none|<na>|")
-KINDS = re.compile(
-    r"(?i)gene[ _]?expression|gex|.*(antibody|antigen|multiplexing|crispr|guide|peak|custom|hto|adt|vdj).*"
-)
+GENES = re.compile(r"(?i)(gene.expression|gex|rna|nan|none|<na>)?")
+KINDS = re.compile(r"(?i)gene.expression|.*(antibody|antigen|multiplexing|crispr|guide|peak|custom|hto|adt|vdj).*")
 #: What tells a file that is not read, by suffix or group of HDF5, and the way out.
-OTHERS = dict.fromkeys(
-    (".rds", ".rda", ".rdata", "cell.names"),
-    "an object of R is not read. In R: DropletUtils::write10xCounts(folder, counts), and give the folder.",
-) | {
-    ".tar": "an archive is not read. Unpack it (tar xf) and give the file or folder that holds matrix.mtx.",
-    ".bz2": "compressed by bzip2. Unpack it (bunzip2), or gzip it.",
-    ".xz": "compressed by xz. Unpack it (unxz), or gzip it.",
-    ".xls": "a workbook? Save it as CSV UTF-8; if it is text with tabs, call it .tsv.",
-    ".mtx": "a matrix without names. Give the folder that also holds features and barcodes.",
-    "mod": "h5mu (several kinds of data) is not read. Write the genes: mudata.read(file)['rna'].write_h5ad(…).",
-    "row_attrs": "loom is not read. Write an h5ad: scanpy.read_loom(file).write_h5ad(…).",
-}
+OTHERS = pd.read_csv(checksums.verify(paths.DATA / "formats_not_read.csv"), index_col="mark")["way"].to_dict()
 FORMATS = "an .h5ad or 10x .h5, a 10x folder (matrix.mtx, features.tsv, barcodes.tsv), a .csv or .tsv in UTF-8 (.gz)"
 
 
@@ -107,7 +91,7 @@ def _kind(path: Path) -> str:
         raise PermissionError
     if h5py.is_hdf5(path):
         with h5py.File(path, "r") as f:
-            keys, ten_x = set(f), _ten_x_group(f)
+            keys, ten_x = set(f), _ten_x_groups(f)
         if {"obs", "var"} <= keys and "mod" not in keys:
             return "h5ad"
         if ten_x:
@@ -138,9 +122,7 @@ def _read_h5ad(path: Path, layer: str | None) -> CellFile:
             place, var = f"{raw}X", f"{raw}var"
         if place not in f or layer == "":
             wanted = "no X" if layer is None else f"no layer {layer!r}"
-            have = (
-                f"Layers there: {', '.join(others)}. Choose one with --layer." if others else "Nor any: save it with X."
-            )
+            have = f"Layers there: {', '.join(others)}. Choose one with --layer." if others else "Nor any: store one."
             raise InputError(f"{path}: {wanted} in this file. {have}")
         if hasattr(f[place], "shape") and f[place].size * f[place].dtype.itemsize > MAX_DENSE:
             size = f"{f[place].shape[0]:,} x {f[place].shape[1]:,}"
@@ -183,23 +165,31 @@ def _expression(file: CellFile, kinds: np.ndarray | None) -> CellFile:
     return file.only(keep, f"{(~keep).sum():,} features other than gene expression left out ({others})")
 
 
-def _ten_x_group(f: h5py.File) -> str | None:
-    """The group of a 10x file that holds the matrix: Cell Ranger 2 has one a genome, of which a human one is taken."""
+def _ten_x_groups(f: h5py.File) -> list[str]:
+    """The groups of a 10x file that hold a matrix: Cell Ranger 2 has one a genome."""
     if "matrix" in f and hasattr(f["matrix"], "keys"):  # a loom file has a matrix of that name
-        return "matrix"
-    genomes = [k for k in f if hasattr(f[k], "keys") and {"barcodes", "gene_names"} <= set(f[k])]
-    return min(genomes, key=lambda k: k.lower().startswith(("mm", "grcm")), default=None)
+        return ["matrix"]
+    return [k for k in f if hasattr(f[k], "keys") and {"barcodes", "gene_names"} <= set(f[k])]
 
 
 def _read_10x_h5(path: Path) -> tuple:
     with h5py.File(path, "r") as f:
-        g = f[_ten_x_group(f)]
-        X = sparse.csr_matrix((g["data"][:], g["indices"][:], g["indptr"][:]), tuple(map(int, g["shape"][:]))[::-1])
-        places = {"id": "features/id", "name": "features/name", "feature_type": "features/feature_type"}
-        if "features" not in g:  # Cell Ranger 2
-            places = {"id": "genes", "name": "gene_names"}
-        features = {k: g[place].asstr()[:] for k, place in places.items() if place in g}
-        return X, features, g["barcodes"].asstr()[:]
+        found = {genome: _read_10x_group(f[genome]) for genome in _ten_x_groups(f)}
+    if len(found) == 1:
+        return found.popitem()[1]
+    cells = pd.Index(np.concatenate([barcodes for *_, barcodes in found.values()])).unique()
+    rows = ((X.tocoo(), cells.get_indexer(barcodes)) for X, _, barcodes in found.values())
+    parts = [sparse.csr_matrix((X.data, (row[X.row], X.col)), (len(cells), X.shape[1])) for X, row in rows]
+    named = {k: [f"{genome}_{n}" for genome, (_, of, _) in found.items() for n in of[k]] for k in ("id", "name")}
+    return sparse.hstack(parts, "csr"), {k: np.array(names) for k, names in named.items()}, cells.to_numpy(str)
+
+
+def _read_10x_group(g: h5py.Group) -> tuple:
+    X = sparse.csr_matrix((g["data"][:], g["indices"][:], g["indptr"][:]), tuple(map(int, g["shape"][:]))[::-1])
+    places = {"id": "features/id", "name": "features/name", "feature_type": "features/feature_type"}
+    if "features" not in g:  # Cell Ranger 2
+        places = {"id": "genes", "name": "gene_names"}
+    return X, {k: g[place].asstr()[:] for k, place in places.items() if place in g}, g["barcodes"].asstr()[:]
 
 
 def _read_10x_folder(folder: Path) -> tuple:

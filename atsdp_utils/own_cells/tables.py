@@ -1,8 +1,4 @@
-"""Delimited text as cells x genes: separators, decimal marks, orientation, and what stands beside the numbers.
-
-Columns beside genes, and rows among genes, that hold words or are called like an annotation describe the cells; columns
-beside genes in rows that are called like one describe the genes. Nothing of these is a value.
-"""
+"""Delimited text as cells x genes; what holds words, or is called like an annotation of cells or genes, is no value."""
 
 from __future__ import annotations
 
@@ -22,7 +18,6 @@ from atsdp_utils.data import gene_names
 from atsdp_utils.own_cells import cellfile
 from atsdp_utils.own_cells.cellfile import CellFile, InputError, names_of_no_gene
 
-#: How numbers are written.
 PLAIN = ". Write 1234.5 for numbers, without thousands or signs, and leave out rows of words or a second heading."
 
 
