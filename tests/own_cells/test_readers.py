@@ -749,10 +749,10 @@ def test_cells_called_like_annotations_are_missed_aloud(name, tmp_path, counts, 
 
 
 def test_annotations_of_genes_beside_cells_are_no_cells(tmp_path, counts, genes):
-    beside = ["n_cells", "mean_counts", "n_cells_by_counts", "log1p_mean_counts", "log1p_total_counts", "dispersions",
-              "percentage_gene_gc_content", "start_position", "end_position", "Gene start (bp)", "Gene end (bp)"]  # fmt: skip
+    scanpy = ["n_cells", "mean_counts", "n_cells_by_counts", "log1p_mean_counts", "log1p_total_counts", "dispersions"]
+    biomart = ["percentage_gene_gc_content", "start_position", "end_position", "Gene start (bp)", "Gene end (bp)"]
     frame = pd.DataFrame(counts.T, genes, CELLS)
-    for i, name in enumerate(beside):
+    for i, name in enumerate([*scanpy, *biomart]):
         frame.insert(i, name, np.arange(len(genes)) + 7.5)
     file = table(tmp_path, frame.to_csv())
     holds(file, counts, genes)
