@@ -28,9 +28,14 @@ BEHIND = re.compile(r"(\s*\(\w+\)|\|\w+|__chr\w+)$")
 ENSEMBL = re.compile(r"ENS[A-Z]*G\d{11}")
 #: ``TBCE-1`` and ``TBCE.1`` are how doubled names are made different.
 DOUBLED = re.compile(r"[.-]\d{1,2}$")
-#: What a spreadsheet makes of SEPT2 or MARCH5: 2-Sep, Sep-02, 2024-09-02.
-DATE = re.compile(r"(?P<d>\d\d?)-(?P<m>Mar|Sep)|(?P<m2>Mar|Sep)-(?P<d2>\d\d?)|\d{4}-(?P<m3>03|09)-(?P<d3>\d\d)( .*)?")
-MONTHS = {"Mar": "MARCH", "03": "MARCH", "Sep": "SEPT", "09": "SEPT"}
+#: What a spreadsheet makes of SEPT2 or MARCH5: 2-Sep, Sep-02, 02. Mrz, 2024-09-02, 02.09.2024, 9/2/2024 (no 3/9/2024).
+MONTH = "Mar|M[aä]r|Mrz|Sept?"
+DATE = re.compile(
+    rf"(?i)(?P<d>\d\d?)[-. ]+(?P<m>{MONTH})(-\d\d(\d\d)?)?|(?P<m2>{MONTH})[-. ]+(?P<d2>\d\d?)"
+    r"|\d{4}-(?P<m3>0[39])-(?P<d3>\d\d)( .*)?|(?P<d4>\d\d?)\.(?P<m4>0?[39])\.\d{4}"
+    r"|(?P<m5>0?[39])/(?P<d5>(?!0?[39]/)\d\d?)/\d{4}|(?P<d6>(?!0?[39]/)\d\d?)/(?P<m6>0?[39])/\d{4}"
+)
+MONTHS = {"m": "MARCH", "3": "MARCH", "s": "SEPT", "9": "SEPT"}
 
 
 def _biomart(file: str) -> pd.DataFrame:
@@ -103,7 +108,7 @@ def _dated(name: str) -> str:
     if not (found := DATE.fullmatch(name)):
         return ""
     month, day = (next(v for k, v in found.groupdict().items() if v and k[0] == which) for which in "md")
-    return f"{MONTHS[month]}{int(day)}"
+    return f"{MONTHS[month.lstrip('0')[0].lower()]}{int(day)}"
 
 
 def translate(names: Iterable[str], naming: str) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy import sparse
+from sklearn.cluster import KMeans
 
 from atsdp_utils.data.preprocess import MIN_GENES, TARGET_SUM, Standardizer
 from atsdp_utils.own_cells.cellfile import CellFile, Genes, InputError, Matrix, dense, dense_chunks, of_other_species
@@ -20,6 +21,8 @@ BASES = (np.e, 2.0, 10.0)
 #: Below this share of its standard deviation the mean of a z-scored gene lies (median over genes and the first
 #: thousands of cells: a file may hold some of the cells that were scaled together).
 CENTRED = 0.3
+#: Depths of cells whose logarithms are undone spread less, in standard deviations of their logarithms, even to base 2.
+SPREAD = 0.7
 NOT_SCORED = "not scored"
 #: Why a row has no score; ``scored`` where it has one.
 SCORED, ZERO, SHALLOW, FOREIGN = REASONS = (
@@ -28,6 +31,8 @@ SCORED, ZERO, SHALLOW, FOREIGN = REASONS = (
 #: A row is no cell if it is thirty times less deep than the cells that hold most of the file, or ten times (the rule of
 #: Cell Ranger 2 for droplets) with a smaller share of the genes of a whole file than quality control asks for.
 FAR, FARTHER, GENOME_SIZE = 10, 30, 20_000
+#: Two kinds of rows are as many times as deep, in logarithms; more rows than this share that fall call for a word.
+GAP, MANY = np.log(8), 1 / 3
 
 
 def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
@@ -50,7 +55,7 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
     broken = _broken(v)
     whole = broken < DAMAGED
     seen = f"values from {low:.3g} to {high:.3g}, {broken:.0%} of those not zero no integers"
-    guess = "counts" if whole or high > MAX_LOG else "lognorm"
+    guess = "counts" if whole or high > MAX_LOG else "lognorm" if low < 0 else _kind_of_small(file.X)
     if low < 0:
         negative = f"{file.path}: {(v < 0).sum():,} of {np.prod(file.X.shape):,} values are negative ({seen})"
         if asked == "counts":
@@ -61,6 +66,8 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
         if asked == "auto" and guess != "zscored":
             way = "take raw counts, or say what they are: --values lognorm (corrected for batches), zscored"
             raise InputError(f"{negative}, genes not centred at zero. Expected no negative counts, or z-scores; {way}.")
+        if asked == "auto" and (part >= 0).all(1).mean() > 0.05:
+            raise InputError(f"{negative}, but none in some of the cells: logarithms and z-scores? Score two files.")
     if asked == "auto" and _of_two_kinds(file.X):
         raise InputError(f"{file.path}: counts in some cells, no whole numbers in others. Score them in two files.")
     kind, of = guess if asked == "auto" else asked, file.X.dtype
@@ -72,6 +79,9 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
         (of.kind in "iu" and high == np.iinfo(of).max,
          f"values reach {high:g}, the largest that {of} holds: larger ones were cut or changed"),
         (whole and high == 1, "no value but 0 and 1: detected or not is no count"),
+        (kind == guess == "zscored" and low >= 0, "scaled by gene and not centred: used as they are, as z-scores are"),
+        (low >= 0 and np.count_nonzero(v) > 0.99 * np.prod(file.X.shape),
+         "hardly a value is zero: imputed, denoised, offset or bulk, not measured single cells"),
     ]  # fmt: skip
     return kind, [line for holds, line in said if holds]
 
@@ -80,6 +90,25 @@ def _broken(v: np.ndarray) -> float:
     """Share of values that are not whole, among those that are not zero; of some millions."""
     some = v[:: max(1, v.size // 2_000_000)]
     return np.mean(some[some != 0] % 1 != 0)
+
+
+def _kind_of_small(X: Matrix) -> str:
+    """What small values that are not whole are: of logarithms, counts or their multiples come back when undone."""
+    some = _some(X)
+    if any(_multiples(some, base)[1].mean() > 0.5 for base in BASES):
+        return "lognorm"
+    scale = streaming_standardizer(X).scale_
+    low, high = np.quantile(scale[np.isfinite(scale)], (0.25, 0.75)) if np.isfinite(scale).any() else (0, np.inf)
+    if high < 1.02 * low:  # scaled by gene
+        return "zscored"
+    depth = _sums(_filled(some, np.exp2(some.data) - 1))
+    unlike = np.log(depth[depth > 0]).std() > SPREAD
+    return "counts" if unlike or _multiples(some, None)[1].mean() > 0.5 else "lognorm"
+
+
+def _some(X: Matrix) -> sparse.csr_matrix:
+    """Some hundred cells."""
+    return sparse.csr_matrix(X[:: max(1, X.shape[0] // 200)], dtype=np.float64)
 
 
 def _of_two_kinds(X: Matrix) -> bool:
@@ -91,8 +120,10 @@ def _of_two_kinds(X: Matrix) -> bool:
     return min(of_counts.mean(), of_others.mean()) > 0.05
 
 
-def not_cells(file: CellFile, X: Matrix, genes: Genes, counted: bool) -> np.ndarray:
-    """Why each row is no cell to score, (rows,) str; X is the file on the genes of the bulk, :func:`counts` or not."""
+def not_cells(
+    file: CellFile, X: Matrix, genes: Genes, counted: bool, batch: np.ndarray
+) -> tuple[np.ndarray, list[str]]:
+    """Why each row is no cell to score, (rows,) str, by depth within its `batch`; X is on bulk genes. With remarks."""
     reason, detected = np.full(X.shape[0], SCORED, dtype=object), _sums(X != 0)
     foreign = of_other_species(file, genes)
     if foreign.any():
@@ -100,14 +131,30 @@ def not_cells(file: CellFile, X: Matrix, genes: Genes, counted: bool) -> np.ndar
         reason[share > detected / X.shape[1]] = FOREIGN
     own = np.flatnonzero((reason == SCORED) & (detected > 0))
     if not counted or not len(own):
-        return reason
-    depth = _sums(X)
-    order = own[np.argsort(-depth[own])]
-    typical = order[np.searchsorted(np.cumsum(depth[order]), depth[order].sum() / 2)]  # half of the file is deeper
+        return reason, []
+    depth, doubtful = _sums(X), 0
     few = detected < MIN_GENES * X.shape[1] / GENOME_SIZE
-    shallow = (depth < depth[typical] / FARTHER) | (few & (depth < depth[typical] / FAR))
-    reason[own[shallow[own]]] = SHALLOW
-    return reason
+    for rows in (own[batch[own] == code] for code in np.unique(batch[own])):
+        order = np.sort(depth[rows])
+        typical = order[np.searchsorted(np.cumsum(order), order.sum() / 2)]  # half of the counts is deeper
+        farther, lower = depth[rows] < typical / FARTHER, _lower_of_two(depth[rows])
+        shallow = (few[rows] & (depth[rows] < typical / FAR)) | (farther & (lower.any() or farther.mean() < MANY))
+        reason[rows[shallow]] = SHALLOW
+        doubtful += (shallow | farther | lower).sum()
+    raw = "a raw matrix with empty droplets (take filtered_feature_bc_matrix, or EmptyDrops)"
+    two = "two kinds of libraries or of values (score them in two files, or name them in a column 'batch')"
+    said = f"{doubtful:,} of {len(own):,} cells are far less deep than the others: {raw}, or {two}?"
+    return reason, [said] if doubtful > MANY * len(own) else []
+
+
+def _lower_of_two(depth: np.ndarray) -> np.ndarray:
+    """(rows,) bool: the lower of two kinds of rows with few depths between them; none if there is one kind."""
+    log = np.log(depth)[:, None]
+    if np.ptp(log) < GAP:
+        return np.zeros(len(log), bool)
+    kinds = KMeans(2, n_init=5, random_state=0).fit(np.sort(log, axis=0))
+    apart = np.ptp(kinds.cluster_centers_) > GAP and kinds.inertia_ < 0.15 * len(log) * log.var()
+    return apart & (log.ravel() < kinds.cluster_centers_.mean())
 
 
 def _sums(X: Matrix) -> np.ndarray:
@@ -145,9 +192,9 @@ def counts(X: Matrix, every: Matrix, kind: str, chunk: int) -> tuple[sparse.csr_
     if kind == "counts" and _broken(X.data if sparse.issparse(X) else X.ravel()) < 0.5:
         return sparse.csr_matrix(X, dtype=np.float64), []
     if kind == "lognorm":
-        some, wide = (sparse.csr_matrix(V[:: max(1, V.shape[0] // 200)], dtype=np.float64) for V in (X, every))
+        some, wide = _some(X), _some(every)
         base = next((b for b in BASES if _multiples(some, b)[1].mean() > 0.5 or _of_one_total(wide, b)), None)
-        said = f"logarithms to base {base:g}" if base else "logarithms of unknown base, taken as natural"
+        said = f"logarithms to base {base:g}" if base else "no logarithms that I know (square roots?), taken as natural"
         base, notes = base or BASES[0], [said] * (base != BASES[0])
     rows = (sparse.csr_matrix(X[start : start + chunk], dtype=np.float64) for start in range(0, X.shape[0], chunk))
     return sparse.csr_matrix(sparse.vstack([_multiples(part, base)[0] for part in rows])), notes

@@ -37,6 +37,7 @@ class CellFile:
     names: dict[str, np.ndarray]
     obs: pd.DataFrame
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # what a reader of the scores must know
 
     def only(self, keep: np.ndarray, *notes: str) -> CellFile:
         """The file with some of its genes, (genes,) bool, and notes on it."""
@@ -99,6 +100,10 @@ def recognise(file: CellFile, species: str | None = None) -> Genes:
     wanted, first = species or "human", next(iter(file.names.values()))[:4]
     best = _best(file, wanted)
     found = f"{file.path}: {best.shared} of {file.X.shape[1]:,} genes are in the bulk data (first: {', '.join(first)})"
+    cells = gene_names.known(file.obs.index[:5000], gene_names.NAMINGS[:1])
+    if best.shared >= MIN_SHARED and cells >= min(MIN_SHARED, max(20, len(file.obs) / 5)):
+        said = f"{cells} of the cells are called like genes, too: means of perturbed genes, a correlation of genes?"
+        raise InputError(f"{file.path}: {said} Expected cells. If they are, give them other names (cell_1, …).")
     if best.shared >= MIN_SHARED:
         if "lower case" not in best.naming or species is not None:
             return best
@@ -112,6 +117,8 @@ def recognise(file: CellFile, species: str | None = None) -> Genes:
         hint = " Numbers name no gene; if they are Entrez ids, translate them to symbols."
     elif gene_names.known(file.obs.index) >= MIN_SHARED:
         hint = " The names of the cells are genes: transpose the file."
+    elif file.kind == "table":
+        hint = " Names of genes are sought in the heading and the first two columns."
     of = f"of its {len(gdsc.load_bulk().genes):,}, by HGNC symbol or Ensembl id"
     raise InputError(f"{found}. Expected at least {MIN_SHARED} {of}.{hint}")
 
@@ -135,6 +142,17 @@ def left_out(file: CellFile, found: Genes) -> list[str]:
         if kind != OF_GENES and (there := list(filter(pattern.fullmatch, names))):
             notes.append(f"not genes but {kind}: {listed(there, 4)}")
     return notes
+
+
+def contradicted(file: CellFile, found: Genes) -> list[str]:
+    """A warning if ids beside the names used are of another species than these were read as."""
+    own, used = {"human": "ENSG0", "mouse": "ENSMUSG0"}[found.naming.split()[0]], found.symbol != ""
+    for place, names in file.names.items():
+        ids = [n for n in map(gene_names.plain, names[used]) if gene_names.ENSEMBL.fullmatch(n)]
+        if sum(not n.startswith(own) for n in ids) > used.sum() / 2:
+            way = "another species in upper case? Mouse is read by its ids with --species mouse"
+            return [f"{found.naming} are used, but {place} holds ids such as {ids[0]}: {way}"]
+    return []
 
 
 def of_other_species(file: CellFile, found: Genes) -> np.ndarray:

@@ -38,6 +38,16 @@ def surroundings() -> None:
         os.environ.setdefault(variable, "1")
 
 
+def say(line: str) -> None:
+    """A line on stdout; where nobody reads on, or there is no room for it, the work is finished without it."""
+    try:
+        typer.echo(line)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            typer.echo(f"atsdp: stdout takes no more ({error.strerror}); files are written all the same", err=True)
+
+
 def guarded(command: Callable) -> Callable:
     """A command that turns whatever its body raises into one clear message on stderr and an exit status."""
 
@@ -95,7 +105,7 @@ def predict(
     from atsdp_utils.own_cells import ranking
 
     asked = {
-        "out": out, "report": report, "layer": layer, "values": values.value, "seed": seed, "say": typer.echo,
+        "out": out, "report": report, "layer": layer, "values": values.value, "seed": seed, "say": say,
         "species": species.value if species else None,
         "settings": replace(pipeline.SETTINGS, model=model.value, members=members),
     }  # fmt: skip
@@ -111,7 +121,7 @@ def drugs() -> None:
     """List the drugs with their sensitive and resistant cell lines."""
     from atsdp_utils.own_cells.drugs import drug_table
 
-    typer.echo(drug_table().to_string(index=False))
+    say(drug_table().to_string(index=False))
 
 
 @app.command()

@@ -1,8 +1,6 @@
 """On what cells are standardised: ways compared by held-out evidence from cell lines, without a label of a real cell.
 
-A cluster of bulk lines, alike in expression, is left out and becomes cells (:mod:`pseudo`). Files of these cells hold
-the classes in unequal shares; scores in such a file are compared with the labels of the lines, and with the scores of
-the same cells in the file of all of them. A logistic regression scores, which is trained in a moment.
+A cluster of bulk lines is left out and becomes cells (:mod:`pseudo`), in files that hold the classes in unequal shares.
 """
 
 from __future__ import annotations

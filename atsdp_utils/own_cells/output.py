@@ -24,12 +24,16 @@ from atsdp_utils.own_cells.prediction import Prediction
 any_strings = functools.partial(anndata.settings.override, allow_write_nullable_strings=True)
 #: Bytes beyond those of the input that scores, report and a first use of the cache take.
 ROOM = 5e7
+#: What is taken off the name of an input.
+ENDING = re.compile(r"(\.atsdp)?(\.(h5ad|h5|csv|tsv|txt|tab))?(\.gz)?$")
+#: What every page of this command holds.
+PAGE = b"<h2>How it was made</h2>"
 
 
 def destinations(path: Path, drug: str, out: Path | None, report: Path | None, ending=".h5ad") -> tuple[Path, Path]:
     """Where scores and report go, checked before any work is done; by default beside the input, a link's own folder."""
     here = Path(os.path.abspath(path))
-    stem = here.name if path.is_dir() else re.sub(r"(\.atsdp)?(\.(h5ad|h5|csv|tsv|txt|tab))?(\.gz)?$", "", here.name)
+    stem = here.name if path.is_dir() else ENDING.sub("", here.name)
     out = out or here.parent / f"{stem}.{drug}.atsdp{ending}"
     report = report or out.with_suffix(".html")
     for option, target, suffix in (("--out", out, ending), ("--report", report, ".html")):
@@ -42,19 +46,23 @@ def destinations(path: Path, drug: str, out: Path | None, report: Path | None, e
             raise InputError(f"{option} {target}: no folder to write in, or itself a folder. Make the folder first.")
         if not os.access(folder, os.W_OK):
             raise InputError(f"{option} {target}: the folder may not be written to. Choose another with {option}.")
-    if ending == ".h5ad" and out.exists() and (other := _drug_of(out)) != drug:
+    there, given = _fact(out, "drug"), _fact(out, "input")
+    if ending == ".h5ad" and out.exists() and (there, ENDING.sub("", given)) != (drug, ENDING.sub("", here.name)):
+        other = " of ".join(filter(None, (there, given)))
         holds = f"the scores of {other}, which are" if other else "no scores of this command, and is"
         raise InputError(f"--out {out}: holds {holds} kept. Choose another name with --out.")
+    if report.exists() and PAGE not in report.read_bytes():
+        raise InputError(f"--report {report}: no page of this command, and is kept. Choose another with --report.")
     return out, report
 
 
-def _drug_of(out: Path) -> str | None:
-    """The drug whose scores a file holds; None if it is no file of this command."""
+def _fact(out: Path, name: str) -> str:
+    """What a file of scores says of itself; '' if it is no file of this command."""
     try:
         with h5py.File(out, "r") as f:
-            return f["uns/atsdp/drug"].asstr()[()]
+            return f[f"uns/atsdp/{name}"].asstr()[()]
     except (OSError, KeyError, TypeError, ValueError):
-        return None
+        return ""
 
 
 def writable(obs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -96,11 +104,11 @@ def check_output(file: CellFile, out: Path, members: int) -> None:
 
 def write_obs(part: Path, obs: pd.DataFrame, found: Prediction) -> None:
     """Write columns on cells with the scores and what they rest on, beside those of an earlier run for another drug."""
-    columns, before = found.columns.set_axis(obs.index), _drug_of(part)
+    columns, before = found.columns.set_axis(obs.index), _fact(part, "drug")
     facts = {k: np.array(v, dtype=object) if isinstance(v, list) else v for k, v in found.facts.items()}
     with h5py.File(part, "a") as f, any_strings():
         uns = f.require_group("uns")
-        if before not in (None, facts.get("drug")):
+        if before not in ("", facts.get("drug")):
             obs = obs.rename(columns={c: f"{c}_{before}" for c in columns})
             uns.pop(f"atsdp_{before}", None)
             uns.move("atsdp", f"atsdp_{before}")

@@ -1,8 +1,4 @@
-"""Scores of a person's own cells: file -> shared genes -> models of bulk lines -> ``.atsdp.h5ad``, without labels.
-
-Protocol U: labels, where given, are compared with the finished scores and touch nothing else. A file of 100,000 cells
-stays sparse: moments are streamed, a network aligns to a random subsample, scores are computed in chunks.
-"""
+"""A person's own cells: file -> shared genes -> models of bulk lines -> ``.atsdp.h5ad``; labels touch no score."""
 
 from __future__ import annotations
 
@@ -29,7 +25,7 @@ from atsdp_utils.models.losses import mmd2
 from atsdp_utils.models.plus import ATSDPPlus, expit, logistic
 from atsdp_utils.own_cells import cell_values, drugs, output, page, prediction, readers
 from atsdp_utils.own_cells.cell_values import NOT_SCORED, SCORED, ZERO
-from atsdp_utils.own_cells.cellfile import CellFile, InputError, Matrix, dense_chunks, left_out, recognise
+from atsdp_utils.own_cells.cellfile import CellFile, InputError, Matrix, contradicted, dense_chunks, left_out, recognise
 from atsdp_utils.own_cells.prediction import Prediction, pooled
 
 #: Spellings of labels, lower case.
@@ -136,24 +132,26 @@ def prepare(
     file.obs, changed = output.writable(file.obs)
     X, more = cell_values.counts(known.X, file.X, kind, settings.chunk)
     counted, X = X is not None, known.X if X is None else X
-    reason = cell_values.not_cells(file, X, genes, counted)
+    parts = prediction.origins(file.obs)
+    batch = next((codes for name, codes in parts.items() if name.lower() == "batch"), np.zeros(len(file.obs)))
+    reason, deep = cell_values.not_cells(file, X, genes, counted, batch)
     if file.kind == "h5ad":
         file.X = None  # the output is a copy of the file, and the matrix may be most of the memory
     Z, said = cell_values.shared_matrix(X, genes.symbol[genes.symbol != ""], chosen, counted)
     del known, X
     reason[(reason == SCORED) & (np.asarray(abs(Z).sum(1)).ravel() == 0)] = ZERO
-    more += said + cell_values.unscored(path, reason, settings.min_cells)
-    parts = prediction.origins(file.obs)
+    more += deep + said + cell_values.unscored(path, reason, settings.min_cells)
     Z, where = Z[reason == SCORED], np.flatnonzero(reason == SCORED)
     order = cell_values.canonical(Z, settings.chunk)
     Z, where = Z[order], where[order]
     facts = {
-        "input": path.name, "values": kind, "gene_names": genes.naming, "gene_names_in": genes.place,
-        "genes_in_file": len(genes.symbol), "genes_shared": genes.shared, "genes_in_bulk": len(bulk.genes),
+        "input": Path(os.path.abspath(path)).name, "values": kind, "gene_names": genes.naming,
+        "gene_names_in": genes.place, "genes_in_file": len(genes.symbol), "genes_shared": genes.shared,
+        "genes_in_bulk": len(bulk.genes),
         "gene_overlap": genes.shared / len(bulk.genes), "gene_names_found": genes.ways, "genes_used": len(chosen),
         "cells": len(reason), "cells_scored": len(where), "model": settings.model,
     }  # fmt: skip
-    notes = [*remarks, *more, *prediction.origins_said(parts), *changed]
+    notes = [*file.warnings, *contradicted(file, genes), *remarks, *more, *prediction.origins_said(parts), *changed]
     rows = np.sort(np.random.default_rng(seed).permutation(len(where))[: settings.sample])
     scaler = cell_values.streaming_standardizer(Z, settings.chunk)
     if np.isinf(scaler.scale_).all():

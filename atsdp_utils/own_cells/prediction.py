@@ -25,7 +25,11 @@ FEWEST = math.ceil(1 / ALPHA) - 1
 #: Names of conformal sets, by whether resistant and sensitive are in them, and of none where lines are too few.
 SETS, NO_SET = np.array([["neither", SENSITIVE], [RESISTANT, "both"]]), "no set"
 #: Names of columns that say where or from whom a cell comes.
-ORIGIN = re.compile(r"(?i)(orig[._ ]ident|batch|sample|patient|donor|library|lane|plate|culture)([._ ]?id)?s?")
+ORIGIN = re.compile(
+    r"(?i)(orig[._ ]ident|batch|sample|patient|donor|library|lane|plate|culture|data_?set|study|experiment|gs[em])"
+    r"([._ ]?(uu)?id|[._ ]name)?s?"
+)
+BARCODE = re.compile(r"[ACGT]{10,}")
 #: Random divisions of a file into halves; fewer cells are no part.
 SPLITS, MIN_PART = 5, 10
 RANDOM, UNLIKE = "random halves", "most unlike halves"
@@ -152,9 +156,9 @@ def warnings(found: Prediction) -> list[str]:
 def origins(obs: pd.DataFrame) -> dict[str, np.ndarray]:
     """What divides a file into patients, batches or cultures: name of a column or of the barcodes, (cells,) codes."""
     found = {str(c): pd.factorize(obs[c])[0] for c in obs if ORIGIN.fullmatch(str(c))}
-    lane = obs.index.astype(str).str.extract(r"^[ACGT]{10,}-(\d+)$")[0]
-    if lane.notna().all():
-        found["the suffix of the barcodes"] = pd.factorize(lane)[0]
+    names = pd.Series(obs.index.astype(str))
+    if names.str.contains(BARCODE).all():
+        found["what stands beside the barcodes"] = pd.factorize(names.str.replace(BARCODE, "", n=1, regex=True))[0]
     return {name: codes for name, codes in found.items() if 1 < len(set(codes[codes >= 0])) < len(obs) / 2}
 
 
@@ -200,6 +204,8 @@ def company(
 
 def company_said(found: dict[str, dict[str, float]]) -> str:
     """What is said before the scores are read."""
+    if not found:
+        return "too few cells to tell how much the scores of this file depend on which cells are in it"
     said = []
     for way, v in found.items():
         most = f" (at most {v['most']:.1%})" if v["most"] > v["labels_changed"] else ""

@@ -1,7 +1,4 @@
-"""Several drugs, or all, for one file: which drugs' scores have most behind them, each with what is known of it.
-
-The file is read once. Every finished drug is kept in the cache, so a run that was stopped goes on.
-"""
+"""Several drugs, or all, for one file, each with what is known of it; finished ones are kept in the cache."""
 
 from __future__ import annotations
 
@@ -17,31 +14,14 @@ from tqdm import tqdm
 from atsdp_utils.baselines.classical import Logistic, PC1Sign
 from atsdp_utils.data import gdsc, preprocess
 from atsdp_utils.evaluation import stats
-from atsdp_utils.foundation import cache, paths
+from atsdp_utils.foundation import cache, checksums, paths
 from atsdp_utils.models import plus
 from atsdp_utils.own_cells import drugs, output, page, predict, prediction
 from atsdp_utils.own_cells.cellfile import InputError
 from atsdp_utils.own_cells.prediction import agreement, pooled
 
 #: Columns of the table, and what they are.
-COLUMNS = {
-    "drug": "name in the table of labels",
-    "held_out_auc": "AUC of the ensemble on labelled lines that no training saw",
-    "ci_low": "lower limit of its 95 % interval (DeLong, at most that of a perfect order); the order of this table",
-    "ci_high": "upper limit",
-    "held_out_sensitive": "sensitive lines among these",
-    "held_out_resistant": "resistant lines among these",
-    "sensitive_lines": "sensitive lines that trained it",
-    "resistant_lines": "resistant lines that trained it",
-    "models": "mean rank correlation of two of its models over the cells",
-    "same_label": "share of cells that all its models label alike",
-    "logistic": "rank correlation of the score with one logistic regression trained on all these lines",
-    "pc1": "rank correlation of the score with the cells' first principal component, turned to that regression",
-    "company_random": "share of labels that change when random halves are standardised by themselves",
-    "company_unlike": "share of labels that change when the two most unlike halves are",
-    "share_sensitive": "share of the cells with a score that are called sensitive",
-    "note": "what speaks against its scores, or why there are none",
-}
+COLUMNS = pd.read_csv(checksums.verify(paths.DATA / "ranking_columns.csv"), index_col="column")["meaning"].to_dict()
 #: Those that the command prints.
 BRIEF = ["drug", "held_out_auc", "ci_low", "ci_high", "models", "company_unlike", "share_sensitive"]
 #: Those that count lines.

@@ -1,11 +1,9 @@
-"""Reading a person's own cells: h5ad, 10x folders and h5 files, delimited text.
-
-Whatever is wrong with a file ends in an :class:`InputError` that says what was found, what was expected and the way
-out. Nothing is unpickled and nothing sparse is made dense.
-"""
+"""Reading a person's own cells; whatever is wrong with a file ends in an :class:`InputError` that says the way out."""
 
 from __future__ import annotations
 
+import csv
+import gzip
 import os
 import re
 import zipfile
@@ -18,22 +16,18 @@ from anndata.io import read_elem
 from scipy import sparse
 from scipy.io import mmread
 
+from atsdp_utils.data import gene_names
+from atsdp_utils.foundation import checksums, paths
 from atsdp_utils.own_cells import tables
-from atsdp_utils.own_cells.cellfile import CellFile, InputError, checked, dense
+from atsdp_utils.own_cells.cellfile import CellFile, InputError, checked, dense, names_of_no_gene
 
 #: Bytes of a dense matrix beyond which a file is refused: it would not fit beside its own copies.
 MAX_DENSE = 3e9
 #: What kinds of features are called.
-KINDS = re.compile(r"(?i)gene expression|.*(antibody|antigen|multiplexing|crispr|guide|peak|custom|hto|adt|vdj).*")
+GENES = re.compile(r"(?i)(gene.expression|gex|rna|nan|none|<na>)?")
+KINDS = re.compile(r"(?i)gene.expression|.*(antibody|antigen|multiplexing|crispr|guide|peak|custom|hto|adt|vdj).*")
 #: What tells a file that is not read, by suffix or group of HDF5, and the way out.
-OTHERS = dict.fromkeys(
-    (".rds", ".rda", ".rdata", "cell.names"),
-    "an object of R is not read. In R: DropletUtils::write10xCounts(folder, counts), and give the folder.",
-) | {
-    ".mtx": "a matrix without names. Give the folder that also holds features and barcodes.",
-    "mod": "h5mu (several kinds of data) is not read. Write the genes: mudata.read(file)['rna'].write_h5ad(…).",
-    "row_attrs": "loom is not read. Write an h5ad: scanpy.read_loom(file).write_h5ad(…).",
-}
+OTHERS = pd.read_csv(checksums.verify(paths.DATA / "formats_not_read.csv"), index_col="mark")["way"].to_dict()
 FORMATS = "an .h5ad or 10x .h5, a 10x folder (matrix.mtx, features.tsv, barcodes.tsv), a .csv or .tsv in UTF-8 (.gz)"
 
 
@@ -66,6 +60,11 @@ def read(path: Path, layer: str | None = None, labels: str | None = None) -> Cel
         if isinstance(error, UnicodeDecodeError):
             said = "no text in UTF-8. Save it as such (a spreadsheet calls it CSV UTF-8)."
         raise InputError(f"{path}: {said}") from error
+    peak = names_of_no_gene()["peaks"]
+    peaks = np.array([peak.fullmatch(n) is not None for n in next(iter(file.names.values()))], bool)
+    if peaks.all() and len(peaks):
+        raise InputError(f"{path}: all names are of peaks. Expected genes: give the gene expression of these cells.")
+    file = file.only(~peaks, f"not genes but peaks: {peaks.sum():,}")
     if not all(file.X.shape):
         raise InputError(f"{path}: {file.X.shape[0]} cells x {file.X.shape[1]} genes. Expected at least one of each.")
     if file.X.dtype.kind not in "biuf":
@@ -84,13 +83,15 @@ def _kind(path: Path) -> str:
         if any((path / name).exists() for name in (".zgroup", ".zattrs", "zarr.json")):
             raise InputError(f"{path}: zarr is not read. Write an h5ad: anndata.read_zarr(folder).write_h5ad(file).")
         return "10x folder"
+    if not path.is_file():
+        raise InputError(f"{path}: a pipe or device is not read, for it is read twice. Give a file (gzipped is fine).")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty (0 bytes). Was it copied completely?")
     if not os.access(path, os.R_OK):
         raise PermissionError
     if h5py.is_hdf5(path):
         with h5py.File(path, "r") as f:
-            keys, ten_x = set(f), _ten_x_group(f)
+            keys, ten_x = set(f), _ten_x_groups(f)
         if {"obs", "var"} <= keys and "mod" not in keys:
             return "h5ad"
         if ten_x:
@@ -119,20 +120,23 @@ def _read_h5ad(path: Path, layer: str | None) -> CellFile:
         place, var = ("X", "var") if layer is None else (f"layers/{layer}", "var")
         if layer == "raw" and "raw" not in layers and raw:
             place, var = f"{raw}X", f"{raw}var"
-        if place not in f:
+        if place not in f or layer == "":
             wanted = "no X" if layer is None else f"no layer {layer!r}"
-            have = ", ".join(others) or "none"
-            raise InputError(f"{path}: {wanted} in this file. Layers there: {have}. Choose one with --layer.")
+            have = f"Layers there: {', '.join(others)}. Choose one with --layer." if others else "Nor any: store one."
+            raise InputError(f"{path}: {wanted} in this file. {have}")
         if hasattr(f[place], "shape") and f[place].size * f[place].dtype.itemsize > MAX_DENSE:
             size = f"{f[place].shape[0]:,} x {f[place].shape[1]:,}"
             raise InputError(f"{path}: a dense matrix of {size}. Store it sparse (scipy.sparse.csr_matrix) first.")
         X, obs, genes = checked(read_elem(f[place])), _frame(f, "obs"), _frame(f, var)
+        wide = list(_frame(f, f"{raw}var").index) if raw and layer is None else []
     if X.ndim != 2 or X.shape != (len(obs), len(genes)):
         raise InputError(f"{path}: {place} has shape {X.shape}, expected {len(obs)} cells x {len(genes)} genes.")
     words = {c: genes[c].astype(str).to_numpy(str) for c in genes if not pd.api.types.is_numeric_dtype(genes[c])}
     names = {"the index of var": genes.index.to_numpy(str)} | {f"var[{c!r}]": words[c] for c in words}
     notes = [f"also there, for --layer: {', '.join(others)}"] if others and layer is None else []
-    file = CellFile(path, "h5ad", X, names, obs, notes)
+    more, have = (gene_names.known(index, gene_names.NAMINGS[:2]) if wide else 0 for index in (wide, genes.index))
+    way = [f"raw holds {more:,} genes of the bulk, X {have:,}: --layer raw lets the score rest on more"]
+    file = CellFile(path, "h5ad", X, names, obs, notes, way if more > 1.2 * have else [])
     return _expression(file, words.get("feature_types", words.get("feature_type")))
 
 
@@ -154,53 +158,67 @@ def _expression(file: CellFile, kinds: np.ndarray | None) -> CellFile:
     """Without features whose kind says that they are no gene: antibodies, hashtags, peaks, guides."""
     if kinds is None or not any(map(KINDS.fullmatch, set(kinds))):  # those may be kinds of genes: protein_coding
         return file
-    keep = kinds == "Gene Expression"
+    keep = np.array([GENES.fullmatch(kind) is not None for kind in kinds])
     others = ", ".join(sorted(set(kinds[~keep]))[:4])
     if not keep.any():
         raise InputError(f"{file.path}: no gene among the features, only {others}. Expected some of 'Gene Expression'.")
     return file.only(keep, f"{(~keep).sum():,} features other than gene expression left out ({others})")
 
 
-def _ten_x_group(f: h5py.File) -> str | None:
-    """The group of a 10x file that holds the matrix: Cell Ranger 2 has one a genome, of which a human one is taken."""
+def _ten_x_groups(f: h5py.File) -> list[str]:
+    """The groups of a 10x file that hold a matrix: Cell Ranger 2 has one a genome."""
     if "matrix" in f and hasattr(f["matrix"], "keys"):  # a loom file has a matrix of that name
-        return "matrix"
-    genomes = [k for k in f if hasattr(f[k], "keys") and {"barcodes", "gene_names"} <= set(f[k])]
-    return min(genomes, key=lambda k: k.lower().startswith(("mm", "grcm")), default=None)
+        return ["matrix"]
+    return [k for k in f if hasattr(f[k], "keys") and {"barcodes", "gene_names"} <= set(f[k])]
 
 
 def _read_10x_h5(path: Path) -> tuple:
     with h5py.File(path, "r") as f:
-        g = f[_ten_x_group(f)]
-        X = sparse.csr_matrix((g["data"][:], g["indices"][:], g["indptr"][:]), tuple(map(int, g["shape"][:]))[::-1])
-        places = {"id": "features/id", "name": "features/name", "feature_type": "features/feature_type"}
-        if "features" not in g:  # Cell Ranger 2
-            places = {"id": "genes", "name": "gene_names"}
-        features = {k: g[place].asstr()[:] for k, place in places.items() if place in g}
-        return X, features, g["barcodes"].asstr()[:]
+        found = {genome: _read_10x_group(f[genome]) for genome in _ten_x_groups(f)}
+    if len(found) == 1:
+        return found.popitem()[1]
+    cells = pd.Index(np.concatenate([barcodes for *_, barcodes in found.values()])).unique()
+    rows = ((X.tocoo(), cells.get_indexer(barcodes)) for X, _, barcodes in found.values())
+    parts = [sparse.csr_matrix((X.data, (row[X.row], X.col)), (len(cells), X.shape[1])) for X, row in rows]
+    named = {k: [f"{genome}_{n}" for genome, (_, of, _) in found.items() for n in of[k]] for k in ("id", "name")}
+    return sparse.hstack(parts, "csr"), {k: np.array(names) for k, names in named.items()}, cells.to_numpy(str)
+
+
+def _read_10x_group(g: h5py.Group) -> tuple:
+    X = sparse.csr_matrix((g["data"][:], g["indices"][:], g["indptr"][:]), tuple(map(int, g["shape"][:]))[::-1])
+    places = {"id": "features/id", "name": "features/name", "feature_type": "features/feature_type"}
+    if "features" not in g:  # Cell Ranger 2
+        places = {"id": "genes", "name": "gene_names"}
+    return X, {k: g[place].asstr()[:] for k, place in places.items() if place in g}, g["barcodes"].asstr()[:]
 
 
 def _read_10x_folder(folder: Path) -> tuple:
     found = []
     for parts in (("matrix.mtx",), ("features.tsv", "genes.tsv"), ("barcodes.tsv",)):
         ends = tuple(p + z for p in parts for z in ("", ".gz"))
-        files = sorted(p for p in folder.iterdir() if p.name.lower().endswith(ends))
+        inside = sorted(p for p in folder.iterdir() if not p.name.startswith("."))  # macOS leaves ._matrix.mtx
+        files = [p for p in inside if p.name.lower().endswith(ends)]
         if len(files) != 1:
-            names = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) or "nothing"
+            names = ", ".join(p.name for p in inside[:5]) or "nothing"
+            if below := sorted(p.parent.name for p in folder.glob("*/*matrix.mtx*")):
+                raise InputError(f"{folder}: no matrix here but in {', '.join(below)}. Give {folder / below[0]}.")
             raise InputError(
                 f"{folder}: {len(files)} files {' or '.join(parts)} (.gz), expected one so named, a sample a folder; "
                 f"this holds {names}."
             )
         found += files
-    table, cells = (pd.read_csv(f, sep="\t", header=None, dtype=str, keep_default_na=False) for f in found[1:])
+    form = {"sep": "\t", "header": None, "dtype": str, "keep_default_na": False, "quoting": csv.QUOTE_NONE}
+    opened = (gzip.open(f, "rt", encoding="utf-8") if tables.is_gzip(f) else f for f in found[1:])
+    table, cells = (pd.read_csv(f, **form).replace(r'^"(.*)"$', r"\1", regex=True) for f in opened)
     columns = dict(zip(("id", "name", "feature_type"), (table[c].to_numpy(str) for c in table), strict=False))
-    return mmread(found[0]).T, columns, cells[0].to_numpy(str)
+    return mmread(gzip.open(found[0]) if tables.is_gzip(found[0]) else found[0]).T, columns, cells[0].to_numpy(str)
 
 
 def _ten_x(path: Path, kind: str, X, features: dict[str, np.ndarray], barcodes: np.ndarray) -> CellFile:
     """A 10x matrix, in more layouts than scanpy reads: without types of features, some files zipped, two genomes."""
     X, n_genes = checked(X), len(features["id"])
-    X = checked(X.T) if X.shape == (n_genes, len(barcodes)) else X  # cells in rows, as scipy and Parse write them
+    if X.shape == (n_genes, len(barcodes)) and n_genes != len(barcodes):
+        X = checked(X.T)  # cells in rows, as scipy and Parse write them; a square matrix is as 10x has it
     if X.shape != (len(barcodes), n_genes):
         expected = f"{len(barcodes)} barcodes x {n_genes} features"
         way = "Has one of the two a line of headings, or is the matrix transposed or another?"

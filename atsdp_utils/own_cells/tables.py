@@ -1,8 +1,4 @@
-"""Delimited text as cells x genes: separators, decimal marks, orientation, and what stands beside the numbers.
-
-Columns beside genes, and rows among genes, that hold words or are called like an annotation describe the cells; columns
-beside genes in rows that are called like one describe the genes. Nothing of these is a value.
-"""
+"""Delimited text as cells x genes; what holds words, or is called like an annotation of cells or genes, is no value."""
 
 from __future__ import annotations
 
@@ -21,6 +17,8 @@ from scipy import sparse
 from atsdp_utils.data import gene_names
 from atsdp_utils.own_cells import cellfile
 from atsdp_utils.own_cells.cellfile import CellFile, InputError, names_of_no_gene
+
+PLAIN = ". Write 1234.5 for numbers, without thousands or signs, and leave out rows of words or a second heading."
 
 
 @dataclass(frozen=True)
@@ -45,16 +43,20 @@ class Layout:
         try:
             float(value.replace(self.decimal, ".") or "nan")
         except ValueError:
-            return value in ("NA", "N/A", "null")
+            return value in ("NA", "N/A", "#N/A", "NULL", "null", "None", "<NA>")
         return True
+
+    def is_word(self, value: str) -> bool:
+        """Whether a field holds no number, nor one that is marked (< 1), missing (-) or has thousands set apart."""
+        return not self.is_number(re.sub(r"(?<=\d)[ ,'](?=\d{3})|^[<>~-]", "", value))
 
 
 def read(path: Path, labels: str | None) -> CellFile:
     """Cells x genes or genes x cells; `labels` names a column or row of labels."""
     look = _layout(path)
-    header, first, beside, skipped = _heading(path, look, labels)
-    void = {i for i, name in enumerate(header) if i and not name + first[i]}  # as a spreadsheet leaves them
-    text = _columns_of_words(look, header, first, labels) | void
+    header, sample, beside, skipped = _heading(path, look, labels)
+    void = {i for i, name in enumerate(header) if i and not name + sample[0][i]}  # as a spreadsheet leaves them
+    text = _columns_of_words(look, header, sample, labels) | void
     X, words = _numbers_and_words(path, look, header, text, skipped)
     columns = np.array([name for i, name in enumerate(header) if i not in text], dtype=str)
     rows = np.array([f"cell_{i}" for i in range(X.shape[0])])
@@ -70,13 +72,19 @@ def read(path: Path, labels: str | None) -> CellFile:
     else:
         notes = [f"cells in rows, genes in columns ({look.in_columns} of {len(columns)} column names are known genes)"]
         obs, names, aside = words.set_axis(rows), {"the header": columns}, words.columns
-    notes += [f"not genes: {cellfile.listed(aside, 6)}"] if len(aside) else []
-    return CellFile(path, "table", cellfile.checked(X), names, obs, notes)
+    notes += [f"not read as values: {cellfile.listed(aside, 6)}"] if len(aside) else []
+    numbers = (str(c) for c, values in words.items() if look.genes_in_rows and values.map(look.is_number).all())
+    numbered = [c for c in numbers if re.search(r"\d", c)]
+    way = (
+        f"{cellfile.listed(numbered, 4)}: columns called like annotations, not read as cells. If they are, rename them"
+    )
+    return CellFile(path, "table", cellfile.checked(X), names, obs, notes, [way] if len(numbered) > 2 else [])
 
 
-def _columns_of_words(look: Layout, header: list[str], first: list[str], labels: str | None) -> set[int]:
-    """Columns that are no values: names, words, and what is called like an annotation of cells or genes."""
-    text = {0} | {i for i, value in enumerate(first) if not look.is_number(value)}
+def _columns_of_words(look: Layout, header: list[str], sample: list[list[str]], labels: str | None) -> set[int]:
+    """Columns that are no values: names, words in most rows, and what is called like an annotation."""
+    fields = [[row[i] for row in sample if row[i : i + 1] not in ([], [""])] for i in range(len(header))]
+    text = {0} | {i for i, values in enumerate(fields) if 2 * sum(map(look.is_word, values)) > len(values)}
     if not look.genes_in_rows and header[0] and all(map(look.is_number, look.names)):
         numbered = len(set(look.names)) == len(look.names) and all(v.isdigit() for v in look.names)
         if not numbered or gene_names.known([header[0]]):
@@ -111,7 +119,9 @@ def _layout(path: Path) -> Layout:
             seconds.append(start[1] if len(start) > 2 else "")
             if sep in ";\t" and "," in line:
                 behind = re.findall(rf"{sep}-?\d+,(\d+)(?=[{sep}\s])", line)
-                marks |= {"either" if len(digits) == 3 else "decimal" for digits in behind}
+                points = re.findall(rf"{sep}-?\d+\.\d+(?=[{sep}\s])", line)
+                if len(behind) > len(points):  # else a column of words
+                    marks |= {"either" if len(digits) == 3 else "decimal" for digits in behind}
     if empty:
         raise InputError(f"{path}: no row below the header. Expected names and numbers, one row a cell or a gene.")
     if marks == {"either"}:
@@ -149,25 +159,37 @@ def _fields(line: str, sep: str) -> list[str]:
     return [v.strip() for v in next(csv.reader([line.rstrip("\r\n")], delimiter=sep, skipinitialspace=True))]
 
 
-def _heading(path: Path, look: Layout, labels: str | None) -> tuple[list[str], list[str], list[list[str]], list[int]]:
-    """Fields of the heading and of the first row, rows that describe the cells, and lines that hold no numbers."""
+def _heading(
+    path: Path, look: Layout, labels: str | None
+) -> tuple[list[str], list[list[str]], list[list[str]], list[int]]:
+    """Fields of the heading and of the first rows, rows that describe the cells, and lines that hold no numbers."""
     below = range(look.top + 1, look.top + 1 + len(look.names))
     beside = [i for i, name in enumerate(look.names, look.top + 1) if look.genes_in_rows and _describes(name, labels)]
-    rest = list(itertools.islice((i for i in below if i not in beside), 2))
+    rest = list(itertools.islice((i for i in below if i not in beside), 20))
     wanted = {*rest, *beside}
     with _open(path) as handle:
         lines = {i: _fields(line, look.sep) for i, line in enumerate(handle) if i in wanted}
-    header, first, skipped = look.header, lines[rest[0]], [*range(look.top + 1), *beside]
+    header, sample, skipped = look.header, [lines[i] for i in rest], [*range(look.top + 1), *beside]
     rows = [lines[i] for i in beside]
-    if look.genes_in_rows and _describes(header[0], labels) and not any(map(look.is_number, first[1:])):
+    if look.genes_in_rows and _describes(header[0], labels) and not any(map(look.is_number, sample[0][1:])):
         rows, skipped = [header, *rows], [*skipped, rest[0]]  # labels stand above the names of the cells
-        header, first = first, lines[rest[1]]
-    if len(header) == len(first) - 1:  # as R writes tables: no name above the row names
+        header, *sample = sample
+    if len(header) == len(sample[0]) - 1:  # as R writes tables: no name above the row names
         header = ["", *header]
-    if len(header) < 2 or any(len(line) != len(header) for line in (first, *rows)):
-        found = f"{len(header)} fields in the header, {len(first)} below it"
+    if len(header) < 2 or any(len(line) != len(header) for line in (sample[0], *rows)):
+        found = f"{len(header)} fields in the header, {len(sample[0])} below it"
         raise InputError(f"{path}: {found}. Expected as many, two or more.")
-    return header, first, rows, skipped
+    return header, sample, rows, skipped
+
+
+def _no_number(path: Path, look: Layout, header: list[str], numbers: list[int], skipped: list[int]) -> str:
+    """The first field that should hold a number and does not, and where it stands."""
+    with _open(path) as handle:
+        lines = ((i, _fields(line, look.sep)) for i, line in enumerate(handle) if i not in skipped and line.strip())
+        wrong = (
+            (i, header[j], row[j]) for i, row in lines for j in numbers if not look.is_number("".join(row[j : j + 1]))
+        )
+        return next((f"line {i + 1}, column {name}: {value!r}" for i, name, value in wrong), "")
 
 
 def _describes(name: str, labels: str | None) -> bool:
@@ -192,6 +214,6 @@ def _numbers_and_words(
                 blocks.append(sparse.csr_matrix(piece[numbers].to_numpy(np.float32)))
                 words.append(piece[sorted(text)].fillna(""))
     except (OSError, EOFError, zlib.error, ValueError, UnicodeDecodeError) as error:
-        short = " ".join(str(error).split())[:160]
-        raise InputError(f"{path}: expected numbers below and beside the names ({short})") from error
+        short = _no_number(path, look, header, numbers, skipped) or " ".join(str(error).split())[:160]
+        raise InputError(f"{path}: expected numbers below and beside the names ({short}){PLAIN}") from error
     return sparse.csr_matrix(sparse.vstack(blocks)), pd.concat(words, ignore_index=True)

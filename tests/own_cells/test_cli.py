@@ -3,6 +3,8 @@
 import inspect
 import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,7 +16,7 @@ from scipy import sparse
 from typer.testing import CliRunner
 
 from atsdp_utils.data import gdsc, preprocess
-from atsdp_utils.foundation import config
+from atsdp_utils.foundation import config, paths
 from atsdp_utils.interpretation import embedding
 from atsdp_utils.models import plus
 from atsdp_utils.models.calibration import Calibration
@@ -240,6 +242,19 @@ def test_the_input_is_no_output(atsdp, counts, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("reader", "said"), [("| head -c 1", ""), ("> /dev/full", "stdout takes no more")])
+def test_files_are_written_though_nobody_reads_what_is_said(reader, said, counts, tmp_path):
+    save(counts, tmp_path / "mine.h5ad")
+    command = (
+        f"set -o pipefail; {sys.executable} -m atsdp_utils.own_cells.cli predict mine.h5ad --drug cisplatin {reader}"
+    )
+    place = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(paths.ROOT), "ATSDP_BUILD": str(tmp_path)}}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, **place)
+    assert done.returncode == 0 and (said in done.stderr if said else not done.stderr), done.stderr
+    assert (tmp_path / "mine.CISPLATIN.atsdp.h5ad").exists() and (tmp_path / "mine.CISPLATIN.atsdp.html").exists()
+
+
+@pytest.mark.slow
 def test_a_failure_inside_is_status_1_and_leaves_nothing(atsdp, counts, tmp_path, monkeypatch):
     def broken(found, y):
         raise KeyError("lost")
@@ -331,7 +346,9 @@ def test_counts_come_back_from_what_was_made_of_them_or_stay_in_units_of_a_low_v
         tpm = of(scaled[:7] * rng.lognormal(0, 1, 400) / 99)  # no multiples, but of one total
         every = of(np.expm1(tpm * np.log(base)) / np.expm1(tpm * np.log(base)).sum(1, keepdims=True) * 1e6)
         assert cell_values.counts(tpm, every, "lognorm", 16)[1] == notes
-    assert cell_values.counts(tpm, tpm, "lognorm", 16)[1] == ["logarithms of unknown base, taken as natural"]
+    assert cell_values.counts(tpm, tpm, "lognorm", 16)[1] == [
+        "no logarithms that I know (square roots?), taken as natural"
+    ]
     logs = np.log1p(scaled).astype(np.float16)
     lost = cell_values.counts(logs, logs, "lognorm", 16)[0].toarray()
     lost *= 1e4 / np.maximum(lost.sum(1, keepdims=True), 1)

@@ -42,6 +42,17 @@ def test_origins_leave_out_what_divides_nothing_or_everything():
     assert list(prediction.origins(obs)) == ["batch"]
 
 
+@pytest.mark.parametrize("name", ["dataset", "Sample_Name", "donor_uuid", "study", "GSM", "BatchID", "orig.ident"])
+def test_columns_that_say_where_a_cell_comes_from(name):
+    assert list(prediction.origins(pd.DataFrame({name: ["a", "b"] * 5}))) == [name]
+
+
+def test_files_too_small_to_be_divided_say_so():
+    X = np.random.default_rng(0).normal(size=(12, 3))
+    found = prediction.company(by_first_gene, X, by_first_gene(X), {}, seed=0)
+    assert not found and prediction.company_said(found).startswith("too few cells to tell")
+
+
 @pytest.fixture
 def linear(run_folders, monkeypatch):
     """Training replaced by a direction; counts how often it was asked for."""

@@ -30,7 +30,7 @@ def linear(run_folders, monkeypatch):
     shapes.learn_by(monkeypatch, Linear)
     monkeypatch.setattr(predict, "unlikeness", lambda *_, **__: {})
     monkeypatch.setattr(predict.embedding, "umap", lambda X, seed: np.zeros((len(X), 2)))
-    monkeypatch.setattr(page, "render", lambda found, y: "page")
+    monkeypatch.setattr(page, "render", lambda found, y: output.PAGE.decode())
 
     def run(path, drug=DRUG, **options):
         said = []
@@ -115,7 +115,7 @@ TINY = replace(
 def test_networks_answer_alike_whatever_the_file_looks_like(run_folders, tmp_path, monkeypatch):
     monkeypatch.setattr(predict, "unlikeness", lambda *_, **__: {})
     monkeypatch.setattr(predict.embedding, "umap", lambda X, seed: np.zeros((len(X), 2)))
-    monkeypatch.setattr(page, "render", lambda found, y: "page")
+    monkeypatch.setattr(page, "render", lambda found, y: output.PAGE.decode())
     counts = shapes.plain()
     logs = np.log1p(counts / counts.sum(axis=1).to_numpy()[:, None] * 1e4)
     order = np.random.default_rng(3).permutation(len(counts))
@@ -260,7 +260,7 @@ def test_a_second_drug_keeps_the_first(linear, file, tmp_path):
     kept = two.read_bytes()
     linear(one, "docetaxel")
     assert two.read_bytes() == kept and (tmp_path / "mine.DOCETAXEL.atsdp.h5ad").exists()
-    with pytest.raises(InputError, match="holds the scores of CISPLATIN, which are kept"):
+    with pytest.raises(InputError, match="holds the scores of CISPLATIN of mine.h5ad, which are kept"):
         linear(one, "docetaxel", out=two)
     linear(two, "docetaxel")  # the file with scores may itself be scored: both are in the third
     both = anndata.read_h5ad(tmp_path / f"mine.{DRUG}.DOCETAXEL.atsdp.h5ad")
@@ -275,6 +275,22 @@ def test_a_file_of_another_kind_is_never_overwritten(linear, file, tmp_path):
     with pytest.raises(InputError, match="thesis.h5ad: holds no scores of this command, and is kept. Choose another"):
         linear(file, out=thesis)
     assert thesis.read_bytes() == kept
+
+
+def test_scores_of_another_file_and_pages_of_others_are_kept(linear, file, tmp_path):
+    one, two, scores = tmp_path / "one.h5ad", tmp_path / "two.h5ad", tmp_path / "s.h5ad"
+    one.write_bytes(file.read_bytes())
+    two.write_bytes(file.read_bytes())
+    linear(one, out=scores)
+    linear(one, out=scores)  # of the same file they are replaced
+    kept = scores.read_bytes()
+    with pytest.raises(InputError, match="holds the scores of CISPLATIN of one.h5ad, which are kept"):
+        linear(two, out=scores)
+    notes = tmp_path / "notes.html"
+    notes.write_text("<h1>Mine</h1>")
+    with pytest.raises(InputError, match="notes.html: no page of this command, and is kept. Choose another"):
+        linear(one, report=notes)
+    assert scores.read_bytes() == kept and notes.read_text() == "<h1>Mine</h1>"
 
 
 def test_scores_of_a_link_lie_beside_the_link(linear, file, tmp_path):
@@ -297,8 +313,14 @@ def test_several_patients_are_said(linear, tmp_path):
     adata.write_h5ad(tmp_path / "mine.h5ad")
     found, _ = linear(tmp_path / "mine.h5ad")
     assert [w for w in found.facts["warnings"] if w.startswith("3 values of patient: genes are standardised over all")]
+    ways = ("{}-1-{}", "{}-1_{}", "{}_{}", "{}-{}", "s{1}_{0}-1", "s{1}:{0}x")
+    for way in ways:  # as scanpy, Seurat, Cell Ranger and velocyto mark the barcodes of a sample
+        names = [way.format("ACGTACGTACGTACGT", i % 2) for i in range(60)]
+        assert len(prediction.origins(pd.DataFrame(index=names))) == 1, way
     lanes = pd.DataFrame(index=[f"ACGTACGTACGTACGT-{i % 2 + 1}" for i in range(60)])
-    assert prediction.origins_said(prediction.origins(lanes))[0].startswith("2 values of the suffix of the barcodes")
+    assert prediction.origins_said(prediction.origins(lanes))[0].startswith(
+        "2 values of what stands beside the barcodes"
+    )
 
 
 def test_cells_of_unlike_depth_are_cells_and_reasons_are_written(linear, tmp_path):
@@ -312,6 +334,32 @@ def test_cells_of_unlike_depth_are_cells_and_reasons_are_written(linear, tmp_pat
         linear(tmp_path / "mine.h5ad")
         obs = anndata.read_h5ad(tmp_path / f"mine.{DRUG}.atsdp.h5ad").obs
         assert list(obs.atsdp_reason) == ["scored"] * 60 + ["zero on every gene used"]
+
+
+def scored(linear, path, X, **columns):
+    """Which rows have a score, and what is said of depth."""
+    cells = pd.DataFrame(columns, [f"c{i}" for i in range(len(X))])
+    anndata.AnnData(X.astype(np.float32), cells, pd.DataFrame(index=shapes.plain().columns)).write_h5ad(path)
+    found, _ = linear(path)
+    return ~np.isnan(found.p), [w for w in found.facts["warnings"] if "less deep than the others: a raw matrix" in w]
+
+
+def test_depth_is_judged_within_batches_and_two_kinds_of_depth_are_said(linear, tmp_path):
+    counts, rng, path = shapes.plain().to_numpy(int), np.random.default_rng(0), tmp_path / "mine.h5ad"
+    droplets = rng.poisson(counts.mean(0) / 12, (600, counts.shape[1]))
+    rows, said = scored(linear, path, np.vstack([counts, droplets]))
+    assert rows[:60].all() and len(said) == 1  # most of the counts are in droplets, which is said
+    deep, shallow = counts * 60, rng.binomial(np.vstack([counts] * 3), 0.4)
+    both, batch = np.vstack([deep, shallow]), ["deep"] * 60 + ["shallow"] * 180
+    rows, said = scored(linear, path, both, batch=batch)
+    assert rows.all() and not said
+    rows, said = scored(linear, path, both)
+    assert rows[:60].all() and len(said) == 1
+    spread = rng.poisson(counts * np.exp(np.linspace(0, 8, 60)[:, None]))
+    rows, said = scored(linear, path, spread)
+    assert rows.all()  # one kind of cells, of very unlike depth
+    rows, said = scored(linear, path, counts)
+    assert rows.all() and not said
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """A person's files: every format gives the same cells, and everything wrong with one is said in words."""
 
 import gzip
+import os
 import zipfile
 from dataclasses import replace
 
@@ -13,7 +14,15 @@ from scipy import io, sparse
 
 from atsdp_utils.data import gdsc, gene_names
 from atsdp_utils.own_cells import cell_values, readers
-from atsdp_utils.own_cells.cellfile import CellFile, InputError, dense, names_of_no_gene, of_other_species, recognise
+from atsdp_utils.own_cells.cellfile import (
+    CellFile,
+    InputError,
+    contradicted,
+    dense,
+    names_of_no_gene,
+    of_other_species,
+    recognise,
+)
 
 CELLS = [f"cell-{i}" for i in range(12)]
 
@@ -68,6 +77,14 @@ def test_every_format_gives_the_same_cells(tmp_path, name, counts, genes):
     assert cell_values.detect_values(file)[0] == "counts"
 
 
+@pytest.mark.parametrize("name", ["10x.h5", "folder"])
+def test_a_ten_x_matrix_with_as_many_cells_as_genes_is_not_turned(tmp_path, name, counts, genes):
+    square, path = counts[:, : len(CELLS)], tmp_path / name
+    np.testing.assert_array_equal(
+        dense(readers.read(write(tmp_path, path.name, square, genes[: len(CELLS)])).X), square
+    )
+
+
 def test_orientation_is_said(tmp_path, counts, genes):
     assert "cells in rows" in readers.read(write(tmp_path, "a.csv", counts, genes)).notes[0]
     assert "genes in rows" in readers.read(write(tmp_path, "transposed.csv", counts, genes)).notes[0]
@@ -95,7 +112,7 @@ def test_columns_called_like_annotations_are_no_genes(tmp_path, counts, genes):
         assert {k: list(v)[:2] for k, v in file.obs.items()} == {
             "n_counts": ["9999.5"] * 2, "response": ["1", "0"], "cell_type": ["x"] * 2,
         }  # fmt: skip
-        assert "not genes: n_counts, response, cell_type" in file.notes
+        assert "not read as values: n_counts, response, cell_type" in file.notes
 
 
 @pytest.mark.parametrize("labels", [LABELS, [1, 0] * 6])
@@ -187,8 +204,29 @@ def test_ten_x_of_cell_ranger_2(tmp_path, counts, genes):
             g["genes"] = np.array([f"x{i}" for i in range(len(genes))], "S")
     for path in (folder, tmp_path / "2.h5"):
         file = readers.read(path)
-        np.testing.assert_array_equal(file.X.toarray(), counts)
-        assert list(file.obs.index) == CELLS and list(recognise(file).symbol) == genes
+        human = recognise(file).symbol != ""
+        np.testing.assert_array_equal(file.X.toarray()[:, human], counts)
+        assert list(file.obs.index) == CELLS and list(recognise(file).symbol[human]) == genes
+
+
+def test_a_file_of_cell_ranger_2_with_two_genomes_tells_cells_of_the_mouse(tmp_path, counts, genes):
+    mouse = [gene_names.human_to_mouse()[g] for g in genes]
+    rng, path = np.random.default_rng(0), tmp_path / "2.h5"
+    with h5py.File(path, "w") as f:
+        leak = rng.binomial(counts.astype(int), 0.1)
+        for genome, names, X, cells in (
+            ("hg19", genes, np.vstack([counts, leak]), [*CELLS, *(f"m{c}" for c in CELLS)]),
+            ("mm10", mouse, counts, [f"m{c}" for c in CELLS]),  # barcodes of a genome are those of its cells
+        ):
+            g, X = f.create_group(genome), sparse.csr_matrix(X)
+            g["data"], g["indices"], g["indptr"], g["shape"] = X.data, X.indices, X.indptr, X.shape[::-1]
+            g["barcodes"], g["gene_names"], g["genes"] = (np.array(v, "S") for v in (cells, names, names))
+    file = readers.read(path)
+    found = recognise(file)
+    known = file.only(found.symbol != "")
+    reason, _ = cell_values.not_cells(file, known.X, found, True, np.zeros(24))
+    assert list(found.symbol[found.symbol != ""]) == genes and file.X.shape == (24, 300)
+    assert set(reason[:12]) == {cell_values.SCORED} and set(reason[12:]) == {cell_values.FOREIGN}
 
 
 def named(names, counts):
@@ -361,7 +399,7 @@ def test_a_table_as_feature_counts_writes_it(tmp_path, counts, genes):
     lines[1:] = [line.replace("\t", f"\tchr1\t{i}\t{i + 900}\t+\t900\t", 1) for i, line in enumerate(lines[1:], 1000)]
     file = table(tmp_path, "# Program:featureCounts\n" + "\n".join(lines) + "\n")
     holds(file, counts, genes)
-    assert "not genes: Chr, Start, End, Strand, Length" in file.notes
+    assert "not read as values: Chr, Start, End, Strand, Length" in file.notes
 
 
 def test_a_gct_file_and_names_in_the_second_column(tmp_path, counts, genes):
@@ -518,7 +556,7 @@ def test_negative_values_need_centred_genes_or_a_word(counts, genes):
     kind, notes = cell_values.detect_values(named(genes, logs), "lognorm")
     assert kind == "lognorm" and "taken as lognorm, as asked" in notes[0]
     kind, notes = cell_values.detect_values(named(genes, counts / 7), "counts")
-    assert kind == "counts" and len(notes) == 2 and "like counts" in notes[1]
+    assert kind == "counts" and len(notes) == 1 and "like counts" in notes[0]
     with pytest.raises(InputError, match="no negative counts"):
         cell_values.detect_values(named(genes, logs), "counts")
 
@@ -541,6 +579,43 @@ def test_counts_and_logarithms_in_one_file_are_told(counts, genes):
     cpm = np.full((24, 150), 40_000.0)
     cpm[12:] /= 7
     assert cell_values.detect_values(replace(file, X=cpm))[0] == "counts"  # a depth that divides a million
+
+
+def made_of(counts, way):
+    """What people make of counts and do not call by its name, and the kind that it is to be taken for."""
+    depth = counts.sum(1, keepdims=True)
+    logs = np.log1p(counts / depth * 1e4)
+    return {
+        "scaled, not logged": (counts / depth * 120, "counts"),
+        "less a soup": (np.maximum(counts - 0.1 * depth * counts.sum(0) / counts.sum(), 0), "counts"),
+        "logarithms": (logs, "lognorm"),
+        "rounded logarithms": (logs.round(2), "lognorm"),
+        "square roots": (np.sqrt(counts / depth * 2e3), "lognorm"),
+        "scaled by gene": (logs / logs.std(0), "zscored"),
+    }[way]
+
+
+@pytest.mark.parametrize(
+    "way", ["scaled, not logged", "less a soup", "logarithms", "rounded logarithms", "square roots", "scaled by gene"]
+)
+def test_small_values_that_are_not_whole_are_logarithms_only_if_they_can_be(way, genes):
+    rng = np.random.default_rng(0)
+    level = (0.1 + rng.gamma(0.7, 1, len(genes))) * np.exp(rng.normal(0, 0.5, (90, 1)))
+    X, kind = made_of(rng.poisson(level), way)
+    file = CellFile("x", "h5ad", X, {"names": np.array(genes)}, pd.DataFrame(index=range(90)))
+    assert X.max() < cell_values.MAX_LOG, X.max()
+    assert cell_values.detect_values(file)[0] == kind
+    assert ("no logarithms that I know" in str(cell_values.counts(X, X, kind, 50)[1])) == (way == "square roots")
+
+
+def test_logarithms_beside_z_scores_and_values_without_a_zero_are_told(counts, genes):
+    logs = np.log1p(counts)
+    both = np.vstack([logs, (logs - logs.mean(0)) / logs.std(0)])
+    file = CellFile("x", "h5ad", both, {"names": np.array(genes)}, pd.DataFrame(index=[*CELLS, *CELLS]))
+    with pytest.raises(InputError, match="none in some of the cells: logarithms and z-scores"):
+        cell_values.detect_values(file)
+    for X, said in ((counts + 1, True), (logs + 0.1, True), (counts, False), (both[12:], False)):
+        assert any("hardly a value is zero" in n for n in cell_values.detect_values(replace(file, X=X))[1]) == said
 
 
 def test_limits_of_a_type_and_values_that_are_no_counts_are_said(counts, genes):
@@ -620,3 +695,177 @@ def test_antibodies_are_no_genes_and_called_so(name):
 
 def test_no_gene_of_the_bulk_is_taken_for_an_antibody():
     assert not [g for g in gdsc.load_bulk().genes if names_of_no_gene()["antibodies"].fullmatch(g)]
+
+
+# --- tables whose fields, names or sides are not what they seem ------------------------------------------------------
+
+
+def lines_of(counts, genes):
+    """A table with genes in rows, as lines."""
+    return pd.DataFrame(counts.T.astype(int), genes, CELLS).to_csv().splitlines()
+
+
+@pytest.mark.parametrize("field", ["-", "n.d.", "<1", "1 234", '"1,234"'])
+def test_a_cell_whose_first_field_is_no_number_is_told_and_not_left_out(field, tmp_path, counts, genes):
+    lines = lines_of(counts, genes)
+    first = lines[1].split(",")
+    first[3] = field
+    value = field.strip('"')
+    with pytest.raises(InputError, match=rf"line 2, column cell-2: '{value}'\). Write 1234.5 for numbers"):
+        table(tmp_path, "\n".join([lines[0], ",".join(first), *lines[2:]]))
+
+
+@pytest.mark.parametrize("field", ["#N/A", "NULL", "", "nan"])
+def test_a_cell_whose_first_field_is_missing_is_kept_and_told(field, tmp_path, counts, genes):
+    lines = lines_of(counts, genes)
+    first = lines[1].split(",")
+    first[3] = field
+    file = table(tmp_path, "\n".join([lines[0], ",".join(first), *lines[2:]]))
+    assert list(file.obs.index) == CELLS
+    with pytest.raises(InputError, match="1 values are missing .* at cell cell-2"):
+        cell_values.detect_values(file)
+
+
+@pytest.mark.parametrize("at", [1, 40, None])
+def test_a_row_of_words_is_named(at, tmp_path, counts, genes):
+    lines = lines_of(counts, genes)
+    lines.insert(len(lines) if at is None else at, "Tissue" + ",lung" * len(CELLS))
+    number = lines.index("Tissue" + ",lung" * len(CELLS)) + 1
+    with pytest.raises(InputError, match=f"line {number}, column cell-0: 'lung'.*leave out rows of words"):
+        table(tmp_path, "\n".join(lines))
+
+
+def test_two_tables_in_one_file_are_told(tmp_path, counts, genes):
+    text = pd.DataFrame(counts, CELLS, genes).to_csv()
+    with pytest.raises(InputError, match=r"line 14, column .*second heading"):
+        table(tmp_path, text + text)
+
+
+@pytest.mark.parametrize("name", ["PC_{}", "UMAP_{}", "S{}_reads", "P{}_score", "pct_{}", "n_counts_{}"])
+def test_cells_called_like_annotations_are_missed_aloud(name, tmp_path, counts, genes):
+    named = [name.format(i) if i < 6 else c for i, c in enumerate(CELLS)]
+    file = table(tmp_path, pd.DataFrame(counts.T, genes, named).to_csv())
+    assert len(file.obs) == 6 and "not read as cells. If they are, rename them" in file.warnings[0]
+
+
+def test_annotations_of_genes_beside_cells_are_no_cells(tmp_path, counts, genes):
+    scanpy = ["n_cells", "mean_counts", "n_cells_by_counts", "log1p_mean_counts", "log1p_total_counts", "dispersions"]
+    biomart = ["percentage_gene_gc_content", "start_position", "end_position", "Gene start (bp)", "Gene end (bp)"]
+    frame = pd.DataFrame(counts.T, genes, CELLS)
+    for i, name in enumerate([*scanpy, *biomart]):
+        frame.insert(i, name, np.arange(len(genes)) + 7.5)
+    file = table(tmp_path, frame.to_csv())
+    holds(file, counts, genes)
+    assert not file.warnings
+
+
+@pytest.mark.parametrize("notes", [["1,5"] + ["ab"] * 149, [f"{i % 9},{i % 7}5" for i in range(150)]])
+def test_decimal_commas_of_one_column_are_not_those_of_the_table(notes, tmp_path, counts, genes):
+    frame = pd.DataFrame(np.log1p(counts.T).round(4), genes, CELLS)
+    frame.insert(0, "note", notes)
+    path = tmp_path / "a.tsv"
+    frame.to_csv(path, sep="\t")
+    file = readers.read(path)
+    np.testing.assert_allclose(dense(file.X), np.log1p(counts).round(4), atol=1e-6)
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_genes_on_both_sides_are_no_cells(side, tmp_path, genes):
+    X = np.corrcoef(np.random.default_rng(0).normal(size=(150, 30))).round(3)
+    X = pd.DataFrame(X, genes, genes).iloc[:, ::side]
+    with pytest.raises(InputError, match="150 of the cells are called like genes, too.*Expected cells"):
+        recognise(table(tmp_path, X.to_csv()))
+
+
+def test_peaks_are_no_genes_whatever_a_column_says(tmp_path, counts, genes):
+    peaks = [f"chr1:{i * 1000}-{i * 1000 + 500}" for i in range(150)]
+    var = pd.DataFrame({"nearest_gene": genes}, peaks)
+    anndata.AnnData(counts, pd.DataFrame(index=CELLS), var).write_h5ad(tmp_path / "a.h5ad")
+    with pytest.raises(InputError, match="all names are of peaks. Expected genes"):
+        readers.read(tmp_path / "a.h5ad")
+    var.index = [*peaks[:20], *genes[20:]]
+    anndata.AnnData(counts, pd.DataFrame(index=CELLS), var).write_h5ad(tmp_path / "a.h5ad")
+    file = readers.read(tmp_path / "a.h5ad")
+    assert file.X.shape == (12, 130) and "not genes but peaks: 20" in file.notes
+
+
+@pytest.mark.parametrize("kinds", [("GEX", "ADT"), ("RNA", "ADT"), ("gene expression", "Antibody Capture"),
+                                   (np.nan, "Antibody Capture")])  # fmt: skip
+def test_kinds_of_features_as_people_write_them(kinds, tmp_path, counts, genes):
+    of = ["Gene Expression" if kinds[0] is np.nan else kinds[0]] * 70 + [kinds[0]] * 70 + [kinds[1]] * 10
+    var = pd.DataFrame({"feature_types": of}, genes)
+    anndata.AnnData(counts, pd.DataFrame(index=CELLS), var).write_h5ad(tmp_path / "a.h5ad")
+    assert list(recognise(readers.read(tmp_path / "a.h5ad")).symbol) == genes[:140]
+
+
+@pytest.mark.parametrize(("prefix", "said"), [("ENSMUSG", True), ("ENSMMUG", True), ("ENSG", False)])
+def test_ids_of_another_species_contradict_symbols_in_upper_case(prefix, said, counts, genes):
+    file = named(genes, counts)
+    file.names["var['gene_ids']"] = np.array([f"{prefix}{i:011d}" for i in range(len(genes))])
+    told = contradicted(file, recognise(file))
+    assert bool(told) == said and (not said or f"ids such as {prefix}" in told[0])
+
+
+def test_a_wider_raw_layer_is_told(tmp_path, counts, genes):
+    for width, said in ((40, True), (150, False)):
+        adata = anndata.AnnData(counts[:, :width], pd.DataFrame(index=CELLS), pd.DataFrame(index=genes[:width]))
+        adata.raw = anndata.AnnData(counts, adata.obs, pd.DataFrame(index=genes))
+        adata.write_h5ad(tmp_path / "a.h5ad")
+        told = readers.read(tmp_path / "a.h5ad").warnings
+        assert bool(told) == said and (not said or "raw holds 150 genes of the bulk, X 40: --layer raw" in told[0])
+
+
+@pytest.mark.parametrize(
+    "name", ["06. Sep", "6. Sep", "Sep 06", "6-Sep-24", "6-SEP", "06.09.2024", "9/6/2024", "06/09/2024"]
+)
+def test_dates_of_other_spreadsheets(name):
+    assert gene_names.translate([name], "human symbols")[0][0] == "SEPT6"
+
+
+def test_dates_in_german_and_those_that_nobody_can_tell():
+    for name in ("03. Mrz", "3-Mär", "Mrz 03"):
+        assert gene_names.translate([name], "human symbols")[0][0] == "MARCH3"
+    for name in ("3/9/2024", "45541"):
+        assert gene_names.translate([name], "human symbols")[0][0] == ""
+        assert names_of_no_gene()["dates of a spreadsheet"].fullmatch(name)
+
+
+# --- folders, archives and pipes --------------------------------------------------------------------------------------
+
+
+def test_a_folder_with_a_quote_a_zipped_file_without_gz_and_forks_of_macos(tmp_path, counts, genes):
+    folder = write(tmp_path, "folder", counts, genes)
+    (folder / "matrix.mtx.gz").rename(folder / "matrix.mtx")
+    (folder / "._matrix.mtx").write_bytes(b"\0\5")
+    features = (folder / "features.tsv").read_text().replace(f"\t{genes[3]}\t", f'\t"{genes[3]}\t')
+    (folder / "features.tsv").write_bytes(gzip.compress(features.encode()))
+    holds(readers.read(folder), counts, genes)
+
+
+def test_the_folder_above_is_told_where_the_matrix_is(tmp_path, counts, genes):
+    (tmp_path / "outs").mkdir()
+    write(tmp_path, "folder", counts, genes).rename(tmp_path / "outs" / "filtered_feature_bc_matrix")
+    with pytest.raises(InputError, match="outs: no matrix here but in filtered_feature_bc_matrix. Give .*bc_matrix"):
+        readers.read(tmp_path / "outs")
+
+
+@pytest.mark.parametrize(("name", "way"), [("a.tar.gz", "Unpack"), ("a.csv.bz2", "bunzip2"), ("a.csv.xz", "unxz"),
+                                           ("a.xls", "CSV UTF-8")])  # fmt: skip
+def test_archives_name_the_way_out(name, way, tmp_path):
+    (tmp_path / name).write_bytes(b"something")
+    with pytest.raises(InputError, match=way):
+        readers.read(tmp_path / name)
+
+
+def test_a_pipe_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="a pipe or device is not read.*Give a file"):
+        readers.read(tmp_path / "pipe")
+
+
+def test_an_h5ad_without_values(tmp_path, genes):
+    anndata.AnnData(None, pd.DataFrame(index=CELLS), pd.DataFrame(index=genes)).write_h5ad(tmp_path / "a.h5ad")
+    with pytest.raises(InputError, match="no X in this file. Nor any"):
+        readers.read(tmp_path / "a.h5ad")
+    with pytest.raises(InputError, match="no layer '' in this file"):
+        readers.read(tmp_path / "a.h5ad", "")

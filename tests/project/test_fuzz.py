@@ -145,7 +145,7 @@ def understood(path: Path) -> None:
     prediction.origins(obs)
     X, _ = cell_values.counts(known.X, file.X, kind, 100)
     counted, X = X is not None, known.X if X is None else X
-    reason = cell_values.not_cells(file, X, genes, counted)
+    reason = cell_values.not_cells(file, X, genes, counted, np.zeros(len(obs)))[0]
     symbol = genes.symbol[genes.symbol != ""]
     Z, _ = cell_values.shared_matrix(X, symbol, np.unique(symbol), counted)
     Z = Z[reason == cell_values.SCORED]

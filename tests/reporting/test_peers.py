@@ -13,7 +13,7 @@ def test_every_published_value_has_a_source_and_says_what_chose_it():
     table = peers.results()
     assert len(table) == 107 and table["source"].notna().all() and table["chosen_source"].notna().all()
     published = table[table["kind"] != "sweep"]
-    assert len(published) == 86 and set(published["chosen_by"]) <= set(peers.CHOSEN_BY)
+    assert len(published) == 95 and set(published["chosen_by"]) <= set(peers.CHOSEN_BY)
     assert (published["chosen_by"].eq("unknown") == published["chosen_source"].str.startswith("not stated")).all()
     assert table["auc"].dropna().between(0, 1).all() and report.tier_of("peers") == "reported"
     medians = table[table["kind"] == "sweep"]
