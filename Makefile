@@ -103,7 +103,7 @@ reproduce: install ## set up on first use, run every notebook, build the book, p
 
 run-notebooks: $(RUN)/html/index.html
 	@test $(RUN)/html/index.html -nt $(RUN)/asked || echo 'Nothing to run: every notebook and the book are up to date.'
-	@$(PY) -m atsdp_utils.reporting.report summary $(DATA) $(PROFILE)
+	@$(PY) -m book.record summary $(DATA) $(PROFILE)
 	@printf '\nTables and figures: %s\nBook:               file://%s\n' $(dir $(MANIFEST)) $(RUN)/html/index.html
 
 # What decides results: names and contents. JOBS and BACKEND do not, so changing them is no reason to run again.
@@ -114,7 +114,7 @@ $(RUN)/inputs: FORCE
 
 # Every training of every notebook first, in one pool; notebooks then find them in the cache.
 $(TRAINED): $(RUN)/inputs
-	@$(PY) -m atsdp_utils.experiments.train $(DATA) $(PROFILE) $(JOBS) $(BACKEND) $(notdir $(basename $(SOURCES)))
+	@$(PY) -m book.train $(DATA) $(PROFILE) $(JOBS) $(BACKEND) $(notdir $(basename $(SOURCES)))
 	@touch $@
 
 $(RUN)/notebooks/%.ipynb: notebooks/%.ipynb $(RUN)/inputs | $(TRAINED)
@@ -128,7 +128,7 @@ $(RUN)/notebooks/14_peers.ipynb: $(RUN)/notebooks/07_baselines.ipynb
 $(RUN)/notebooks/10_pseudotime.ipynb: | $(filter %/09_cisplatin_key_genes.ipynb,$(EXECUTED))
 
 $(MANIFEST): $(EXECUTED)
-	@$(PY) -m atsdp_utils.reporting.report manifest $(DATA) $(PROFILE)
+	@$(PY) -m book.record manifest $(DATA) $(PROFILE)
 
 $(RUN)/html/index.html: $(MANIFEST) $(shell find book -type f ! -path '*/__pycache__/*')
 	@$(PY) -m book.build book $(DATA) $(PROFILE)
@@ -137,7 +137,7 @@ book: install ## build the book again from the notebooks that have run
 	@$(LOCKED) $(PY) -m book.build book $(DATA) $(PROFILE)
 
 check: install ## compare the run with the committed one of its profile, quick or paper, within tolerances
-	@$(PY) -m atsdp_utils.reporting.report check $(DATA) $(PROFILE)
+	@$(PY) -m book.record check $(DATA) $(PROFILE)
 
 data: install ## check the embedded files; with DATA=geo download and check the sets of the paper
 	@$(PY) -m $(if $(filter geo,$(DATA)),atsdp_utils.data.geo check,atsdp_utils.foundation.checksums)

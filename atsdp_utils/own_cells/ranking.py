@@ -107,14 +107,15 @@ def row(drug: str, source: preprocess.Source, given: predict.Ready) -> dict:
     signed = PC1Sign(C=plus.LINEAR_C, class_weight="balanced")
     signed.fit(source.X[source.fit_rows], source.y[source.fit_rows])
     drawn = pd.Series(p[given.rows])  # simple scores are compared over the cells drawn
+    alone = {way: of["labels_changed"] for way, of in found.company.items()}  # of few cells nothing can be told
     by = {"logistic": Logistic.predict_proba(signed, given.seen), "pc1": signed.predict_proba(given.seen)}
     return {
         "drug": drug, "held_out_auc": auc, "ci_low": low, "ci_high": high,
         "held_out_sensitive": found.held[1], "held_out_resistant": found.held[0],
         "sensitive_lines": found.lines[1], "resistant_lines": found.lines[0],
         "models": alike["mean"], "same_label": alike["same"],
-        "company_random": found.company[prediction.RANDOM]["labels_changed"],
-        "company_unlike": found.company[prediction.UNLIKE]["labels_changed"],
+        "company_random": alone.get(prediction.RANDOM, np.nan),
+        "company_unlike": alone.get(prediction.UNLIKE, np.nan),
         "share_sensitive": (p >= 0.5).mean(),
         "note": "; ".join(prediction.doubts(found.lines, auc, found.members, p)),
     } | {name: drawn.corr(pd.Series(scores), "spearman") for name, scores in by.items()}  # fmt: skip

@@ -99,6 +99,12 @@ def test_a_ranking_goes_on_and_says_what_each_drug_rests_on(linear, mine, tmp_pa
     assert len(linear) == 4  # another seed is another training
 
 
+def test_a_ranking_of_few_cells_leaves_open_what_their_company_does(linear, tmp_path):
+    anndata.AnnData(shapes.plain()[:12]).write_h5ad(tmp_path / "few.h5ad")
+    (row,) = rank(tmp_path / "few.h5ad", ["cisplatin"])[0].itertuples()
+    assert np.isnan(row.company_random) and np.isnan(row.company_unlike) and row.held_out_auc > 0
+
+
 def test_a_ranking_of_other_drugs_is_never_lost(linear, mine, tmp_path):
     rank(mine, ["cisplatin", "erlotinib"])
     written = (tmp_path / "mine.drugs.atsdp.csv").read_text()

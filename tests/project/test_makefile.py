@@ -18,7 +18,7 @@ NAMES = ("01_a", "02_b", "04_c", "05_d", "11_scorecard", "13_f")
 FAKE = """#!/bin/bash
 # python -m MODULE COMMAND ...
 set -eu
-if [ "$2" = atsdp_utils.experiments.train ]; then echo "train ${*:7}" >> trained; exit; fi
+if [ "$2" = book.train ]; then echo "train ${*:7}" >> trained; exit; fi
 case "$3" in
   run) [ ! -e fail-$(basename "$4" .ipynb) ] || exit 1
        mkdir -p "$(dirname "$5")"; touch "$5"; basename "$4" .ipynb >> asked;;

@@ -18,6 +18,7 @@ from PIL import Image
 from atsdp_utils.foundation import cache, closure, paths, runtime
 from atsdp_utils.interpretation import embedding
 from atsdp_utils.reporting import plots, report
+from book import record
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_table_is_written_and_recorded(run):
         1
     ] == "DATA1-sim,ATSDP-NET,auc,0.7,0.05,10,0.65,0.75,simulated,S,"
     ended()
-    report.manifest("embedded", "smoke")
+    record.manifest("embedded", "smoke")
     output = json.loads((run.folder / "manifest.json").read_text())["outputs"]["table3"]
     assert output["tiers"] == ["simulated"] and output["seeds"] == [0, 1] and output["protocol"] == "S"
     assert output["notebook"] == "05_cv_evaluation" and output["inputs"] == {"DATA1-sim": "ab" * 32}
@@ -152,7 +153,7 @@ def test_manifest_notices_a_missing_output(run):
     (run.folder / "extra.csv").unlink()
     ended()
     with pytest.raises(FileNotFoundError, match="extra.csv recorded but missing"):
-        report.manifest("embedded", "smoke")
+        record.manifest("embedded", "smoke")
 
 
 def test_a_run_of_some_chapters_keeps_what_the_manifest_says_of_the_others(run):
@@ -163,7 +164,7 @@ def test_a_run_of_some_chapters_keeps_what_the_manifest_says_of_the_others(run):
     (run.folder / "manifest.json").write_text(json.dumps({"outputs": earlier}))
 
     def merged():
-        report.manifest("embedded", "smoke")
+        record.manifest("embedded", "smoke")
         return json.loads((run.folder / "manifest.json").read_text())["outputs"]
 
     # A chapter that was stopped halfway changes nothing, whether or not an earlier run of it ended.
@@ -195,7 +196,7 @@ def test_summary_shows_what_was_computed_and_the_papers_value_beside_its_own_cel
     rows = [_tidy(), _tidy(model="random forest", mean=0.8), _tidy(dataset="DATA2", tier="geo", paper=0.91),
             _tidy(dataset="DATA1", tier="print", protocol="", mean=0.93)]  # fmt: skip
     run.table(pd.concat(rows, ignore_index=True), "table4", caption="")
-    report.summary("embedded", "smoke")
+    record.summary("embedded", "smoke")
     out = capsys.readouterr().out
     lines = out.splitlines()
     twin, own = (next(line for line in lines if f"{d} " in line) for d in ("DATA1-sim", "DATA2"))
@@ -214,14 +215,14 @@ def test_differences_within_and_beyond_tolerance(tmp_path):
 
     def found(**changes):
         (_tidy(**changes).assign(seconds=9.0)).to_csv(tmp_path / "table3.csv", index=False)
-        return report.differences(tmp_path, reference, TOLERANCES)
+        return record.differences(tmp_path, reference, TOLERANCES)
 
     assert found(mean=0.719) == []
     assert found(mean=0.73) == [
         "table3.csv, row 1, mean: 0.73, expected 0.7 (tolerance {'absolute': 0.02, 'relative': 0.0})"
     ]
     assert len(found(model="other")) == 1 and len(found(paper=0.5)) == 1 and len(found(n=11)) == 1
-    assert report.differences(tmp_path, {"table1.csv": _tidy()}, TOLERANCES) == ["table1.csv: missing"]
+    assert record.differences(tmp_path, {"table1.csv": _tidy()}, TOLERANCES) == ["table1.csv: missing"]
 
 
 def test_committed_tolerances_parse():
@@ -336,7 +337,7 @@ def test_tolerance_is_absolute_and_relative(tmp_path):
 
     def agree(actual, expected) -> bool:
         pd.DataFrame({"x": [actual, 1.0], "y": ["a", None]}).to_csv(tmp_path / "t.csv", index=False)
-        return not report.differences(tmp_path, {"t.csv": pd.DataFrame({"x": [expected, 1.0], "y": ["a", None]})}, rule)
+        return not record.differences(tmp_path, {"t.csv": pd.DataFrame({"x": [expected, 1.0], "y": ["a", None]})}, rule)
 
     assert agree(100.9, 100.0) and agree(-100.9, -100.0) and not agree(101.2, 100.0) and not agree(0.2, 0.0)
     assert agree(np.nan, np.nan) and not agree(0.0, np.nan) and not agree(np.nan, 0.0) and not agree("one", 1.0)
