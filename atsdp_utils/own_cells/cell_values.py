@@ -194,7 +194,8 @@ def counts(X: Matrix, every: Matrix, kind: str, chunk: int) -> tuple[sparse.csr_
     if kind == "lognorm":
         some, wide = _some(X), _some(every)
         base = next((b for b in BASES if _multiples(some, b)[1].mean() > 0.5 or _of_one_total(wide, b)), None)
-        said = f"logarithms to base {base:g}" if base else "no logarithms that I know (square roots?), taken as natural"
+        unknown = "logarithms of unknown base, or none (square roots?), taken as natural"
+        said = f"logarithms to base {base:g}" if base else unknown
         base, notes = base or BASES[0], [said] * (base != BASES[0])
     rows = (sparse.csr_matrix(X[start : start + chunk], dtype=np.float64) for start in range(0, X.shape[0], chunk))
     return sparse.csr_matrix(sparse.vstack([_multiples(part, base)[0] for part in rows])), notes

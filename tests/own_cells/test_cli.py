@@ -347,7 +347,7 @@ def test_counts_come_back_from_what_was_made_of_them_or_stay_in_units_of_a_low_v
         every = of(np.expm1(tpm * np.log(base)) / np.expm1(tpm * np.log(base)).sum(1, keepdims=True) * 1e6)
         assert cell_values.counts(tpm, every, "lognorm", 16)[1] == notes
     assert cell_values.counts(tpm, tpm, "lognorm", 16)[1] == [
-        "no logarithms that I know (square roots?), taken as natural"
+        "logarithms of unknown base, or none (square roots?), taken as natural"
     ]
     logs = np.log1p(scaled).astype(np.float16)
     lost = cell_values.counts(logs, logs, "lognorm", 16)[0].toarray()

@@ -605,7 +605,7 @@ def test_small_values_that_are_not_whole_are_logarithms_only_if_they_can_be(way,
     file = CellFile("x", "h5ad", X, {"names": np.array(genes)}, pd.DataFrame(index=range(90)))
     assert X.max() < cell_values.MAX_LOG, X.max()
     assert cell_values.detect_values(file)[0] == kind
-    assert ("no logarithms that I know" in str(cell_values.counts(X, X, kind, 50)[1])) == (way == "square roots")
+    assert ("of unknown base, or none" in str(cell_values.counts(X, X, kind, 50)[1])) == (way == "square roots")
 
 
 def test_logarithms_beside_z_scores_and_values_without_a_zero_are_told(counts, genes):
