@@ -15,9 +15,10 @@ import pandas as pd
 import pytest
 
 from atsdp_utils.data import datasets
-from atsdp_utils.experiments import grid, inputs, keys, tables, train
+from atsdp_utils.experiments import cluster_study, grid, inputs, keys, pseudo, tables
 from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, FURTHER, Task
 from atsdp_utils.foundation import paths, pool
+from book import train
 from tests.bench import plan
 
 # Workers cannot import this file by name.
@@ -57,6 +58,18 @@ def test_all_trainings_of_the_notebooks_that_are_there_run_once(monkeypatch):
     assert wanted < set(tasks) and len(set(tasks)) == len(tasks)
     assert not {t.model for t in tasks} & {"ResNet18", "ATSDP-NET+"}  # lists of notebooks that are not there
     assert options == {"jobs": 3, "backend": "dask", "label": "trainings"}
+
+
+def test_simple_models_of_held_out_clusters_are_fitted_in_the_pool_of_all_trainings(monkeypatch):
+    asked = []
+    monkeypatch.setattr(grid, "run", lambda tasks, **options: None)
+    monkeypatch.setattr(pool, "call_all", lambda *call, **options: asked.append((*call, options)))
+    train.train("embedded", "smoke", "2", "loky", "04_transfer")
+    assert not asked
+    train.train("embedded", "smoke", "2", "loky", "15_lines_as_cells", "16_held_out_clusters")
+    ((function, parts, options),) = asked
+    assert function is cluster_study.held_out_values and (options["jobs"], options["backend"]) == (2, "loky")
+    assert parts == sorted({(k, "smoke") for _, k in pseudo.held_out_tasks("smoke")}) and len(parts) > 1
 
 
 def test_every_list_names_the_notebook_that_shows_it():
