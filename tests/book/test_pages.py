@@ -94,7 +94,7 @@ def tables(tmp_path):
     write("heads_tests", metric=["auc"] * 6 + ["f1"], first_mean=[1] + [0.5] * 6,
           second_mean=[1, 0.98, 0.99, 0.1, 0.1, 0.1, 0.1], difference=[0.1, 0.2, 0.3, -0.1, 0.1, 0.1, 0.1],
           p_holm=[0.01, 0.01, 0.02, 0.04, 0.5, 0.01, 0.01], setting=["1", "1", "1", "1", "2", "linear", "2"],
-          dataset=["A375-PLX4720", afatinib, sorafenib, "DATA1-sim", "DATA2-sim", "DATA2-sim", "DATA2-sim"])  # fmt: skip
+          dataset=["A375-PLX4720", afatinib, sorafenib, "DATA1-sim", *["DATA2-sim"] * 3])  # fmt: skip
     write("drugs_on_real_sets", drug=["a", "b", "c"] * 6, draw=[-1] * 9 + [0] * 9,
           auc=[0.9, 0.8, 0.7] * 3 + [0.9, 0.1, 0.7] * 3, dataset=sorted(names * 3) * 2,
           is_right=[False, True, False] * 6)  # fmt: skip
