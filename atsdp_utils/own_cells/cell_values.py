@@ -67,7 +67,10 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
             way = "take raw counts, or say what they are: --values lognorm (corrected for batches), zscored"
             raise InputError(f"{negative}, genes not centred at zero. Expected no negative counts, or z-scores; {way}.")
         if asked == "auto" and (part >= 0).all(1).mean() > 0.05:
-            raise InputError(f"{negative}, but none in some of the cells: logarithms and z-scores? Score two files.")
+            raise InputError(
+                f"{negative}, but none in some of the cells: logarithms and z-scores? "
+                "Score two files, or say --values lognorm if some were corrected for batches."
+            )
     if asked == "auto" and _of_two_kinds(file.X):
         raise InputError(f"{file.path}: counts in some cells, no whole numbers in others. Score them in two files.")
     kind, of = guess if asked == "auto" else asked, file.X.dtype
@@ -127,8 +130,7 @@ def not_cells(
     reason, detected = np.full(X.shape[0], SCORED, dtype=object), _sums(X != 0)
     foreign = of_other_species(file, genes)
     if foreign.any():
-        share = _sums(file.X[:, np.flatnonzero(foreign)] != 0) / foreign.sum()
-        reason[share > detected / X.shape[1]] = FOREIGN
+        reason[_sums(file.X[:, np.flatnonzero(foreign)] != 0) > detected] = FOREIGN
     own = np.flatnonzero((reason == SCORED) & (detected > 0))
     if not counted or not len(own):
         return reason, []
@@ -142,7 +144,7 @@ def not_cells(
         reason[rows[shallow]] = SHALLOW
         doubtful += (shallow | farther | lower).sum()
     raw = "a raw matrix with empty droplets (take filtered_feature_bc_matrix, or EmptyDrops)"
-    two = "two kinds of libraries or of values (score them in two files, or name them in a column 'batch')"
+    two = "two kinds of cells, libraries or values (score them in two files, or name them in a column 'batch')"
     said = f"{doubtful:,} of {len(own):,} cells are far less deep than the others: {raw}, or {two}?"
     return reason, [said] if doubtful > MANY * len(own) else []
 
@@ -192,13 +194,23 @@ def counts(X: Matrix, every: Matrix, kind: str, chunk: int) -> tuple[sparse.csr_
     if kind == "counts" and _broken(X.data if sparse.issparse(X) else X.ravel()) < 0.5:
         return sparse.csr_matrix(X, dtype=np.float64), []
     if kind == "lognorm":
-        some, wide = _some(X), _some(every)
-        base = next((b for b in BASES if _multiples(some, b)[1].mean() > 0.5 or _of_one_total(wide, b)), None)
+        base = next((b for b in BASES if _of_one_total(_some(every), b)), None) or _base_of_multiples(_some(X))
         unknown = "logarithms of unknown base, or none (square roots?), taken as natural"
         said = f"logarithms to base {base:g}" if base else unknown
         base, notes = base or BASES[0], [said] * (base != BASES[0])
     rows = (sparse.csr_matrix(X[start : start + chunk], dtype=np.float64) for start in range(0, X.shape[0], chunk))
     return sparse.csr_matrix(sparse.vstack([_multiples(part, base)[0] for part in rows])), notes
+
+
+def _base_of_multiples(X: sparse.csr_matrix) -> float | None:
+    """The base by which most cells are multiples; of several that by which most are small ones, as counts are."""
+    fit = {}
+    for base in BASES:
+        multiples, found = _multiples(X, base)
+        times = multiples.data[np.repeat(found, np.diff(multiples.indptr))]
+        if found.mean() > 0.5:
+            fit[base] = found.mean() * (times[times > 1] < 9.5).sum() / max((times > 1).sum(), 1)
+    return max(fit, key=fit.get, default=None)
 
 
 def _of_one_total(X: sparse.csr_matrix, base: float) -> bool:
@@ -221,6 +233,7 @@ def _multiples(X: sparse.csr_matrix, base: float | None) -> tuple[sparse.csr_mat
     for unit in (least, least / 2, least / 3):  # the smallest value of a cell is mostly that of one count
         multiple = linear / unit[row]
         off = np.abs(multiple - np.rint(multiple)) > np.minimum(0.2, 2e-3 * multiple)
+        off |= multiple > 1e8  # where every number is whole, as beside the residues of a decontamination
         new = ~found & (np.bincount(row, off, len(sizes)) == 0)
         data, found = np.where(new[row], np.rint(multiple), data), found | new
     return _filled(X, data), found

@@ -75,9 +75,7 @@ def read(path: Path, labels: str | None) -> CellFile:
     notes += [f"not read as values: {cellfile.listed(aside, 6)}"] if len(aside) else []
     numbers = (str(c) for c, values in words.items() if look.genes_in_rows and values.map(look.is_number).all())
     numbered = [c for c in numbers if re.search(r"\d", c)]
-    way = (
-        f"{cellfile.listed(numbered, 4)}: columns called like annotations, not read as cells. If they are, rename them"
-    )
+    way = f"{cellfile.listed(numbered, 4)}: columns called like annotations, not read as cells; if cells, rename them"
     return CellFile(path, "table", cellfile.checked(X), names, obs, notes, [way] if len(numbered) > 2 else [])
 
 
@@ -174,8 +172,8 @@ def _heading(
     if look.genes_in_rows and _describes(header[0], labels) and not any(map(look.is_number, sample[0][1:])):
         rows, skipped = [header, *rows], [*skipped, rest[0]]  # labels stand above the names of the cells
         header, *sample = sample
-    if len(header) == len(sample[0]) - 1:  # as R writes tables: no name above the row names
-        header = ["", *header]
+    if len(header) == len(sample[0]) - 1:  # as R writes tables, without a name above the row names; or all rows end so
+        header = ["", *header] if any(row[-1] for row in sample) else [*header, ""]
     if len(header) < 2 or any(len(line) != len(header) for line in (sample[0], *rows)):
         found = f"{len(header)} fields in the header, {len(sample[0])} below it"
         raise InputError(f"{path}: {found}. Expected as many, two or more.")
@@ -185,10 +183,8 @@ def _heading(
 def _no_number(path: Path, look: Layout, header: list[str], numbers: list[int], skipped: list[int]) -> str:
     """The first field that should hold a number and does not, and where it stands."""
     with _open(path) as handle:
-        lines = ((i, _fields(line, look.sep)) for i, line in enumerate(handle) if i not in skipped and line.strip())
-        wrong = (
-            (i, header[j], row[j]) for i, row in lines for j in numbers if not look.is_number("".join(row[j : j + 1]))
-        )
+        rows = ((i, _fields(line, look.sep)) for i, line in enumerate(handle) if i not in skipped and line.strip())
+        wrong = ((i, header[j], r[j]) for i, r in rows for j in numbers if j < len(r) and not look.is_number(r[j]))
         return next((f"line {i + 1}, column {name}: {value!r}" for i, name, value in wrong), "")
 
 

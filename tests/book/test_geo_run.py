@@ -116,8 +116,8 @@ def test_chapters_that_did_not_run_read_no_set_of_the_paper(chapter):
         "runs = tables.stopping(DATA, PROFILE)": lambda data: tables.stopping(data, "smoke"),
         "wanted = tables.clusters(DATA, PROFILE)": lambda data: tables.clusters(data, "smoke"),
         "tasks = tables.peers(DATA, PROFILE)": lambda data: tables.peers(data, "smoke"),
-        "same = [t for t in tables.transfer(DATA, PROFILE) if t.dataset == REAL[0]]": lambda data: [
-            t for t in tables.transfer(data, "smoke") if t.dataset == config.REAL[0].name
+        "same = [t for t in tables.transfer(DATA, PROFILE) if t.dataset in REAL]": lambda data: [
+            t for t in tables.transfer(data, "smoke") if t.dataset in {s.name for s in config.REAL}
         ],
         "config.datasets(DATA) if spec.tier == ": lambda data: [s for s in config.datasets(data) if s.tier == "real"],
         "tasks = [t for t in tables.transfer(DATA, PROFILE)": lambda data: [

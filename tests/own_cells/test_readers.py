@@ -745,7 +745,7 @@ def test_two_tables_in_one_file_are_told(tmp_path, counts, genes):
 def test_cells_called_like_annotations_are_missed_aloud(name, tmp_path, counts, genes):
     named = [name.format(i) if i < 6 else c for i, c in enumerate(CELLS)]
     file = table(tmp_path, pd.DataFrame(counts.T, genes, named).to_csv())
-    assert len(file.obs) == 6 and "not read as cells. If they are, rename them" in file.warnings[0]
+    assert len(file.obs) == 6 and "not read as cells; if cells, rename them" in file.warnings[0]
 
 
 def test_annotations_of_genes_beside_cells_are_no_cells(tmp_path, counts, genes):
@@ -869,3 +869,29 @@ def test_an_h5ad_without_values(tmp_path, genes):
         readers.read(tmp_path / "a.h5ad")
     with pytest.raises(InputError, match="no layer '' in this file"):
         readers.read(tmp_path / "a.h5ad", "")
+
+
+def test_rows_that_end_in_a_separator_shift_no_gene(tmp_path, counts, genes):
+    """As some programmes write them: each row ends in a comma, the heading does not."""
+    lines = pd.DataFrame(counts, [f"c{i}" for i in range(len(counts))], genes).to_csv().splitlines()
+    (tmp_path / "good.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "ending.csv").write_text("\n".join([lines[0], *(f"{line}," for line in lines[1:])]) + "\n")
+    good, ending = (readers.read(tmp_path / f"{name}.csv") for name in ("good", "ending"))
+    np.testing.assert_array_equal(dense(good.X), dense(ending.X))
+    assert [*next(iter(good.names.values()))] == [*next(iter(ending.names.values()))]
+
+
+def test_residues_of_a_decontamination_are_no_unit_of_counts():
+    rng = np.random.default_rng(0)
+    X = rng.poisson(2.0, (40, 300)) * rng.uniform(0.8, 1, 300)
+    X[::2, 0] = 1e-20  # every number is a whole multiple of so little
+    found, _ = cell_values.counts(sparse.csr_matrix(X), sparse.csr_matrix(X), "counts", 20)
+    assert found.max() < 1e8
+
+
+def test_the_base_of_rounded_logarithms_of_few_counts_is_the_one_they_have():
+    rng = np.random.default_rng(0)
+    X = rng.poisson(rng.gamma(0.4, 0.6, 2000), (200, 2000)).astype(float)
+    total = X.sum(1, keepdims=True)
+    logged = sparse.csr_matrix(np.log2(X / total * 1e6 + 1).round(3))[:, :1200]  # not all genes: no common total
+    assert cell_values.counts(logged, logged, "lognorm", 100)[1] == ["logarithms to base 2"]
