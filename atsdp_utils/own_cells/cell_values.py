@@ -128,9 +128,8 @@ def not_cells(
 ) -> tuple[np.ndarray, list[str]]:
     """Why each row is no cell to score, (rows,) str, by depth within its `batch`; X is on bulk genes. With remarks."""
     reason, detected = np.full(X.shape[0], SCORED, dtype=object), _sums(X != 0)
-    foreign = of_other_species(file, genes)
-    if foreign.any():
-        reason[_sums(file.X[:, np.flatnonzero(foreign)] != 0) > detected] = FOREIGN
+    foreign = np.flatnonzero(of_other_species(file, genes))
+    reason[_sums(file.X[:, foreign] != 0) > detected] = FOREIGN
     own = np.flatnonzero((reason == SCORED) & (detected > 0))
     if not counted or not len(own):
         return reason, []
@@ -208,8 +207,9 @@ def _base_of_multiples(X: sparse.csr_matrix) -> float | None:
     for base in BASES:
         multiples, found = _multiples(X, base)
         times = multiples.data[np.repeat(found, np.diff(multiples.indptr))]
-        if found.mean() > 0.5:
-            fit[base] = found.mean() * (times[times > 1] < 9.5).sum() / max((times > 1).sum(), 1)
+        small = (times[times > 1] < 9.5).sum() / max((times > 1).sum(), 1)
+        if found.mean() > 0.5 and (small > 0.4 or (times > 1).mean() < 0.05):  # or nearly all counts are one
+            fit[base] = found.mean() * small
     return max(fit, key=fit.get, default=None)
 
 
