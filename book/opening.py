@@ -34,9 +34,9 @@ FOLD = "\n  <details><summary>the numbers behind it, and what they leave out</su
 SENTENCES = tomllib.loads((TEMPLATES / "opening.toml").read_text(encoding="utf-8"))
 
 
-def _interval(values: pd.Series, sign: str = "", digits: int = 2) -> str:
+def _interval(values: pd.Series, sign: str = "") -> str:
     """A mean and its limits as text; with a `sign` that of a difference, whose limits may lie close to zero."""
-    middle, low, high = map(_signed, values) if sign else (f"{v:.{digits}f}" for v in values)
+    middle, low, high = map(_signed if sign else "{:.2f}".format, values)
     return f"{middle} ({low}{' to ' if sign else '–'}{high})" if values.notna().all() else middle
 
 

@@ -240,17 +240,13 @@ def correlations(X, y) -> np.ndarray:
     return np.divide(y @ X, norm, out=np.full(len(norm), np.nan), where=norm > 0)
 
 
-def rank_interval(rho: float, n: int) -> Interval:
-    """Spearman's rho of n values with Fisher's z interval and the standard error of Bonett and Wright (2000)."""
-    half = sps.norm.ppf(UPPER) * np.sqrt((1 + rho**2 / 2) / (n - 3))
-    with np.errstate(divide="ignore"):
-        z = np.arctanh(rho)
-    return Interval(rho, float(np.tanh(z - half)), float(np.tanh(z + half)))
-
-
 def spearman_interval(x, y) -> Interval:
-    """Spearman's rho of two vectors with :func:`rank_interval`."""
+    """Spearman's rho of two vectors with Fisher's z interval and the standard error of Bonett and Wright (2000)."""
     x, y = _finite("x", x), _finite("y", y)
     if x.size != y.size or x.size < 4:
         raise ValueError(f"x, y: got {x.size} and {y.size} values, expected two equally long vectors of at least 4")
-    return rank_interval(float(sps.spearmanr(x, y).statistic), x.size)
+    rho = float(sps.spearmanr(x, y).statistic)
+    half = sps.norm.ppf(UPPER) * np.sqrt((1 + rho**2 / 2) / (x.size - 3))
+    with np.errstate(divide="ignore"):
+        z = np.arctanh(rho)
+    return Interval(rho, float(np.tanh(z - half)), float(np.tanh(z + half)))

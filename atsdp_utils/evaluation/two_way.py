@@ -31,22 +31,27 @@ def interval(values, first, second, *, seeds: Sequence[float] = ()) -> Interval:
     limits are NaN where a grouping has a single group.
     """
     values = np.asarray(values, float)
-    mean, df = float(values.mean()), min(len(set(first)), len(set(second))) - 1
-    if df < 1:
+    mean = float(values.mean())
+    if _df(first, second) < 1:
         return Interval(mean, np.nan, np.nan)
     total = variance(values, first, second) + (np.var(seeds, ddof=1) / len(seeds) if len(seeds) > 1 else 0.0)
-    return _by_t(mean, total, df)
+    return _by_t(mean, total, first, second)
 
 
-def _by_t(value: float, total: float, df: int) -> Interval:
-    half = float(sps.t.ppf(UPPER, df) * np.sqrt(total))
+def _df(*groups) -> int:
+    return min(len(set(g)) for g in groups) - 1
+
+
+def _by_t(value: float, total: float, *groups) -> Interval:
+    half = float(sps.t.ppf(UPPER, _df(*groups)) * np.sqrt(total))
     return Interval(value, value - half, value + half)
 
 
-def p_value(found: Interval, df: int) -> float:
-    """Two-sided p against 0 of a value whose t interval with `df` degrees of freedom is `found`."""
+def p_value(found: Interval, *groups) -> float:
+    """Two-sided p against 0 of a value with the :func:`interval` `found` over two `groups` (n,) of labels."""
     if not (half := found.high - found.mean):
         return float(found.mean == 0)
+    df = _df(*groups)
     return float(2 * sps.t.sf(abs(found.mean) / half * sps.t.ppf(UPPER, df), df))
 
 
@@ -93,7 +98,7 @@ def jackknifed(table: pd.DataFrame, statistic: Callable[[pd.DataFrame], float]) 
         left = [statistic(table[labels != label]) for label in labels.unique()]
         parts.append((len(left) - 1) * float(np.var(left)))
     total = max(parts[0] + parts[1] - parts[2], *parts[:2])
-    return _by_t(float(statistic(table)), total, min(g.nunique() for g in groups) - 1)
+    return _by_t(float(statistic(table)), total, *groups)
 
 
 def risk_coverage(auc, trust) -> pd.DataFrame:

@@ -67,10 +67,8 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
             way = "take raw counts, or say what they are: --values lognorm (corrected for batches), zscored"
             raise InputError(f"{negative}, genes not centred at zero. Expected no negative counts, or z-scores; {way}.")
         if asked == "auto" and (part >= 0).all(1).mean() > 0.05:
-            raise InputError(
-                f"{negative}, but none in some of the cells: logarithms and z-scores? "
-                "Score two files, or say --values lognorm if some were corrected for batches."
-            )
+            way = "Score two files, or say --values lognorm if some were corrected for batches."
+            raise InputError(f"{negative}, but none in some of the cells: logarithms and z-scores? {way}")
     if asked == "auto" and _of_two_kinds(file.X):
         raise InputError(f"{file.path}: counts in some cells, no whole numbers in others. Score them in two files.")
     kind, of = guess if asked == "auto" else asked, file.X.dtype
@@ -109,14 +107,14 @@ def _kind_of_small(X: Matrix) -> str:
     return "counts" if unlike or _multiples(some, None)[1].mean() > 0.5 else "lognorm"
 
 
-def _some(X: Matrix) -> sparse.csr_matrix:
-    """Some hundred cells."""
-    return sparse.csr_matrix(X[:: max(1, X.shape[0] // 200)], dtype=np.float64)
+def _some(X: Matrix, most: int = 200) -> sparse.csr_matrix:
+    """Cells at equal steps, about `most` of many."""
+    return sparse.csr_matrix(X[:: max(1, X.shape[0] // most)], dtype=np.float64)
 
 
 def _of_two_kinds(X: Matrix) -> bool:
     """Whether some cells hold counts and others no whole numbers; of some thousand cells."""
-    some = sparse.csr_matrix(X[:: max(1, X.shape[0] // 2000)])
+    some = _some(X, 2000)
     split, every = _sums(_filled(some, some.data % 1 != 0)), _sums(some != 0)
     of_counts = (split == 0) & (_sums(some == 1) > 0)  # in CPM no value is 1
     of_others = split > 0.9 * np.maximum(every, 20)
@@ -193,7 +191,8 @@ def counts(X: Matrix, every: Matrix, kind: str, chunk: int) -> tuple[sparse.csr_
     if kind == "counts" and _broken(X.data if sparse.issparse(X) else X.ravel()) < 0.5:
         return sparse.csr_matrix(X, dtype=np.float64), []
     if kind == "lognorm":
-        base = next((b for b in BASES if _of_one_total(_some(every), b)), None) or _base_of_multiples(_some(X))
+        wide = _some(every)
+        base = next((b for b in BASES if _of_one_total(wide, b)), None) or _base_of_multiples(_some(X))
         unknown = "logarithms of unknown base, or none (square roots?), taken as natural"
         said = f"logarithms to base {base:g}" if base else unknown
         base, notes = base or BASES[0], [said] * (base != BASES[0])

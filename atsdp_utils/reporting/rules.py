@@ -66,8 +66,8 @@ def named_rule(rule: str, reading: str):
 
 def estimated(out: Outputs, c, reading: str) -> Found:
     """Effects in the rows and columns that ``rules.csv`` names: at least a level, at most one, or above zero."""
-    rule, cells = named_rule(c.rule, reading), sum(_sizes().get(c.dataset, ()))
-    names = {**c._asdict(), "reading": reading, "genes": len(c.argument.split("|")), "cells": cells}
+    rule = named_rule(c.rule, reading)
+    names = {**c._asdict(), "reading": reading, "genes": len(c.argument.split("|"))}
     rows = out.named(rule.table or c.output, rule.rows, **names)
     effects = [INTERVALS[rule.interval](*row) for row in numbers(rows, rule.columns.format(**names))]
     note, turned = rule.note, rule.side == "at most"

@@ -110,19 +110,19 @@ def test_chapters_that_did_not_run_read_no_set_of_the_paper(chapter):
     cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
     code = "\n".join("".join(c["source"]) for c in cells if "parameters" not in c["metadata"].get("tags", []))
     lines = [line.strip() for line in code.splitlines() if re.search(r"(?<!\.)\bDATA\b", line)]
+
+    def of_real_cells(data: str) -> list:
+        return [t for t in tables.transfer(data, "smoke") if t.dataset in {s.name for s in config.REAL}]
+
     same = {
         "run = report.Run(": lambda data: None,
         "tasks = tables.bulk(DATA, PROFILE)": lambda data: tables.bulk(data, "smoke"),
         "runs = tables.stopping(DATA, PROFILE)": lambda data: tables.stopping(data, "smoke"),
         "wanted = tables.clusters(DATA, PROFILE)": lambda data: tables.clusters(data, "smoke"),
         "tasks = tables.peers(DATA, PROFILE)": lambda data: tables.peers(data, "smoke"),
-        "same = [t for t in tables.transfer(DATA, PROFILE) if t.dataset in REAL]": lambda data: [
-            t for t in tables.transfer(data, "smoke") if t.dataset in {s.name for s in config.REAL}
-        ],
+        "same = [t for t in tables.transfer(DATA, PROFILE) if t.dataset in REAL]": of_real_cells,
         "config.datasets(DATA) if spec.tier == ": lambda data: [s for s in config.datasets(data) if s.tier == "real"],
-        "tasks = [t for t in tables.transfer(DATA, PROFILE)": lambda data: [
-            t for t in tables.transfer(data, "smoke") if t.dataset in {s.name for s in config.REAL}
-        ],
+        "tasks = [t for t in tables.transfer(DATA, PROFILE)": of_real_cells,
     }
     for line in lines:
         (value,) = (value for start, value in same.items() if start in line)
