@@ -24,9 +24,9 @@ TEMPLATES = Path(__file__).parent / "templates"
 DIFFERENCE = ["difference", "ci_low", "ci_high"]
 #: Settings that transfer is compared with, and what the lead calls them.
 CALLED = {
-    "further steps on bulk": "itself after as many further steps on the bulk",
-    "before transfer": "itself before transfer",
-    "PC1, bulk sign": "one principal component of the cells",
+    "further steps on bulk": "the control",
+    "before transfer": "the network before transfer",
+    "PC1, bulk sign": "PC1",
 }
 AGAINST = [*CALLED]
 #: A fold within an item of a list, which Markdown of the book and of README both know.
@@ -46,9 +46,9 @@ def _signed(value: float) -> str:
 
 
 def _side(limits: pd.Series) -> str:
-    """Where the first of two names stands when their difference has these limits."""
+    """How the first of two names does beside the second when their difference has these limits."""
     low, high = limits
-    return "above" if low > 0 else "below" if high < 0 else "not told apart from"
+    return "better than" if low > 0 else "worse than" if high < 0 else "neither significantly better nor worse than"
 
 
 def held_out_clusters(out: Outputs) -> dict:
@@ -72,16 +72,17 @@ def held_out_clusters(out: Outputs) -> dict:
 
 
 def _counted(minus: pd.DataFrame) -> str:
-    """For each setting compared, the names of sets for which transfer is told above, and below if there is one."""
-    said = []
+    """For each setting compared, the sets on which transfer is significantly better, and worse if there is one."""
+    said, of = [], f" of {minus['dataset'].nunique()} data sets"
     for setting, what in CALLED.items():
         told = minus.loc[[setting]].query("told")
-        sides = {"above": told[told["difference"] > 0], "below": told[told["difference"] < 0]}
+        sides = {"better": told[told["difference"] > 0], "worse": told[told["difference"] < 0]}
         # Two names may be one set of cells, so that a count alone says too much.
         for side, rows in sides.items():
-            if len(rows) or side == "above":
-                said.append(f"{side} {what} for {len(rows)}" + f" ({', '.join(rows['dataset'])})" * bool(len(rows)))
-    return ", ".join(said)
+            if len(rows) or side == "better":
+                named = f" ({', '.join(rows['dataset'])})" * bool(len(rows))
+                said.append(f"{side} than {what} on {len(rows)}{of * (not said)}{named}")
+    return f"significantly {', '.join(said)}"
 
 
 def single_cells(out: Outputs) -> dict:
@@ -104,12 +105,12 @@ def single_cells(out: Outputs) -> dict:
     moved = (f"{_interval(row[DIFFERENCE], '+')} on {row['dataset']}" for _, row in drift.iterrows())
     counts: dict[str, object] = {"counted": _counted(minus), "aucs": ", ".join(aucs)}
     none = [name for name, of in minus.groupby("dataset") if not of["told"].any()]
-    counts["untold"] = f" On {', '.join(none)} none of the three is told." * bool(none)
+    counts["untold"] = f"On {', '.join(none)} none of the three differences is significant. " * bool(none)
     alone = minus.query("not told and ci_low * ci_high > 0")  # apart by its own interval, without the correction
     alone = [f"that to {setting} on {row['dataset']} ({row['difference']:+.3f})" for setting, row in alone.iterrows()]
-    counts["alone"] = f" By its interval alone {' and '.join(alone)} leaves out zero, too." * bool(alone)
+    counts["alone"] = f"By its interval alone, {' and '.join(alone)} excludes zero, too. " * bool(alone)
     family = by["dataset"].map(lambda name: config.DATASETS[name].unit).value_counts(sort=False)
-    counts["family"] = ", ".join(f"{n} of {unit}" for unit, n in family.items())
+    counts["family"] = ", ".join(f"{n} on {unit}" for unit, n in family.items())
     without = by.loc["after transfer, no MMD"]
     changed = [f"{_interval(row[DIFFERENCE], '+')} on {row['dataset']}" for _, row in without.iterrows()]
     counts |= {"no_mmd": ", ".join(changed), "no_mmd_told": int(without["told"].sum())}
@@ -152,9 +153,9 @@ def few_labels(out: Outputs) -> dict:
     real = rows[(rows["tier"] == "real") & (rows["k"] == 5)]
     aucs = [f"{row.dataset} {row.first_mean:.3f} and {row.second_mean:.3f}" for row in real.itertuples()]
     said = [f"{_interval(row[DIFFERENCE], '+')} ({row['dataset']})" for _, row in real.iterrows()]
-    above = real["dataset"][real["side"] == "above"]
-    counts = {f"{side}_{tier}_{k}": int((of["side"] == side).sum()) for (tier, k), of in rows.groupby(["tier", "k"])
-              for side in ("above", "below")}  # fmt: skip
+    above = real["dataset"][real["side"] == "better than"]
+    counts = {f"{side}_{tier}_{k}": int((of["side"] == f"{side} than").sum())
+              for (tier, k), of in rows.groupby(["tier", "k"]) for side in ("better", "worse")}  # fmt: skip
     sizes = {"names": len(real), "twins": rows.loc[rows["tier"] == "simulated", "dataset"].nunique()}
     on = f" ({', '.join(above)})" * bool(len(above))
     sizes |= {"aucs": ", ".join(aucs), "differences": ", ".join(said), "draws": int(real["pairs"].min())}
@@ -229,7 +230,7 @@ def sentences(
         lead, text, more = (part.format(**found_there, **also) if found_there else "" for part in parts)
         title = f"**{entry['title']}{': ' * bool(lead)}{lead}**"
         at = f"; profile `{profile}`" * bool(profile)
-        lines.append(f"- {title} ({cited(entry['chapter'])}{at}): {text or MISSING}")
+        lines.append(f"- {title}. {text or MISSING} ({cited(entry['chapter'])}{at})")
         lines += [FOLD.format(more)] * bool(more)
         used.append(profile)
     return "\n".join(lines), [profile for profile in of_runs if profile in used]

@@ -169,20 +169,21 @@ def test_chapter_4_opens_with_what_transfer_adds_to_further_steps(grid_run):
         assert f"{-row['difference']:+.3f} ({-row['ci_high']:+.3f} to {-row['ci_low']:+.3f})" in shown
     asked = ("further steps on bulk", "before transfer", "after transfer, no MMD", "PC1, bulk sign")
     told = [(rows.xs(setting, level="setting").loc[list(REAL), "p_holm"] < 0.05).sum() for setting in asked]
-    assert re.findall(r"for (\d+) of 3", shown) == [str(n) for n in told]
+    assert re.findall(r"\| (\d+) of 3 \|", shown) == [str(n) for n in told]
+    assert f"that of the control on {told[0]} of 3 data sets" in shown
     control = [np.mean(aucs[REAL[1], s]) for s in ("before transfer", "further steps on bulk")]
-    assert "{:.2f} to {:.2f}".format(*control) in shown
+    assert "| {:.2f} / {:.2f} / ".format(*control) in shown
     drift = space["run"].tables["control_changes"].set_index("dataset").loc[REAL[1]]
     said = text("04", "after-minus-read", space["run"].glued)
     assert f"{drift['difference']:+.3f} ({drift['ci_low']:+.3f}" in said
     stages = ("before transfer", "further steps on bulk", "after transfer")
     right = [" / ".join(str(sum(a > 0.5 for a in aucs[n, s])) for s in stages) for n in REAL]
-    assert "above one half in {}, {} and {} of the 2 seeds".format(*right) in shown
+    assert "AUC > 0.5 (before / control / after) | {} | {} | {} |".format(*right) in shown
     beats = [sum(a > np.median(aucs[n, "PC1, bulk sign"]) for a in after[n]) for n in REAL]
-    assert "above its median over seeds lie {}, {} and {} of the 2 seeds".format(*beats) in shown
-    shown = text("04", "after-minus-read", space["run"].glued)
+    said = text("04", "table-read", space["run"].glued)
+    assert "above it are {} (A375), {} (SCC47-afatinib) and {} (SCC47-sorafenib) of 2.".format(*beats) in said
     gain = np.mean(after[REAL[0]]) - np.mean(aucs[REAL[0], "after transfer, no MMD"])
-    assert f"after transfer minus the same without it, is {gain:+.3f}" in shown
+    assert f"after transfer minus the same without MMD (2 seeds) | {gain:+.3f} (" in shown
 
 
 # --- chapters 5 and 17: balancing, Table 3, cells counted otherwise, where nothing is to be found ---------------------
@@ -262,8 +263,10 @@ def test_chapter_5_says_first_what_was_found_on_the_set_that_it_names(grid_run, 
               for k in (1, 10)}  # fmt: skip
     assert [glued["few_first"], glued["few_last"]] == pytest.approx([*of_few.values()])
     said = " ".join(text("05", "found", glued | {"a375_right": 0.85, "balance": "one"}).split())
-    assert f"the AUC with labels (S) is {glued['a375_s']:.3f} ({glued['a375_s_low']:.3f}–" in said
-    assert f"Without a label (U) it is {glued['a375_u']:.3f} (" in said and "85% of them above one half" in said
+    assert f"labelled cells (S) | {glued['a375_s']:.3f} ({glued['a375_s_low']:.3f}–" in said
+    assert f"no label of a cell (U), {glued['a375_seeds']} seeds | {glued['a375_u']:.3f} (" in said
+    assert glued["seeds1"] == once.loc[real & once["protocol"].eq("U"), "pairs"].min()
+    assert "85% of the A375 seeds have an AUC above 0.5" in said
 
 
 def test_cells_that_are_counted_otherwise_are_those_of_their_name(grid_run):
@@ -310,7 +313,7 @@ def test_controls_with_nothing_to_find_are_named_by_what_was_trained(grid_run):
     area = roc_auc_score(first.y[first.labelled], first.library_size[first.labelled])
     assert glued["by_size"].startswith(f"{area:.3f} (") and glued["by_size"].count(";") == len(nulls) - 1
     said = text("17", "null-said", glued)
-    assert f"Of {glued['all_nulls']} intervals {glued['all_held']} hold one half" in " ".join(said.split())
+    assert f"{glued['all_held']} of {glued['all_nulls']} intervals include 0.5." in " ".join(said.split())
 
 
 # --- chapter 6: heads -------------------------------------------------------------------------------------------------
@@ -489,7 +492,8 @@ def test_what_is_said_of_the_trajectory_is_the_number_of_its_row():
     ranked = pd.DataFrame({"padj": [0.01, 0.2, 0.04]})
     glued = execute("10", ("along-glue",), along=along, ranked=ranked)["run"].glued
     said = text("10", "along-read", glued | {"tier": "simulated", "null_follow": 0, "null_genes": 3})
-    assert "2 of 3 genes follow" in said and "2 of 3 run" in said and "0 of the 1 that the paper" in said
+    said = " ".join(said.split())
+    assert "2 of 3 genes follow" in said and "2 of 3 key genes" in said and "0 of the 1 measured genes that the" in said
     interval = SimpleNamespace(mean=0.1, low=-0.1, high=0.3)
     planted = pd.DataFrame({"padj": [0.5, 0.01]})
     about = {"trajectory": SimpleNamespace(genes_along=lambda *given: planted), "empty_time": None,
@@ -529,9 +533,10 @@ def test_r_by_wrong_labels_is_that_of_its_set_and_the_share_holds_for_both_lists
     ends = [glued[f"{what}_a375_{end}"] for what in ("flip", "share") for end in ("low", "high")]
     assert ends == [0.8, 0.99, 0.1, 0.4]
     said = text("08", "wrong-said", glued | {"tag": "(simulated)", "name": name})
-    assert "r is 0.910 and 0.920 on\n  A375, 0.930 and 0.940 on SCC47" in said
-    assert f"it is {told(last[0], '.3f')} and {told(last[1], '.3f')}, with\n  7 and 8 genes" in said
-    assert said.split("errors a share? ")[1].startswith(f"{most}.")
+    assert "| A375 (real) | 0.910 | 0.920 |\n| SCC47 (real) | 0.930 | 0.940 |\n" in said
+    third = f"{told(last[0], '.3f')} (7 genes) | {told(last[1], '.3f')} (8 genes)"
+    assert f"| {name} (simulated) | {third} |\n" in said
+    assert said.split("in one draw per\nshare? ")[1].startswith(f"{most}.")
 
 
 @pytest.mark.parametrize("ig", [(0.9, 0.85, 0.95), (np.nan,) * 3])
@@ -545,11 +550,11 @@ def test_planted_genes_are_recovered_with_the_areas_of_the_table(ig):
     truth = {"a": 1, "b": -1, "c": 0, "d": -1, "e": 1}
     glued = execute("09", ("truth-glue",), recovered=recovered, within=near, truth=truth, **about)["run"].glued
     said = text("09", "truth-said", glued)
-    assert "3 of 4 planted genes are among the 4" in said and "recovered for 2 of\n3 of them (a coin: 1.5)" in said
-    assert (
-        f"{told(ig[0], '.3f')} [{told(ig[1])}, {told(ig[2])}] is the largest of 2 attributions\n(IG, mean size)" in said
-    )
-    assert "0.990 [0.98, 1.00] that of the variance over bulk" in said and "0.690 [0.98, 1.00]" in said
+    assert "3 of 4 planted genes are among the 4" in said
+    assert "recovered for\n2 of 3 planted genes (a coin: 1.5)" in said
+    area = f"{told(ig[0], '.3f')} [{told(ig[1])}, {told(ig[2])}]"
+    assert f"| best of 2 attributions by AUROC (IG, mean size) | {area} |" in said
+    assert "| variance over bulk lines | 0.990 [0.98, 1.00] | 0.690 [0.98, 1.00] | 0.250 |" in said
 
 
 # --- every notebook ---------------------------------------------------------------------------------------------------

@@ -107,16 +107,15 @@ def test_models_below_and_above_atsdp_are_counted_where_they_belong():
     assert [glued[f"u_simple_axis_{k}"] for k in ("tests", "below", "above")] == [2, 0, 0]
     assert [glued[f"paper_s_{k}"] for k in ("tests", "below", "above")] == [1, 0, 1]
     told = " ".join(labels.text("07", "found", glued | {"ties": 5}).split())
-    assert "Of 1 differences between one of the paper's eight models and ATSDP-NET (7 seeds each)" in told
-    assert "On A375-PLX4720 (108 cells, 7 folds) the AUC of logistic regression minus that of ATSDP-NET is" in told
-    assert (
-        "is -0.010 (-0.020 to +0.490)" in told
-        and "minus ATSDP-NET: +0.250 (+0.100 to +0.750; p after Holm 0.02)" in told
-    )
-    assert "on A375-PLX4720 1 of 2 are below and 1 above" in told
-    assert "(simulated) **The paper's four sets or their twins.**" in told
+    assert "without labels, the paper's eight models (7 seeds) | 1 | 1 | 0 |" in told
+    assert "on A375-PLX4720 (108 cells, 7 folds) the AUC of logistic regression minus that of ATSDP-NET is" in told
+    assert "is -0.010 (-0.020 to +0.490)" in told
+    assert "PC1 minus that of ATSDP-NET on A375-PLX4720 is +0.250 (+0.100 to +0.750; p after Holm 0.02;" in told
+    assert "without labels, other models on A375-PLX4720 (7 seeds) | 2 | 1 | 1 |" in told
+    assert "| (real) with labels, all models (SCC47 counted once) | 3 | 1 | 1 |" in told
+    assert "| (simulated) paper's sets or their twins, with labels | 1 | 0 | 1 |" in told
     told = " ".join(labels.text("07", "holds", glued | dict.fromkeys(("mixed_rows", "constant_rows"), 1)).split())
-    assert "+0.020 to +0.040 under the names of the SCC47 axis" in told and "-0.020 to +0.120 under" in told
+    assert "+0.020 to +0.040 on the two SCC47 sets" in told and "-0.020 to +0.120 on the two SCC47 sets" in told
 
 
 def test_controls_and_pairs_are_counted_for_real_cells_and_for_the_others():
@@ -137,10 +136,10 @@ def test_controls_and_pairs_are_counted_for_real_cells_and_for_the_others():
     assert (glued["real_lost"], glued["paper_lost"]) == ("CNN-shuffled: 1", "GCN-transductive: 1")
     assert (glued["real_graph_positive"], glued["paper_shuffled_positive"]) == (1, 2)
     told = labels.text("18", "controls-said", glued | {"paper_tag": "(simulated)"})
-    real, others = " ".join(told.split()).split("- (simulated)")
-    assert "**Genes shuffled**: -0.200 on average, resolved from zero in 1 of 1" in real
-    assert "-0.300 to -0.100). **Transductive**: +0.100, 0 of 1 (+0.000 to +0.200)" in real
-    assert "**Genes shuffled**: +0.030, 0 of 2 (-0.500 to +0.500). **Transductive**: +0.000, 1 of 1" in others
+    assert "| genes shuffled (real) | -0.200 | 1 of 1 | -0.300 to -0.100 |" in told
+    assert "| genes shuffled (simulated) | +0.030 | 0 of 2 | -0.500 to +0.500 |" in told
+    assert "| transductive (real) | +0.100 | 0 of 1 | +0.000 to +0.200 |" in told
+    assert "| transductive (simulated) | +0.000 | 1 of 1 | +0.000 to +0.000 |" in told
 
 
 def test_changes_of_the_ledger_on_real_cells_are_the_largest_of_each_number():
@@ -209,8 +208,8 @@ def test_the_rarest_class_is_told():
     space = execute("12", ("mix-numbers",), mix=mix, mean_test=stats.mean_test)
     told = labels.text("12", "mix-said", space["run"].glued)
     assert "for 5 % sensitive cells, over 2 seeds. With MMD 30% of the cells" in told
-    assert "without 20%; on the same seeds MMD brings the share closer to one half by +0.10" in told
-    assert "the mean share is 20% to 90%, whatever" in told
+    assert "without 20%. On the same seeds MMD brings this share closer to one half by +0.10" in told
+    assert "the mean share called sensitive is 20% to 90%, whatever" in told
 
 
 def test_the_ends_of_the_changes_are_those_of_each_set():
@@ -224,7 +223,8 @@ def test_the_ends_of_the_changes_are_those_of_each_set():
     assert ends["by"].tolist() == ["less", "less"] and ends["by "].tolist() == ["no MMD", "no MMD"]
     assert ends["lowest change"].tolist() == [-0.2, -0.3] and ends["differ from zero"].tolist() == [2, 1]
     assert [glued[f"changes_{k}"] for k in ("told", "tested", "least", "up")] == [3, 4, 5, 1]
-    assert glued["no_mmd"] == "+0.100 (-0.500 to +0.500) on d, -0.100 (-0.500 to +0.500) on e"
+    assert [glued[f"no_mmd_{k}"] for k in "de"] == ["+0.100 (-0.500 to +0.500)", "-0.100 (-0.500 to +0.500)"]
+    assert (glued["no_mmd_told"], glued["told_steps"]) == (1, "less (2), no MMD (1)")
 
 
 def test_targets_are_counted_and_the_lead_is_over_the_best_simple_model():
@@ -239,8 +239,8 @@ def test_targets_are_counted_and_the_lead_is_over_the_best_simple_model():
     space = execute("12", ("targets",), plus_study=study, score=score, real=["d", "e"], about={}, TARGET_AUC=0.85,
                     TARGET_SD=0.05)  # fmt: skip
     glued = space["run"].glued
-    assert [glued[k] for k in ("targets_met", "targets", "lead_above", "lead_sets")] == [3, 6, 1, 2]
-    assert [glued[k] for k in ("lead_low", "lead_high")] == pytest.approx([-0.1, 0.2])
+    assert [glued[k] for k in ("targets_met", "targets", "lead_sets", "lead_seeds")] == [3, 6, 2, 3]
+    assert space["lead"].tolist() == pytest.approx([-0.1, 0.2])
 
 
 def test_coverage_is_that_of_lines_and_of_cells():
@@ -251,9 +251,10 @@ def test_coverage_is_that_of_lines_and_of_cells():
     covered = pd.DataFrame(rows, columns=columns).assign(tier="real", ece_raw=0.15)
     space = execute("12", ("coverage-numbers",), covered=covered, plus_study=plus_study, ALPHA=0.1)
     told = labels.text("12", "coverage-said", space["run"].glued)
-    assert "promise to hold 90% of each class" in told and "is *sensitive* of d, 50.0%, and the others" in told
-    assert "covered to at least 75.0%" in told and "lines these are 10% to 60%, of the sets of cells 20% to 40%" in told
-    assert "than on lines for 1 of 2 names" in told and "as the network gives it for 1:" in told
+    assert "promise to hold the label of 90% of each class" in told and "is *sensitive* of d, with 50.0%; every" in told
+    assert "covered to at least 75.0%" in told
+    assert "These are 10% to 60% of the sets of lines and 20% to 40% of the sets of cells" in told
+    assert "than on lines for 1 of 2 data sets" in told and "own probability for 1 of 2." in told
 
 
 def test_drugs_told_from_chance_are_counted():
@@ -265,7 +266,7 @@ def test_drugs_told_from_chance_are_counted():
     space = execute("12", ("lines-numbers",), told=told, real_lines=range(13))
     text = labels.text("12", "lines-said", space["run"].glued)
     assert "Over 13 drugs ATSDP-NET (*plain*) has a mean AUC of 0.600 (0.550 to 0.650)." in text
-    assert "After Holm's correction 1 of 3 models are told" in text and "leaves out zero for 1 of 2," in text
+    assert "After Holm's correction 1 of 3 models differ" in text and "excludes zero for 1 of 2 models," in text
 
 
 @pytest.fixture
@@ -349,12 +350,10 @@ def test_coverage_and_calibration_of_a_persons_cells_are_counted(own):
     assert of[["Brier of the score", "Brier, calibrated"]].tolist() == pytest.approx(squares)
     assert of[["mean calibrated P", "are sensitive"]].tolist() == pytest.approx([own["found"].p.mean() / 2, 0.5])
     text = labels.text("13", "sets-read", space["run"].glued)
-    assert (
-        "each class: 90%. Of the classes of cells here\n0 of 2 are covered as promised, the least covered one to\n40%"
-        in text
-    )
+    assert "90% of the lines of each class. Of the classes of\ncells 0 of 2 are covered as promised" in text
+    assert "the least covered one to\n40%" in text
     lower = int(squares[1] < squares[0])
-    assert f"Brier score for {lower} of\n1 sets" in text
+    assert f"Brier score for {lower} of 1 data sets" in text
 
 
 def test_ways_of_standardising_are_counted_by_both_scores():
@@ -366,7 +365,8 @@ def test_ways_of_standardising_are_counted_by_both_scores():
         "run"
     ].glued
     text = labels.text("13", "company-study-read", glued)
-    assert "average 20% of the labels" in text and "these 3 ways 1 raise both" in text and "and 1 lower" in text
+    assert "average 20% of the labels" in text and "these 3 ways 1 raise both" in text
+    assert "3 raise at least one of them, and 1 lower" in text
 
 
 def test_leads_of_the_paper_are_counted_against_twice_its_deviation():

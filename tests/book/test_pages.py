@@ -108,7 +108,7 @@ def tables(tmp_path):
 def test_the_opening_says_what_the_tables_say(tables):
     clusters = opening.held_out_clusters(tables)
     assert clusters["difference"] == "-0.020 (-0.040 to +0.010)" and clusters["best_name"] == "a simple one"
-    assert (clusters["side"], clusters["gain_side"]) == ("not told apart from", "not told apart from")
+    assert clusters["side"] == clusters["gain_side"] == "neither significantly better nor worse than"
     assert clusters["aligned"] == "+0.050 (+0.040 to +0.060)"
     assert (clusters["start"], clusters["clusters"]) == ("+0.300 (+0.200 to +0.400)", 3)
     assert clusters["atsdp"].startswith("0.41") and clusters["best"].startswith("0.43") and clusters["tasks"] == 7
@@ -135,13 +135,18 @@ def test_the_opening_says_what_the_tables_say(tables):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "word"), [(0.01, 0.2, "above"), (-0.2, -0.01, "below"), (-0.1, 0.1, "not told apart from")]
+    ("low", "high", "word"),
+    [
+        (0.01, 0.2, "better than"),
+        (-0.2, -0.01, "worse than"),
+        (-0.1, 0.1, "neither significantly better nor worse than"),
+    ],
 )
 def test_a_lead_takes_its_side_from_an_interval(tables, low, high, word):
     path = tables.folder / "clusters_differences.csv"
     pd.read_csv(path).assign(ci_low=low, ci_high=high).to_csv(path, index=False)
     said, _ = opening.sentences({"quick": tables}, str, (opening.held_out_clusters,))
-    assert f"ATSDP-NET is {word} a simple one, and {word} itself before transfer**" in said
+    assert f"ATSDP-NET ranks them {word} a simple one, and {word} before transfer**" in said
 
 
 def test_five_labelled_cells_count_the_sets_on_which_the_difference_is_told(tables):
@@ -154,10 +159,10 @@ def test_five_labelled_cells_count_the_sets_on_which_the_difference_is_told(tabl
     said = opening.few_labels(tables)
     assert said["aucs"].startswith("A375-PLX4720 0.900 and 0.800, SCC47-afatinib")
     assert said["differences"].startswith("+0.100 (+0.100 to +0.300) (A375-PLX4720), +0.100 (-0.100 to")
-    assert [said[f"{side}_real_5"] for side in ("above", "below")] == [2, 0]
-    assert [said[f"{side}_real_1"] for side in ("above", "below")] == [0, 1]
+    assert [said[f"{side}_real_5"] for side in ("better", "worse")] == [2, 0]
+    assert [said[f"{side}_real_1"] for side in ("better", "worse")] == [0, 1]
     # The interval of DATA2-sim leaves out zero, too, but Holm's correction does not leave it standing.
-    assert [said[f"{side}_simulated_{k}"] for side in ("above", "below") for k in (1, 5)] == [0, 0, 1, 1]
+    assert [said[f"{side}_simulated_{k}"] for side in ("better", "worse") for k in (1, 5)] == [0, 0, 1, 1]
     assert said["on"] == " (A375-PLX4720, SCC47-sorafenib)" and (said["names"], said["twins"], said["draws"]) == (
         3,
         2,
@@ -187,19 +192,21 @@ def test_the_table_of_real_cells_holds_differences_and_stars_those_told_from_zer
     said = opening.single_cells(tables)
     name = config.REAL[1].name
     steps, before, component = opening.CALLED.values()
-    sides = (f"above {steps} for 1 ({name})", f"above {before} for 0", f"below {before} for 1 ({name})")
-    assert said["counted"] == ", ".join((*sides, f"above {component} for 0"))
+    sides = (f"better than {steps} on 1 of 3 data sets ({name})", f"better than {before} on 0",
+             f"worse than {before} on 1 ({name})", f"better than {component} on 0")  # fmt: skip
+    assert said["counted"] == f"significantly {', '.join(sides)}"
     assert said["aucs"].startswith("A375-PLX4720 0.50 and 0.50, ")
     assert said["moves"].startswith("+0.000 (-0.200 to +0.300) on A375-PLX4720, +0.100 (-0.200 to +0.300) on SCC47")
     assert said["averaged"] == "0.876 (A375-PLX4720)"
     # Each set has four comparisons here; the two names of one axis are a family. Only the second set has any told.
-    assert said["family"] == "4 of A375-PLX4720, 8 of SCC47 axis"
+    assert said["family"] == "4 on A375-PLX4720, 8 on SCC47 axis"
     assert said["no_mmd"].startswith("+0.010 (-0.300 to +0.200) on A375-PLX4720, +0.010") and said["no_mmd_told"] == 2
-    assert said["untold"] == " On A375-PLX4720, SCC47-sorafenib none of the three is told." and said["alone"] == ""
+    none = "On A375-PLX4720, SCC47-sorafenib none of the three differences is significant. "
+    assert (said["untold"], said["alone"]) == (none, "")
     changed = pd.DataFrame(changes)
     changed.loc[2, "ci_high"] = -0.05
     changed.to_csv(tables.folder / "transfer_changes.csv", index=False)
-    alone = " By its interval alone that to PC1, bulk sign on A375-PLX4720 (+0.100) leaves out zero, too."
+    alone = "By its interval alone, that to PC1, bulk sign on A375-PLX4720 (+0.100) excludes zero, too. "
     assert opening.single_cells(tables)["alone"] == alone
     first, second, third = said["rows"].split("\n  ")
     assert first.startswith("| A375-PLX4720, 7, 9 | 0.50 (0.40–0.60) | 0.50 (0.40–0.60) | +0.100 (-0.200 to +0.300) |")
@@ -214,7 +221,7 @@ def test_what_is_missing_says_so(tables):
     said = [line for line in "\n".join(parts).splitlines() if line.startswith("- ")]
     assert len(said) == len(opening.SENTENCES)
     missing = [line for line in said if MISSING in line]
-    assert [line.rpartition("(")[2] for line in missing] == [f"<{n}>): {MISSING}" for n in ("04", "12")]
+    assert [line.partition("**. ")[2] for line in missing] == [f"{MISSING} (<{n}>)" for n in ("04", "12")]
     assert "{" not in "".join(said)
 
 
@@ -228,8 +235,8 @@ def test_a_finding_is_that_of_the_first_run_which_has_its_tables_and_says_so(tab
     said, used = opening.sentences(runs, str)
     by_title = {line.split("**")[1].partition(" (")[0]: line for line in said.splitlines() if line.startswith("- ")}
     assert said.count("<details>") == said.count("</details>") == 3
-    assert "(06; profile `paper`): " in by_title["Attention"] and "0.123" in by_title["Attention"]
-    assert "(16; profile `quick`): " in by_title["The right drug's logistic regression among those of all drugs"]
+    assert "(06; profile `paper`)" in by_title["Attention"] and "0.123" in by_title["Attention"]
+    assert "(16; profile `quick`)" in by_title["The right drug among all drugs"]
     assert used == ["paper", "quick"] and opening.drawing(runs, "found") == tables.folder / "found.svg"
     text = opening.opening(runs, pd.Series(["cannot be tested here"]), str, str)
     amounts = [line for line in text.splitlines() if line.startswith("- `")]

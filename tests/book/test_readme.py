@@ -35,8 +35,8 @@ def test_the_block_says_what_counts_once_and_has_pc1_and_both_runs_beside_the_ne
     block = readme.readme_block(*map(Outputs, folders))
     network = "0.68 (0.68–0.68) | 0.43 (0.43–0.43)"
     assert f"| `A375-PLX4720` | real | {network} | 0.99 | 0.74 | {MISSING} | {MISSING} |" in block
-    assert "of 2 comparisons of attention with none, 0 favour it and 1 favour none**" in block
-    assert "1 are on real and 1 are on simulated cells" in block and "0 more are of a linear layer" in block
+    assert "of 2 comparisons of attention heads with none, 0 favour heads and 1 favour none**" in block
+    assert "1 are on real and 1 are on simulated cells" in block and "Of 0 more comparisons, of a linear layer" in block
     assert "chapters 5, 6 of 19 were also run" in block and "for 2 of 9 on real data, 0 of 7 on simulated data" in block
     assert "from here on at profile `quick`" in block
     assert "1 culture task (A375-PLX4720)**, 9 questions" in block and "3 tasks" not in block
@@ -82,7 +82,7 @@ def test_the_map_says_which_notebook_makes_what(tmp_path):
 
 @pytest.mark.parametrize("folder", [paths.REFERENCE, paths.PUBLISHED])
 def test_the_readme_says_which_figures_are_of_simulated_cells_alone(folder):
-    assert "Figures 4 to 8 on simulated ones alone" in readme.README.read_text()
+    assert "Figures 4 to 8 on simulated cells alone" in readme.README.read_text()
     outputs = json.loads((folder / "manifest.json").read_text())["outputs"]
     tiers = {name: made["tiers"] for name, made in outputs.items() if re.fullmatch(r"(fig|table)\d[a-d]?", name)}
     alone = {name for name, of in tiers.items() if of == ["simulated"] and name.startswith("fig")}
