@@ -48,7 +48,7 @@ def _signed(value: float) -> str:
 def _side(limits: pd.Series) -> str:
     """How the first of two names does beside the second when their difference has these limits."""
     low, high = limits
-    return "better than" if low > 0 else "worse than" if high < 0 else "neither significantly better nor worse than"
+    return "better" if low > 0 else "worse" if high < 0 else "neither significantly better nor worse"
 
 
 def held_out_clusters(out: Outputs) -> dict:
@@ -153,8 +153,8 @@ def few_labels(out: Outputs) -> dict:
     real = rows[(rows["tier"] == "real") & (rows["k"] == 5)]
     aucs = [f"{row.dataset} {row.first_mean:.3f} and {row.second_mean:.3f}" for row in real.itertuples()]
     said = [f"{_interval(row[DIFFERENCE], '+')} ({row['dataset']})" for _, row in real.iterrows()]
-    above = real["dataset"][real["side"] == "better than"]
-    counts = {f"{side}_{tier}_{k}": int((of["side"] == f"{side} than").sum())
+    above = real["dataset"][real["side"] == "better"]
+    counts = {f"{side}_{tier}_{k}": int((of["side"] == side).sum())
               for (tier, k), of in rows.groupby(["tier", "k"]) for side in ("better", "worse")}  # fmt: skip
     sizes = {"names": len(real), "twins": rows.loc[rows["tier"] == "simulated", "dataset"].nunique()}
     on = f" ({', '.join(above)})" * bool(len(above))
