@@ -59,17 +59,6 @@ def named_runs(runs: pd.DataFrame) -> pd.DataFrame:
     return named.merge(found, "left", on=[*named])
 
 
-def pairs(runs: pd.DataFrame) -> pd.DataFrame:
-    """Each setting of which a run is kept: score ``before`` and ``after`` transfer, and which one is higher.
-
-    A run that the file lacks, if it was made, lies below every run that it holds.
-    """
-    wide = runs.pivot(index=["data", "bulk_data", *SETTING], columns="transfer", values="score")
-    low = wide.fillna(-np.inf)
-    higher = np.select([low["after"] > low["before"], low["after"] < low["before"]], ["after", "before"], "equal")
-    return wide.assign(higher=higher, both=wide.notna().all(axis=1)).reset_index()
-
-
 def percell() -> pd.DataFrame:
     """Scores of single cells of SCAD and of SCAD on scFoundation's embedding, side by side, with fold and label."""
     table = pd.read_csv(verify(paths.DATA / "peers" / "scad_percell.csv.gz"))

@@ -16,8 +16,6 @@ MISSING = "not computed in this run"
 #: printed numbers; the fourth says that descriptions, equations or printed numbers say otherwise.
 VERDICTS = (SUPPORTED, REFUTED, UNDECIDED, FAILS, UNTESTED, ILL_POSED, MISSING)
 YES, NO, NOT_TESTED = "yes", "no", "not tested"
-#: Words for a printed number: is it reproduced?
-REPRODUCED = (YES, NO, UNDECIDED, NOT_TESTED, ILL_POSED, MISSING)
 
 
 @cache

@@ -36,16 +36,14 @@ TAKEN_OVER = {
 }
 #: Parts of the cache that a run may start from; every file in them is named by what it was computed from.
 SHARED = ("results", "pretrained", "searches", "splits")
-#: What only null twins have, and no other set has instead.
-NEED_TWINS = {"transfer_nulls"}
 #: Outputs about twins and simulated cells that are shown in every tier, under names of their own.
 OPENLY_SIMULATED = {
     "gene_score_null_twin", "planted_gene_recovery", "planted_gene_recovery_within", "planted_recovery",
     "plus_class_mix", "plus_selection", "twin_calibration", "twin_detection", "twin_realism", "twin_recipes",
 }  # fmt: skip
 OF_EVERY_SET = (
-    "cultures", "quality_control", "class_sizes", "class_balance", "gene_space", "transfer", "transfer_sign", "table1",
-    "table2", "table3", "table4", "ablation_heads", "graph_degrees", "plus_score", "few_shot",
+    "cultures", "quality_control", "class_sizes", "class_balance", "gene_space", "transfer", "table1", "table2",
+    "table3", "table4", "ablation_heads", "graph_degrees", "plus_score", "few_shot",
 )  # fmt: skip
 
 
@@ -120,7 +118,6 @@ def test_chapters_that_did_not_run_read_no_set_of_the_paper(chapter):
         "runs = tables.stopping(DATA, PROFILE)": lambda data: tables.stopping(data, "smoke"),
         "wanted = tables.clusters(DATA, PROFILE)": lambda data: tables.clusters(data, "smoke"),
         "tasks = tables.peers(DATA, PROFILE)": lambda data: tables.peers(data, "smoke"),
-        "same = [t for t in tables.transfer(DATA, PROFILE) if t.dataset in REAL]": of_real_cells,
         "config.datasets(DATA) if spec.tier == ": lambda data: [s for s in config.datasets(data) if s.tier == "real"],
         "tasks = [t for t in tables.transfer(DATA, PROFILE)": of_real_cells,
     }
@@ -134,9 +131,9 @@ def test_every_file_was_taken_from_the_folder_of_downloads_and_its_hash_kept(ran
     assert set(read_lock(downloads)) == {f for series in SERIES.values() for f in series.files}
 
 
-def test_every_table_of_the_reference_is_written_or_needs_twins(outputs):
+def test_every_table_of_the_reference_is_written(outputs):
     reference = {path.stem for path in paths.REFERENCE.glob("*.csv")}
-    assert reference - set(outputs[1]) <= NEED_TWINS
+    assert reference <= set(outputs[1])
     assert not TAKEN_OVER & set(outputs[0])
 
 

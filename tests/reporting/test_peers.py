@@ -38,19 +38,6 @@ def test_the_sweep_holds_one_row_a_run_and_ranks_it_among_all_runs():
     assert np.isnan(peers.share_above(scores, 0.5))
 
 
-def _runs(*rows) -> pd.DataFrame:
-    about = dict.fromkeys(peers.SETTING, "x") | {"data": "d", "bulk_data": "integrate"}
-    return pd.DataFrame([about | {"bottle": b, "transfer": t, "score": s} for b, t, s in rows])
-
-
-def test_a_run_that_was_not_kept_lies_below_the_one_that_was():
-    runs = _runs((1, "before", 0.7), (1, "after", 0.8), (2, "before", 0.7), (3, "after", 0.6), (4, "before", 0.9),
-                 (4, "after", 0.9), (5, "before", 0.9), (5, "after", 0.6))  # fmt: skip
-    found = peers.pairs(runs).set_index("bottle")
-    assert found["higher"].to_dict() == {1: "after", 2: "before", 3: "after", 4: "equal", 5: "before"}
-    assert found["both"].tolist() == [True, False, False, True, True]
-
-
 def test_named_settings_meet_their_own_runs_and_no_others():
     runs = peers.sweep()
     named = peers.named_runs(runs)
