@@ -92,7 +92,8 @@ def test_models_below_and_above_atsdp_are_counted_where_they_belong():
     assert [glued[f"paper_s_{k}"] for k in ("tests", "below", "above")] == [1, 0, 1]
     assert [glued[f"paper_u_{k}"] for k in ("tests", "below", "above")] == [1, 1, 0]
     told = " ".join(labels.text("07", "found", glued).split())
-    assert "without labels, the paper's eight models (7 seeds) | 1 | 1 | 0 |" in told
+    eight = "without labels, the paper's eight models, SCC47 under both drug names (7 seeds)"
+    assert f"{eight} | 1 | 1 | 0 |" in told
     assert "on A375-PLX4720 (108 cells, 7 folds) the AUC of logistic regression minus that of ATSDP-NET is" in told
     assert "is -0.010 (-0.020 to +0.490)" in told
     assert "PC1 minus that of ATSDP-NET on A375-PLX4720 is +0.250 (+0.100 to +0.750; p after Holm 0.02;" in told
