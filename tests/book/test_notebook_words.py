@@ -95,7 +95,7 @@ def test_models_below_and_above_atsdp_are_counted_where_they_belong():
     eight = "without labels, the paper's eight models, SCC47 under both drug names (7 seeds)"
     assert f"{eight} | 1 | 1 | 0 |" in told
     assert "on A375-PLX4720 (108 cells, 7 folds) the AUC of logistic regression minus that of ATSDP-NET is" in told
-    assert "is -0.010 (-0.020 to +0.490)" in told
+    assert "is -0.010 (-0.020 to +0.490; p after Holm 0.01)" in told
     assert "PC1 minus that of ATSDP-NET on A375-PLX4720 is +0.250 (+0.100 to +0.750; p after Holm 0.02;" in told
     assert "without labels, other models on A375-PLX4720 (7 seeds) | 2 | 1 | 1 |" in told
     assert "| (real) with labels, all models (SCC47 counted once) | 3 | 1 | 1 |" in told
@@ -121,10 +121,10 @@ def test_controls_and_pairs_are_counted_for_real_cells_and_for_the_others():
     assert (glued["real_pairs"], glued["real_pairs_sure"], glued["paper_pairs_sure"]) == (2, 1, 1)
     assert (glued["real_graph_away"], glued["real_shuffled_away"]) == (0, 1)
     told = labels.text("18", "controls-said", glued | {"paper_tag": "(simulated)"})
-    assert "| genes shuffled (real) | -0.200 | 1 of 1 | -0.300 to -0.100 |" in told
-    assert "| genes shuffled (simulated) | +0.030 | 0 of 2 | -0.500 to +0.500 |" in told
-    assert "| transductive (real) | +0.100 | 0 of 1 | +0.000 to +0.200 |" in told
-    assert "| transductive (simulated) | +0.000 | 1 of 1 | +0.000 to +0.000 |" in told
+    assert "| genes shuffled (real) | -0.200 | 1 of 1 | 1 of 1 | -0.300 to -0.100 |" in told
+    assert "| genes shuffled (simulated) | +0.030 | 0 of 2 | 0 of 2 | -0.500 to +0.500 |" in told
+    assert "| transductive (real) | +0.100 | 0 of 1 | 0 of 1 | +0.000 to +0.200 |" in told
+    assert "| transductive (simulated) | +0.000 | 0 of 1 | 1 of 1 | +0.000 to +0.000 |" in told
 
 
 def test_changes_of_the_ledger_on_real_cells_are_the_largest_of_each_number():
