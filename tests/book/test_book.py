@@ -199,6 +199,8 @@ OVERFLOWING = """(() => {
 })()"""
 BROKEN_MATHS = "document.querySelectorAll('mjx-merror, mjx-container [data-mjx-error]').length"
 UNRENDERED = "[...document.querySelectorAll('.math')].filter(e => !e.querySelector('mjx-container')).length"
+#: Pixels of the longest chapter at 1440 px; the committed ones have 12,000 at most, fonts of another machine take more.
+LONGEST = 12_600
 BROKEN_IMAGES = "[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
 
 # Contrast as in WCAG 2.1 of every text that can be seen, folds opened, against the colours behind it. Text over a
@@ -267,6 +269,9 @@ def test_pages_in_a_browser(site, browser, width):
         for name, expression in (("too wide", OVERFLOWING), ("images", BROKEN_IMAGES)):
             value = browser.evaluate(expression)
             found += [f"{path.name}: {name} {value}"] if value else []
+        height = browser.evaluate("document.documentElement.scrollHeight")
+        if width == 1440 and path.parent.name == "notebooks" and height > LONGEST:
+            found.append(f"{path.name}: {height:,} px long, expected {LONGEST:,} at most: cut, fold or move a part")
         for name, expression in (("bad maths", BROKEN_MATHS), ("maths left as text", UNRENDERED)):
             value = browser.evaluate(expression)
             found += [f"{path.name}: {value} × {name}"] if value else []

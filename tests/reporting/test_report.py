@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from atsdp_utils.foundation import cache, closure, paths, runtime
+from atsdp_utils.foundation import cache, closure, config, paths, runtime
 from atsdp_utils.interpretation import embedding
 from atsdp_utils.reporting import plots, report
 from book import record
@@ -229,6 +229,22 @@ def test_committed_tolerances_parse():
     tolerances = json.loads(paths.TOLERANCES.read_text())
     rules = [tolerances["default"], *tolerances["columns"].values()]
     assert all(r == "ignore" or set(r) == {"absolute", "relative"} for r in rules)
+
+
+#: Tables of what the paper prints alone; their sets are the paper's.
+PRINTED = ("audit", "averaging_nulls", "averaging_search")
+
+
+@pytest.mark.parametrize("folder", [paths.REFERENCE, paths.PUBLISHED], ids=lambda folder: folder.name)
+def test_committed_tables_name_the_tier_of_every_data_set(folder):
+    tables = {path.stem: pd.read_csv(path) for path in sorted(folder.glob("*.csv")) if path.stem not in PRINTED}
+    of_sets = {name: table for name, table in tables.items() if "dataset" in table}
+    assert len(of_sets) > 50
+    for name, table in of_sets.items():
+        assert "tier" in table, name
+        expected = table["dataset"].map(config.TIERS | report.OTHER_INPUTS)
+        of_runs = expected.isin(["real", "simulated"])  # the paper's own sets are printed numbers here
+        assert (table["tier"] == expected)[of_runs].all(), name
 
 
 def test_a_full_disk_is_called_so_whatever_the_writer_says(tmp_path, monkeypatch):
