@@ -232,12 +232,12 @@ def test_committed_tolerances_parse():
 
 
 #: Tables of what the paper prints alone; their sets are the paper's.
-PRINTED = ("audit", "averaging_nulls", "averaging_search")
+OF_PRINT_ALONE = ("audit", "averaging_nulls", "averaging_search")
 
 
 @pytest.mark.parametrize("folder", [paths.REFERENCE, paths.PUBLISHED], ids=lambda folder: folder.name)
 def test_committed_tables_name_the_tier_of_every_data_set(folder):
-    tables = {path.stem: pd.read_csv(path) for path in sorted(folder.glob("*.csv")) if path.stem not in PRINTED}
+    tables = {path.stem: pd.read_csv(path) for path in sorted(folder.glob("*.csv")) if path.stem not in OF_PRINT_ALONE}
     of_sets = {name: table for name, table in tables.items() if "dataset" in table}
     assert len(of_sets) > 50
     for name, table in of_sets.items():
