@@ -48,7 +48,7 @@ LAB_TEXT = {
     r"\{(?:ref|numref)\}`([^`<]+)`": r"\1",
     r"\{cite\w*\}`([^`]+)`": r"(\1)",
     r"^:{3,}\{(?:admonition|grid-item-card)\} (.+)$": r"**\1**\n",
-    r"^:{3,}(\{grid\}.*)?$": "",
+    r"^(?::{3,}(\{grid\}.*)?|:gutter: \d+)$": "",
     r"\[([\w.]+)\]\(\.\./files/[^)]+\)": r"`\1`",
 }
 #: A computed value in text, with its format.

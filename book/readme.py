@@ -91,7 +91,7 @@ def readme_block(out: Outputs, published: Outputs) -> str:
         real.append(f"- **Real cells, {what}**, {len(part)} questions ({link('11')}): {said}.{named}")
 
     # What a training decides is read under a protocol; the readings of what is printed or public are others.
-    rest = int(((claims["verdict"] == SUPPORTED) & claims["protocol"].isin(["S", "U", "S, U"])).sum())
+    supported = claims.loc[claims["verdict"] == SUPPORTED, "protocol"]
     printed, mixed = audit.printed_rows(), audit.checked("not_one_averaging")["flagged"].to_numpy(bool)
     first = ~printed.duplicated(["dataset", *config.METRICS]).to_numpy()
     episen = f"({MISSING})"
@@ -108,7 +108,7 @@ def readme_block(out: Outputs, published: Outputs) -> str:
         episen=episen, scores="\n".join(_scores(out, published)),
         chapters=opening.chapters_said(ran, len(numbered)), apart=apart_said(out), paper=config.profile("paper"),
         profile=profile,
-        claims=claims_said(claims), rest=rest or "None", rests="rest" if rest > 1 else "rests",
+        claims=claims_said(claims), supported=len(supported), untrained=(~supported.isin(["S", "U", "S, U"])).sum(),
         compared=", ".join(f"`{name}`" for name in profiles.TABLES), mixed=int((mixed & first).sum()), rows=first.sum(),
         f1=checks.loc["not_one_averaging"], checks=len(checks),
         found=values["mean"].notna().sum(), printed=len(values), planted=findings.planted_said(judged),

@@ -66,7 +66,8 @@ def components(results: Sequence[Result]) -> pd.DataFrame:
         own = [r for r in results if r.task.dataset == dataset]
         draws = np.stack([evaluate.on_resampled_cells(r)["auc"] for r in own], axis=1)
         shared, df = stats.shared_variance(draws), np.bincount(own[0].y.astype(int)).min() - 1
-        limits = (df * shared / sps.chi2.ppf(q, df) for q in (0.975, 0.025))
+        # Nothing shared (trainings that reverse the ranking cancel) is an estimate of zero without limits.
+        limits = (df * shared / sps.chi2.ppf(q, df) if shared else np.nan for q in (0.975, 0.025))
         found.loc["cells"] = (len(own[0].y), df, shared, *limits)
         for name, r in found.iterrows():
             sd = np.sqrt([r["variance"], r["low"], r["high"]])

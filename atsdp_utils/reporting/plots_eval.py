@@ -20,14 +20,14 @@ Curve = tuple[np.ndarray, np.ndarray]
 
 
 def radar(ax, table: pd.DataFrame, *, colours: Mapping[str, str] | None = None) -> None:
-    """Radar chart in polar axes with its key at the right: rows are series, columns metrics, values in [0, 1].
+    """Radar chart in polar axes with its key at the right: rows are series, the first on top, columns metrics.
 
     Areas of a radar chart depend on the order of the spokes: it is here because the paper has one; read the bars.
     """
     k = table.shape[1]
     angles = np.pi / 2 - 2 * np.pi * np.arange(k) / k
-    for (name, row), colour in zip(table.iterrows(), shades(table.index, colours), strict=True):
-        look = {"color": colour, "linewidth": 1.6, "solid_joinstyle": "round", "label": name}
+    for i, ((name, row), colour) in enumerate(zip(table.iterrows(), shades(table.index, colours), strict=True)):
+        look = {"color": colour, "linewidth": 1.6, "solid_joinstyle": "round", "label": name, "zorder": 3 - i / 100}
         ax.plot(np.append(angles, angles[0]), np.append(row, row.iloc[0]), **look)
     ax.set_xticks(angles % (2 * np.pi), [METRIC_LABEL.get(name, name) for name in table], fontsize=8)
     ax.set_ylim(0, 1)

@@ -178,25 +178,27 @@ def enriched(out: Outputs, c, reading: str) -> Found:
 # --- rules that need public files or the printed numbers only: no interval, so they hold or do not --------------------
 
 
-def _sizes(counting: str = "labelled cells") -> dict[str, tuple[int, int]]:
-    of = audit.CLASS_SIZES
-    return {d: of.get((d, counting), n) for (d, kind), n in of.items() if kind == "labelled cells"}
+def _sizes(reading: str = "holiday cells sensitive") -> dict[str, tuple[int, int]]:
+    """Sensitive and resistant cells of each set, under a reading of the cells on a drug holiday (ambiguity 20)."""
+    found, of = {}, audit.CLASS_SIZES
+    for dataset in config.TABLE2:
+        sensitive, resistant = of[dataset, "labelled cells"]
+        without, _ = of.get((dataset, "without holiday cells"), (sensitive, resistant))
+        moved = (sensitive - without) * (reading == "holiday cells resistant")
+        found[dataset] = sensitive if reading == "holiday cells sensitive" else without, resistant + moved
+    return found
 
 
 def most_imbalanced(out: Outputs, c, reading: str) -> Found:
-    """Its ratio of classes is the largest of the four, whether cells on a drug holiday count or not."""
-    ratios = [{d: max(n) / min(n) for d, n in _sizes(k).items()} for k in ("labelled cells", "without holiday cells")]
-    said = [f"{max(r, key=r.get)} has {max(r.values()):.2f}, {c.dataset} {r[c.dataset]:.2f}" for r in ratios]
-    note = f"ratio of classes; {said[0]}; without holiday cells {said[1]}"
-    return plain(ratios[0][c.dataset], all(max(r, key=r.get) == c.dataset for r in ratios), note)
+    """Its ratio of classes is the largest of the four."""
+    ratios = {d: max(n) / min(n) for d, n in _sizes(reading).items()}
+    most = max(ratios, key=ratios.get)
+    return plain(ratios[c.dataset], most == c.dataset, f"ratio of classes; {most} has {ratios[most]:.2f}")
 
 
 def resistant_rare(out: Outputs, c, reading: str) -> Found:
     """Fewer resistant than sensitive cells."""
-    sensitive, resistant = _sizes()[c.dataset]
-    moved = sensitive - audit.CLASS_SIZES[c.dataset, "without holiday cells"][0]
-    sensitive -= moved * (reading != "holiday cells sensitive")
-    resistant += moved * (reading == "holiday cells resistant")
+    sensitive, resistant = _sizes(reading)[c.dataset]
     return plain(resistant / (sensitive + resistant), resistant < sensitive, "share resistant")
 
 
@@ -212,8 +214,8 @@ def bulk_count(out: Outputs, c, reading: str) -> Found:
     read = {"lines": lambda: gdsc.label_table(both_databases=True), "drugs": gdsc.drugs,
             "genes": lambda: gdsc.load_bulk().genes}  # fmt: skip
     n = len(read[c.argument]())
-    same = n == c.quoted
-    return Found(Effect(n), *((verdict.SUPPORTED, verdict.YES) if same else (verdict.UNTESTED, verdict.NOT_TESTED)))
+    words = (verdict.SUPPORTED, verdict.YES) if n == c.quoted else (verdict.UNTESTED, verdict.NOT_TESTED)
+    return Found(Effect(n), *words)
 
 
 def evaluated_alike(out: Outputs, c, reading: str) -> Found:
@@ -236,8 +238,8 @@ def _leads() -> pd.Series:
 
 
 def largest_printed(out: Outputs, c, reading: str) -> Found:
-    """ATSDP-NET has the largest printed value in every row of Table 4."""
-    first = _leads() > 0
+    """ATSDP-NET has the largest printed value in every row of Table 4, or in those of a set and metrics."""
+    first = _leads()[c.dataset][c.metrics.split()] > 0 if c.dataset else _leads() > 0
     return plain(first.sum(), first.all(), f"of {len(first)} printed rows")
 
 

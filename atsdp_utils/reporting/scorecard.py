@@ -28,10 +28,12 @@ COLUMNS = ["id", "where", "claim", "made", "dataset", "metric", "quoted", "mean"
 #: What decides a claim, by scope: print is what the paper prints, real are embedded files and cells, public are
 #: descriptions of files that nobody here opened, behind which no row of this run stands.
 TIERS = {"paper's cells": "geo", "real cells": "real", "public files": "real", "public descriptions": "public",
-         "contradicted": "public", "print": "print", "equations": "print", "wording": "print"}  # fmt: skip
-#: Scopes without a rule, and the verdict: public descriptions or equations say otherwise (`note` has the evidence), or
-#: nothing can decide.
-WITHOUT_RULE = {"contradicted": verdict.FAILS, "equations": verdict.FAILS, "wording": verdict.ILL_POSED}
+         "contradicted": "public", "missing facts": "", "print": "print", "equations": "print",
+         "wording": "print"}  # fmt: skip
+#: Scopes without a rule, and the verdict: public descriptions or equations say otherwise (`note` has the evidence),
+#: nothing can decide, or something that no file of ours has (`note` says what).
+WITHOUT_RULE = {"contradicted": verdict.FAILS, "equations": verdict.FAILS, "wording": verdict.ILL_POSED,
+                "missing facts": verdict.UNTESTED}  # fmt: skip
 NEEDS_CELLS = "needs the paper's own cells: DATA=geo"
 
 
