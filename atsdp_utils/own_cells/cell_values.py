@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +26,20 @@ CENTRED = 0.3
 SPREAD = 0.7
 NOT_SCORED = "not scored"
 #: Why a row has no score; ``scored`` where it has one.
-SCORED, ZERO, SHALLOW, FOREIGN = REASONS = (
+SCORED, ZERO, SHALLOW, FOREIGN, OUTSIDE = REASONS = (
     "scored", "zero on every gene used", "far less depth than the other cells", "mostly genes of the other species",
+    "transcripts outside cells (cell_ID 0)",
 )  # fmt: skip
 #: A row is no cell if it is thirty times less deep than the cells that hold most of the file, or ten times (the rule of
 #: Cell Ranger 2 for droplets) with a smaller share of the genes of a whole file than quality control asks for.
 FAR, FARTHER, GENOME_SIZE = 10, 30, 20_000
 #: Two kinds of rows are as many times as deep, in logarithms; more rows than this share that fall call for a word.
 GAP, MANY = np.log(8), 1 / 3
+#: A gene is not measured in a batch without a count of it where the other cells let expect so many; of a gene that is
+#: measured that happens once in 20,000 times. A word is said if it is so of more than this share of such genes.
+EXPECTED, ABSENT = 10, 0.05
+#: z-scores have a standard deviation of one; with a gene in a hundred above this they are others.
+WIDE = 2.5
 
 
 def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
@@ -42,11 +49,9 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
     """
     v = file.X.data if sparse.issparse(file.X) else file.X.ravel()
     if not np.isfinite(v).all():
-        X = sparse.coo_matrix(file.X)
-        bad = np.flatnonzero(~np.isfinite(X.data))
-        where = f"cell {file.obs.index[X.row[bad[0]]]}, gene {next(iter(file.names.values()))[X.col[bad[0]]]}"
         raise InputError(
-            f"{file.path}: {len(bad):,} values are missing (NaN) or infinite, first {X.data[bad[0]]} at {where}. "
+            f"{file.path}: {(~np.isfinite(v)).sum():,} values are missing (NaN) or infinite, "
+            f"{_first(file, lambda values: ~np.isfinite(values))}. "
             "Expected finite numbers; drop those cells or genes, or fill in zeros where nothing was detected."
         )
     low, high = float(file.X.min()), float(file.X.max())
@@ -59,32 +64,45 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
     if low < 0:
         negative = f"{file.path}: {(v < 0).sum():,} of {np.prod(file.X.shape):,} values are negative ({seen})"
         if asked == "counts":
-            raise InputError(f"{negative}. Expected no negative counts; take raw counts or another --values.")
+            first = _first(file, lambda values: values < 0)
+            raise InputError(f"{negative}, {first}. Expected no negative counts; take raw counts or another --values.")
         part = dense(file.X[:5000]).astype(np.float64)
         off_centre = np.median(np.abs(part.mean(0)) / np.maximum(part.std(0), 1e-9))
         guess = "zscored" if not whole and off_centre < CENTRED else "neither counts, lognorm nor zscored"
         if asked == "auto" and guess != "zscored":
             way = "take raw counts, or say what they are: --values lognorm (corrected for batches), zscored"
-            raise InputError(f"{negative}, genes not centred at zero. Expected no negative counts, or z-scores; {way}.")
+            found = f"{negative}, {_first(file, lambda values: values < 0)}, genes not centred at zero"
+            raise InputError(f"{found}. Expected no negative counts, or z-scores; {way}.")
         if asked == "auto" and (part >= 0).all(1).mean() > 0.05:
             way = "Score two files, or say --values lognorm if some were corrected for batches."
             raise InputError(f"{negative}, but none in some of the cells: logarithms and z-scores? {way}")
     if asked == "auto" and _of_two_kinds(file.X):
         raise InputError(f"{file.path}: counts in some cells, no whole numbers in others. Score them in two files.")
     kind, of = guess if asked == "auto" else asked, file.X.dtype
+    few = f"{broken:.2%}" if broken > 1e-4 else "under 0.01%"
+    wide = np.quantile(part.std(0), 0.99) if low < 0 else 1
     said = [
         (kind != guess, f"values look like {guess} ({seen}) but are taken as {asked}, as asked"),
-        (kind == "counts" and 0 < broken < DAMAGED, f"{broken:.2%} of the counts are no integers: damaged, corrected?"),
-        (kind == "counts" and not whole,
+        (kind == "counts" and 0 < broken < DAMAGED, f"{few} of the counts are no integers: damaged, corrected?"),
+        (kind == "counts" and not whole and guess != "lognorm",
          "neither integers nor logarithms (TPM, CPM?): values are scaled and logged like counts"),
         (of.kind in "iu" and high == np.iinfo(of).max,
          f"values reach {high:g}, the largest that {of} holds: larger ones were cut or changed"),
         (whole and high == 1, "no value but 0 and 1: detected or not is no count"),
         (kind == guess == "zscored" and low >= 0, "scaled by gene and not centred: used as they are, as z-scores are"),
+        (kind == "zscored" and wide > WIDE,
+         f"standard deviations of genes reach {wide:.1f}: residuals (SCTransform, Pearson)? Raw counts are better"),
         (low >= 0 and np.count_nonzero(v) > 0.99 * np.prod(file.X.shape),
          "hardly a value is zero: imputed, denoised, offset or bulk, not measured single cells"),
     ]  # fmt: skip
     return kind, [line for holds, line in said if holds]
+
+
+def _first(file: CellFile, wrong: Callable[[np.ndarray], np.ndarray]) -> str:
+    """The first of the values that are wrong, and where it stands."""
+    X = sparse.coo_matrix(file.X)
+    i = np.flatnonzero(wrong(X.data))[0]
+    return f"first {X.data[i]:g} at cell {file.obs.index[X.row[i]]}, gene {next(iter(file.names.values()))[X.col[i]]}"
 
 
 def _broken(v: np.ndarray) -> float:
@@ -128,6 +146,8 @@ def not_cells(
     reason, detected = np.full(X.shape[0], SCORED, dtype=object), _sums(X != 0)
     foreign = np.flatnonzero(of_other_species(file, genes))
     reason[_sums(file.X[:, foreign] != 0) > detected] = FOREIGN
+    if "cell_ID" in file.obs:  # as CosMx calls it
+        reason[file.obs["cell_ID"].astype(str).isin(["0", "0.0"]).to_numpy()] = OUTSIDE
     own = np.flatnonzero((reason == SCORED) & (detected > 0))
     if not counted or not len(own):
         return reason, []
@@ -173,7 +193,22 @@ def unscored(path: Path, reason: np.ndarray, least: int) -> list[str]:
         others = "".join(f"; {count:,} more are {said}" for said, count in why.items())
         expected = f"at least {least}, better hundreds: genes are standardised over the cells of the file"
         raise InputError(f"{path}: {n} cells with values{others}. Expected {expected}.")
-    return [f"{count:,} cells are {said}: marked '{NOT_SCORED}' in atsdp_reason" for said, count in why.items()]
+    return [f"{count:,} rows are {NOT_SCORED} (atsdp_label); atsdp_reason: {said}" for said, count in why.items()]
+
+
+def absent(X: sparse.csr_matrix, parts: dict[str, np.ndarray], scored: np.ndarray) -> list[str]:
+    """What is said of parts of a file in which genes that the other cells have were not measured; X are counts."""
+    notes = []
+    for name, codes in parts.items():
+        for code in np.unique(codes[scored & (codes >= 0)]):
+            own, others = (np.asarray(X[scored & (codes == code) == part].sum(0)).ravel() for part in (True, False))
+            expected = others / max(others.sum(), 1) * own.sum()
+            missing = (own == 0) & (expected > EXPECTED)
+            if missing.sum() > ABSENT * (expected > EXPECTED).sum():
+                n = f"{missing.sum():,} genes of the bulk that the other cells have"
+                rows = f"{(codes == code).sum():,} cells of one value of {name}"
+                notes.append(f"{n} are zero in all {rows}: not measured there? Join files by the genes of all only")
+    return notes
 
 
 def counts(X: Matrix, every: Matrix, kind: str, chunk: int) -> tuple[sparse.csr_matrix | None, list[str]]:

@@ -29,8 +29,6 @@ def render(found: Prediction, y: np.ndarray | None) -> str:
     """The page as text; `y` are the person's labels, drawn beside the scores, or None."""
     facts, auc = found.facts, found.facts["held_out_auc"]
     labels, count = np.unique(found.label, return_counts=True)
-    ways = {"gene_names_found": ", ".join(f"{n:,} {way}" for way, n in facts.get("gene_names_found", {}).items())}
-    plain = {k: v for k, v in (facts | ways).items() if k not in ("warnings", "metrics", "company")}
     calibrated = found.calibrated[~np.isnan(found.calibrated)]
     sets = found.columns.atsdp_conformal[~np.isnan(found.p)].value_counts(normalize=True)
     pictures = {}
@@ -42,16 +40,29 @@ def render(found: Prediction, y: np.ndarray | None) -> str:
     return TEMPLATES.get_template("page.html").render(
         found=found, facts=facts, labelled=y is not None, agree=agreement(found.members),
         counts=", ".join(f"{n:,} {label}" for label, n in zip(labels, count, strict=True)),
-        company=prediction.company_said(facts["company"]), drawn=len(found.layout[0]), beside=_held_out_clusters(),
+        company=prediction.company_said(facts["company"]), drawn=len(found.layout[0]), beside=held_out_clusters(),
         held_out="unknown, for they are of one class" if np.isnan(auc) else f"{auc:.2f}",
         calibrated=[f"{q:.2f}" for q in np.quantile(calibrated, (0.05, 0.5, 0.95))] if len(calibrated) else [],
         shares=", ".join(f"{n:.1%} {word}" for word, n in sets.items() if n),
-        against={k: f"{v:.3f}" for k, v in found.metrics.items() if k in config.METRICS},
-        made={k.replace("_", " "): f"{v:.3f}" if isinstance(v, float) else v for k, v in plain.items()}, **pictures,
+        against=_against(found.metrics), made=made(facts), **pictures,
     )  # fmt: skip
 
 
-def _held_out_clusters() -> str:
+def _against(found: dict[str, float]) -> dict[str, str]:
+    """Rows of the table of scores against labels, the AUC with its interval."""
+    rows = {k: f"{v:.3f}" for k, v in found.items() if k in config.METRICS}
+    limits = f" ({found['auc_low']:.3f} to {found['auc_high']:.3f})" if found.get("auc_low", np.nan) > -1 else ""
+    return {k: v + limits * (k == "auc") for k, v in rows.items()}
+
+
+def made(facts: dict) -> dict[str, str]:
+    """What a page says of how it was made: names and values as text."""
+    ways = {"gene_names_found": ", ".join(f"{n:,} {way}" for way, n in facts.get("gene_names_found", {}).items())}
+    plain = {k: v for k, v in (facts | ways).items() if k not in ("warnings", "metrics", "company")}
+    return {k.replace("_", " "): f"{v:.3f}" if isinstance(v, float) else v for k, v in plain.items()}
+
+
+def held_out_clusters() -> str:
     """Mean AUC on clusters of lines that no model saw, in the committed reference run."""
     measured = paths.REFERENCE / "clusters_mean.csv"
     if not measured.exists():

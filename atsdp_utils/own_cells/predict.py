@@ -23,7 +23,7 @@ from atsdp_utils.foundation.config import RESISTANT, SENSITIVE
 from atsdp_utils.interpretation import embedding
 from atsdp_utils.models.losses import mmd2
 from atsdp_utils.models.plus import ATSDPPlus, expit, logistic
-from atsdp_utils.own_cells import cell_values, drugs, output, page, prediction, readers
+from atsdp_utils.own_cells import cell_values, cellfile, drugs, output, page, prediction, readers
 from atsdp_utils.own_cells.cell_values import NOT_SCORED, SCORED, ZERO
 from atsdp_utils.own_cells.cellfile import CellFile, InputError, Matrix, contradicted, dense_chunks, left_out, recognise
 from atsdp_utils.own_cells.prediction import Prediction, pooled
@@ -107,7 +107,9 @@ def predict(
     n = {label: int((found.label == label).sum()) for label in (SENSITIVE, RESISTANT, NOT_SCORED)}
     say("cells: " + ", ".join(f"{count:,} {label}" for label, count in n.items() if count))
     if found.metrics:
-        say("against the labels: " + ", ".join(f"{k} {v:.3f}" for k, v in found.metrics.items() if k != "cells"))
+        counted = ("cells", SENSITIVE, RESISTANT)
+        said = (f"{k} {v:.0f}" if k in counted else f"{k} {v:.3f}" for k, v in found.metrics.items())
+        say("against the labels: " + ", ".join(said))
     say(f"written: {out}\nreport:  {report}")
     return found
 
@@ -138,10 +140,15 @@ def prepare(
     if file.kind == "h5ad":
         file.X = None  # the output is a copy of the file, and the matrix may be most of the memory
     Z, said = cell_values.shared_matrix(X, genes.symbol[genes.symbol != ""], chosen, counted)
-    del known, X
     reason[(reason == SCORED) & (np.asarray(abs(Z).sum(1)).ravel() == 0)] = ZERO
     more += deep + said + cell_values.unscored(path, reason, settings.min_cells)
+    more += cell_values.absent(X, parts, reason == SCORED) if counted else []
+    del known, X
     Z, where = Z[reason == SCORED], np.flatnonzero(reason == SCORED)
+    silent = int((np.asarray(abs(Z).sum(0)).ravel() == 0).sum())
+    if len(chosen) - silent < cellfile.MIN_SHARED:
+        found = f"{len(chosen) - silent} of {len(chosen):,} genes of the bulk have a value other than zero in any cell"
+        raise InputError(f"{path}: {found}. Expected at least {cellfile.MIN_SHARED}: a panel filled up with zeros?")
     order = cell_values.canonical(Z, settings.chunk)
     Z, where = Z[order], where[order]
     facts = {
@@ -149,6 +156,7 @@ def prepare(
         "gene_names_in": genes.place, "genes_in_file": len(genes.symbol), "genes_shared": genes.shared,
         "genes_in_bulk": len(bulk.genes),
         "gene_overlap": genes.shared / len(bulk.genes), "gene_names_found": genes.ways, "genes_used": len(chosen),
+        "genes_zero": silent,
         "cells": len(reason), "cells_scored": len(where), "model": settings.model,
     }  # fmt: skip
     notes = [*file.warnings, *contradicted(file, genes), *remarks, *more, *prediction.origins_said(parts), *changed]

@@ -12,7 +12,7 @@ import pandas as pd
 from sklearn.decomposition import PCA
 
 from atsdp_utils.data.preprocess import Standardizer
-from atsdp_utils.evaluation import metrics
+from atsdp_utils.evaluation import metrics, stats
 from atsdp_utils.foundation import config
 from atsdp_utils.foundation.config import RESISTANT, SENSITIVE
 from atsdp_utils.models.plus import ATSDPPlus, expit, logit
@@ -106,10 +106,17 @@ def calibrate(model: ATSDPPlus, held: np.ndarray, p: np.ndarray) -> tuple[np.nda
 
 
 def score(y: np.ndarray, found: Prediction) -> dict[str, float]:
-    """The paper's five metrics over cells with a label and a score, how many those are, and coverage of the sets."""
+    """The paper's five metrics over cells with a label and a score, how many those are, and coverage of the sets.
+
+    ``auc_low`` and ``auc_high`` are the limits of 95 % over cells, NaN with one cell of a class.
+    """
     rows = y >= 0
-    every = metrics.classification_metrics(y[rows], found.p[rows])
-    out = {"cells": int(rows.sum())} | {k: every[k] for k in config.METRICS}
+    every, low, high = metrics.classification_metrics(y[rows], found.p[rows]), np.nan, np.nan
+    out = {"cells": int(rows.sum()), SENSITIVE: int((y == 1).sum()), RESISTANT: int((y == 0).sum())}
+    if min(out[SENSITIVE], out[RESISTANT]) > 1:
+        _, low, high = stats.auc_interval(y[rows], found.p[rows])
+        low = min(low, stats.auc_interval(y[rows], y[rows]).low)  # few cells in an all but perfect order
+    out |= {k: every[k] for k in config.METRICS} | {"auc_low": float(low), "auc_high": float(high)}
     if found.sets is not None:
         out |= {f"conformal_{k}": v for k, v in metrics.coverage(found.sets[rows], y[rows]).items()}
     return out
@@ -144,6 +151,8 @@ def warnings(found: Prediction) -> list[str]:
     said = [
         (facts["gene_overlap"] < 0.5,
          f"only {facts['gene_overlap']:.0%} of the bulk genes are measured: the score rests on few genes"),
+        (facts["genes_zero"] > facts["genes_used"] / 2,
+         f"{facts['genes_zero']:,} of {facts['genes_used']:,} genes used are zero in every cell: measured at all?"),
         (found.sets is None,
          f"only {held[fewest]} held-out lines are {fewest}, sets with a miss rate of {ALPHA:g} need {FEWEST}: {lost}"),
         (facts["cells_scored"] < 50,

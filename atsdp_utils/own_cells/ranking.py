@@ -55,7 +55,7 @@ def rank(
         shown[column] = ["–" if pd.isna(v) else form(v) for v in table[column]]
     page_text = page.TEMPLATES.get_template("ranking.html").render(
         facts=facts, notes=given.notes, columns=COLUMNS, rows=shown.to_numpy().tolist(),
-        tested=int(table.ci_low.notna().sum()), made={k.replace("_", " "): v for k, v in facts.items()},
+        tested=int(table.ci_low.notna().sum()), made=page.made(facts), beside=page.held_out_clusters(),
     )  # fmt: skip
 
     def write(part: str) -> None:

@@ -59,8 +59,12 @@ def read(path: Path, labels: str | None) -> CellFile:
     text = _columns_of_words(look, header, sample, labels) | void
     X, words = _numbers_and_words(path, look, header, text, skipped)
     columns = np.array([name for i, name in enumerate(header) if i not in text], dtype=str)
+    if look.genes_in_rows and not len(columns):
+        what = f"every column tells of genes ({cellfile.listed(header[1:], 4)}): a table of markers or statistics?"
+        raise InputError(f"{path}: {what} Expected a column a cell: give the matrix of values.")
     rows = np.array([f"cell_{i}" for i in range(X.shape[0])])
-    if 0 in text and header[0] != labels:
+    unique = look.genes_in_rows or 0 not in text or words[0].is_unique or not _describes(header[0], None)
+    if 0 in text and header[0] != labels and unique:
         rows = words.pop(0).to_numpy(str)
     words = words.drop(columns=sorted(void)).rename(columns=dict(enumerate(header)))
     if look.genes_in_rows:
@@ -106,13 +110,15 @@ def _open(path: Path):
 
 def _layout(path: Path) -> Layout:
     """The layout of a table; a comma between semicolons or tabs is a decimal mark. Short lines precede the heading."""
-    names, seconds, marks, empty = [], [], set(), True
+    names, seconds, marks, empty, widths = [], [], set(), True, {}  # lines of each number of separators
     with _open(path) as handle:
         head = list(itertools.islice(handle, 40))
         sep, top = _separator(head)
         for line in itertools.chain(head[top + 1 :], handle):
             empty = empty and not line.strip()
             start = [v.strip().strip("\"'") for v in line.split(sep, 2)]
+            if sep != " " and '"' not in line and line.strip():
+                widths.setdefault(line.rstrip("\r\n").count(sep), []).append(top + 2 + len(names))
             names.append(start[0])
             seconds.append(start[1] if len(start) > 2 else "")
             if sep in ";\t" and "," in line:
@@ -122,6 +128,10 @@ def _layout(path: Path) -> Layout:
                     marks |= {"either" if len(digits) == 3 else "decimal" for digits in behind}
     if empty:
         raise InputError(f"{path}: no row below the header. Expected names and numbers, one row a cell or a gene.")
+    most = max(widths, key=lambda n: len(widths[n]), default=0)
+    if fewer := [(lines[0], n) for n, lines in widths.items() if n < most]:
+        found = f"line {min(fewer)[0]}: {min(fewer)[1] + 1} fields, in others {most + 1}"
+        raise InputError(f"{path}: {found}. Expected as many: was the file cut short? Copy it again.")
     if marks == {"either"}:
         raise InputError(f"{path}: numbers such as 1,234: thousands or decimals? Write them without the comma.")
     header = _fields(head[top], sep) if head else []

@@ -92,7 +92,7 @@ def test_scores_report_and_untouched_input(atsdp, counts, tmp_path):
         110,
     )
     assert (facts["cells"], facts["cells_scored"], facts["members"]) == (N, N - 1, 2)
-    assert any("1 cells are zero" in w for w in facts["warnings"])
+    assert any("1 rows are not scored (atsdp_label); atsdp_reason: zero" in w for w in facts["warnings"])
     calibrated, sets = out.obs.atsdp_p_calibrated, out.obs.atsdp_conformal
     assert np.isnan(calibrated.iloc[-1]) and sets.iloc[-1] == "not scored"
     order = np.argsort(p.iloc[:-1])
@@ -124,7 +124,8 @@ def predicted(resistant, sensitive, z):
     facts = dict.fromkeys(("genes_in_file", "genes_shared", "genes_in_bulk", "genes_used"), 100) | {
         "drug": "D", "input": "mine", "gene_names": "", "gene_names_in": "", "gene_overlap": 1.0, "cells": len(p),
         "held_out_auc": 0.8, "held_out_resistant": held[0], "held_out_sensitive": held[1],
-        "conformal_alpha": prediction.ALPHA, "cells_scored": 99, "warnings": [], "company": {}, "model": "network",
+        "conformal_alpha": prediction.ALPHA, "cells_scored": 99, "genes_zero": 0, "warnings": [], "company": {},
+        "model": "network",
     }  # fmt: skip
     unlike = dict.fromkeys(("mmd2", "mmd2_lines", "auc"), 0.5)
     layout = np.flatnonzero(~np.isnan(p)), np.zeros(((~np.isnan(p)).sum(), 2))
@@ -420,3 +421,31 @@ def test_the_layout_keeps_two_groups_apart_and_repeats():
     within = [np.linalg.norm(part - part.mean(0), axis=1).mean() for part in (xy[:30], xy[30:])]
     assert np.linalg.norm(xy[:30].mean(0) - xy[30:].mean(0)) > 2 * max(within)
     np.testing.assert_array_equal(xy, embedding.umap(X, seed=0))
+
+
+@pytest.mark.parametrize("name", [".", "/"])
+def test_a_folder_is_no_place_for_scores(atsdp, counts, tmp_path, name):
+    result = atsdp("predict", save(counts, tmp_path / "mine.h5ad"), "--drug", "plx4720", "--out", name)
+    assert result.exit_code == 2 and f"--out {name}: is a folder" in result.output
+
+
+def test_a_panel_filled_up_with_zeros_has_too_few_genes(atsdp, counts, tmp_path):
+    X = counts.X.tolil()
+    X[:, 60:] = 0
+    path = save(counts, tmp_path / "padded.h5ad", X=sparse.csr_matrix(X))
+    result = atsdp("predict", path, "--drug", "plx4720")
+    assert result.exit_code == 2 and "a panel filled up with zeros?" in result.output
+    zero = predicted(range(-12, 0), range(1, 10), [-5, 5])
+    zero.facts["genes_zero"] = 51
+    assert any("51 of 100 genes used are zero in every cell" in w for w in prediction.warnings(zero))
+
+
+def test_a_perfect_order_of_few_labelled_cells_has_a_wide_interval():
+    found = predicted(range(-12, 0), range(1, 10), [-5, -4, -3, -2, 2, 3, 4, 5])
+    y = np.repeat([0, 1], 4)
+    scored = prediction.score(y, found)
+    assert (scored["sensitive"], scored["resistant"], scored["auc"], scored["auc_high"]) == (4, 4, 1, 1)
+    assert scored["auc_low"] == pytest.approx(0.025 ** (1 / 4))
+    found.metrics = scored
+    text = words(page.render(found, y))
+    assert "1.000 (0.398 to 1.000)" in text and "So few cells of a class can give any AUC by chance" in text

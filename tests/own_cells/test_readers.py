@@ -895,3 +895,69 @@ def test_the_base_of_rounded_logarithms_of_few_counts_is_the_one_they_have():
     total = X.sum(1, keepdims=True)
     logged = sparse.csr_matrix(np.log2(X / total * 1e6 + 1).round(3))[:, :1200]  # not all genes: no common total
     assert cell_values.counts(logged, logged, "lognorm", 100)[1] == ["logarithms to base 2"]
+
+
+# --- what fresh eyes found --------------------------------------------------------------------------------------------
+def test_a_row_that_is_cut_short_is_told_whatever_its_gene(counts, genes, tmp_path):
+    lines = pd.DataFrame(counts.T, [*genes[:-1], "NOVEL1"], CELLS).to_csv().splitlines()
+    lines[-1] = lines[-1].rsplit(",", 3)[0]  # of a name that is no gene of the bulk, so that no value is missed
+    path = tmp_path / "cut.csv"
+    path.write_text("\n".join(lines))
+    found = f"line {len(lines)}: {len(CELLS) - 2} fields, in others {len(CELLS) + 1}"
+    with pytest.raises(InputError, match=found):
+        readers.read(path)
+
+
+def test_a_table_of_markers_is_no_matrix(genes, tmp_path):
+    columns = {"p_val": 0.01, "avg_log2FC": 1.5, "pct.1": 0.5, "pct.2": 0.1, "p_val_adj": 0.2, "mean": 1.0, "sd": 2.0}
+    path = tmp_path / "FindMarkers.csv"
+    pd.DataFrame(columns, index=genes).to_csv(path)
+    with pytest.raises(InputError, match="a table of markers or statistics.* a column a cell"):
+        readers.read(path)
+
+
+def test_transcripts_outside_cells_are_no_cell(counts, genes, tmp_path):
+    table = pd.DataFrame(counts, columns=genes)
+    table.insert(0, "cell_ID", [0, *range(1, len(counts))])
+    table.insert(0, "fov", 1)
+    path = tmp_path / "exprMat.csv"
+    table.to_csv(path, index=False)
+    file = readers.read(path)
+    assert list(file.obs.columns[:2]) == ["fov", "cell_ID"] and file.X.shape == counts.shape
+    reason, _ = cell_values.not_cells(file, file.X, recognise(file), False, np.zeros(len(counts)))
+    assert list(reason[:2]) == [cell_values.OUTSIDE, cell_values.SCORED]
+
+
+def test_genes_of_other_files_that_a_batch_lacks_are_told():
+    rng = np.random.default_rng(0)
+    X, batch = rng.poisson(2.0, (80, 200)).astype(float), np.repeat([0, 1], 40)
+    scored = np.ones(80, bool)
+    assert cell_values.absent(sparse.csr_matrix(X), {"batch": batch}, scored) == []
+    X[:40, :60] = 0
+    (said,) = cell_values.absent(sparse.csr_matrix(X), {"batch": batch}, scored)
+    assert said.startswith("60 genes of the bulk") and "all 40 cells of one value of batch" in said
+    X[:, :60] = 0  # measured nowhere: nothing to tell of one batch
+    assert cell_values.absent(sparse.csr_matrix(X), {"batch": batch}, scored) == []
+
+
+def test_what_is_negative_is_named_and_residuals_are_told(counts, genes):
+    logs = np.log1p(counts)
+    logs[1, 3] = -0.25
+    with pytest.raises(InputError, match=f"first -0.25 at cell {CELLS[1]}, gene {genes[3]}"):
+        cell_values.detect_values(named(genes, logs))
+    z = np.random.default_rng(0).normal(size=counts.shape).astype(np.float32)
+    z = (z - z.mean(0)) / z.std(0)
+    assert not any("residuals" in note for note in cell_values.detect_values(named(genes, z))[1])
+    z[:, :4] *= 6
+    kind, notes = cell_values.detect_values(named(genes, z))
+    assert kind == "zscored" and any("residuals (SCTransform, Pearson)" in note for note in notes)
+
+
+def test_one_value_that_is_not_whole_among_many_is_not_none(genes):
+    many = np.random.default_rng(0).poisson(2.0, (len(CELLS), 6000)).astype(np.float32) + 1
+    many[0, 0] = 2.5
+    _, notes = cell_values.detect_values(named([f"G{i}" for i in range(6000)], many))
+    assert any(note.startswith("under 0.01% of the counts are no integers") for note in notes)
+    assert not any(
+        "TPM" in note for note in cell_values.detect_values(named(genes, np.log1p(many[:, :150])), "counts")[1]
+    )
