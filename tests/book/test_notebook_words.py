@@ -216,10 +216,11 @@ def test_coverage_is_that_of_lines_and_of_cells():
     columns = ["dataset", "asked", "coverage", "coverage_sensitive", "coverage_resistant", "both_labels",
                "ece_calibrated"]  # fmt: skip
     covered = pd.DataFrame(rows, columns=columns).assign(tier="real", ece_raw=0.15)
-    space = execute("12", ("coverage-numbers",), covered=covered, plus_study=plus_study, ALPHA=0.1)
+    about = {"coverage": pd.DataFrame({"seed": [0, 1, 0, 1]}), "plus_study": plus_study, "ALPHA": 0.1}
+    space = execute("12", ("coverage-numbers",), covered=covered, **about)
     told = labels.text("12", "coverage-said", space["run"].glued)
     assert "promise to hold the label of 90% of each class" in told and "is *sensitive* of d, with 50.0%; every" in told
-    assert "covered to at least 75.0%" in told
+    assert "covered to at least 75.0%" in told and "These are means of 2 trainings, without an interval" in told
     assert "These are 10% to 60% of the sets of lines and 20% to 40% of the sets of cells" in told
     assert "than on lines for 1 of 2 data sets" in told and "own probability for 1 of 2." in told
 
