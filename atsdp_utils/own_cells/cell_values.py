@@ -193,7 +193,7 @@ def unscored(path: Path, reason: np.ndarray, least: int) -> list[str]:
         others = "".join(f"; {count:,} more are {said}" for said, count in why.items())
         expected = f"at least {least}, better hundreds: genes are standardised over the cells of the file"
         raise InputError(f"{path}: {n} cells with values{others}. Expected {expected}.")
-    return [f"{count:,} rows are {NOT_SCORED} (atsdp_label); atsdp_reason: {said}" for said, count in why.items()]
+    return [f"{NOT_SCORED} (atsdp_label): {count:,}; atsdp_reason: {said}" for said, count in why.items()]
 
 
 def absent(X: sparse.csr_matrix, parts: dict[str, np.ndarray], scored: np.ndarray) -> list[str]:

@@ -142,7 +142,8 @@ def _layout(path: Path) -> Layout:
     if not in_columns and not in_rows:
         columns, rows = (", ".join(name[:30] for name in side[:3]) for side in (header[1:], names))
         shown = f"columns {columns} …, rows {rows} …"
-        raise InputError(f"{path}: no side holds known genes ({shown}). Expected symbols or Ensembl ids.")
+        hint = " A column called gene: a table of markers? Give the matrix." * ("gene" in map(str.lower, header))
+        raise InputError(f"{path}: no side holds known genes ({shown}). Expected symbols or Ensembl ids.{hint}")
     look = Layout(header, names, top, sep, "," if marks else ".", in_columns, in_rows)
     if look.genes_in_rows and len(header) < 7 and max(len(set(names)), len(set(seconds))) < len(names) / 2:
         raise InputError(f"{path}: a row a value ({', '.join(header)})? Make it genes x cells: pandas.pivot_table.")

@@ -92,7 +92,7 @@ def test_scores_report_and_untouched_input(atsdp, counts, tmp_path):
         110,
     )
     assert (facts["cells"], facts["cells_scored"], facts["members"]) == (N, N - 1, 2)
-    assert any("1 rows are not scored (atsdp_label); atsdp_reason: zero" in w for w in facts["warnings"])
+    assert any("not scored (atsdp_label): 1; atsdp_reason: zero" in w for w in facts["warnings"])
     calibrated, sets = out.obs.atsdp_p_calibrated, out.obs.atsdp_conformal
     assert np.isnan(calibrated.iloc[-1]) and sets.iloc[-1] == "not scored"
     order = np.argsort(p.iloc[:-1])

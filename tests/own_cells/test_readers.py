@@ -914,6 +914,9 @@ def test_a_table_of_markers_is_no_matrix(genes, tmp_path):
     pd.DataFrame(columns, index=genes).to_csv(path)
     with pytest.raises(InputError, match="a table of markers or statistics.* a column a cell"):
         readers.read(path)
+    pd.DataFrame(columns, index=np.arange(len(genes)) / 7).assign(cluster=1, gene=genes).to_csv(path)
+    with pytest.raises(InputError, match="no side holds known genes .*A column called gene: a table of markers"):
+        readers.read(path)
 
 
 def test_transcripts_outside_cells_are_no_cell(counts, genes, tmp_path):
