@@ -897,7 +897,7 @@ def test_the_base_of_rounded_logarithms_of_few_counts_is_the_one_they_have():
     assert cell_values.counts(logged, logged, "lognorm", 100)[1] == ["logarithms to base 2"]
 
 
-# --- what fresh eyes found --------------------------------------------------------------------------------------------
+# --- parts of files that tell nothing, or are no cells --------------------------------------------------------------
 def test_a_row_that_is_cut_short_is_told_whatever_its_gene(counts, genes, tmp_path):
     lines = pd.DataFrame(counts.T, [*genes[:-1], "NOVEL1"], CELLS).to_csv().splitlines()
     lines[-1] = lines[-1].rsplit(",", 3)[0]  # of a name that is no gene of the bulk, so that no value is missed
