@@ -35,8 +35,8 @@ SCORED, ZERO, SHALLOW, FOREIGN, OUTSIDE = REASONS = (
 FAR, FARTHER, GENOME_SIZE = 10, 30, 20_000
 #: Two kinds of rows are as many times as deep, in logarithms; more rows than this share that fall call for a word.
 GAP, MANY = np.log(8), 1 / 3
-#: A gene is not measured in a batch without a count of it where the other cells let expect so many; of a gene that is
-#: measured that happens once in 20,000 times. A word is said if it is so of more than this share of such genes.
+#: A gene without a count in a batch, where the other cells let expect so many, is not measured there (else by chance
+#: once in 20,000 times). A word is said if it is so of more than this share of such genes.
 EXPECTED, ABSENT = 10, 0.05
 #: z-scores have a standard deviation of one; with a gene in a hundred above this they are others.
 WIDE = 2.5
@@ -67,7 +67,8 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
             first = _first(file, lambda values: values < 0)
             raise InputError(f"{negative}, {first}. Expected no negative counts; take raw counts or another --values.")
         part = dense(file.X[:5000]).astype(np.float64)
-        off_centre = np.median(np.abs(part.mean(0)) / np.maximum(part.std(0), 1e-9))
+        spread = part.std(0)
+        off_centre = np.median(np.abs(part.mean(0)) / np.maximum(spread, 1e-9))
         guess = "zscored" if not whole and off_centre < CENTRED else "neither counts, lognorm nor zscored"
         if asked == "auto" and guess != "zscored":
             way = "take raw counts, or say what they are: --values lognorm (corrected for batches), zscored"
@@ -80,7 +81,7 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
         raise InputError(f"{file.path}: counts in some cells, no whole numbers in others. Score them in two files.")
     kind, of = guess if asked == "auto" else asked, file.X.dtype
     few = f"{broken:.2%}" if broken > 1e-4 else "under 0.01%"
-    wide = np.quantile(part.std(0), 0.99) if low < 0 else 1
+    wide = np.quantile(spread, 0.99) if low < 0 else 1
     said = [
         (kind != guess, f"values look like {guess} ({seen}) but are taken as {asked}, as asked"),
         (kind == "counts" and 0 < broken < DAMAGED, f"{few} of the counts are no integers: damaged, corrected?"),
@@ -200,14 +201,19 @@ def absent(X: sparse.csr_matrix, parts: dict[str, np.ndarray], scored: np.ndarra
     """What is said of parts of a file in which genes that the other cells have were not measured; X are counts."""
     notes = []
     for name, codes in parts.items():
-        for code in np.unique(codes[scored & (codes >= 0)]):
-            own, others = (np.asarray(X[scored & (codes == code) == part].sum(0)).ravel() for part in (True, False))
+        rows = np.flatnonzero(scored & (codes >= 0))
+        members = sparse.csr_matrix((np.ones(len(rows)), (codes[rows], rows)), (codes.max() + 1, len(codes)))
+        by_code = members @ X
+        total = np.asarray(by_code.sum(0)).ravel()
+        for code in range(by_code.shape[0]):
+            own = by_code[[code]].toarray().ravel()
+            others = total - own
             expected = others / max(others.sum(), 1) * own.sum()
             missing = (own == 0) & (expected > EXPECTED)
             if missing.sum() > ABSENT * (expected > EXPECTED).sum():
                 n = f"{missing.sum():,} genes of the bulk that the other cells have"
-                rows = f"{(codes == code).sum():,} cells of one value of {name}"
-                notes.append(f"{n} are zero in all {rows}: not measured there? Join files by the genes of all only")
+                cells = f"{(codes == code).sum():,} cells of one value of {name}"
+                notes.append(f"{n} are zero in all {cells}: not measured there? Join files by the genes of all only")
     return notes
 
 

@@ -33,14 +33,13 @@ PAGE = b"<h2>How it was made</h2>"
 def destinations(path: Path, drug: str, out: Path | None, report: Path | None, ending=".h5ad") -> tuple[Path, Path]:
     """Where scores and report go, checked before any work is done; by default beside the input, a link's own folder."""
     here = Path(os.path.abspath(path))
-    for option, target in (("--out", out), ("--report", report)):
-        if target is not None and not target.name:
-            raise InputError(f"{option} {target}: is a folder. Expected the name of a file.")
     stem = here.name if path.is_dir() else ENDING.sub("", here.name)
     out = out or here.parent / f"{stem}.{drug}.atsdp{ending}"
-    report = report or out.with_suffix(".html")
+    report = report or out.parent / f"{out.stem}.html"
     for option, target, suffix in (("--out", out, ending), ("--report", report, ".html")):
         folder = target.resolve().parent
+        if not target.name:
+            raise InputError(f"{option} {target}: is a folder. Expected the name of a file.")
         if target.suffix != suffix:
             raise InputError(f"{option} {target}: expected a name that ends in {suffix}.")
         if target.exists() and path.exists() and target.samefile(path):

@@ -31,6 +31,9 @@ def render(found: Prediction, y: np.ndarray | None) -> str:
     labels, count = np.unique(found.label, return_counts=True)
     calibrated = found.calibrated[~np.isnan(found.calibrated)]
     sets = found.columns.atsdp_conformal[~np.isnan(found.p)].value_counts(normalize=True)
+    against = {k: f"{v:.3f}" for k, v in found.metrics.items() if k in config.METRICS}
+    if against and not np.isnan(found.metrics["auc_low"]):
+        against["auc"] += f" ({found.metrics['auc_low']:.3f} to {found.metrics['auc_high']:.3f})"
     pictures = {}
     with mpl.rc_context(plots.STYLE):
         for name, figure in {"umap": _umap(found), "histogram": _histogram(found, y)}.items():
@@ -44,15 +47,8 @@ def render(found: Prediction, y: np.ndarray | None) -> str:
         held_out="unknown, for they are of one class" if np.isnan(auc) else f"{auc:.2f}",
         calibrated=[f"{q:.2f}" for q in np.quantile(calibrated, (0.05, 0.5, 0.95))] if len(calibrated) else [],
         shares=", ".join(f"{n:.1%} {word}" for word, n in sets.items() if n),
-        against=_against(found.metrics), made=made(facts), **pictures,
+        against=against, made=made(facts), **pictures,
     )  # fmt: skip
-
-
-def _against(found: dict[str, float]) -> dict[str, str]:
-    """Rows of the table of scores against labels, the AUC with its interval."""
-    rows = {k: f"{v:.3f}" for k, v in found.items() if k in config.METRICS}
-    limits = f" ({found['auc_low']:.3f} to {found['auc_high']:.3f})" if found.get("auc_low", np.nan) > -1 else ""
-    return {k: v + limits * (k == "auc") for k, v in rows.items()}
 
 
 def made(facts: dict) -> dict[str, str]:

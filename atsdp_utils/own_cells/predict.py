@@ -107,8 +107,7 @@ def predict(
     n = {label: int((found.label == label).sum()) for label in (SENSITIVE, RESISTANT, NOT_SCORED)}
     say("cells: " + ", ".join(f"{count:,} {label}" for label, count in n.items() if count))
     if found.metrics:
-        counted = ("cells", SENSITIVE, RESISTANT)
-        said = (f"{k} {v:.0f}" if k in counted else f"{k} {v:.3f}" for k, v in found.metrics.items())
+        said = (f"{k} {v}" if isinstance(v, int) else f"{k} {v:.3f}" for k, v in found.metrics.items())
         say("against the labels: " + ", ".join(said))
     say(f"written: {out}\nreport:  {report}")
     return found

@@ -105,18 +105,23 @@ def calibrate(model: ATSDPPlus, held: np.ndarray, p: np.ndarray) -> tuple[np.nda
     return calibrated, sets
 
 
+def auc_limits(y: np.ndarray, p: np.ndarray) -> tuple[float, float]:
+    """DeLong's limits, the lower no higher than that of a perfect order, as few rows have; NaN with one of a class."""
+    if np.bincount(y, minlength=2).min() < 2:
+        return np.nan, np.nan
+    found = stats.auc_interval(y, p)
+    return float(min(found.low, stats.auc_interval(y, y).low)), float(found.high)
+
+
 def score(y: np.ndarray, found: Prediction) -> dict[str, float]:
     """The paper's five metrics over cells with a label and a score, how many those are, and coverage of the sets.
 
     ``auc_low`` and ``auc_high`` are the limits of 95 % over cells, NaN with one cell of a class.
     """
     rows = y >= 0
-    every, low, high = metrics.classification_metrics(y[rows], found.p[rows]), np.nan, np.nan
+    every, (low, high) = metrics.classification_metrics(y[rows], found.p[rows]), auc_limits(y[rows], found.p[rows])
     out = {"cells": int(rows.sum()), SENSITIVE: int((y == 1).sum()), RESISTANT: int((y == 0).sum())}
-    if min(out[SENSITIVE], out[RESISTANT]) > 1:
-        _, low, high = stats.auc_interval(y[rows], found.p[rows])
-        low = min(low, stats.auc_interval(y[rows], y[rows]).low)  # few cells in an all but perfect order
-    out |= {k: every[k] for k in config.METRICS} | {"auc_low": float(low), "auc_high": float(high)}
+    out |= {k: every[k] for k in config.METRICS} | {"auc_low": low, "auc_high": high}
     if found.sets is not None:
         out |= {f"conformal_{k}": v for k, v in metrics.coverage(found.sets[rows], y[rows]).items()}
     return out

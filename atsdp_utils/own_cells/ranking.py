@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from atsdp_utils.baselines.classical import Logistic, PC1Sign
 from atsdp_utils.data import gdsc, preprocess
-from atsdp_utils.evaluation import stats
 from atsdp_utils.foundation import cache, checksums, paths
 from atsdp_utils.models import plus
 from atsdp_utils.own_cells import drugs, output, page, predict, prediction
@@ -99,23 +98,20 @@ def row(drug: str, source: preprocess.Source, given: predict.Ready) -> dict:
     except InputError as error:
         return {"drug": drug, "note": str(error).partition(": ")[2]}
     p, alike = pooled(found.members), agreement(found.members)
-    auc, low, high = found.auc, np.nan, np.nan
-    if found.held.min() > 1:  # else DeLong's interval has no variance to rest on
-        y, logits = source.y[source.test_rows], found.model.line_logits(source.X[source.test_rows])
-        auc, low, high = stats.auc_interval(y, plus.expit(logits))
-        low = min(low, stats.auc_interval(y, y).low)  # few lines in an all but perfect order have next to no variance
+    held = found.model.line_logits(source.X[source.test_rows])
+    low, high = prediction.auc_limits(source.y[source.test_rows], plus.expit(held))
     signed = PC1Sign(C=plus.LINEAR_C, class_weight="balanced")
     signed.fit(source.X[source.fit_rows], source.y[source.fit_rows])
     drawn = pd.Series(p[given.rows])  # simple scores are compared over the cells drawn
     alone = {way: of["labels_changed"] for way, of in found.company.items()}  # of few cells nothing can be told
     by = {"logistic": Logistic.predict_proba(signed, given.seen), "pc1": signed.predict_proba(given.seen)}
     return {
-        "drug": drug, "held_out_auc": auc, "ci_low": low, "ci_high": high,
+        "drug": drug, "held_out_auc": found.auc, "ci_low": low, "ci_high": high,
         "held_out_sensitive": found.held[1], "held_out_resistant": found.held[0],
         "sensitive_lines": found.lines[1], "resistant_lines": found.lines[0],
         "models": alike["mean"], "same_label": alike["same"],
         "company_random": alone.get(prediction.RANDOM, np.nan),
         "company_unlike": alone.get(prediction.UNLIKE, np.nan),
         "share_sensitive": (p >= 0.5).mean(),
-        "note": "; ".join(prediction.doubts(found.lines, auc, found.members, p)),
+        "note": "; ".join(prediction.doubts(found.lines, found.auc, found.members, p)),
     } | {name: drawn.corr(pd.Series(scores), "spearman") for name, scores in by.items()}  # fmt: skip

@@ -63,8 +63,8 @@ def read(path: Path, labels: str | None) -> CellFile:
         what = f"every column tells of genes ({cellfile.listed(header[1:], 4)}): a table of markers or statistics?"
         raise InputError(f"{path}: {what} Expected a column a cell: give the matrix of values.")
     rows = np.array([f"cell_{i}" for i in range(X.shape[0])])
-    unique = look.genes_in_rows or 0 not in text or words[0].is_unique or not _describes(header[0], None)
-    if 0 in text and header[0] != labels and unique:
+    beside_names = 0 in text and header[0] != labels
+    if beside_names and (look.genes_in_rows or words[0].is_unique or not _describes(header[0], None)):
         rows = words.pop(0).to_numpy(str)
     words = words.drop(columns=sorted(void)).rename(columns=dict(enumerate(header)))
     if look.genes_in_rows:
@@ -118,7 +118,7 @@ def _layout(path: Path) -> Layout:
             empty = empty and not line.strip()
             start = [v.strip().strip("\"'") for v in line.split(sep, 2)]
             if sep != " " and '"' not in line and line.strip():
-                widths.setdefault(line.rstrip("\r\n").count(sep), []).append(top + 2 + len(names))
+                widths.setdefault(line.count(sep), []).append(top + 2 + len(names))
             names.append(start[0])
             seconds.append(start[1] if len(start) > 2 else "")
             if sep in ";\t" and "," in line:

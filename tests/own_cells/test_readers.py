@@ -939,6 +939,8 @@ def test_genes_of_other_files_that_a_batch_lacks_are_told():
     X[:40, :60] = 0
     (said,) = cell_values.absent(sparse.csr_matrix(X), {"batch": batch}, scored)
     assert said.startswith("60 genes of the bulk") and "all 40 cells of one value of batch" in said
+    alone = scored & (batch == 0)  # cells without a score are no others
+    assert cell_values.absent(sparse.csr_matrix(X), {"batch": batch}, alone) == []
     X[:, :60] = 0  # measured nowhere: nothing to tell of one batch
     assert cell_values.absent(sparse.csr_matrix(X), {"batch": batch}, scored) == []
 
