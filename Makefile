@@ -123,7 +123,7 @@ $(RUN)/notebooks/%.ipynb: notebooks/%.ipynb $(RUN)/inputs | $(TRAINED)
 # Notebooks that read tables of others wait for them; one line each. Chapter 11 compares the runs of all profiles.
 OTHER_RUNS := $(filter-out $(MANIFEST),$(wildcard $(ATSDP_FIGURES)/embedded-*/manifest.json))
 $(RUN)/notebooks/11_scorecard.ipynb: $(filter-out %/11_scorecard.ipynb,$(EXECUTED)) $(OTHER_RUNS)
-$(RUN)/notebooks/14_peers.ipynb: $(RUN)/notebooks/07_baselines.ipynb
+$(RUN)/notebooks/14_peers.ipynb: $(filter %/07_baselines.ipynb,$(EXECUTED))
 # These two explain the same networks: the second finds them in the cache.
 $(RUN)/notebooks/10_pseudotime.ipynb: | $(filter %/09_cisplatin_key_genes.ipynb,$(EXECUTED))
 
@@ -176,6 +176,6 @@ mutants: install ## plant known faults one at a time in a copy and name those th
 	@$(PY) tests/mutants/run.py --jobs $(JOBS)
 
 clean: ## remove runs, cached trainings and caches under build/ (not the downloads or the copies of make lab)
-	@rm -rf $(filter-out $(ATSDP_BUILD)/cache $(ATSDP_BUILD)/lab,$(wildcard $(ATSDP_BUILD)/*))
-	@rm -rf $(filter-out $(ATSDP_BUILD)/cache/downloads,$(wildcard $(ATSDP_BUILD)/cache/*))
+	@rm -rf $(wildcard $(addprefix $(ATSDP_BUILD)/,embedded-* geo-* jupyter mutants numba cache.tar.gz \
+	  $(addprefix cache/,datasets explained pretrained ranking results searches splits)))
 	@echo 'Removed the runs and caches under $(ATSDP_BUILD); kept downloads and lab. .venv stays: delete it by hand.'

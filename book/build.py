@@ -394,6 +394,9 @@ def _substitute(text: str, present: set[str], data: str, profile: str) -> str:
 
 def book(data: str, profile: str) -> int:
     """Build the book with warnings as errors; ``html/`` is replaced only by a complete build."""
+    if not any((paths.run_dir(data, profile) / "notebooks").glob("*.ipynb")):
+        print("No chapter of this run has ended; run 'make reproduce' first.", file=sys.stderr)
+        return 1
     source = assemble(data, profile)
     root, log = source.parent, source.parent / "logs" / "book.log"
     log.parent.mkdir(parents=True, exist_ok=True)

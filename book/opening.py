@@ -45,10 +45,10 @@ def _signed(value: float) -> str:
     return f"{value:+.3f}" if abs(value) >= 0.0005 or not value else f"{value:+.1g}"
 
 
-def _side(limits: pd.Series) -> str:
-    """How the first of two names does beside the second when their difference has these limits."""
-    low, high = limits
-    return "better" if low > 0 else "worse" if high < 0 else "neither significantly better nor worse"
+def _side(row: pd.Series) -> str:
+    """How the first of two names does beside the second, by their difference after Holm's correction."""
+    told, (low, high) = row["p_holm"] < 0.05, row[DIFFERENCE[1:]]
+    return "better" if told and low > 0 else "worse" if told and high < 0 else "neither significantly better nor worse"
 
 
 def held_out_clusters(out: Outputs) -> dict:
@@ -60,14 +60,16 @@ def held_out_clusters(out: Outputs) -> dict:
     simple = tested[~tested.index.get_level_values("against").str.startswith("ATSDP-NET")]
     row = simple.loc["ATSDP-NET"].iloc[0]
     pairs = ("ATSDP-NET", names["bulk"]), (names["bulk"], row.name), ("ATSDP-NET", "ATSDP-NET, further steps only")
-    gain, start, aligned = (tested.loc[pair, DIFFERENCE] for pair in pairs)
-    names["best"] = row.name
-    return {k: _interval(means.loc[name, ["mean", "ci_low", "ci_high"]]) for k, name in names.items()} | {
-        "best_name": row.name, "difference": _interval(row[DIFFERENCE], "+"), "gain": _interval(gain, "+"),
-        "side": _side(row[DIFFERENCE[1:]]), "gain_side": _side(gain[DIFFERENCE[1:]]),
-        "tasks": int(row["tasks"]), "drugs": int(row["drugs"]), "start": _interval(start, "+"),
-        "aligned": _interval(aligned, "+"),
-        "clusters": out.read("clusters_auc")["cluster"].nunique(),
+    gain, start, aligned = (tested.loc[pair] for pair in pairs)
+    rows = {"difference": row, "gain": gain, "start": start, "aligned": aligned}
+    names["best"], side, gain_side = row.name, _side(row), _side(gain)
+    found = {k: _interval(means.loc[name, ["mean", "ci_low", "ci_high"]]) for k, name in names.items()}
+    found |= {k: _interval(of[DIFFERENCE], "+") for k, of in rows.items()}
+    found |= {f"{k}_p": f"{of['p_holm']:.2g}" for k, of in rows.items()}
+    beside = " or than before transfer" if side == gain_side else f", and {gain_side} than before transfer"
+    return found | {
+        "sides": f"{side} than {row.name}{beside}", "best_name": row.name, "tasks": int(row["tasks"]),
+        "drugs": int(row["drugs"]), "clusters": out.read("clusters_auc")["cluster"].nunique(),
     }  # fmt: skip
 
 
@@ -140,8 +142,10 @@ def right_drug(out: Outputs) -> dict:
             told += f"; with permuted labels its rank is as good or better in {as_good}, its AUC as high or higher in "
             told += f"{as_high} of {draws} draws"
         said.append(f"{told})")
-    of_both = {"own": own_ranks, "network": _ranks(of_network, own_network).xs(-1, level="draw")}
-    named = {k: ", ".join(f"{rank} ({name})" for name, rank in found.items()) for k, found in of_both.items()}
+    of_network = _ranks(of_network, own_network).xs(-1, level="draw")
+    named = {"network": ", ".join(f"{rank} ({name})" for name, rank in of_network.items())}
+    over_cells = out.read("drugs_on_real_sets_rank")[["dataset", "rank", "rank_low", "rank_high"]].to_numpy()
+    named["own"] = ", ".join(f"{name} {rank:.0f} ({low:.0f}–{high:.0f})" for name, rank, low, high in over_cells)
     counts = {"first_of": int((own_ranks == 1).sum()), "names": len(own_ranks), "drugs": rows["drug"].nunique()}
     return named | counts | {"ranks": ", ".join(said)}
 
@@ -149,7 +153,7 @@ def right_drug(out: Outputs) -> dict:
 def few_labels(out: Outputs) -> dict:
     """AUC with five labelled cells a class; with one and with five, on how many sets the difference is told."""
     rows = out.table("few_shot_paired", k=[1, 5])
-    rows["side"] = rows[DIFFERENCE[1:]].apply(_side, axis=1).where(rows["p_holm"] < 0.05)
+    rows["side"] = rows.apply(_side, axis=1)
     real = rows[(rows["tier"] == "real") & (rows["k"] == 5)]
     aucs = [f"{row.dataset} {row.first_mean:.3f} and {row.second_mean:.3f}" for row in real.itertuples()]
     said = [f"{_interval(row[DIFFERENCE], '+')} ({row['dataset']})" for _, row in real.iterrows()]

@@ -6,9 +6,13 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-#: All lines of ``atsdp_utils``, docstrings and templates included, and lines of code cells that are not blank. What is
-#: reached, so that it does not grow again; the mark of the design is 9,000 and 2,887 and is not reached.
-LIMITS = {"atsdp_utils": 12_269, "code cells of notebooks": 4_750}
+#: All lines of ``atsdp_utils``, docstrings and templates included, the same of what stands beside it in ``book``, and
+#: lines of code cells that are not blank. What is reached, so that it does not grow again; the marks of the design are
+#: 9,000 for the first and 2,887 for the last and are not reached.
+LIMITS = {"atsdp_utils": 12_269, "book": 0, "code cells of notebooks": 4_750}
+
+#: Modules, templates and configuration; chapters of the book and what it took from others are none.
+KINDS = ("*.py", "*.html", "*.toml", "templates/*.md", "_extensions/*.js", "_static/*.js", "_static/*.css")
 
 
 def of_python(text: str) -> Counter:
@@ -30,8 +34,8 @@ def of_file(path: Path) -> Counter:
 
 def of_folder(folder: str) -> Counter:
     """The same of all modules and templates under a folder of the project."""
-    files = [p for kind in ("*.py", "*.html") for p in (ROOT / folder).rglob(kind)]
-    return sum((of_file(p) for p in files), Counter())
+    files = [p for kind in KINDS for p in (ROOT / folder).rglob(kind)]
+    return sum((of_file(p) for p in files if "vendor" not in p.parts), Counter())
 
 
 def of_cells() -> int:

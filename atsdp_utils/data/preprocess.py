@@ -158,7 +158,7 @@ def to_cells(adata: AnnData, spec: config.Dataset) -> Cells:
 
 
 def subsample(cells: Cells, size: int | None, seed: int = 0) -> Cells:
-    """At most `size` cells, drawn with equal shares of every culture and label; all of them if `size` is None."""
+    """About `size` cells, drawn with equal shares of every culture and label; all of them if `size` is None."""
     if size is None or len(cells.y) <= size:
         return cells
     rng = np.random.default_rng(seed)

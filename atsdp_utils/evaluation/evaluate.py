@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 import pandas as pd
+from scipy.stats import rankdata
 
 from atsdp_utils.evaluation import metrics, stats
 from atsdp_utils.experiments.task import Result
@@ -217,6 +218,19 @@ def _resampled_cells(y: tuple[int, ...]) -> np.ndarray:
 def on_resampled_cells(result: Result) -> dict[str, np.ndarray]:
     """Measures of a result on cells resampled within a class, (RESAMPLES,) each, the same cells for all models."""
     return metrics.resampled(result.y, result.p, _resampled_cells(tuple(result.y.tolist())))
+
+
+def rank_over_cells(y: np.ndarray, scores: np.ndarray, own: int) -> stats.Interval:
+    """Rank by AUC of the row `own` of scores (models, cells), the highest first, with its interval over cells.
+
+    The rank is that on the cells given, with labels y (cells,) of 1 and 0; the limits are quantiles of it on cells
+    resampled within a class, the same for all models.
+    """
+    weights = np.vstack([np.ones(len(y)), _resampled_cells(tuple(y.tolist()))])
+    shares = (rankdata(score) / len(y) for score in scores)
+    auc = np.stack([metrics.resampled(y, share, weights)["auc"] for share in shares])
+    rank, *drawn = 1 + (auc > auc[own] + 1e-9).sum(axis=0)
+    return stats.Interval(rank, *np.quantile(drawn, (1 - stats.UPPER, stats.UPPER)))
 
 
 def _paired(a: _Scored, b: _Scored, measures: Sequence[str]) -> Iterator[tuple]:

@@ -235,9 +235,10 @@ def permutation_p(observed: float, null: Sequence[float]) -> float:
 
 def correlations(X, y) -> np.ndarray:
     """Pearson's r of every column of X (n, k) with y (n,), (k,); NaN where one of the two does not vary."""
+    varies = (np.ptp(X, axis=0) > 0) & (np.ptp(y) > 0)
     X, y = X - X.mean(axis=0), y - y.mean()
     norm = np.sqrt((X**2).sum(axis=0) * (y**2).sum())
-    return np.divide(y @ X, norm, out=np.full(len(norm), np.nan), where=norm > 0)
+    return np.divide(y @ X, norm, out=np.full(len(norm), np.nan), where=varies)
 
 
 def spearman_interval(x, y) -> Interval:

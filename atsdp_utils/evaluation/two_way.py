@@ -10,7 +10,7 @@ from scipy import stats as sps
 from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.sandwich_covariance import cov_cluster_2groups
 
-from atsdp_utils.evaluation.stats import UPPER, Interval
+from atsdp_utils.evaluation.stats import UPPER, Interval, holm
 
 
 def variance(values, *groups) -> float:
@@ -69,7 +69,8 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
 def differences(scores: pd.DataFrame, against: str) -> pd.DataFrame:
     """Paired differences of mean AUC to the model `against` on common tasks and seeds, scores as of :func:`summary`.
 
-    A model of one seed is compared with every seed of the other.
+    A model of one seed is compared with every seed of the other. ``p_holm`` is corrected for all models of the table;
+    it is NaN where an interval has no limits.
     """
     wide, rows = scores.pivot(index=["drug", "cluster"], columns=["model", "seed"], values="auc"), []
     for model in scores["model"].drop_duplicates().loc[lambda m: m != against]:
@@ -84,8 +85,11 @@ def differences(scores: pd.DataFrame, against: str) -> pd.DataFrame:
             by_seed = several.sub(single.mean(axis=1), axis=0).mean()
         drug, cluster = (both.index.get_level_values(level) for level in ("drug", "cluster"))
         found = interval(own.mean(axis=1) - base.mean(axis=1), drug, cluster, seeds=by_seed)
-        rows.append((model, against, *found, len(both), drug.nunique()))
-    return pd.DataFrame(rows, columns=["model", "against", "difference", "ci_low", "ci_high", "tasks", "drugs"])
+        rows.append((model, against, *found, p_value(found, drug, cluster), len(both), drug.nunique()))
+    columns = ["model", "against", "difference", "ci_low", "ci_high", "p", "tasks", "drugs"]
+    table = pd.DataFrame(rows, columns=columns)
+    table.insert(6, "p_holm", pd.Series(holm(table["p"].dropna()), table.index[table["p"].notna()]))
+    return table
 
 
 def jackknifed(table: pd.DataFrame, statistic: Callable[[pd.DataFrame], float]) -> Interval:

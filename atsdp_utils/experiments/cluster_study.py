@@ -197,7 +197,7 @@ def held_out_values(cluster: int, profile: str) -> pd.DataFrame:
     sizes = config.profile(profile)
     amounts = AMOUNTS[profile], sizes.max_genes, sizes.training, config.TABLE2["DATA1"]
     parts = cluster, amounts, gdsc.bulk_key(), gdsc.all_labels(gdsc.load_bulk().lines)
-    key = cache.key(*parts, cache.code("experiments.cluster_study._values"))
+    key = cache.key(*parts, runtime.precision(), cache.code("experiments.cluster_study._values"))
     path = paths.RESULTS / "clusters" / f"{cluster}-{key}.csv"
     return cache.kept(path, pd.read_csv, lambda part: _values(cluster, profile).to_csv(Path(part), index=False))
 

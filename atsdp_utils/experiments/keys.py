@@ -17,7 +17,10 @@ CUT = (
     "baselines.REGISTRY", "experiments.protocols.tuned",
     "experiments.pseudo.pseudo_cells", "experiments.pseudo.twin_cells",
 )  # fmt: skip
-_CLASS_OF = {PLUS: "models.plus.ATSDPPlus", FURTHER: "models.atsdp.FurtherSteps"}
+_CLASSES = {
+    PLUS: ["models.plus.ATSDPPlus"],
+    FURTHER: ["models.atsdp.FurtherSteps", "models.atsdp.ATSDP"],  # from which it inherits, and which is cut
+}
 _CELLS_OF_KIND = {"pseudo-cells": "experiments.pseudo.pseudo_cells", "twin": "experiments.pseudo.twin_cells"}
 
 
@@ -41,7 +44,7 @@ def code_of(task: Task) -> str:
 def _model_code(task: Task) -> list[str]:
     """Classes that a model is made of: its own, and that of the model whose search it shares."""
     if task.model in NETWORKS:
-        return [_CLASS_OF.get(task.model, "models.atsdp.ATSDP")]
+        return _CLASSES.get(task.model, ["models.atsdp.ATSDP"])
     names = {task.model, searched(task).name if task.options.get("tune") else task.model}
     return [f"baselines{REGISTRY[name].factory.replace(':', '.')}" for name in names]
 

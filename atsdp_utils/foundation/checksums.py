@@ -21,6 +21,10 @@ SUFFIXES = {".csv", ".gz", ".h5ad", ".npz", ".toml"}
 Line = tuple[bool, str, str]
 
 
+class DataError(ValueError):
+    """A file of ``data/`` is missing, changed or not recorded: the checkout is at fault, no input."""
+
+
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with open(path, "rb") as handle:
@@ -38,14 +42,14 @@ def verify(path: Path) -> Path:
     """Return `path` if its content is what ``data/checksums.json`` says, else raise; a file is read once a process."""
     name = path.relative_to(paths.DATA).as_posix()
     if not path.exists():
-        raise FileNotFoundError(f"{path}: missing from the checkout. Restore it: git checkout -- data/{name}")
+        raise DataError(f"{path}: missing from the checkout. Restore it: git checkout -- data/{name}")
     if name not in register():
-        raise KeyError(
+        raise DataError(
             f"data/{name}: not in {REGISTER.name}. Record it: python -m atsdp_utils.foundation.checksums write"
         )
     found, expected = sha256(path), register()[name]
     if found != expected:
-        raise ValueError(
+        raise DataError(
             f"data/{name}: SHA-256 is {found[:12]}…, expected {expected[:12]}…. Restore it: git checkout -- data/{name}"
         )
     return path
@@ -62,7 +66,7 @@ def state() -> Iterator[Line]:
         try:
             verify(paths.DATA / name)
             yield True, f"data/{name}", "as recorded"
-        except (OSError, ValueError) as error:
+        except (OSError, DataError) as error:
             yield False, f"data/{name}", str(error)
 
 

@@ -134,7 +134,7 @@ class Recipe:
     members: int = 5  # networks whose logits are averaged
     joint: bool = False  # the bulk stage learns all 83 drugs with one trunk (the paper's future work), then one head
     align: str = "mmd"  # how cells are aligned with lines: a key of models.plus.ALIGNMENTS
-    rank: bool = False  # every sample is replaced by the ranks of its genes before both domains are standardised
+    rank: bool = False  # ranks of its genes, as normal scores, replace the values of each standardised sample
     linear: float = 0.0  # share of the logit of an L2 logistic regression, brought to the network's scale
     changed: str = ""  # what distinguishes the candidate, in words
 

@@ -16,7 +16,7 @@ BOOK = ROOT / "book"
 
 BUILD = Path(os.environ.get("ATSDP_BUILD", ROOT / "build"))
 FIGURES = Path(os.environ.get("ATSDP_FIGURES", ROOT / "figures"))
-#: Committed runs by profile, all chapters at ``quick``, some at ``paper``; and the differences `make check` allows.
+#: Committed runs by profile, of all chapters; and the differences `make check` allows.
 COMMITTED = {profile: ROOT / "figures" / f"embedded-{profile}" for profile in ("quick", "paper")}
 REFERENCE, PUBLISHED = COMMITTED.values()
 TOLERANCES = ROOT / "figures" / "tolerances.json"

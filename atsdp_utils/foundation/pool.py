@@ -20,7 +20,7 @@ MAX_RESTARTS = 3
 
 
 def call_all(function: Callable, arguments: list[tuple], *, jobs: int = 1, backend: str = "loky", label: str) -> None:
-    """Call `function` with each of `arguments`, in this process if `jobs` is 1; `label` names the progress bar.
+    """Call `function` with each of `arguments`, in this process if `jobs` is 1 (loky); `label` names the progress bar.
 
     `backend` is ``loky`` (joblib) or ``dask`` (extra ``[cluster]``). Workers that keep dying are a RuntimeError.
     """

@@ -249,9 +249,10 @@ def transfer(
 
 
 def further_steps(net: ATSDPNet, source: Source, X: np.ndarray, cfg: Training, seed: int) -> tuple[ATSDPNet, History]:
-    """The control of transfer: as many further steps on the same batches of lines, without MMD, regulariser or stage 2.
+    """The control of transfer: as many further steps on batches of the same lines, without MMD, regulariser or stage 2.
 
-    E_t ends as a copy of E_g, so no cell is learned from; X only draws the same random numbers.
+    E_t ends as a copy of E_g, so no cell is learned from. X only draws random numbers; the batches are those of
+    a transfer without stage 2.
     """
     net, history = transfer(net, source, X, replace(cfg, omega=0.0, theta=0.0, epochs_cells=0), seed)
     net.target.load_state_dict(net.source.state_dict())

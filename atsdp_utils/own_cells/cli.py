@@ -53,6 +53,7 @@ def guarded(command: Callable) -> Callable:
 
     @functools.wraps(command)
     def run(*given, **options) -> None:
+        from atsdp_utils.foundation.checksums import DataError
         from atsdp_utils.own_cells.cellfile import InputError
 
         warnings.simplefilter("ignore")  # what a person must know is said in words, not by libraries
@@ -60,7 +61,7 @@ def guarded(command: Callable) -> Callable:
             return command(*given, **options)
         except BrokenPipeError:  # the reader of a pipe has read enough
             raise typer.Exit(0) from None
-        except InputError as error:
+        except (InputError, DataError) as error:
             status, said = 2, str(error)
         except MemoryError:
             status, said = 1, "out of memory. Store the matrix sparse, keep fewer cells, or use a larger machine."

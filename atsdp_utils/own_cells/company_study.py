@@ -42,7 +42,7 @@ def within(X: np.ndarray) -> np.ndarray:
     return (X - X.mean(1, keepdims=True)) / np.maximum(X.std(1, keepdims=True), 1e-6)
 
 
-def standardised(way: str, lines: np.ndarray, genes: np.ndarray) -> tuple[np.ndarray, Callable]:
+def in_a_way(way: str, lines: np.ndarray, genes: np.ndarray) -> tuple[np.ndarray, Callable]:
     """Lines as a model sees them, and the function that does the same to the cells of a file."""
     if way == RANKS:
         return plus.ranks(lines), plus.ranks
@@ -62,7 +62,7 @@ def files(drugs: int | None = None) -> Iterator[dict]:
         source, cells, y = _lines_and_cells(drug, seed)
         mixes = {share: pseudo.mix(y, share, seed) for share in SHARES}
         for way in WAYS:
-            lines, same = standardised(way, source.X, source.genes)
+            lines, same = in_a_way(way, source.X, source.genes)
             model = plus.logistic().fit(lines[source.fit_rows], source.y[source.fit_rows])
             whole = model.predict(same(cells))
             for share, rows in mixes.items():

@@ -32,6 +32,8 @@ PAGE = b"<h2>How it was made</h2>"
 
 def destinations(path: Path, drug: str, out: Path | None, report: Path | None, ending=".h5ad") -> tuple[Path, Path]:
     """Where scores and report go, checked before any work is done; by default beside the input, a link's own folder."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder. Expected the name of one.")
     here = Path(os.path.abspath(path))
     stem = here.name if path.is_dir() else ENDING.sub("", here.name)
     out = out or here.parent / f"{stem}.{drug}.atsdp{ending}"
@@ -42,7 +44,7 @@ def destinations(path: Path, drug: str, out: Path | None, report: Path | None, e
             raise InputError(f"{option} {target}: is a folder. Expected the name of a file.")
         if target.suffix != suffix:
             raise InputError(f"{option} {target}: expected a name that ends in {suffix}.")
-        if target.exists() and path.exists() and target.samefile(path):
+        if target.exists() and target.samefile(path):
             raise InputError(f"{option} {target}: this is the input, which is never changed. Choose another.")
         if target.is_dir() or not folder.is_dir():
             raise InputError(f"{option} {target}: no folder to write in, or itself a folder. Make the folder first.")
@@ -111,7 +113,8 @@ def write_obs(part: Path, obs: pd.DataFrame, found: Prediction) -> None:
     with h5py.File(part, "a") as f, any_strings():
         uns = f.require_group("uns")
         if before not in ("", facts.get("drug")):
-            obs = obs.rename(columns={c: f"{c}_{before}" for c in columns})
+            named = {c: f"{c}_{before}" for c in columns}  # scores of before the last but one may have these names
+            obs = obs.drop(columns=[c for c in named.values() if c in obs]).rename(columns=named)
             uns.pop(f"atsdp_{before}", None)
             uns.move("atsdp", f"atsdp_{before}")
         kept = obs.drop(columns=[c for c in columns if c in obs])

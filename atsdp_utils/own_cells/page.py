@@ -44,6 +44,7 @@ def render(found: Prediction, y: np.ndarray | None) -> str:
         found=found, facts=facts, labelled=y is not None, agree=agreement(found.members),
         counts=", ".join(f"{n:,} {label}" for label, n in zip(labels, count, strict=True)),
         company=prediction.company_said(facts["company"]), drawn=len(found.layout[0]), beside=held_out_clusters(),
+        of_drug=of_drugs().get(facts["drug"]),
         held_out="unknown, for they are of one class" if np.isnan(auc) else f"{auc:.2f}",
         calibrated=[f"{q:.2f}" for q in np.quantile(calibrated, (0.05, 0.5, 0.95))] if len(calibrated) else [],
         shares=", ".join(f"{n:.1%} {word}" for word, n in sets.items() if n),
@@ -66,6 +67,14 @@ def held_out_clusters() -> str:
     table = pd.read_csv(measured).query("on == 'tasks of the networks'").set_index("model")
     rows = table.loc[["logistic regression, all genes", "ATSDP-NET", "ATSDP-NET+"]].itertuples()
     return ", ".join(f"{r.Index} {r.mean:.2f} ({r.ci_low:.2f} to {r.ci_high:.2f})" for r in rows)
+
+
+def of_drugs() -> pd.Series:
+    """Mean AUC of the regression over such clusters, by drug; empty without the reference run."""
+    measured = paths.REFERENCE / "clusters_auc.csv"
+    if not measured.exists():
+        return pd.Series(dtype=float)
+    return pd.read_csv(measured).query("model == 'logistic regression, all genes'").groupby("drug")["auc"].mean()
 
 
 def _umap(found: Prediction) -> Figure:

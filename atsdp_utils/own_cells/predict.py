@@ -169,6 +169,7 @@ def prepare(
 
 def read_labels(file: CellFile, column: str, scored: np.ndarray) -> np.ndarray:
     """Labels of a column of obs, (cells,) int8: 1, 0, or -1 where there is none or the cell has no score."""
+    column = column.replace("/", "_")  # as the output calls it
     if column not in file.obs:
         have = ", ".join(map(str, file.obs.columns[:8])) or "none"
         raise InputError(f"--labels {column}: no such column on cells. Columns there: {have}. Or leave --labels out.")
@@ -199,7 +200,7 @@ class Regressions(ATSDPPlus):
 
 
 #: What learns from lines and scores cells, by ``--model``. The regression is the default: on held-out clusters of lines
-#: no network was above the best simple model. Notebook 16's rule took it at ``quick``, and that on ranks at ``paper``.
+#: no network was above the best simple model (notebook 16). Several are averaged for the spread of the scores.
 Model = namedtuple("Model", "made_by recipe max_genes")
 MODELS = {
     "regression": Model(Regressions, "plain", config.profile("paper").max_genes),

@@ -46,6 +46,7 @@ def rank(
     cells = cache.key(*arrays, given.chosen, *(x for name, codes in given.parts.items() for x in (name, codes)))
     rows = [_kept(drug, given, cells) for drug in tqdm(wanted, "drugs", **predict.BAR)]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
+    table["clusters_auc"] = table["drug"].map(page.of_drugs()).astype(float)
     table = table.sort_values("ci_low", ascending=False, kind="stable", ignore_index=True)
     facts = given.known | {"seed": given.seed, "members": given.settings.members}
     shown = table.astype(object)
@@ -76,9 +77,12 @@ def rank(
 def _ranked(table: Path) -> set[str]:
     """Drugs of a table of an earlier run; none if there is no file."""
     try:
-        return set(pd.read_csv(table)["drug"].astype(str)) if table.exists() else set()
-    except (KeyError, ValueError) as error:
-        raise InputError(f"--out {table}: holds no table of this command. Choose another name with --out.") from error
+        found = pd.read_csv(table) if table.exists() else pd.DataFrame(columns=list(COLUMNS))
+        if list(found) == list(COLUMNS):
+            return set(found["drug"].astype(str))
+    except ValueError:
+        pass
+    raise InputError(f"--out {table}: holds no table of this command, and is kept. Choose another name with --out.")
 
 
 def _kept(drug: str, given: predict.Ready, cells: str) -> dict:
@@ -86,9 +90,11 @@ def _kept(drug: str, given: predict.Ready, cells: str) -> dict:
     source = gdsc.bulk_source(gdsc.load_bulk(drug), given.chosen, given.seed)
     model = predict.model_hash(source, given.seen, given.seed, given.settings)
     file = paths.CACHE / "ranking" / f"{drug}-{cache.key(model, cache.code('own_cells.ranking.row'), cells)}.json"
-    if not file.exists():
-        cache.write_text(file, json.dumps(row(drug, source, given), default=np.generic.item))
-    return json.loads(file.read_text())
+
+    def write(part: str) -> None:
+        Path(part).write_text(json.dumps(row(drug, source, given), default=np.generic.item))
+
+    return cache.kept(file, lambda kept: json.loads(kept.read_text()), write)
 
 
 def row(drug: str, source: preprocess.Source, given: predict.Ready) -> dict:

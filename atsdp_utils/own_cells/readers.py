@@ -48,7 +48,7 @@ def read(path: Path, layer: str | None = None, labels: str | None = None) -> Cel
             file = tables.read(path, labels)
         else:
             file = _ten_x(path, kind, *(_read_10x_h5 if kind == "10x h5" else _read_10x_folder)(path))
-    except (InputError, MemoryError):
+    except (InputError, MemoryError, checksums.DataError):
         raise
     except PermissionError as error:
         raise InputError(f"{path}: may not be read. Ask for the permission (chmod u+r), or copy the file.") from error

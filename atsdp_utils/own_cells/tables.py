@@ -41,7 +41,7 @@ class Layout:
     def is_number(self, value: str) -> bool:
         """Whether a field holds a number, or says that there is none."""
         try:
-            float(value.replace(self.decimal, ".") or "nan")
+            float(value.replace("_", "x").replace(self.decimal, ".") or "nan")  # Python takes 1_000 for a number
         except ValueError:
             return value in ("NA", "N/A", "#N/A", "NULL", "null", "None", "<NA>")
         return True
@@ -60,8 +60,9 @@ def read(path: Path, labels: str | None) -> CellFile:
     X, words = _numbers_and_words(path, look, header, text, skipped)
     columns = np.array([name for i, name in enumerate(header) if i not in text], dtype=str)
     if look.genes_in_rows and not len(columns):
-        what = f"every column tells of genes ({cellfile.listed(header[1:], 4)}): a table of markers or statistics?"
-        raise InputError(f"{path}: {what} Expected a column a cell: give the matrix of values.")
+        what = f"every column is called like an annotation ({cellfile.listed(header[1:], 4)})"
+        expected = "Expected a column a cell; if these are cells, rename them."
+        raise InputError(f"{path}: {what}: a table of markers or statistics? {expected}")
     rows = np.array([f"cell_{i}" for i in range(X.shape[0])])
     beside_names = 0 in text and header[0] != labels
     if beside_names and (look.genes_in_rows or words[0].is_unique or not _describes(header[0], None)):

@@ -10,7 +10,6 @@ import ast
 import hashlib
 import json
 import re
-import time
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
@@ -24,7 +23,7 @@ from atsdp_utils.reporting import plots
 
 TIDY = ("dataset", "metric", "mean", "std", "n", "ci_low", "ci_high", "tier", "protocol", "paper")
 TIDY_TABLES = ("table1", "table2", "table3", "table4")
-PROTOCOLS = ("U", "S", "F", "")
+WRITTEN_PROTOCOLS = ("U", "S", "F", "")
 #: Inputs that are not single-cell sets of :mod:`atsdp_utils.foundation.config`, and their tier.
 OTHER_INPUTS = {
     **dict.fromkeys(("GDSC-bulk", "PC9-erlotinib", "mixology-5", "mixology-3", "CCLE-bulk"), "real"),
@@ -59,8 +58,8 @@ def check_tidy(df: pd.DataFrame, name: str) -> None:
     if len(beside) and name != "table2":
         row = beside.iloc[0]
         raise ValueError(f"{name}: {row['dataset']} (tier {row['tier']!r}) has a value in 'paper', expected it empty")
-    if unknown := sorted(set(df["protocol"].fillna("")) - set(PROTOCOLS)):
-        raise ValueError(f"{name}: protocol {unknown} is not one of {PROTOCOLS}")
+    if unknown := sorted(set(df["protocol"].fillna("")) - set(WRITTEN_PROTOCOLS)):
+        raise ValueError(f"{name}: protocol {unknown} is not one of {WRITTEN_PROTOCOLS}")
     key = ["dataset", *keys, "metric", "protocol"]
     if df.duplicated(key).any():
         raise ValueError(f"{name}: repeated row {df.loc[df.duplicated(key), key].iloc[0].to_dict()}")
@@ -98,7 +97,6 @@ class Run:
         self.made, self.data, self.profile = made_by(notebook), data, profile
         self.folder = paths.figures_dir(data, profile)
         self.fragment = paths.run_dir(data, profile) / "manifest" / f"{notebook}.json"
-        self._start = time.monotonic()
         self._outputs: dict[str, dict] = {}
         pd.set_option("display.precision", 4, "display.max_rows", 80, "display.max_columns", 40)
 
@@ -169,7 +167,6 @@ class Run:
             "seeds": [int(s) for s in seeds],
             "inputs": {d: _describe(d)["sha256"] for d in datasets},
             **self.made,
-            "wall_seconds": round(time.monotonic() - self._start, 1),
         }
         cache.write_text(self.fragment, json.dumps(self._outputs, indent=1, ensure_ascii=False) + "\n")
 

@@ -27,7 +27,7 @@ COLUMNS = ["id", "where", "claim", "made", "dataset", "metric", "quoted", "mean"
            "margin", "tier", "protocol", "verdict", "reproduced", "by_reading", "note", "output", "page"]  # fmt: skip
 #: What decides a claim, by scope: print is what the paper prints, real are embedded files and cells, public are
 #: descriptions of files that nobody here opened, behind which no row of this run stands.
-TIERS = {"paper's cells": "geo", "real cells": "real", "public files": "real", "public descriptions": "public",
+TIER_OF_CELLS = {"paper's cells": "geo", "real cells": "real", "public files": "real", "public descriptions": "public",
          "contradicted": "public", "missing facts": "", "print": "print", "equations": "print",
          "wording": "print"}  # fmt: skip
 #: Scopes without a rule, and the verdict: public descriptions or equations say otherwise (`note` has the evidence),
@@ -66,7 +66,7 @@ def judge(out: Outputs, data: str, asked: pd.DataFrame) -> pd.DataFrame:
     """Claims or printed values with their verdicts; those about the paper's cells get one from tier ``geo`` only."""
     rows = []
     for c in asked.itertuples():
-        tier = TIERS[c.scope]
+        tier = TIER_OF_CELLS[c.scope]
         if c.scope in WITHOUT_RULE:
             found = Found(Effect(np.nan), WITHOUT_RULE[c.scope])
         elif c.scope == "paper's cells" and data != "geo":

@@ -139,7 +139,7 @@ def show(data: str, profile: str, jobs: int) -> None:
     plan["hours"] = plan.pop("hours_one_worker") / jobs
     print(plan.to_string(index=False, float_format=lambda v: f"{v:.2f}"))
     total, known = plan["hours"].sum(min_count=1), plan["hours"].notna().all()
-    note = "" if known else "; what was never measured is not counted: run PROFILE=quick or make bench once"
+    note = "" if known else "; what was never measured is not counted: run PROFILE=quick once"
     print(f"\n{plan.tasks.sum()} tasks, {plan.left.sum()} left, about {total:.2f} h with JOBS={jobs}{note}")
     stages, shared, hours = bulk_hours([t for tasks in tables.values() for t in tasks])
     print(f"At first: {stages} bulk stages on {shared} autoencoders, about {hours / jobs:.2f} h by figures/bench.csv")

@@ -77,12 +77,12 @@ def test_verify_refuses(tmp_path, monkeypatch):
     assert checksums.verify(path) == path
     checksums.verify.cache_clear()
     monkeypatch.setattr(checksums, "register", lambda: {"a.csv": "0" * 64, "gone.csv": "0" * 64})
-    with pytest.raises(ValueError, match=r"data/a\.csv: SHA-256 is .* expected 0{12}.*git checkout"):
+    with pytest.raises(checksums.DataError, match=r"data/a\.csv: SHA-256 is .* expected 0{12}.*git checkout"):
         checksums.verify(path)
-    with pytest.raises(FileNotFoundError, match="missing from the checkout"):
+    with pytest.raises(checksums.DataError, match="missing from the checkout"):
         checksums.verify(tmp_path / "gone.csv")
     (tmp_path / "new.csv").write_text("2")
-    with pytest.raises(KeyError, match="not in checksums.json"):
+    with pytest.raises(checksums.DataError, match="not in checksums.json"):
         checksums.verify(tmp_path / "new.csv")
 
 
@@ -161,11 +161,12 @@ def test_scc47_label_is_an_expression_score_and_follows_the_cell_cycle():
 
 
 def test_each_set_says_what_its_label_is_and_what_counts_once():
-    kinds = {spec.name: (spec.label, spec.unit) for spec in config.DATASETS.values()}
-    assert {name: kind for name, kind in kinds.items() if kind != ("culture", name)} == {
-        "SCC47-afatinib": ("programme", "SCC47 axis"), "SCC47-sorafenib": ("programme", "SCC47 axis"),
-    }  # fmt: skip
-    assert config.units(config.REAL) == (
+    names = ("A375-PLX4720", "SCC47-afatinib", "SCC47-sorafenib")
+    real = [config.DATASETS[name] for name in names]
+    axis = ("programme", "SCC47 axis")
+    assert [(spec.label, spec.unit) for spec in real] == [("culture", names[0]), axis, axis]
+    assert {(spec.label, spec.unit == spec.name) for spec in (*config.TWINS, *config.GEO)} == {("culture", True)}
+    assert config.units(real) == (
         "1 culture task (A375-PLX4720) and 1 programme axis (SCC47 axis, under the names SCC47-afatinib and "
         "SCC47-sorafenib)"
     )

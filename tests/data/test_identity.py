@@ -105,7 +105,7 @@ def test_every_set_has_its_drug_species_and_tier():
             assert (spec.drug, spec.tier, spec.paper, spec.null) == (name, tier, paper, suffix == "-null-sim")
             assert spec.species == ("mouse" if paper == "DATA4" else "human")
     reals = {"A375-PLX4720": "PLX.4720", "SCC47-afatinib": "AFATINIB", "SCC47-sorafenib": "SORAFENIB"}
-    assert {s.name: s.drug for s in config.REAL} == reals and {s.tier for s in config.REAL} == {"real"}
+    assert {name: config.DATASETS[name].drug for name in reals} == reals and {s.tier for s in config.REAL} == {"real"}
     assert all(d in gdsc.drugs() for d in [*drug.values(), *reals.values()])
 
 
@@ -156,10 +156,12 @@ def test_cells_of_a_real_set_carry_the_label_of_their_own_drug(name):
     expected = raw.obs[column].astype(int).loc[cells.cell_id].to_numpy()
     np.testing.assert_array_equal(cells.y, expected)
     np.testing.assert_array_equal(cells.strict, expected)
-    group = {1: ("A375 parental culture", "SCC47, EpiSen high", "SCC47, EpiSen low"),
-             0: ("A375 resistant culture", "SCC47, EpiSen low", "SCC47, EpiSen high")}  # fmt: skip
-    place = list(config.DATASETS).index(name)
-    assert cells.group.tolist() == [group[v][place] for v in expected]
+    resistant, sensitive = {
+        "A375-PLX4720": ("A375 resistant culture", "A375 parental culture"),
+        "SCC47-afatinib": ("SCC47, EpiSen low", "SCC47, EpiSen high"),
+        "SCC47-sorafenib": ("SCC47, EpiSen high", "SCC47, EpiSen low"),
+    }[name]
+    assert cells.group.tolist() == [sensitive if v else resistant for v in expected]
     i = raw.obs_names.get_loc(cells.cell_id[7])
     values = raw[i, cells.genes].X
     values = values.toarray() if sparse.issparse(values) else np.asarray(values)

@@ -65,6 +65,12 @@ def test_standardizer_sees_training_rows_only():
     np.testing.assert_allclose(scaler.transform(X[:40]).std(0), 1, atol=1e-4)
 
 
+def test_values_beyond_ten_standard_deviations_are_cut():
+    X = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    found = Standardizer().fit(X).transform(np.array([[1e4, -1e4]], np.float32))
+    assert found.tolist() == [[10, -10]]
+
+
 def test_a_constant_gene_becomes_zero():
     X = np.ones((10, 2), np.float32)
     assert (Standardizer().fit(X).transform(X + 5) == 0).all()

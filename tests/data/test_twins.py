@@ -66,6 +66,8 @@ def test_null_twin_holds_no_signal():
     null = twins.make_twin("DATA1-null-sim")
     assert (null.var["planted"] == 0).all()
     assert set(json.loads(null.uns["truth"])["dials"].values()) == {0.0}
+    label = null.obs["sensitive"].astype("boolean").astype(float)
+    assert abs(null.obs["progress"].astype(float).corr(label)) < 0.15  # in the twin it goes with the label
     cells = preprocess.to_cells(null, config.DATASETS["DATA1-null-sim"])
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import cross_val_predict

@@ -111,6 +111,12 @@ def test_a_mean_over_seeds_shows_the_sign_that_it_hides():
     assert (row.right_low, row.right_high) == pytest.approx((centre - half, centre + half), abs=1e-6)
     assert row.strength == pytest.approx(np.abs(areas - 0.5).mean()) and row.strength > row["mean"] - 0.5
     assert row.ci_low < row["mean"] < row.ci_high <= 1
+    draws = np.stack([evaluate.on_resampled_cells(r)["auc"] for r in rows], axis=1)
+    few = min(np.bincount(rows[0].y.astype(int))) - 1
+    expected = stats.mean_test(areas, 1, draws, cells=few)
+    assert (row.df, row.ci_low) == pytest.approx((expected.df, expected.low)) and row.df < stats.mean_test(
+        areas, 1, draws
+    ).df
     five = evaluate.over_seeds(rows, measures=config.METRICS)
     assert five["metric"].tolist() == list(config.METRICS) and five["right"].notna().tolist() == [0, 0, 0, 1, 0]
 

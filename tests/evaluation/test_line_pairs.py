@@ -57,6 +57,12 @@ def test_drawn_lines_cover_a_planted_truth_and_a_perfect_rank_stays_perfect():
         assert low < 0.5 < high
 
 
+def test_drawn_drugs_weigh_as_often_as_they_are_drawn():
+    labels = np.tile(np.arange(40) % 2, (2, 1)).T
+    scores = np.column_stack([labels[:, 0], -labels[:, 0]])  # one drug ranked right, one wrong
+    assert set(line_pairs.resampled(scores, labels, 50, mean="drugs")) == {0, 0.5, 1}
+
+
 def test_drugs_count_alike_in_the_mean_over_drugs():
     labels = np.array([[1, 0, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0]]).T
     scores = np.array([[9, 1, 1, 1, 1, 1], [0, 0, 0, 1, 1, 1]]).T

@@ -52,6 +52,9 @@ def test_differences_are_paired_by_task_and_seed():
     found = two_way.differences(scored(base=[base], net=up, other=[up[1], up[0]]), "base").set_index("model")
     assert found.loc["net", "difference"] == pytest.approx(0.2) == found.loc["other", "difference"]
     assert found.loc["net", "ci_high"] > 0.3  # the seeds differ, and two seeds say little
+    more = two_way.differences(scored(base=[base, base], net=[*up, [0.0] * 4]), "base").iloc[0]
+    assert more["difference"] == pytest.approx(0.2)  # a seed that one of them lacks is in neither
+    assert found["p_holm"].tolist() == pytest.approx(stats.holm(found["p"]).tolist())
     paired = two_way.differences(scored(net=up, same=up), "net")
     assert paired.loc[0, ["difference", "ci_low", "ci_high"]].tolist() == [0, 0, 0]
     table = two_way.summary(scored(net=up)).iloc[0]

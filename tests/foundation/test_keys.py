@@ -10,7 +10,7 @@ import pytest
 from atsdp_utils.data import datasets, gdsc, preprocess, real_cells, twins  # fmt: skip
 from atsdp_utils.experiments import inputs, protocols  # fmt: skip
 from atsdp_utils.experiments.keys import key
-from atsdp_utils.experiments.task import ATSDP, Task
+from atsdp_utils.experiments.task import ATSDP, FURTHER, Task
 from atsdp_utils.foundation import cache, checksums, closure, config, paths, runtime  # fmt: skip
 from atsdp_utils.interpretation import explained
 from atsdp_utils.models import atsdp, stages
@@ -81,6 +81,7 @@ def keys(run_folders, monkeypatch):
             "transfer": made["transfer"],
             "result S": key(Task(NAME, "S", ATSDP, profile, seed=seed, folds=2)),
             "result U": key(Task(NAME, "U", ATSDP, profile, seed=seed)),
+            "result U further steps": key(Task(NAME, "U", FURTHER, profile, seed=seed)),
             "result S Logistic": key(Task(NAME, "S", "Logistic", profile, seed=seed, folds=2)),
             "result B": key(Task(DRUG, "B", ATSDP, profile, seed=seed)),
             "search": made["search"],
@@ -160,6 +161,12 @@ INPUTS = {
     "loader of real cells": lambda w, m: edited(m, "data.real_cells", "np.where(sensitive,", "np.where(~sensitive,"),
     "quality control": lambda w, m: edited(m, "data.preprocess", "MAX_MITO = 200, 3, 0.10", "MAX_MITO = 200, 3, 0.20"),
     "balancing": lambda w, m: edited(m, "data.preprocess", "neighbours = min(5,", "neighbours = min(4,"),
+    "lines that choose the epoch": lambda w, m: edited(
+        m, "models.stages", "rows, held = hold_out(len(y), cfg.validation,", "rows, held = hold_out(len(y), 0.5,"
+    ),
+    "counting of drug-holiday cells": lambda w, m: m.setitem(
+        config.DATASETS, NAME, dataclasses.replace(config.DATASETS[NAME], counting="sensitive")
+    ),
     "dropout": lambda w, m: edited(m, "models.network", "import torch\n", "import torch\n\ntorch.manual_seed(1)\n"),
     "alignment loss": lambda w, m: edited(m, "models.losses", "def mmd2(", "def mmd2(*, _more=0, "),
     "fold drawing": lambda w, m: edited(m, "experiments.inputs", "shuffle=True", "shuffle=bool(1)"),

@@ -217,6 +217,20 @@ def test_transfer_takes_clusters_only_where_they_count():
     assert len(with_.lines) == len(preprocess.hold_out(50, CFG.validation, 0)[0])
 
 
+def test_transfer_learns_from_no_line_that_chose_the_epoch_of_the_bulk_stage():
+    X, y = RNG.normal(size=(60, 5)).astype(np.float32), (np.arange(60) % 3 == 0).astype(np.int8)
+    source, cfg = (
+        preprocess.Source(X, y, np.array(list("abcde")), np.arange(60) < 50),
+        dataclasses.replace(CFG, balance="none"),
+    )
+    net, rows = network.ATSDPNet(5, Architecture(16, (8,), (8,), heads=0)), source.fit_rows
+    for seed in range(3):
+        held = stages.Classification.of(X[rows], y[rows], cfg, seed).x_held
+        learned = stages.Transfer.of(net, source, X, cfg, seed).lines.values[0]
+        both = {r.tobytes() for r in held.numpy()}, {r.tobytes() for r in learned.numpy()}
+        assert not both[0] & both[1] and len(both[0]) + len(both[1]) == len(rows)
+
+
 # --- fine-tuning ------------------------------------------------------------------------------------------------------
 
 

@@ -275,6 +275,8 @@ def test_spellings_of_labels(yes, no):
     for column in ([yes, no, None], pd.Categorical([yes, no, None])):
         file = predict.CellFile("x", "h5ad", np.ones((3, 1)), {}, pd.DataFrame({"response": column}))
         assert predict.read_labels(file, "response", np.ones(3, bool)).tolist() == [1, 0, -1]
+    file.obs = file.obs.rename(columns={"response": "drug_response"})  # which `output.writable` makes of drug/response
+    assert predict.read_labels(file, "drug/response", np.ones(3, bool)).tolist() == [1, 0, -1]
 
 
 def test_drug_names():
@@ -421,6 +423,10 @@ def test_the_layout_keeps_two_groups_apart_and_repeats():
     within = [np.linalg.norm(part - part.mean(0), axis=1).mean() for part in (xy[:30], xy[30:])]
     assert np.linalg.norm(xy[:30].mean(0) - xy[30:].mean(0)) > 2 * max(within)
     np.testing.assert_array_equal(xy, embedding.umap(X, seed=0))
+    X = np.random.default_rng(0).normal(size=(300, 20)).astype(np.float32)
+    X[0] += 300  # a cell far from all is drawn near them
+    away = np.linalg.norm(embedding.umap(X) - np.median(embedding.umap(X), axis=0), axis=1)
+    assert away[0] < 2 * away[1:].max()
 
 
 @pytest.mark.parametrize("name", [".", "/"])

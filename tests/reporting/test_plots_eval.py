@@ -67,6 +67,12 @@ def test_curves_of_many_repeats_show_ten_folds_and_count_all():
     _, ax = plt.subplots()
     plots_eval.roc(ax, y, p, fold)
     assert len(ax.lines) == 10 + 1 + 1
+    curves = [sk.roc_curve(y[fold == f], p[fold == f], drop_intermediate=False)[:2] for f in range(20)]
+    low, high = np.quantile([np.interp(plots_eval.GRID, *c) for c in curves], (0.1, 0.9), axis=0)
+    drawn = {tuple(v) for v in np.round(ax.collections[0].get_paths()[0].vertices, 6).tolist()}
+    ends = np.vstack([np.column_stack([plots_eval.GRID, end]) for end in (low, high)])
+    band = {tuple(v) for v in np.round(ends, 6).tolist()}
+    assert band <= drawn
     areas = [sk.roc_auc_score(y[fold == f], p[fold == f]) for f in range(20)]
     assert f"folds {np.mean(areas):.3f} ± {np.std(areas, ddof=1):.3f}" in ax.get_xlabel()
 

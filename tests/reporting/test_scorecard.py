@@ -469,7 +469,7 @@ def test_gene_scores_by_seed(monkeypatch):
 # --- the list of claims -----------------------------------------------------------------------------------------------
 def test_claims_are_complete():
     assert CLAIMS["id"].is_unique and len(CLAIMS) >= 70
-    assert set(CLAIMS["scope"]) == set(scorecard.TIERS)
+    assert set(CLAIMS["scope"]) == set(scorecard.TIER_OF_CELLS)
     decided = CLAIMS[~CLAIMS["scope"].isin(scorecard.WITHOUT_RULE)]
     assert (CLAIMS.loc[CLAIMS.index.difference(decided.index), "note"] != "").all()
     assert CLAIMS["page"].str.fullmatch(r"nb-\d\d").all()
