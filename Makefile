@@ -164,8 +164,8 @@ lint: install ## ruff over package, tests and notebooks, the direction of import
 	@$(VENV)/bin/lint-imports --no-cache
 	@$(PY) -m book.build check
 
-unit: install ## the unit tests of the rooms alone, two or three minutes
-	@$(PY) -m pytest -q -m unit
+unit: install ## the unit tests of the rooms alone, one to two minutes
+	@$(PY) -m pytest -q -m unit -n $(JOBS) --maxprocesses 4 --dist loadfile
 
 # The smoke run comes first: tests/book looks at the book it builds.
 test: lint ## lint, a whole run at PROFILE=smoke, and every test

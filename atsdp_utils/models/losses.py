@@ -23,7 +23,7 @@ def mmd2(x: Tensor, y: Tensor, scale: Tensor | float | None = None) -> Tensor:
               = \overline{k(x, x')} - 2\, \overline{k(x, y)} + \overline{k(y, y')}
 
     The kernel k is a mean of RBF kernels; `scale`, a squared length, is by default the median squared distance of the
-    pooled sample, without gradient. The gradient in closed form saves about a tenth of an epoch.
+    pooled sample, without gradient. The gradient is in closed form; `make bench` times what that saves.
     """
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         raise ValueError(f"x, y: got shapes {tuple(x.shape)} and {tuple(y.shape)}, expected (n, d) and (m, d)")

@@ -481,6 +481,34 @@ def cells(size: Size, n: int) -> Iterator[Row]:
         yield from clock.rows("cells", case, f"{stage}, ", per=epochs)
 
 
+def mmd(size: Size) -> Iterator[Row]:
+    """A pass of transfer with the gradient of the MMD in closed form, and by autograd of the same kernels."""
+    import torch
+
+    from atsdp_utils.models import discrepancy, losses, stages
+    from atsdp_utils.models.network import ATSDPNet
+
+    def by_autograd(x, y, scale):
+        z, n = torch.cat([x, y]), len(x)
+        squared = torch.cdist(z, z).square()
+        i, j = torch.triu_indices(*squared.shape, offset=1)
+        scale = squared[i, j].median().detach()
+        k = torch.stack([torch.exp(-squared / (b * scale)) for b in losses.BANDWIDTHS]).mean(0)
+        return k[:n, :n].mean() - 2 * k[:n, n:].mean() + k[n:, n:].mean()
+
+    ways = {"closed form": losses.mmd2, "autograd": by_autograd}
+    cfg = replace(Training(), epochs_transfer=2 if size is SHORT else 10, epochs_cells=0, theta=0.0)
+    for n in (size.genes[0], size.genes[-1]):
+        lines, best = labelled_lines(n), dict.fromkeys(ways, float("inf"))
+        X, net = _random_cells(lines, 800), ATSDPNet(n, config.TABLE2["DATA1"]).to(runtime.device())
+        for _, (way, function) in product(range(1 if size is SHORT else 3), ways.items()):
+            with patch.object(discrepancy, "mmd2", function), Clock() as clock:
+                stages.transfer(net, lines, X, cfg, 0)
+            best[way] = min(best[way], clock.cpu / cfg.epochs_transfer)
+        for way, seconds in best.items():
+            yield "gradient of the MMD", f"{n} genes, {way}", "transfer epoch, cpu_seconds", seconds, "s"
+
+
 def workers(size: Size, jobs: int, seeds: int) -> Iterator[Row]:
     """Wall time of a grid of bulk stages and transfers, one a seed; caches are empty but for the prepared cells."""
     datasets.prepare("SCC47-afatinib")
@@ -581,7 +609,7 @@ def quick_stages() -> Iterator[Row]:
 
 def sections(size: Size, jobs: int) -> dict[str, Callable[[], Iterator[Row]]]:
     """Every section by name."""
-    every = (machine, bulk, reference, passes, precision, models, genes, gpu)
+    every = (machine, bulk, reference, passes, precision, models, genes, mmd, gpu)
     found = {f.__name__: (lambda f=f: f(size)) for f in every}
     found |= {f"beside-{which}": (lambda w=which: beside(size, w)) for which in BESIDE}
     found |= {f"cells-{n}": (lambda n=n: cells(size, n)) for n in size.cells}
