@@ -176,6 +176,7 @@ mutants: install ## plant known faults one at a time in a copy and name those th
 	@$(PY) tests/mutants/run.py --jobs $(JOBS)
 
 clean: ## remove runs, cached trainings and caches under build/ (not the downloads or the copies of make lab)
-	@rm -rf $(wildcard $(addprefix $(ATSDP_BUILD)/,embedded-* geo-* jupyter mutants numba cache.tar.gz \
+	@rm -rf $(wildcard $(addprefix $(ATSDP_BUILD)/,mutants numba cache.tar.gz \
+	  $(foreach d,embedded geo,$(addprefix $d-,smoke quick paper)) $(addprefix jupyter/,config data ipython matplotlib) \
 	  $(addprefix cache/,datasets explained pretrained ranking results searches splits)))
 	@echo 'Removed the runs and caches under $(ATSDP_BUILD); kept downloads and lab. .venv stays: delete it by hand.'

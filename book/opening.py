@@ -57,6 +57,8 @@ def held_out_clusters(out: Outputs) -> dict:
     names = {"atsdp": "ATSDP-NET", "bulk": "ATSDP-NET, bulk only"}
     on = {"on": "tasks of the networks", "model": [*names.values()]}
     tested = out.table("clusters_differences", **on).set_index(["model", "against"])
+    if "p_holm" not in tested or tested["p_holm"].isna().any():
+        raise Missing("clusters_differences.csv: no corrected p")
     simple = tested[~tested.index.get_level_values("against").str.startswith("ATSDP-NET")]
     row = simple.loc["ATSDP-NET"].iloc[0]
     pairs = ("ATSDP-NET", names["bulk"]), (names["bulk"], row.name), ("ATSDP-NET", "ATSDP-NET, further steps only")

@@ -169,11 +169,12 @@ def prepare(
 
 def read_labels(file: CellFile, column: str, scored: np.ndarray) -> np.ndarray:
     """Labels of a column of obs, (cells,) int8: 1, 0, or -1 where there is none or the cell has no score."""
-    column = column.replace("/", "_")  # as the output calls it
-    if column not in file.obs:
+    called = column.replace("/", "_")  # in the output, where no other column has that name
+    called = column if column in file.obs or f"{called}_1" in file.obs else called
+    if called not in file.obs:
         have = ", ".join(map(str, file.obs.columns[:8])) or "none"
         raise InputError(f"--labels {column}: no such column on cells. Columns there: {have}. Or leave --labels out.")
-    text = file.obs[column].astype("string").str.strip().str.lower()
+    text = file.obs[called].astype("string").str.strip().str.lower()
     y = text.map(SPELLINGS)
     unknown = sorted(set(text[y.isna() & text.notna() & ~text.isin(["", "nan", "none", "na"])]))
     if unknown:

@@ -13,6 +13,7 @@ import numpy as np
 import openpyxl
 import pandas as pd
 import pytest
+from scipy import sparse
 
 from atsdp_utils.data import download, geo, geo_files, preprocess
 from atsdp_utils.data.download import GeoError
@@ -44,6 +45,13 @@ def refused(name, folder, change=None, **expected) -> str:
 
 
 # --- the layouts ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+def test_missing_and_infinite_values_of_a_linear_matrix_are_told(odd):
+    X = sparse.csr_matrix(np.array([[900.0, odd], [800.0, 3.0]]))
+    with pytest.raises(GeoError, match=r"tpm\.txt: found values that are missing or infinite, expected linear TPM"):
+        geo_files.check_linear(X, "tpm.txt")
+
+
 @pytest.mark.parametrize("name", mini.WRITERS)
 def test_fixtures_at_full_size_expect_what_the_loaders_expect(name, tmp_path):
     of_layout, of_loader = mini.WRITERS[name](tmp_path, scale=1), geo.SERIES[name].expected

@@ -121,6 +121,16 @@ def test_a_mean_over_seeds_shows_the_sign_that_it_hides():
     assert five["metric"].tolist() == list(config.METRICS) and five["right"].notna().tolist() == [0, 0, 0, 1, 0]
 
 
+def test_a_rank_over_cells_by_hand():
+    y = np.repeat([1, 0], 20)
+    scores = np.stack([y, -y, np.r_[np.arange(20), np.arange(20) - 5]])  # perfect, reversed, between
+    for own, rank in enumerate((1, 3, 2)):
+        assert tuple(evaluate.rank_over_cells(y, scores, own)) == (rank, rank, rank)
+    two = evaluate.rank_over_cells(y, np.stack([scores[2], np.random.default_rng(0).permutation(scores[2])]), 0)
+    assert two.mean == 1 and two.low == 1 and two.high in (1, 2)
+    assert evaluate.rank_over_cells(y, scores[[2, 2]], 0).high == 1  # equal scores share the better rank
+
+
 # --- how often the interval holds what it should ----------------------------------------------------------------------
 #: Of two models: how well they rank, how that differs between seeds, noise of single cells that each seed has alone,
 #: cells.

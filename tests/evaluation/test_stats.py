@@ -202,6 +202,12 @@ def test_permutation_p():
     assert stats.permutation_p(1.0, np.zeros(999)) == 1 / 1000
 
 
+def test_a_column_that_does_not_vary_has_no_correlation():
+    X = np.column_stack([np.full(7, 0.1), np.arange(7.0)])  # whose mean is not 0.1 to the last digit
+    found = stats.correlations(X, np.arange(7.0))
+    assert np.isnan(found[0]) and found[1] == pytest.approx(1)
+
+
 def test_rank_correlation_interval_by_hand():
     rng = np.random.default_rng(7)
     x = rng.normal(size=40)

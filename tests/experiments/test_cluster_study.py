@@ -10,6 +10,7 @@ from atsdp_utils.data import gdsc
 from atsdp_utils.experiments import cluster_study as study
 from atsdp_utils.experiments import pseudo, tables
 from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, FURTHER
+from atsdp_utils.foundation import cache
 
 
 @pytest.fixture
@@ -77,6 +78,15 @@ def test_no_label_of_the_cluster_reaches_a_score_or_a_sign_of_trust(monkeypatch)
 
 
 @pytest.mark.slow
+def test_values_of_another_precision_are_kept_apart(monkeypatch):
+    asked = []
+    monkeypatch.setattr(cache, "kept", lambda path, read, write: asked.append(path.name))
+    for precision in ("0", "1"):
+        monkeypatch.setenv("ATSDP_BF16", precision)
+        study.held_out_values(0, "smoke")
+    assert len(set(asked)) == 2
+
+
 def test_networks_have_one_cluster_of_a_third_or_all_of_the_drugs_and_their_control():
     tasks = pseudo.held_out_tasks()
     names = sorted({drug for drug, _ in tasks})

@@ -20,7 +20,8 @@ from atsdp_utils.foundation import config, paths
 from atsdp_utils.interpretation import embedding
 from atsdp_utils.models import plus
 from atsdp_utils.models.calibration import Calibration
-from atsdp_utils.own_cells import cell_values, cli, drugs, page, predict, prediction
+from atsdp_utils.own_cells import cell_values, cli, drugs, output, page, predict, prediction
+from atsdp_utils.own_cells.cellfile import InputError
 
 TINY = predict.Settings(
     members=2, max_genes=110, sample=60, chunk=16, jobs=1,
@@ -277,6 +278,24 @@ def test_spellings_of_labels(yes, no):
         assert predict.read_labels(file, "response", np.ones(3, bool)).tolist() == [1, 0, -1]
     file.obs = file.obs.rename(columns={"response": "drug_response"})  # which `output.writable` makes of drug/response
     assert predict.read_labels(file, "drug/response", np.ones(3, bool)).tolist() == [1, 0, -1]
+
+
+def test_a_label_whose_name_the_output_gives_to_another_column_is_not_mistaken_for_it():
+    obs = pd.DataFrame({"drug_response": ["S", "R"], "drug_response_1": ["R", "S"]})  # drug/response is the second
+    file = predict.CellFile("x", "h5ad", np.ones((2, 1)), {}, obs)
+    with pytest.raises(InputError, match="--labels drug/response: no such column"):
+        predict.read_labels(file, "drug/response", np.ones(2, bool))
+
+
+def test_an_input_that_is_not_there_is_told_first(tmp_path):
+    with pytest.raises(InputError, match=r"nodir/cells\.h5ad: no such file or folder"):
+        output.destinations(tmp_path / "nodir" / "cells.h5ad", "ERLOTINIB", None, None)
+
+
+def test_the_page_says_how_the_regression_for_its_drug_did_on_held_out_clusters():
+    found = predicted(range(-6, 6), range(1, 13), [-5, 5, 1])
+    found.facts |= {"model": "regression", "drug": "CISPLATIN"}
+    assert f"alone, over its clusters: {page.of_drugs()[found.facts['drug']]:.2f}" in words(page.render(found, None))
 
 
 def test_drug_names():

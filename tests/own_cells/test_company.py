@@ -125,6 +125,9 @@ def test_a_ranking_of_other_drugs_is_never_lost(linear, mine, tmp_path):
     with pytest.raises(InputError, match=r"budget\.csv: holds no table of this command, and is kept"):
         rank(mine, ["erlotinib"], out=tmp_path / "budget.csv")
     assert (tmp_path / "budget.csv").read_text() == "month,euros\nMay,3\n"
+    earlier = tmp_path / "earlier.csv"  # of a version with fewer columns
+    table.drop(columns="clusters_auc").to_csv(earlier, index=False)
+    assert len(rank(mine, ["erlotinib", "docetaxel", "cisplatin"], out=earlier)[0]) == 3
     own = tmp_path / "measured.csv"  # a column of this name alone makes no table of this command
     own.write_text("drug,ic50\nERLOTINIB,0.2\n")
     with pytest.raises(InputError, match=r"measured\.csv: holds no table of this command, and is kept"):
