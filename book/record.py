@@ -27,11 +27,10 @@ def manifest(data: str, profile: str) -> None:
     parts = {p.stem: p for p in sorted((ran / "manifest").glob("*.json")) if ended.get(p.stem, 0) >= p.stat().st_mtime}
     earlier = json.loads(written.read_text())["outputs"] if written.exists() else {}
     outputs = {name: made for name, made in earlier.items() if made["notebook"] not in parts}
-    for fragment in parts.values():
-        outputs |= json.loads(fragment.read_text())
-    # Of chapters that did not run here, what git does not keep may be absent.
-    made = [f for o in outputs.values() if o["notebook"] in parts for f in o["files"]]
-    if gone := [f for f in made if not (written.parent / f).exists()]:
+    ran_here = {k: v for fragment in parts.values() for k, v in json.loads(fragment.read_text()).items()}
+    outputs |= ran_here
+    # Of other chapters, what git does not keep may be absent.
+    if gone := [f for o in ran_here.values() for f in o["files"] if not (written.parent / f).exists()]:
         again = f"remove {ran / 'notebooks'} and run again, trainings stay"
         raise FileNotFoundError(f"{written.parent}: {', '.join(gone)} recorded but missing; {again}")
     text = json.dumps({"run": f"{data}-{profile}", "outputs": dict(sorted(outputs.items()))}, indent=1)

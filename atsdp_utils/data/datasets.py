@@ -46,8 +46,7 @@ def cells_key(name: str) -> str:
 
 
 def _prepared_path(name: str) -> Path:
-    counting = config.DATASETS[name].counting  # decides which of the labels are kept
-    key = cache.key(cells_key(name), counting, cache.code("data.preprocess.to_cells"))
+    key = cache.key(cells_key(name), config.DATASETS[name].counting, cache.code("data.preprocess.to_cells"))
     return paths.PREPARED / f"{name}-prepared-{key}.npz"
 
 

@@ -52,9 +52,9 @@ def read_matrix(path: Path, sep: str) -> tuple[sparse.csr_matrix, list[str], lis
 
 def check_linear(X: sparse.csr_matrix, file: str) -> None:
     """Refuse values that are logarithms or negative: TPM must be as measured."""
-    typical = float(np.median(X.max(axis=1).toarray())) if X.shape[0] else 0.0
     if not np.isfinite(X.data).all():
         raise GeoError(f"{file}: found values that are missing or infinite, expected linear TPM")
+    typical = float(np.median(X.max(axis=1).toarray())) if X.shape[0] else 0.0
     if typical <= MAX_LOG_TPM or X.min() < 0:
         raise GeoError(
             f"{file}: found values from {X.min():.3g}, with {typical:.3g} as the typical largest of a cell, expected "

@@ -86,8 +86,7 @@ def differences(scores: pd.DataFrame, against: str) -> pd.DataFrame:
         drug, cluster = (both.index.get_level_values(level) for level in ("drug", "cluster"))
         found = interval(own.mean(axis=1) - base.mean(axis=1), drug, cluster, seeds=by_seed)
         rows.append((model, against, *found, p_value(found, drug, cluster), len(both), drug.nunique()))
-    columns = ["model", "against", "difference", "ci_low", "ci_high", "p", "tasks", "drugs"]
-    table = pd.DataFrame(rows, columns=columns)
+    table = pd.DataFrame(rows, columns=["model", "against", "difference", "ci_low", "ci_high", "p", "tasks", "drugs"])
     table.insert(6, "p_holm", pd.Series(holm(table["p"].dropna()), table.index[table["p"].notna()]))
     return table
 

@@ -249,22 +249,25 @@ def _inner(own: Side, y: np.ndarray, of: np.ndarray, cluster: int, k: int) -> fl
     return auc(y[of == k], own.logistic(outside, np.flatnonzero(outside >= 0)))
 
 
-def specificity(cells: preprocess.Cells, y: np.ndarray, profile: str, permutations: int = 0) -> pd.DataFrame:
-    """AUC on a set's labels y (cells,) of each drug's logistic regression and logit: ``model, drug, draw, auc``.
+def specificity(
+    cells: preprocess.Cells, y: np.ndarray, profile: str, permutations: int = 0
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """AUC on a set's labels y (cells,) of each drug's logistic regression and logit, and the regressions' scores.
 
-    Draw -1 has the lines' own labels; in draws 0 … the lines change places, for all drugs at once. The network sees as
-    many of these draws as :data:`AMOUNTS` says.
+    The table has ``model, drug, draw, auc``: draw -1 has the lines' own labels; in draws 0 … the lines change places,
+    for all drugs at once, and the network sees as many as :data:`AMOUNTS` says. The scores, (drugs, cells), are of -1.
     """
-    of, rows = cells_side(cells, config.profile(profile).max_genes), []
+    of, rows, own = cells_side(cells, config.profile(profile).max_genes), [], []
     labels = gdsc.all_labels(gdsc.load_bulk().lines)
     for draw in range(-1, permutations):
         order = np.random.default_rng([draw, 7]).permutation(len(labels)) if draw >= 0 else slice(None)
         found = {LOGISTIC: [of.logistic(calls, np.flatnonzero(calls >= 0)) for calls in labels[order].T]}
+        own = own or found[LOGISTIC]
         if draw < AMOUNTS[profile].of_network:
             found[JOINT] = joint_scores(of, labels[order], profile).T
         for model, scored in found.items():
             rows += [(model, drug, draw, auc(y, z)) for drug, z in zip(gdsc.drugs(), scored, strict=True)]
-    return pd.DataFrame(rows, columns=["model", "drug", "draw", "auc"])
+    return pd.DataFrame(rows, columns=["model", "drug", "draw", "auc"]), np.array(own)
 
 
 def chosen(wide: pd.DataFrame, candidates: tuple[str, ...]) -> tuple[str, pd.Series]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -76,12 +77,10 @@ def rank(
 
 def _ranked(table: Path) -> set[str]:
     """Drugs of a table of an earlier run; none if there is no file."""
-    try:
+    with suppress(ValueError):
         found = pd.read_csv(table) if table.exists() else pd.DataFrame(columns=list(COLUMNS))
         if {"drug", "held_out_auc", "ci_low"} <= {*found} <= {*COLUMNS}:  # of this version or one with fewer columns
             return set(found["drug"].astype(str))
-    except ValueError:
-        pass
     raise InputError(f"--out {table}: holds no table of this command, and is kept. Choose another name with --out.")
 
 

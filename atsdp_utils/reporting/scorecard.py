@@ -28,8 +28,8 @@ COLUMNS = ["id", "where", "claim", "made", "dataset", "metric", "quoted", "mean"
 #: What decides a claim, by scope: print is what the paper prints, real are embedded files and cells, public are
 #: descriptions of files that nobody here opened, behind which no row of this run stands.
 TIER_OF_CELLS = {"paper's cells": "geo", "real cells": "real", "public files": "real", "public descriptions": "public",
-         "contradicted": "public", "missing facts": "", "print": "print", "equations": "print",
-         "wording": "print"}  # fmt: skip
+                 "contradicted": "public", "missing facts": "", "print": "print", "equations": "print",
+                 "wording": "print"}  # fmt: skip
 #: Scopes without a rule, and the verdict: public descriptions or equations say otherwise (`note` has the evidence),
 #: nothing can decide, or something that no file of ours has (`note` says what).
 WITHOUT_RULE = {"contradicted": verdict.FAILS, "equations": verdict.FAILS, "wording": verdict.ILL_POSED,

@@ -483,20 +483,11 @@ def cells(size: Size, n: int) -> Iterator[Row]:
 
 def mmd(size: Size) -> Iterator[Row]:
     """A pass of transfer with the gradient of the MMD in closed form, and by autograd of the same kernels."""
-    import torch
-
     from atsdp_utils.models import discrepancy, losses, stages
     from atsdp_utils.models.network import ATSDPNet
+    from tests.bench import plain
 
-    def by_autograd(x, y, scale):
-        z, n = torch.cat([x, y]), len(x)
-        squared = torch.cdist(z, z).square()
-        i, j = torch.triu_indices(*squared.shape, offset=1)
-        scale = squared[i, j].median().detach()
-        k = torch.stack([torch.exp(-squared / (b * scale)) for b in losses.BANDWIDTHS]).mean(0)
-        return k[:n, :n].mean() - 2 * k[:n, n:].mean() + k[n:, n:].mean()
-
-    ways = {"closed form": losses.mmd2, "autograd": by_autograd}
+    ways = {"closed form": losses.mmd2, "autograd": lambda x, y, scale: plain.mmd2_by_autograd(x, y)}
     cfg = replace(Training(), epochs_transfer=2 if size is SHORT else 10, epochs_cells=0, theta=0.0)
     for n in (size.genes[0], size.genes[-1]):
         lines, best = labelled_lines(n), dict.fromkeys(ways, float("inf"))
