@@ -130,7 +130,7 @@ def _ranks(rows: pd.DataFrame, of: pd.Series) -> pd.Series:
 
 
 def right_drug(out: Outputs) -> dict:
-    """Rank of the right drug's AUC among all drugs on each real set, the highest first; also with labels permuted."""
+    """Rank of the right drug among all drugs by AUC on each real set, with permuted labels too, and on CCLE lines."""
     rows, of_network = out.read("drugs_on_real_sets"), out.read("drugs_on_real_sets_network")
     own, own_network = (t[t["is_right"]].set_index(["dataset", "draw"])["auc"] for t in (rows, of_network))
     ranks, said = _ranks(rows, own), []
@@ -149,7 +149,9 @@ def right_drug(out: Outputs) -> dict:
     over_cells = out.read("drugs_on_real_sets_rank")[["dataset", "rank", "rank_low", "rank_high"]].to_numpy()
     named["own"] = ", ".join(f"{name} {rank:.0f} ({low:.0f}–{high:.0f})" for name, rank, low, high in over_cells)
     counts = {"first_of": int((own_ranks == 1).sum()), "names": len(own_ranks), "drugs": rows["drug"].nunique()}
-    return named | counts | {"ranks": ", ".join(said)}
+    of_lines = out.read("ccle_drugs_rank")
+    counts |= {"ccle_first": int((of_lines["rank"] == 1).sum()), "ccle_drugs": len(of_lines)}
+    return named | counts | {"ranks": ", ".join(said), "ccle_outranked": f"{of_lines['outranked'].mean():.0%}"}
 
 
 def few_labels(out: Outputs) -> dict:
@@ -231,7 +233,7 @@ def sentences(
     for values in of:
         entry = SENTENCES[values.__name__]
         profile, found_there = _told(of_runs, values)
-        also = {"averaging": cited("08")}
+        also = {"averaging": cited("08"), "other_screen": cited("15")}
         parts = (entry.get(part, "") for part in ("lead", "text", "more"))
         lead, text, more = (part.format(**found_there, **also) if found_there else "" for part in parts)
         title = f"**{entry['title']}{': ' * bool(lead)}{lead}**"

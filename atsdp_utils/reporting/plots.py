@@ -100,7 +100,7 @@ def panel(ax, letter: str, title: str) -> None:
     ax.set_title(rf"$\bf{{{letter}}}$  {title}", loc="left")
 
 
-def key(fig, *axes) -> None:
+def legend(fig, *axes) -> None:
     """Legend of the series in `axes` above the whole figure, outside every axes, with the paper's mark last."""
     pairs = (pair for ax in axes for pair in zip(*ax.get_legend_handles_labels(), strict=True))
     named = sorted(pairs, key=lambda pair: pair[1] == "paper")

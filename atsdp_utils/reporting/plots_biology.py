@@ -122,7 +122,7 @@ def trend(ax, mean: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str, 
     ax.set_title(title, fontsize=9)
 
 
-def class_key(fig) -> None:
+def class_legend(fig) -> None:
     """Key of the two classes above a figure."""
     handles = [fig.axes[0].scatter([], [], s=20, color=colour, label=name) for name, colour in CLASSES.items()]
     fig.legend(handles=handles, loc="outside upper left", ncols=2, handletextpad=0.2)

@@ -102,6 +102,7 @@ def tables(tmp_path):
     write("drugs_on_real_sets_rank", dataset=sorted(names), rank=[2] * 3, rank_low=[1] * 3, rank_high=[2.6] * 3)
     write("drugs_on_real_sets_network", drug=["a", "b", "c"] * 3, draw=[-1] * 9, auc=[0.9, 0.1, 0.7] * 3,
           dataset=sorted(names * 3), is_right=[False, True, False] * 3)  # fmt: skip
+    write("ccle_drugs_rank", rank=[1, 3, 1, 2], outranked=[1.0, 0.0, 1.0, 0.5])
     write("gene_score_wrong_labels", wrong=[0.0, 0.3, 0.3], r=[1, 0.61, 0.62])
     write("gene_score_wrong_labels_real", wrong=[0.3, 0.3, 0.3], r=[0.71, 0.72, np.nan], dataset=["a", "a", "b"])
     return Outputs(tmp_path)
@@ -129,6 +130,7 @@ def test_the_opening_says_what_the_tables_say(tables):
     }
     ranks = opening.right_drug(tables)
     assert (ranks["drugs"], ranks["first_of"], ranks["names"]) == (3, 0, 3)
+    assert (ranks["ccle_first"], ranks["ccle_drugs"], ranks["ccle_outranked"]) == (2, 4, "62%")
     assert ranks["ranks"].count("2 (") == len(config.REAL)
     null = "with permuted labels its rank is as good or better in 0, its AUC as high or higher in 0 of 1 draws)"
     assert ranks["ranks"].count(f", AUC 0.80; a is first; {null}") == len(config.REAL)

@@ -318,7 +318,7 @@ def test_dots_carry_the_name_colour_and_place_of_their_series(ax):
 
 def test_the_key_of_axes_where_nothing_was_drawn_is_empty():
     fig, ax = plt.subplots()
-    plots.key(fig, ax)
+    plots.legend(fig, ax)
     assert not fig.legends[0].get_texts()
     plt.close(fig)
 
@@ -328,7 +328,7 @@ def test_the_key_puts_each_handle_at_its_name_and_the_paper_last():
     ax.scatter([], [], color="#444444", label="paper")
     for name, colour in (("x", "#009e73"), ("y", "#cc79a7")):
         ax.scatter([], [], color=colour, label=name)
-    plots.key(fig, ax)
+    plots.legend(fig, ax)
     (legend,) = fig.legends
     shown = [
         (t.get_text(), to_hex(h.get_facecolor()[0])) for t, h in zip(legend.texts, legend.legend_handles, strict=True)

@@ -97,7 +97,7 @@ def test_dots_of_two_sets_show_the_papers_values_once_in_the_key():
     drawn = {c.get_label(): c.get_offsets()[:, 0] for c in ax.collections}
     assert drawn["paper"].compressed().tolist() == [0.85]
     assert drawn["F1"].tolist() == summary[summary["metric"] == "f1"]["mean"].tolist()
-    plots.key(fig, ax)
+    plots.legend(fig, ax)
     assert [t.get_text() for t in fig.legends[0].get_texts()] == ["precision", "recall", "F1", "AUC", "AP", "paper"]
 
 
@@ -150,7 +150,7 @@ def test_text_is_readable():
     plots_eval.radar(fig.add_subplot(grid[0, 0], projection="polar"), table)
     dots = fig.add_subplot(grid[0, 1])
     plots.dots(dots, summary, row="dataset", series="metric")
-    plots.key(fig, dots)
+    plots.legend(fig, dots)
     plots_eval.roc(fig.add_subplot(grid[1, 0]), y, p, fold)
     plots_eval.reliability(fig.add_subplot(grid[1, 1]), y, p)
     heads = _summary(setting=["linear", "0", "8"], metric=METRICS)
