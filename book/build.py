@@ -132,7 +132,8 @@ def problems(path: Path) -> list[str]:
     found += _exercise_problems(notebook.cells)
     if notebook.metadata.get("kernelspec", {}).get("name") != "python3":
         found.append("kernelspec: expected python3")
-    titles = [line for c in notebook.cells if c.cell_type == "markdown" for line in _headings(c.source)]
+    texts = (re.sub(r"(?ms)^```.*?^```", "", c.source) for c in notebook.cells if c.cell_type == "markdown")
+    titles = [line for text in texts for line in re.findall(r"(?m)^#{1,6} .+$", text)]
     levels = [len(t.split()[0]) for t in titles]
     if levels.count(1) != 1:
         found.append(f"headings: {levels.count(1)} of level 1, expected one")
@@ -141,11 +142,6 @@ def problems(path: Path) -> list[str]:
     if not any("What holds, what does not" in t for t in titles):
         found.append("no section 'What holds, what does not'")
     return [f"{path.name}: {p}" for p in found]
-
-
-def _headings(source: str) -> list[str]:
-    text = re.sub(r"(?ms)^```.*?^```", "", source)
-    return re.findall(r"(?m)^#{1,6} .+$", text)
 
 
 def _cell_problems(cells: Sequence) -> list[str]:

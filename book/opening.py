@@ -149,9 +149,12 @@ def right_drug(out: Outputs) -> dict:
     over_cells = out.read("drugs_on_real_sets_rank")[["dataset", "rank", "rank_low", "rank_high"]].to_numpy()
     named["own"] = ", ".join(f"{name} {rank:.0f} ({low:.0f}–{high:.0f})" for name, rank, low, high in over_cells)
     counts = {"first_of": int((own_ranks == 1).sum()), "names": len(own_ranks), "drugs": rows["drug"].nunique()}
-    of_lines = out.read("ccle_drugs_rank")
-    counts |= {"ccle_first": int((of_lines["rank"] == 1).sum()), "ccle_drugs": len(of_lines)}
-    return named | counts | {"ranks": ", ".join(said), "ccle_outranked": f"{of_lines['outranked'].mean():.0%}"}
+    ccle = out.read("ccle_drugs_rank")
+    firsts = ccle["drug"][ccle["rank"] == 1]
+    counts |= {"ccle_first": len(firsts), "ccle_firsts": ", ".join(firsts), "ccle_drugs": len(ccle),
+               "ccle_chance": (1 / ccle["models"]).sum()}  # fmt: skip
+    ccle = ccle[["auc", "outranked"]].mean().add_prefix("ccle_")
+    return named | counts | {"ranks": ", ".join(said)} | ccle.to_dict()
 
 
 def few_labels(out: Outputs) -> dict:
@@ -162,12 +165,13 @@ def few_labels(out: Outputs) -> dict:
     aucs = [f"{row.dataset} {row.first_mean:.3f} and {row.second_mean:.3f}" for row in real.itertuples()]
     said = [f"{_interval(row[DIFFERENCE], '+')} ({row['dataset']})" for _, row in real.iterrows()]
     above = real["dataset"][real["side"] == "better"]
-    counts = {f"{side}_{tier}_{k}": int((of["side"] == side).sum())
-              for (tier, k), of in rows.groupby(["tier", "k"]) for side in ("better", "worse")}  # fmt: skip
-    sizes = {"names": len(real), "twins": rows.loc[rows["tier"] == "simulated", "dataset"].nunique()}
-    on = f" ({', '.join(above)})" * bool(len(above))
-    sizes |= {"aucs": ", ".join(aucs), "differences": ", ".join(said), "draws": int(real["pairs"].min())}
-    return counts | sizes | {"on": on}
+    told = rows.value_counts(["side", "tier", "k"])
+    counts = {f"{side}_{tier}_{k}": int(told.get((side, tier, k), 0))
+              for side in ("better", "worse") for tier in ("real", "simulated") for k in (1, 5)}  # fmt: skip
+    twins = rows.loc[rows["tier"] == "simulated", "dataset"].nunique()
+    on_twins = SENTENCES["few_labels"]["twins"].format(twins=twins, **counts) if twins else ""
+    said = {"aucs": ", ".join(aucs), "differences": ", ".join(said), "on": f" ({', '.join(above)})" * bool(len(above))}
+    return counts | said | {"names": len(real), "draws": int(real["pairs"].min()), "on_twins": on_twins}
 
 
 def attention(out: Outputs) -> dict:
@@ -182,6 +186,7 @@ def attention(out: Outputs) -> dict:
     without = rows.loc[rows["dataset"].isin(units), "second_mean"]
     tiers = once["dataset"].map(config.TIERS).value_counts(sort=False)
     counts = {"all": len(once), "tiers": " and ".join(f"{n} are on {tier}" for tier, n in tiers.items()),
+              "kinds": " and ".join(tiers.index),
               "linear": len(linear), "linear_told": int(linear["told"].sum()),
               "perfect": int((real[["first_mean", "second_mean"]] == 1).all(axis=1).sum())}  # fmt: skip
     return counts | {"without_low": without.min(), "without_high": without.max(),
@@ -191,10 +196,12 @@ def attention(out: Outputs) -> dict:
 def gene_scores(out: Outputs) -> dict:
     """Correlation of gene scores with those of labels that are partly wrong, over both lists and all shares, by set."""
     real, twin = (out.read(f"gene_score_wrong_labels{end}") for end in ("_real", ""))
-    rows = pd.concat([real, twin.assign(dataset="a twin")]).query("wrong > 0").dropna(subset=["r"])
+    simulated = set(twin["tier"]) == {"simulated"}
+    twin["dataset"] = "a twin" if simulated else "DATA4"
+    rows = pd.concat([real, twin]).query("wrong > 0").dropna(subset=["r"])
     ends = rows.groupby("dataset", sort=False)[["r", "wrong"]].agg(["min", "max"])
     spans = [f"{a:.3f} to {b:.3f} on {name} ({c:.0%} to {d:.0%} wrong)" for name, a, b, c, d in ends.itertuples()]
-    return {"spans": ", ".join(spans), "lowest": rows["r"].min()}
+    return {"spans": ", ".join(spans), "lowest": rows["r"].min(), "kinds": "real" + simulated * " and simulated"}
 
 
 def printed(out: Outputs) -> dict:
@@ -233,10 +240,11 @@ def sentences(
     for values in of:
         entry = SENTENCES[values.__name__]
         profile, found_there = _told(of_runs, values)
-        also = {"averaging": cited("08"), "other_screen": cited("15")}
+        also = {"averaging": cited("08"), "other_platform": cited("15")}
         parts = (entry.get(part, "") for part in ("lead", "text", "more"))
         lead, text, more = (part.format(**found_there, **also) if found_there else "" for part in parts)
-        title = f"**{entry['title']}{': ' * bool(lead)}{lead}**"
+        title = entry["title"].format(**{"kinds": "real and simulated"} | found_there)
+        title = f"**{title}{': ' * bool(lead)}{lead}**"
         at = f"; profile `{profile}`" * bool(profile)
         lines.append(f"- {title}. {text or MISSING} ({cited(entry['chapter'])}{at})")
         lines += [FOLD.format(more)] * bool(more)

@@ -35,13 +35,6 @@ def counted(values: pd.Series, words: tuple[str, ...]) -> str:
     return ", ".join(f"{n} {PLURAL.get(word, word) if n > 1 else word}" for word, n in counts if n)
 
 
-def claims_said(claims: pd.DataFrame) -> str:
-    """Verdicts on claims made in so many words and on implied ones, counted apart, as text."""
-    parts = sorted(claims.groupby("made")["verdict"], reverse=True)
-    said = (f"{len(found)} made {made} ({counted(found, VERDICTS)})" for made, found in parts)
-    return "; ".join(said).replace("made implied", "implied")
-
-
 def _auc(out: Outputs, spec: config.Dataset, protocol: str, model: str) -> str:
     """AUC of Table 3 as text, with its interval if it is that of the network, and the share of right signs."""
     names = {"dataset": spec.name, "protocol": protocol, "model": model}
@@ -64,12 +57,6 @@ def _scores(*runs: Outputs) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
-def apart_said(out: Outputs) -> str:
-    """How many values of two committed runs lie apart, by tier, from the table that chapter 11 writes."""
-    rows = out.read("profiles_compared").set_index("tier")
-    return ", ".join(f"{row.apart:,} of {row.compared:,} on {row.Index} data" for row in rows.itertuples())
-
-
 def readme_block(out: Outputs, published: Outputs) -> str:
     """Results at a glance, as Markdown, from the committed runs and a template."""
     if not (out.folder / "table3.csv").exists():
@@ -90,6 +77,9 @@ def readme_block(out: Outputs, published: Outputs) -> str:
         said = counted(part["answer"], findings.ANSWERS)
         real.append(f"- **Real cells, {what}**, {len(part)} questions ({link('11')}): {said}.{named}")
 
+    made = sorted(claims.groupby("made")["verdict"], reverse=True)  # in so many words, then implied
+    made = "; ".join(f"{len(found)} made {how} ({counted(found, VERDICTS)})" for how, found in made)
+    apart = out.read("profiles_compared").itertuples()
     # What a training decides is read under a protocol; the readings of what is printed or public are others.
     supported = claims.loc[claims["verdict"] == SUPPORTED, "protocol"]
     printed, mixed = audit.printed_rows(), audit.checked("not_one_averaging")["flagged"].to_numpy(bool)
@@ -106,9 +96,10 @@ def readme_block(out: Outputs, published: Outputs) -> str:
     return (opening.TEMPLATES / "readme.md").read_text(encoding="utf-8").strip().format(
         opening=opening.opening({"paper": published, "quick": out}, claims["verdict"], link, picture),
         episen=episen, scores="\n".join(_scores(out, published)),
-        chapters=opening.chapters_said(ran, len(numbered)), apart=apart_said(out), paper=config.profile("paper"),
-        profile=profile,
-        claims=claims_said(claims), supported=len(supported), untrained=(~supported.isin(["S", "U", "S, U"])).sum(),
+        chapters=opening.chapters_said(ran, len(numbered)), paper=config.profile("paper"),
+        apart=", ".join(f"{row.apart:,} of {row.compared:,} on {row.tier} data" for row in apart), profile=profile,
+        claims=made.replace("made implied", "implied"), supported=len(supported),
+        untrained=(~supported.isin(["S", "U", "S, U"])).sum(),
         compared=", ".join(f"`{name}`" for name in profiles.TABLES), mixed=int((mixed & first).sum()), rows=first.sum(),
         f1=checks.loc["not_one_averaging"], checks=len(checks),
         found=values["mean"].notna().sum(), printed=len(values), planted=findings.planted_said(judged),

@@ -24,7 +24,7 @@ MIXOLOGY = {
 
 @dataclass(frozen=True)
 class Profiles:
-    """RNA-seq of CCLE lines, z-scored by gene over all of them, with the calls of two screens."""
+    """RNA-seq of CCLE lines, z-scored by gene over all of them, with two sets of calls, GDSC's and CCLE's."""
 
     X: np.ndarray  # (lines, genes) float32
     lines: np.ndarray  # names in the spelling of the bulk matrix
@@ -60,7 +60,7 @@ def load_mixology(name: str) -> AnnData:
 
 
 def load_ccle() -> Profiles:
-    """CCLE lines with a row in the label table, their expression and both screens' calls."""
+    """CCLE lines with a row in the label table, their expression and both sets of calls."""
     with np.load(verify(paths.DATA / "ccle_expr_580x706_z.npz"), allow_pickle=False) as z:
         X, ids, names, genes = (z[k] for k in ("X", "depmap_id", "ccle_name", "gene"))
     table = gdsc.label_table(both_databases=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import pandas as pd
@@ -130,8 +130,6 @@ MEASURES = (*config.METRICS, "balanced_accuracy", "mcc")
 #: Columns of :func:`differences`.
 ANSWER = ["dataset", "tier", "protocol", "metric", "first", "second", "pairs", "first_mean", "second_mean",
           "difference", "ci_low", "ci_high", "df", "p", "p_holm", "p_worse", "p_equal", "p_better"]  # fmt: skip
-#: Names of what is compared, two and two.
-Compared = Iterable[tuple[str, str]]
 #: Columns of :func:`over_seeds` that say what a mean AUC hides.
 SIGN = ["right", "right_low", "right_high", "strength"]
 
@@ -144,7 +142,7 @@ def versus(names: Sequence[str], reference: str) -> list[tuple[str, str]]:
 def differences(
     results: Sequence[Result],
     names: Sequence[str],
-    pairs: Compared | dict[str, Compared],
+    pairs: Iterable[tuple[str, str]] | dict[str, Iterable[tuple[str, str]]],
     measures: Sequence[str] = ("auc",),
 ) -> pd.DataFrame:
     """Is A better than B? The one answer of the book: `first` minus `second`, paired, with interval and test.
@@ -194,14 +192,7 @@ class _Scored:
         self.cells = min(np.bincount(r.y.astype(int), minlength=2).min() for r in results) - 1
         if self.scores.index.has_duplicates:
             raise ValueError(f"results: {results[0].task} and another have one name, and the same repeat or seed")
-        self.measures, self._draws = measures, {}
-
-    def draws(self, unit: tuple[int, int]) -> np.ndarray:
-        """(RESAMPLES, measures) on cells resampled within a class, the same cells for all models."""
-        if unit not in self._draws:
-            found = on_resampled_cells(self.results[unit])
-            self._draws[unit] = np.stack([found[m] for m in self.measures], axis=1)
-        return self._draws[unit]
+        self.draws = cache(lambda unit: on_resampled_cells(self.results[unit], measures))
 
 
 @lru_cache(maxsize=8)
@@ -215,9 +206,10 @@ def _resampled_cells(y: tuple[int, ...]) -> np.ndarray:
     return weights
 
 
-def on_resampled_cells(result: Result) -> dict[str, np.ndarray]:
-    """Measures of a result on cells resampled within a class, (RESAMPLES,) each, the same cells for all models."""
-    return metrics.resampled(result.y, result.p, _resampled_cells(tuple(result.y.tolist())))
+def on_resampled_cells(result: Result, measures: Sequence[str] = ("auc",)) -> np.ndarray:
+    """Measures of a result on cells resampled within a class, (RESAMPLES, measures), the same cells for all models."""
+    found = metrics.resampled(result.y, result.p, _resampled_cells(tuple(result.y.tolist())))
+    return np.stack([found[m] for m in measures], axis=1)
 
 
 def rank_over_cells(y: np.ndarray, scores: np.ndarray, own: int) -> stats.Interval:

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from scipy import stats as sps
-from scipy.optimize import brentq
-from scipy.special import expit, logit, stdtr, stdtrit
+from scipy.special import expit, logit, stdtr, stdtridf, stdtrit
 from statsmodels.stats.proportion import proportion_confint
 
 #: Differences of AUC of at most this size do not matter: the region of practical equivalence.
@@ -24,10 +23,7 @@ UPPER = 0.975
 Interval = namedtuple("Interval", "mean low high")
 #: Mean difference with its limits, t, degrees of freedom, two-sided p.
 TTest = namedtuple("TTest", "mean low high t df p")
-#: Posterior probabilities that a - b is below -rope (b better), within it (no matter), above it (a better).
-Bayes = namedtuple("Bayes", "p_left p_rope p_right")
-#: ``picks``: how often each setting is chosen when one fold is left out.
-Selection = namedtuple("Selection", "best reported nested bias picks")
+Selection = namedtuple("Selection", "best reported nested bias")
 #: Mean ranks (1 is best), critical difference of two, Nemenyi p of all pairs.
 Friedman = namedtuple("Friedman", "chi2 p ranks critical_difference pairwise")
 
@@ -70,21 +66,10 @@ def mean_test(values, folds: int = 1, draws=None, cells: float = np.inf) -> TTes
     shared = 0.0 if draws is None else shared_variance(np.asarray(draws, dtype=float))
     variance, wide = own + shared, stdtrit((n - 1, cells), UPPER)
     half = float(np.sqrt(wide[0] ** 2 * own + wide[1] ** 2 * shared))
-    df = _as_wide(half / np.sqrt(variance), n - 1, cells) if shared > 0 else float(n - 1)
+    ends = sorted((n - 1, min(cells, 1e6)))  # reached where one of the two variances is nothing beside the other
+    df = float(np.clip(stdtridf(UPPER, half / np.sqrt(variance)), *ends) if shared > 0 else n - 1)
     t = mean / np.sqrt(variance) if variance > 0 else float(np.copysign(np.inf, mean)) if mean else 0.0
     return TTest(mean, float(mean - half), float(mean + half), t, df, float(2 * stdtr(df, -abs(t))))
-
-
-def _as_wide(limit: float, few: float, many: float) -> float:
-    """Degrees of freedom between `few` and `many` at which an interval reaches `limit` standard errors."""
-
-    def away(df: float) -> float:
-        return stdtrit(df, UPPER) - limit
-
-    low, high = sorted((few, min(many, 1e6)))
-    if away(low) * away(high) >= 0:  # one of the two variances is nothing beside the other
-        return float(min(low, high, key=lambda df: abs(away(df))))
-    return float(brentq(away, low, high))
 
 
 def shared_variance(draws: np.ndarray) -> float:
@@ -101,15 +86,12 @@ def wilson(hits: int, n: int) -> Interval:
     return Interval(hits / n, *proportion_confint(hits, n, method="wilson"))
 
 
-def bayesian_ttest(a, b, repeats: int = 1, rope: float = ROPE) -> Bayes:
-    """Bayesian correlated t-test (Benavoli et al. 2017) of paired fold scores a - b, through baycomp."""
+def bayesian_ttest(a, b, repeats: int = 1) -> tuple[float, float, float]:
+    """Probabilities that a - b, scores of folds, is below -ROPE, within it, above it (Benavoli et al. 2017)."""
     import baycomp
 
-    a, b = _finite("a", a), _finite("b", b)
-    if a.size // repeats < 2:
-        raise ValueError(f"repeats: got {repeats} for {a.size} scores, expected at least two folds a repeat")
     # baycomp looks at second minus first; its "left" is the first argument's win
-    return Bayes(*map(float, baycomp.two_on_single(b, a, rope=rope, runs=repeats)))
+    return tuple(map(float, baycomp.two_on_single(b, a, rope=ROPE, runs=repeats)))
 
 
 def holm(p) -> np.ndarray:
@@ -135,9 +117,7 @@ def selection_bias(scores: pd.DataFrame) -> Selection:
     chosen = without_fold.argmax(1)
     means = table.mean(0)
     reported, nested = float(means.max()), float(table[np.arange(len(table)), chosen].mean())
-    names = [str(c) for c in scores.columns]
-    picks = dict(zip(names, np.bincount(chosen, minlength=len(names)).tolist(), strict=True))
-    return Selection(names[int(means.argmax())], reported, nested, reported - nested, picks)
+    return Selection(str(scores.columns[means.argmax()]), reported, nested, reported - nested)
 
 
 def expected_maximum(settings: int, sd: float) -> float:
@@ -152,14 +132,10 @@ def friedman(scores: pd.DataFrame) -> Friedman:
     import scikit_posthocs
 
     blocks, models = scores.shape
-    if models < 3 or blocks < 2:
-        raise ValueError(f"scores: got {blocks} blocks x {models} models, expected at least 2 x 3")
-    values = scores.to_numpy(dtype=float)
-    chi2, p = sps.friedmanchisquare(*values.T)
+    chi2, p = sps.friedmanchisquare(*scores.to_numpy(dtype=float).T)
     quantile = sps.studentized_range.ppf(0.95, models, np.inf) / np.sqrt(2)
     distance = float(quantile * np.sqrt(models * (models + 1) / (6 * blocks)))
-    pairwise = scikit_posthocs.posthoc_nemenyi_friedman(values).to_numpy()
-    pairwise = pd.DataFrame(pairwise, index=scores.columns, columns=scores.columns)
+    pairwise = scikit_posthocs.posthoc_nemenyi_friedman(scores)
     return Friedman(float(chi2), float(p), scores.rank(axis=1, ascending=False).mean(), distance, pairwise)
 
 

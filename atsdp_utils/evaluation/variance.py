@@ -64,7 +64,7 @@ def components(results: Sequence[Result]) -> pd.DataFrame:
     for dataset, part in table.groupby("dataset", sort=False):
         found = square(part)
         own = [r for r in results if r.task.dataset == dataset]
-        draws = np.stack([evaluate.on_resampled_cells(r)["auc"] for r in own], axis=1)
+        draws = np.hstack([evaluate.on_resampled_cells(r) for r in own])
         shared, df = stats.shared_variance(draws), np.bincount(own[0].y.astype(int)).min() - 1
         # Nothing shared (trainings that reverse the ranking cancel) is an estimate of zero without limits.
         limits = (df * shared / sps.chi2.ppf(q, df) if shared else np.nan for q in (0.975, 0.025))

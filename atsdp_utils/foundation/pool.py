@@ -37,14 +37,10 @@ def call_all(function: Callable, arguments: list[tuple], *, jobs: int = 1, backe
             pass
 
 
-@contextlib.contextmanager
-def _log() -> Iterator[TextIO]:
+def _log() -> contextlib.AbstractContextManager[TextIO]:
     """Where progress goes: the file ``ATSDP_LOG`` of a notebook's run (Make shows it), else the screen."""
-    if name := os.environ.get("ATSDP_LOG"):
-        with open(name, "a", encoding="utf-8", buffering=1) as log:
-            yield log
-    else:
-        yield sys.stderr
+    name = os.environ.get("ATSDP_LOG")
+    return open(name, "a", encoding="utf-8", buffering=1) if name else contextlib.nullcontext(sys.stderr)
 
 
 def workers(jobs: int, **options) -> Parallel:

@@ -18,6 +18,8 @@ from atsdp_utils.foundation import checksums, paths
 Matrix = sparse.csr_matrix | np.ndarray
 #: Fewer genes in common with the bulk than this cannot carry a drug signal (the bound of gdsc.shared_genes).
 MIN_SHARED = 100
+#: What is read.
+FORMATS = "an .h5ad or 10x .h5, a 10x folder (matrix.mtx, features.tsv, barcodes.tsv), a .csv or .tsv in UTF-8 (.gz)"
 #: Kinds of names in ``data/names_of_no_gene.csv`` that describe the cells and the genes of a table.
 OF_CELLS, OF_GENES = "columns on cells", "columns on genes"
 OTHER = {"human": "mouse", "mouse": "human"}

@@ -13,18 +13,15 @@ import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.split("\n")[0]
 )
-Values = StrEnum("Values", ["auto", "counts", "lognorm", "zscored"])
-Species = StrEnum("Species", ["human", "mouse"])
-Model = StrEnum("Model", ["regression", "network"])
+Model = Literal["regression", "network"]
 
 
 @app.callback()
@@ -86,12 +83,12 @@ def predict(
     drug: Annotated[list[str], typer.Option(help="one of 'atsdp drugs', or a synonym; several, or 'all': a table")],
     out: Annotated[Path | None, typer.Option(help="default: <CELLS>.<DRUG>.atsdp.h5ad or .drugs.atsdp.csv")] = None,
     layer: Annotated[str | None, typer.Option(help="layer of an h5ad file, or 'raw'; default: X")] = None,
-    values: Annotated[Values, typer.Option(help="what the values are")] = Values.auto,
-    species: Annotated[Species | None, typer.Option(help="default: human")] = None,
+    values: Annotated[Literal["auto", "counts", "lognorm", "zscored"], typer.Option(help="what values are")] = "auto",
+    species: Annotated[Literal["human", "mouse"] | None, typer.Option(help="default: human")] = None,
     labels: Annotated[str | None, typer.Option(help="known responses: column of obs, column or row of a table")] = None,
     report: Annotated[Path | None, typer.Option(help="report; default: <OUT>.html")] = None,
     seed: Annotated[int, typer.Option(min=0, help="fixes every draw")] = 0,
-    model: Annotated[Model, typer.Option(help="what learns; network: ATSDP-NET+, trained first")] = Model.regression,
+    model: Annotated[Model, typer.Option(help="what learns; network: ATSDP-NET+, trained first")] = "regression",
     members: Annotated[int, typer.Option(min=1, max=50, help="models of the ensemble")] = 5,
 ) -> None:
     """Score every cell: P(sensitive), its spread over models, a label, calibration on lines; with an HTML report."""
@@ -106,9 +103,8 @@ def predict(
     from atsdp_utils.own_cells import ranking
 
     asked = {
-        "out": out, "report": report, "layer": layer, "values": values.value, "seed": seed, "say": say,
-        "species": species.value if species else None,
-        "settings": replace(pipeline.SETTINGS, model=model.value, members=members),
+        "out": out, "report": report, "layer": layer, "values": values, "seed": seed, "say": say, "species": species,
+        "settings": replace(pipeline.SETTINGS, model=model, members=members),
     }  # fmt: skip
     if several:
         ranking.rank(cells, drug, **asked)

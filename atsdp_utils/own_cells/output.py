@@ -17,7 +17,7 @@ from anndata.io import write_elem
 
 from atsdp_utils.foundation import paths
 from atsdp_utils.own_cells.cell_values import SCORED
-from atsdp_utils.own_cells.cellfile import CellFile, InputError
+from atsdp_utils.own_cells.cellfile import FORMATS, CellFile, InputError
 from atsdp_utils.own_cells.prediction import Prediction
 
 #: A context in which anndata writes strings with missing values.
@@ -33,7 +33,7 @@ PAGE = b"<h2>How it was made</h2>"
 def destinations(path: Path, drug: str, out: Path | None, report: Path | None, ending=".h5ad") -> tuple[Path, Path]:
     """Where scores and report go, checked before any work is done; by default beside the input, a link's own folder."""
     if not path.exists():
-        raise InputError(f"{path}: no such file or folder. Expected the name of one.")
+        raise InputError(f"{path}: no such file or folder. Expected {FORMATS}.")
     here = Path(os.path.abspath(path))
     stem = here.name if path.is_dir() else ENDING.sub("", here.name)
     out = out or here.parent / f"{stem}.{drug}.atsdp{ending}"
@@ -71,7 +71,7 @@ def _fact(out: Path, name: str) -> str:
 
 def writable(obs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Columns that anndata can write, and what was changed: doubled or reserved names, kinds that it does not know."""
-    plain = ["index_" if str(c) == "_index" else str(c).replace("/", "_") for c in obs.columns]
+    plain = [{"_index": "index_", "": "unnamed", ".": "dot"}.get(str(c), str(c).replace("/", "_")) for c in obs.columns]
     names = list(anndata.utils.make_index_unique(pd.Index(plain, dtype=object), join="_"))
     pairs = zip(obs.columns, names, strict=True)
     notes = [f"column {old} is called {new} in the output" for old, new in pairs if old != new]

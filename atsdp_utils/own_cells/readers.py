@@ -19,7 +19,7 @@ from scipy.io import mmread
 from atsdp_utils.data import gene_names
 from atsdp_utils.foundation import checksums, paths
 from atsdp_utils.own_cells import tables
-from atsdp_utils.own_cells.cellfile import CellFile, InputError, checked, dense, names_of_no_gene
+from atsdp_utils.own_cells.cellfile import FORMATS, CellFile, InputError, checked, dense, names_of_no_gene
 
 #: Bytes of a dense matrix beyond which a file is refused: it would not fit beside its own copies.
 MAX_DENSE = 3e9
@@ -28,7 +28,6 @@ GENES = re.compile(r"(?i)(gene.expression|gex|rna|nan|none|<na>)?")
 KINDS = re.compile(r"(?i)gene.expression|.*(antibody|antigen|multiplexing|crispr|guide|peak|custom|hto|adt|vdj).*")
 #: What tells a file that is not read, by suffix or group of HDF5, and the way out.
 OTHERS = pd.read_csv(checksums.verify(paths.DATA / "formats_not_read.csv"), index_col="mark")["way"].to_dict()
-FORMATS = "an .h5ad or 10x .h5, a 10x folder (matrix.mtx, features.tsv, barcodes.tsv), a .csv or .tsv in UTF-8 (.gz)"
 
 
 def read(path: Path, layer: str | None = None, labels: str | None = None) -> CellFile:

@@ -41,9 +41,10 @@ class Layout:
     def is_number(self, value: str) -> bool:
         """Whether a field holds a number, or says that there is none."""
         try:
-            float(value.replace("_", "x").replace(self.decimal, ".") or "nan")  # Python takes 1_000 for a number
+            plain = value if self.decimal == "." else value.replace(".", "x").replace(",", ".")
+            float(plain.replace("_", "x") or "nan")  # Python takes 1_000 for a number
         except ValueError:
-            return value in ("NA", "N/A", "#N/A", "NULL", "null", "None", "<NA>")
+            return value in ("NA", "N/A", "n/a", "#NA", "#N/A", "NULL", "null", "None", "<NA>")
         return True
 
     def is_word(self, value: str) -> bool:
@@ -175,10 +176,12 @@ def _heading(
     """Fields of the heading and of the first rows, rows that describe the cells, and lines that hold no numbers."""
     below = range(look.top + 1, look.top + 1 + len(look.names))
     beside = [i for i, name in enumerate(look.names, look.top + 1) if look.genes_in_rows and _describes(name, labels)]
-    rest = list(itertools.islice((i for i in below if i not in beside), 20))
-    wanted = {*rest, *beside}
+    rest, lines = [], {}
     with _open(path) as handle:
-        lines = {i: _fields(line, look.sep) for i, line in enumerate(handle) if i in wanted}
+        for i, line in enumerate(handle):
+            if i in beside or (i in below and len(rest) < 20 and line.strip(f"{look.sep} \r\n")):
+                lines[i] = _fields(line, look.sep)
+                rest += [i] if i not in beside else []
     header, sample, skipped = look.header, [lines[i] for i in rest], [*range(look.top + 1), *beside]
     rows = [lines[i] for i in beside]
     if look.genes_in_rows and _describes(header[0], labels) and not any(map(look.is_number, sample[0][1:])):

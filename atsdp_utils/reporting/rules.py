@@ -6,7 +6,6 @@ one of its readings: protocols S and U where the paper leaves open whether cell 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 
@@ -278,13 +277,9 @@ def lower_printed(out: Outputs, c, reading: str) -> Found:
     return plain(gap.min(), (gap > 0).all(), note + " (odd, not contradicted)" * (second > len(four) / 2))
 
 
-FUNCTIONS: dict[str, Callable[[Outputs, object, str], Found]] = {
-    f.__name__: f
-    for f in (
-        highest, better, enriched, most_imbalanced, resistant_rare, ibet_cells, bulk_count, evaluated_alike,
-        f1_one_averaging, largest_printed, slight_lead, particular_lead, poor, lower_printed,
-    )
-}  # fmt: skip
+_OWN = (highest, better, enriched, most_imbalanced, resistant_rare, ibet_cells, bulk_count, evaluated_alike,
+        f1_one_averaging, largest_printed, slight_lead, particular_lead, poor, lower_printed)  # fmt: skip
+FUNCTIONS = {f.__name__: f for f in _OWN}
 
 
 def find(out: Outputs, c, reading: str) -> Found:

@@ -102,8 +102,9 @@ def tables(tmp_path):
     write("drugs_on_real_sets_rank", dataset=sorted(names), rank=[2] * 3, rank_low=[1] * 3, rank_high=[2.6] * 3)
     write("drugs_on_real_sets_network", drug=["a", "b", "c"] * 3, draw=[-1] * 9, auc=[0.9, 0.1, 0.7] * 3,
           dataset=sorted(names * 3), is_right=[False, True, False] * 3)  # fmt: skip
-    write("ccle_drugs_rank", rank=[1, 3, 1, 2], outranked=[1.0, 0.0, 1.0, 0.5])
-    write("gene_score_wrong_labels", wrong=[0.0, 0.3, 0.3], r=[1, 0.61, 0.62])
+    write("ccle_drugs_rank", drug=list("abcd"), auc=[0.9, 0.2, 0.7, 0.6], rank=[1, 3, 1, 2], models=[8] * 4,
+          outranked=[1.0, 0.0, 1.0, 0.5])  # fmt: skip
+    write("gene_score_wrong_labels", wrong=[0.0, 0.3, 0.3], r=[1, 0.61, 0.62], tier=["simulated"] * 3)
     write("gene_score_wrong_labels_real", wrong=[0.3, 0.3, 0.3], r=[0.71, 0.72, np.nan], dataset=["a", "a", "b"])
     return Outputs(tmp_path)
 
@@ -119,6 +120,7 @@ def test_the_opening_says_what_the_tables_say(tables):
     # The two names of SCC47 are one unit: two real comparisons, of which both favour attention. A linear layer is none.
     assert opening.attention(tables) == {
         "tiers": "2 are on real and 2 are on simulated",
+        "kinds": "real and simulated",
         "all": 4,
         "favour": 2,
         "against": 1,
@@ -130,13 +132,14 @@ def test_the_opening_says_what_the_tables_say(tables):
     }
     ranks = opening.right_drug(tables)
     assert (ranks["drugs"], ranks["first_of"], ranks["names"]) == (3, 0, 3)
-    assert (ranks["ccle_first"], ranks["ccle_drugs"], ranks["ccle_outranked"]) == (2, 4, "62%")
+    assert (ranks["ccle_first"], ranks["ccle_drugs"], ranks["ccle_outranked"]) == (2, 4, 0.625)
+    assert (ranks["ccle_firsts"], ranks["ccle_chance"], ranks["ccle_auc"]) == ("a, c", 0.5, pytest.approx(0.6))
     assert ranks["ranks"].count("2 (") == len(config.REAL)
     null = "with permuted labels its rank is as good or better in 0, its AUC as high or higher in 0 of 1 draws)"
     assert ranks["ranks"].count(f", AUC 0.80; a is first; {null}") == len(config.REAL)
     assert ranks["network"].count("3 (") == len(config.REAL) == ranks["own"].count(" 2 (1–3)")
     spans = "0.710 to 0.720 on a (30% to 30% wrong), 0.610 to 0.620 on a twin (30% to 30% wrong)"
-    assert opening.gene_scores(tables) == {"spans": spans, "lowest": 0.61}
+    assert opening.gene_scores(tables) == {"spans": spans, "lowest": 0.61, "kinds": "real and simulated"}
 
 
 @pytest.mark.parametrize(
@@ -185,11 +188,19 @@ def test_five_labelled_cells_count_the_sets_on_which_the_difference_is_told(tabl
     assert [said[f"{side}_real_1"] for side in ("better", "worse")] == [0, 1]
     # The interval of DATA2-sim leaves out zero, too, but Holm's correction does not leave it standing.
     assert [said[f"{side}_simulated_{k}"] for side in ("better", "worse") for k in (1, 5)] == [0, 0, 1, 1]
-    assert said["on"] == " (A375-PLX4720, SCC47-sorafenib)" and (said["names"], said["twins"], said["draws"]) == (
-        3,
-        2,
-        4,
-    )
+    assert (said["on"], said["names"], said["draws"]) == (" (A375-PLX4720, SCC47-sorafenib)", 3, 4)
+    assert said["on_twins"].startswith(" On 2 simulated twins it is better on 0 and worse on 1")
+
+
+def test_findings_of_a_run_on_the_papers_own_cells_speak_of_no_twin(tables):
+    names = ["A375-PLX4720", "DATA1"]
+    few = {"first_mean": 0.9, "second_mean": 0.8, "difference": 0.1, "ci_low": 0.1, "ci_high": 0.2, "pairs": 4}
+    rows = [few | {"dataset": name, "tier": "real", "k": k, "p_holm": 0.01} for name in names for k in (1, 5)]
+    pd.DataFrame(rows).to_csv(tables.folder / "few_shot_paired.csv", index=False)
+    path = tables.folder / "gene_score_wrong_labels.csv"
+    pd.read_csv(path).assign(tier="real").to_csv(path, index=False)
+    said, _ = opening.sentences({"quick": tables}, str, (opening.few_labels, opening.gene_scores))
+    assert "twin" not in said and "simulated" not in said and "on DATA4" in said and MISSING not in said
 
 
 def test_the_table_of_real_cells_holds_differences_and_stars_those_told_from_zero(tables):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import get_args
 
 import anndata
 import numpy as np
@@ -323,7 +324,7 @@ def test_a_drug_of_no_column_is_refused(name):
 
 @pytest.mark.slow
 def test_the_command_offers_the_models_that_there_are_and_the_default_of_the_package():
-    assert [model.value for model in cli.Model] == list(predict.MODELS)
+    assert [*get_args(cli.Model)] == list(predict.MODELS)
     assert inspect.signature(cli.predict).parameters["model"].default == predict.Settings().model
 
 

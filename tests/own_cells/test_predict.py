@@ -17,8 +17,8 @@ from scipy import sparse
 
 from atsdp_utils.data import gdsc
 from atsdp_utils.foundation import config, paths
-from atsdp_utils.own_cells import cell_values, output, page, predict, prediction, readers
-from atsdp_utils.own_cells.cellfile import OF_GENES, InputError, names_of_no_gene
+from atsdp_utils.own_cells import cell_values, output, page, predict, prediction
+from atsdp_utils.own_cells.cellfile import FORMATS, OF_GENES, InputError, names_of_no_gene
 
 CASES = int(os.environ.get("ATSDP_FUZZ_CASES", 300))
 DRUG = "CISPLATIN"
@@ -376,5 +376,5 @@ def test_the_page_on_own_cells_names_what_the_code_knows():
     kinds = set(names_of_no_gene()) - {OF_GENES}
     for said in (*cell_values.REASONS, *kinds, "`--values`", "`--layer`", "`--species mouse`"):
         assert said in text, said
-    for suffix in re.findall(r"\.\w+", readers.FORMATS):
+    for suffix in re.findall(r"\.\w+", FORMATS):
         assert suffix in text, suffix

@@ -434,6 +434,32 @@ def test_empty_columns_and_rows_of_a_spreadsheet(tmp_path, counts, genes):
         holds(table(tmp_path, "\n".join([*lines, "," * lines[0].count(","), ""]) + "\n"), counts, genes)
 
 
+def test_an_empty_line_below_the_heading_is_passed_over(tmp_path, counts, genes):
+    path = write(tmp_path, "a.csv", counts, genes)
+    heading, *rest = path.read_text().splitlines()
+    path.write_text("\n".join([heading, "", *rest]) + "\n")
+    np.testing.assert_array_equal(readers.read(path).X.toarray(), counts)
+
+
+def test_missing_values_in_any_spelling_leave_a_gene_a_gene(tmp_path, counts, genes):
+    path = write(tmp_path, "a.csv", counts, genes)
+    lines = [line.split(",") for line in path.read_text().splitlines()]
+    for line in lines[2:]:
+        line[3] = "n/a"
+    path.write_text("\n".join(map(",".join, lines)) + "\n")
+    file = readers.read(path)
+    assert genes[2] in file.names["the header"] and file.obs.empty
+
+
+def test_a_decimal_point_among_commas_is_told_with_its_place(tmp_path, counts, genes):
+    path = write(tmp_path, "a.csv", counts + 0.25, genes)
+    lines = [line.replace(",", ";").replace(".", ",").split(";") for line in path.read_text().splitlines()]
+    lines[8][4] = "1.5"
+    path.write_text("\n".join(map(";".join, lines)) + "\n")
+    with pytest.raises(InputError, match=f"line 9, column {genes[3]}: '1.5'"):
+        readers.read(path)
+
+
 def test_sums_and_statistics_beside_cells_are_no_cells(tmp_path, counts, genes):
     frame = pd.DataFrame(counts, CELLS, genes).T
     frame = frame.assign(Total=frame.sum(axis=1), control_mean=1.5, SD=0.1, padj=0.04, logFC=-2)
