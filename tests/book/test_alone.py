@@ -11,7 +11,7 @@ from book import build
 
 #: What chapters may make of the folder of a run; each of it does without any table that lies there.
 READERS = {
-    "outputs.Outputs(run.folder)",
+    "Outputs(run.folder)",
     "peers.own(run.folder)",
     "profiles.beside(run.folder, paths.COMMITTED[beside])",
 }

@@ -97,7 +97,7 @@ def test_models_below_and_above_atsdp_are_counted_where_they_belong():
     assert "on A375-PLX4720 (108 cells, 7 folds) the AUC of logistic regression minus that of ATSDP-NET is" in told
     assert "is -0.010 (-0.020 to +0.490; p after Holm 0.01)" in told
     assert "PC1 minus that of ATSDP-NET on A375-PLX4720 is +0.250 (+0.100 to +0.750; p after Holm 0.02;" in told
-    assert "without labels, other models on A375-PLX4720 (7 seeds) | 2 | 1 | 1 |" in told
+    assert "its control among them, on A375-PLX4720 (7 seeds) | 2 | 1 | 1 |" in told
     assert "| (real) with labels, all models (SCC47 counted once) | 3 | 1 | 1 |" in told
     assert "| (simulated) paper's sets or their twins, with labels | 1 | 0 | 1 |" in told
     told = " ".join(labels.text("07", "holds", glued | dict.fromkeys(("mixed_rows", "constant_rows"), 1)).split())
