@@ -92,6 +92,8 @@ def coverage(sets: np.ndarray, y: np.ndarray) -> dict[str, float]:
 def per_fold(y, p, fold) -> pd.DataFrame:
     """Score each test fold on its own: ``fold``, ``n`` and the metrics."""
     y, p, fold = np.asarray(y), np.asarray(p), np.asarray(fold)
+    if fold.shape != y.shape:
+        raise ValueError(f"fold: got shape {fold.shape}, expected that of y, {y.shape}")
     rows = [
         {"fold": int(f), "n": int((fold == f).sum()), **classification_metrics(y[fold == f], p[fold == f])}
         for f in np.unique(fold)
@@ -119,6 +121,9 @@ def summarise(
     The std is over repeats, each averaged over its folds, as in the paper; a single repeat leaves only the (larger) std
     over folds (``std_over``). The interval is cut at the metric's range; undefined scores are left out.
     """
+    missing = {*by, "repeat", "fold", *metrics} - set(frame.columns)
+    if missing:
+        raise ValueError(f"frame: lacks columns {sorted(missing)}, has {list(frame.columns)}")
     rows = [
         {**dict(zip(by, key, strict=True)), "metric": metric, **_summary(scores, metric)}
         for key, scores in frame.groupby(list(by), sort=False, observed=True)

@@ -23,6 +23,8 @@ UPPER = 0.975
 Interval = namedtuple("Interval", "mean low high")
 #: Mean difference with its limits, t, degrees of freedom, two-sided p.
 TTest = namedtuple("TTest", "mean low high t df p")
+#: Posterior probabilities that a - b is below -ROPE (b better), within it (no matter), above it (a better).
+Bayes = namedtuple("Bayes", "p_left p_rope p_right")
 Selection = namedtuple("Selection", "best reported nested bias")
 #: Mean ranks (1 is best), critical difference of two, Nemenyi p of all pairs.
 Friedman = namedtuple("Friedman", "chi2 p ranks critical_difference pairwise")
@@ -86,12 +88,15 @@ def wilson(hits: int, n: int) -> Interval:
     return Interval(hits / n, *proportion_confint(hits, n, method="wilson"))
 
 
-def bayesian_ttest(a, b, repeats: int = 1) -> tuple[float, float, float]:
-    """Probabilities that a - b, scores of folds, is below -ROPE, within it, above it (Benavoli et al. 2017)."""
+def bayesian_ttest(a, b, repeats: int = 1) -> Bayes:
+    """Bayesian correlated t-test (Benavoli et al. 2017) of paired fold scores a - b, through baycomp."""
     import baycomp
 
+    a, b = _finite("a", a), _finite("b", b)
+    if a.size // repeats < 2:
+        raise ValueError(f"repeats: got {repeats} for {a.size} scores, expected at least two folds a repeat")
     # baycomp looks at second minus first; its "left" is the first argument's win
-    return tuple(map(float, baycomp.two_on_single(b, a, rope=ROPE, runs=repeats)))
+    return Bayes(*map(float, baycomp.two_on_single(b, a, rope=ROPE, runs=repeats)))
 
 
 def holm(p) -> np.ndarray:
@@ -132,6 +137,8 @@ def friedman(scores: pd.DataFrame) -> Friedman:
     import scikit_posthocs
 
     blocks, models = scores.shape
+    if models < 3 or blocks < 2:
+        raise ValueError(f"scores: got {blocks} blocks x {models} models, expected at least 2 x 3")
     chi2, p = sps.friedmanchisquare(*scores.to_numpy(dtype=float).T)
     quantile = sps.studentized_range.ppf(0.95, models, np.inf) / np.sqrt(2)
     distance = float(quantile * np.sqrt(models * (models + 1) / (6 * blocks)))

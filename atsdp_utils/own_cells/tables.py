@@ -117,7 +117,7 @@ def _layout(path: Path) -> Layout:
         head = list(itertools.islice(handle, 40))
         sep, top = _separator(head)
         for line in itertools.chain(head[top + 1 :], handle):
-            empty = empty and not line.strip()
+            empty = empty and not line.strip(f"{sep} \r\n")
             start = [v.strip().strip("\"'") for v in line.split(sep, 2)]
             if sep != " " and '"' not in line and line.strip():
                 widths.setdefault(line.count(sep), []).append(top + 2 + len(names))
@@ -181,7 +181,8 @@ def _heading(
         for i, line in enumerate(handle):
             if i in beside or (i in below and len(rest) < 20 and line.strip(f"{look.sep} \r\n")):
                 lines[i] = _fields(line, look.sep)
-                rest += [i] if i not in beside else []
+                if i not in beside:
+                    rest.append(i)
     header, sample, skipped = look.header, [lines[i] for i in rest], [*range(look.top + 1), *beside]
     rows = [lines[i] for i in beside]
     if look.genes_in_rows and _describes(header[0], labels) and not any(map(look.is_number, sample[0][1:])):

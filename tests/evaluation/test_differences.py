@@ -68,7 +68,7 @@ def test_folds_are_corrected_and_have_a_bayesian_part():
         (gap.mean(), gap.mean() - half, gap.mean() + half)
     )
     bayes = stats.bayesian_ttest(np.concatenate(by_fold[:2]), np.concatenate(by_fold[2:]), repeats=2)
-    assert (row.p_better, row.pairs, row.df) == pytest.approx((bayes[2], 10, 9))
+    assert (row.p_better, row.pairs, row.df) == pytest.approx((bayes.p_right, 10, 9))
     assert ask([result(n, s, 1.0) for n in "ab" for s in range(3)], [("a", "b")])["p_better"].isna().all()
 
 

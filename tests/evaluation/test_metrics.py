@@ -101,6 +101,8 @@ def test_per_fold_scores_each_fold_alone():
     frame = metrics.per_fold(np.r_[Y, 1, 0], np.r_[P, 0.3, 0.4], np.r_[[0] * 5, 7, 7])
     assert frame["fold"].tolist() == [0, 7] and frame["n"].tolist() == [5, 2]
     assert frame["auc"].tolist() == pytest.approx([4 / 6, 0])
+    with pytest.raises(ValueError, match="fold"):
+        metrics.per_fold(Y, P, [0])
 
 
 def _scores(values, repeats, folds):
@@ -137,3 +139,5 @@ def test_summary_keeps_groups_apart_and_in_order():
     frame = pd.concat([_scores([0.9, 0.8], 2, 1).assign(model="z"), _scores([0.1, 0.2], 2, 1).assign(model="a")])
     table = metrics.summarise(frame, ["model"], ["auc"])
     assert table["model"].tolist() == ["z", "a"] and table["mean"].tolist() == pytest.approx([0.85, 0.15])
+    with pytest.raises(ValueError, match=r"lacks columns \['brier'\]"):
+        metrics.summarise(frame, ["model"], ["brier"])

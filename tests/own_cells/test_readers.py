@@ -441,6 +441,13 @@ def test_an_empty_line_below_the_heading_is_passed_over(tmp_path, counts, genes)
     np.testing.assert_array_equal(readers.read(path).X.toarray(), counts)
 
 
+def test_rows_without_a_field_are_no_rows(tmp_path, counts, genes):
+    path = write(tmp_path, "a.csv", counts, genes)
+    path.write_text(path.read_text().splitlines()[0] + ("\n" + "," * len(genes)) * 3 + "\n")
+    with pytest.raises(InputError, match="no row below the header"):
+        readers.read(path)
+
+
 def test_missing_values_in_any_spelling_leave_a_gene_a_gene(tmp_path, counts, genes):
     path = write(tmp_path, "a.csv", counts, genes)
     lines = [line.split(",") for line in path.read_text().splitlines()]
