@@ -266,15 +266,14 @@ def over_seeds(
         scored = _Scored(of, measures)
         draws = np.stack([scored.draws(u) for u in scored.scores.index], axis=1)
         for i, measure in enumerate(measures):
-            values = scored.scores[measure].to_numpy()
+            values = scored.scores[measure]
             t = stats.mean_test(values, 1, draws[:, :, i], cells=scored.cells)
             low, high = metrics.RANGES.get(measure, (0.0, 1.0))
-            sd = values.std(ddof=1) if len(values) > 1 else np.nan
             sign = (np.nan,) * 4
             if measure == "auc":
                 sign = *stats.wilson(int((values > 0.5).sum()), len(values)), np.abs(values - 0.5).mean()
             about = (dataset, config.DATASETS[dataset].tier, of[0].task.protocol, name, measure, len(values))
-            rows.append((*about, t.mean, *np.clip((t.low, t.high), low, high), t.df, sd, *sign))
+            rows.append((*about, t.mean, *np.clip((t.low, t.high), low, high), t.df, values.std(), *sign))
     columns = ["dataset", "tier", "protocol", "model", "metric", "seeds", "mean", "ci_low", "ci_high", "df", "sd",
                *SIGN]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)

@@ -48,6 +48,12 @@ def p_of_orders(found: np.ndarray) -> float:
     return float(np.mean(found >= found[0] - 1e-12))
 
 
+def drawn(shape: tuple[int, int], draws: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """How often each line and each drug comes when both are drawn again with replacement, (draws, lines or drugs)."""
+    rng = np.random.default_rng(seed)
+    return tuple(rng.multinomial(n, np.full(n, 1 / n), draws) for n in shape)
+
+
 def resampled(scores, labels, draws: int, seed: int = 0, mean: str = "pairs") -> np.ndarray:
     """The statistic when lines and drugs are both drawn again with replacement, (draws,); NaN where no pair is drawn.
 
@@ -55,12 +61,9 @@ def resampled(scores, labels, draws: int, seed: int = 0, mean: str = "pairs") ->
     """
     if mean not in ("pairs", "drugs"):
         raise ValueError(f"mean: got {mean!r}, expected 'pairs' or 'drugs'")
-    rng, (n, k) = np.random.default_rng(seed), np.shape(scores)
-    lines = rng.multinomial(n, np.full(n, 1 / n), draws)
-    drugs = rng.multinomial(k, np.full(k, 1 / k), draws)
+    lines, drugs = drawn(np.shape(scores), draws, seed)
     right, there = counts(scores, labels, lines)
-    with np.errstate(invalid="ignore"):
-        if mean == "pairs":
-            return (drugs * right).sum(1) / (drugs * there).sum(1)
-        area = right / there
-        return np.nansum(drugs * area, 1) / (drugs * np.isfinite(area)).sum(1)
+    if mean == "drugs":  # the share of a drug in place of its pairs
+        right, there = right / np.maximum(there, 1), there > 0
+    total = (drugs * there).sum(1)
+    return (drugs * right).sum(1) / np.where(total, total, np.nan)

@@ -25,9 +25,8 @@ def _checked(y, p) -> tuple[np.ndarray, np.ndarray]:
     if not np.isin(y, (0, 1)).all():
         found = sorted(set(np.unique(y).tolist()) - {0, 1})
         raise ValueError(f"y: got {found[:3]}, expected 0 (resistant) or 1 (sensitive); drop unlabelled cells first")
-    if not ((p >= 0) & (p <= 1)).all():  # also catches NaN, which compares false
-        first = int(np.flatnonzero(~((p >= 0) & (p <= 1)))[0])
-        raise ValueError(f"p: got {p[first]} at position {first}, expected probabilities P(sensitive) in [0, 1]")
+    if (wrong := ~((p >= 0) & (p <= 1))).any():  # also catches NaN, which compares false
+        raise ValueError(f"p: got {p[wrong][0]} at position {wrong.argmax()}, expected P(sensitive) in [0, 1]")
     return y.astype(bool), p
 
 

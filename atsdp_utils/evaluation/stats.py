@@ -180,8 +180,7 @@ def auc_interval(y, p) -> Interval:
     """
     area, variance = _delong(y, p)
     if area in (0.0, 1.0):
-        sensitive = np.asarray(y).astype(bool)
-        bound = float((1 - UPPER) ** (1 / min(sensitive.sum(), (~sensitive).sum())))
+        bound = float((1 - UPPER) ** (1 / np.bincount(np.asarray(y).astype(bool)).min()))
         return Interval(area, bound, 1.0) if area else Interval(area, 0.0, 1 - bound)
     return _on_logit(area, variance)
 
@@ -202,9 +201,8 @@ def auc_over_folds(y, p, fold=None, q=None) -> Interval:
     """
     y, p = np.asarray(y), np.asarray(p)
     fold = np.zeros(len(y)) if fold is None else np.asarray(fold)
-    found = []
-    for own in (fold == f for f in np.unique(fold)):
-        found.append(_delong(y[own], p[own], None if q is None else np.asarray(q)[own]))
+    parts = (fold == f for f in np.unique(fold))
+    found = [_delong(y[own], p[own], None if q is None else np.asarray(q)[own]) for own in parts]
     means, variances = np.transpose(found)
     mean, half = float(means.mean()), sps.norm.ppf(UPPER) * np.sqrt(variances.sum()) / means.size
     return Interval(mean, mean - half, mean + half)

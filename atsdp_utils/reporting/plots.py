@@ -41,7 +41,7 @@ STYLE = {
 
 
 def style() -> None:
-    """Set the look; call it once in the setup cell of a notebook."""
+    """Set the look, as every :class:`report.Run` does."""
     mpl.rcParams.update(mpl.rcParamsDefault | {"backend": mpl.rcParams["backend"]} | STYLE)
 
 

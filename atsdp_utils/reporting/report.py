@@ -98,6 +98,7 @@ class Run:
         self.folder = paths.figures_dir(data, profile)
         self.fragment = paths.run_dir(data, profile) / "manifest" / f"{notebook}.json"
         self._outputs: dict[str, dict] = {}
+        plots.style()
         pd.set_option("display.precision", 4, "display.max_rows", 80, "display.max_columns", 40)
 
     def table(self, df: pd.DataFrame, name: str, *, caption: str, **source) -> pd.DataFrame:

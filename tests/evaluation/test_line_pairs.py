@@ -57,6 +57,25 @@ def test_drawn_lines_cover_a_planted_truth_and_a_perfect_rank_stays_perfect():
         assert low < 0.5 < high
 
 
+def test_a_draw_holds_its_lines_and_drugs_as_often_as_it_says():
+    rng = np.random.default_rng(2)
+    scores, labels = rng.normal(size=(7, 3)), np.array([[1, 0, 0, 1, 0, -1, 0]] * 3).T
+    lines, drugs = line_pairs.drawn(scores.shape, 60)
+    assert (lines.sum(1) == 7).all() and (drugs.sum(1) == 3).all()
+    found = {mean: line_pairs.resampled(scores, labels, 60, mean=mean) for mean in ("pairs", "drugs")}
+    missing = 0
+    for i, (of_lines, of_drugs) in enumerate(zip(lines, drugs, strict=True)):
+        rows, columns = np.repeat(np.arange(7), of_lines), np.repeat(np.arange(3), of_drugs)
+        right, there = line_pairs.counts(scores[rows][:, columns], labels[rows][:, columns])
+        if not there.any():
+            missing += 1
+            assert np.isnan([found["pairs"][i], found["drugs"][i]]).all()
+            continue
+        assert found["pairs"][i] == pytest.approx(right.sum() / there.sum())
+        assert found["drugs"][i] == pytest.approx((right / there).mean())
+    assert 0 < missing < 30
+
+
 def test_drawn_drugs_weigh_as_often_as_they_are_drawn():
     labels = np.tile(np.arange(40) % 2, (2, 1)).T
     scores = np.column_stack([labels[:, 0], -labels[:, 0]])  # one drug ranked right, one wrong
