@@ -20,7 +20,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.neighbors import kneighbors_graph
 from sklearn.svm import SVC
 
-from atsdp_utils.data import gdsc, preprocess
+from atsdp_utils.data import cell_lines, gdsc, preprocess
 from atsdp_utils.experiments import pseudo
 from atsdp_utils.foundation import cache, config, paths, runtime
 from atsdp_utils.models import plus
@@ -117,11 +117,11 @@ def side(train: np.ndarray, target: np.ndarray, max_genes: int) -> Side:
     return Side(*(preprocess.Standardizer().fit_transform(X[part]) for part in (train, target)))
 
 
-def cells_side(cells: preprocess.Cells, max_genes: int) -> Side:
-    """All lines, and the cells of a set."""
+def cells_side(cells: preprocess.Cells | cell_lines.Profiles, max_genes: int, lines=slice(None)) -> Side:
+    """All lines, or the rows `lines` of the bulk, and the cells of a set or other profiles of lines."""
     bulk = gdsc.load_bulk()
     genes = gdsc.shared_genes(bulk, cells.genes, max_genes)
-    both = (bulk.X, bulk.genes), (cells.X, cells.genes)
+    both = (bulk.X[lines], bulk.genes), (cells.X, cells.genes)
     return Side(*(preprocess.Standardizer().fit_transform(preprocess.columns(*x, genes)) for x in both))
 
 
