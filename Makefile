@@ -43,7 +43,8 @@ export MKL_NUM_THREADS := 1
 export NUMBA_NUM_THREADS := 1
 export PYTHONHASHSEED := 0
 # Libraries choose code by processor, whose last bits differ; twins and trainings amplify them. With the choices below
-# all but MKL inside torch choose alike on every x86 processor with AVX2 (see the book's page on reliability).
+# they choose alike on every x86 processor with AVX2, by any maker (see the book's page on reliability).
+export MKL_CBWR := COMPATIBLE
 CPU := $(shell grep -m1 ^flags /proc/cpuinfo 2>/dev/null)
 ifneq ($(filter avx2,$(CPU)),)
 export OPENBLAS_CORETYPE := Haswell

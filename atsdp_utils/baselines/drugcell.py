@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from atsdp_utils.baselines.wrapper import TorchBaseline
 from atsdp_utils.data import gene_sets as pathways
+from atsdp_utils.models.products import linear
 
 
 def set_mask(genes: Sequence[str], sets: Mapping[str, Sequence[str]], min_genes: int) -> tuple[list[str], np.ndarray]:
@@ -40,7 +41,8 @@ class VisibleNetwork(nn.Module):
         super().__init__()
         n_sets, n_genes = mask.shape
         self.register_buffer("mask", mask.repeat_interleave(width, 0))
-        self.weight = nn.Parameter(torch.randn(n_sets * width, n_genes) / self.mask.sum(1, keepdim=True).sqrt())
+        # Not torch's square root, which differs in its last digit from one code of MKL to another.
+        self.weight = nn.Parameter(torch.randn(n_sets * width, n_genes) * self.mask.sum(1, keepdim=True).rsqrt())
         self.bias = nn.Parameter(torch.zeros(n_sets * width))
         self.norm = nn.BatchNorm1d(n_sets * width)
         self.auxiliary = nn.Parameter(torch.randn(n_sets, width) / width**0.5)
@@ -51,7 +53,7 @@ class VisibleNetwork(nn.Module):
 
     def modules_and_logit(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Auxiliary logits (n, sets) and the logit of the root (n,)."""
-        state = self.norm(torch.tanh(F.linear(X, self.weight * self.mask, self.bias)))
+        state = self.norm(torch.tanh(linear(X, self.weight * self.mask, self.bias)))
         auxiliary = (state.unflatten(1, (-1, self.width)) * self.auxiliary).sum(-1)
         return auxiliary, self.root(state).squeeze(1)
 

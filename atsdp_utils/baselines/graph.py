@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from atsdp_utils.baselines.rows import check_rows, split
 from atsdp_utils.baselines.wrapper import TorchBaseline
 from atsdp_utils.models.network import Dropout
+from atsdp_utils.models.products import Linear
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class GraphConvolution(nn.Module):
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(n_in, n_out)
+        self.linear = Linear(n_in, n_out)
 
     def forward(self, H: Tensor, edges: Tensor) -> Tensor:
         to, source = edges
@@ -89,7 +90,7 @@ class GraphAttention(nn.Module):
 
     def __init__(self, n_in: int, n_out: int, heads: int = 2) -> None:
         super().__init__()
-        self.linear = nn.Linear(n_in, heads * n_out)
+        self.linear = Linear(n_in, heads * n_out)
         self.receive, self.send = (nn.Parameter(torch.randn(heads, n_out) / n_out**0.5) for _ in range(2))
         self.shape = (heads, n_out)
 

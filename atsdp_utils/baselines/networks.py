@@ -13,6 +13,7 @@ from atsdp_utils.baselines.rows import Split
 from atsdp_utils.baselines.wrapper import Logit, Minibatches, TorchBaseline
 from atsdp_utils.data.preprocess import hold_out
 from atsdp_utils.models import loop
+from atsdp_utils.models.products import Linear
 
 
 def _pretrain(
@@ -39,9 +40,9 @@ class SparseAutoencoder(TorchBaseline):
 
     def _build(self, rows, source):
         genes = rows.kept.shape[1]
-        encoder = nn.Sequential(nn.Linear(genes, self.hidden), nn.ReLU())
+        encoder = nn.Sequential(Linear(genes, self.hidden), nn.ReLU())
         kept, held = torch.from_numpy(rows.kept), torch.from_numpy(rows.held)
-        _pretrain(self, encoder, nn.Linear(self.hidden, genes), kept, held, self.sparsity)
+        _pretrain(self, encoder, Linear(self.hidden, genes), kept, held, self.sparsity)
         return Logit(encoder, nn.Dropout(self.dropout), nn.Linear(self.hidden, 1))
 
 
@@ -155,7 +156,7 @@ class Transformer(TorchBaseline):
 
 def _dense(*widths: int) -> list[nn.Module]:
     """Linear–ReLU layers of these widths."""
-    return [m for a, b in zip(widths, widths[1:], strict=False) for m in (nn.Linear(a, b), nn.ReLU())]
+    return [m for a, b in zip(widths, widths[1:], strict=False) for m in (Linear(a, b), nn.ReLU())]
 
 
 @dataclass(kw_only=True)
@@ -175,7 +176,7 @@ class DeepDR(TorchBaseline):
             seen, held = (bulk[part] for part in hold_out(len(bulk), self.validation, self.seed))
         widths, p = (seen.shape[1], *self.encoder), self.predictor
         encoder = nn.Sequential(*_dense(*widths))
-        decoder = nn.Sequential(*_dense(*widths[:0:-1]), nn.Linear(widths[1], widths[0]))
+        decoder = nn.Sequential(*_dense(*widths[:0:-1]), Linear(widths[1], widths[0]))
         _pretrain(self, encoder, decoder, seen, held)
         return Logit(encoder, nn.Dropout(self.dropout), *_dense(widths[-1], p, p, p), nn.Linear(p, 1))
 

@@ -35,8 +35,8 @@ def cuda() -> bool:
 
 
 def precision() -> str:
-    """What decides how sums are rounded: the precision of matrix products and the kind of device."""
-    return ("bf16" if bf16() else "float32") + ("-cuda" if cuda() else "-cpu")
+    """What decides how sums are rounded: precision of matrix products, kind of device, and what MKL is held to."""
+    return "-".join(("bf16" if bf16() else "float32", "cuda" if cuda() else "cpu", os.environ.get("MKL_CBWR", "auto")))
 
 
 def one_thread() -> None:

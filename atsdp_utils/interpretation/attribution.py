@@ -146,4 +146,4 @@ def attention_relevance(
         sequence = tokens(x)
         probe = torch.randn(sequence.shape[1:], generator=generator)
         total += torch.autograd.grad((received * sequence * probe).sum(), x)[0].square().mean(dim=0)
-    return (total / probes).sqrt().numpy()
+    return np.sqrt((total / probes).numpy())

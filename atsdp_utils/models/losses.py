@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from atsdp_utils.models.products import linear
+
 #: Multiples of the median squared distance used as RBF bandwidths.
 BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
@@ -32,7 +34,7 @@ def mmd2(x: Tensor, y: Tensor, scale: Tensor | float | None = None) -> Tensor:
 
 def _squared_distances(z: Tensor) -> Tensor:
     norm = z.square().sum(1)
-    return torch.addmm(norm[:, None] + norm, z, z.T, alpha=-2).clamp_min(0)
+    return (norm[:, None] + norm - 2 * linear(z, z)).clamp_min(0)
 
 
 def _median(squared: Tensor) -> Tensor:
@@ -64,7 +66,7 @@ class _MMD2(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
         """4 sum_j a_ij (z_i - z_j), with a_ij the derivative by the squared distance of i and j."""
         z, a = ctx.saved_tensors
-        return 4 * gradient * (a.sum(1, keepdim=True) * z - a @ z), None, None
+        return 4 * gradient * (a.sum(1, keepdim=True) * z - linear(a, z.T)), None, None
 
 
 def cluster_dissimilarity(z: Tensor, cluster: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from atsdp_utils.foundation.config import Architecture
 from atsdp_utils.foundation.runtime import bf16
+from atsdp_utils.models.products import Linear
 
 #: Readings of the attention (ambiguity 9).
 READINGS = ("tokens", "single", "batch", "linear")
@@ -26,7 +27,7 @@ def keep_mask(x: Tensor, p: float, generator: torch.Generator | None = None) -> 
     """
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
     words.random_(-(2**63), None, generator=generator)
-    return words.view(torch.int16)[: x.numel()].view(x.shape) >= round(p * 2**16) - 2**15
+    return words.view(torch.int16)[: x.numel()].view(x.shape) >= min(round(p * 2**16), 2**16 - 1) - 2**15
 
 
 class Dropout(nn.Dropout):
@@ -46,7 +47,7 @@ def corrupt(x: Tensor, p: float, generator: torch.Generator | None = None) -> Te
 def _hidden(sizes: tuple[int, ...], dropout: float, *, norm: bool) -> list[nn.Module]:
     layers: list[nn.Module] = []
     for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
-        layers.append(nn.Linear(n_in, n_out))
+        layers.append(Linear(n_in, n_out))
         if norm:
             layers.append(nn.BatchNorm1d(n_out))
         layers += [nn.ReLU(), Dropout(dropout)]
@@ -68,7 +69,7 @@ class Encoder(_Products):
 
     def __init__(self, n_genes: int, arch: Architecture) -> None:
         hidden = _hidden((n_genes, *arch.encoder), arch.dropout, norm=True)
-        super().__init__(*hidden, nn.Linear(arch.encoder[-1], arch.bottleneck))
+        super().__init__(*hidden, Linear(arch.encoder[-1], arch.bottleneck))
         self.n_genes = n_genes
 
 
@@ -78,7 +79,7 @@ class Decoder(_Products):
     def __init__(self, n_genes: int, arch: Architecture) -> None:
         mirrored = arch.encoder[::-1]
         hidden = _hidden((arch.bottleneck, *mirrored), arch.dropout, norm=True)
-        super().__init__(*hidden, nn.Linear(mirrored[-1], n_genes))
+        super().__init__(*hidden, Linear(mirrored[-1], n_genes))
 
 
 class DenoisingAutoencoder(nn.Module):
@@ -101,7 +102,7 @@ class MultiHeadAttention(nn.Module):
         if heads < 1 or dim % heads:
             raise ValueError(f"heads: got {heads}, expected a divisor of the token width {dim}")
         self.heads = heads
-        self.w_q, self.w_k, self.w_v, self.w_o = (nn.Linear(dim, dim) for _ in range(4))
+        self.w_q, self.w_k, self.w_v, self.w_o = (Linear(dim, dim) for _ in range(4))
 
     def _by_head(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1))
@@ -131,9 +132,9 @@ class AttentionBlock(nn.Module):
         self.reading, width, tokens = arch.attention, arch.tokens * arch.token_dim, arch.attention == "tokens"
         self.shape = (arch.tokens, arch.token_dim) if tokens else (1, width)
         narrow, dim = arch.bottleneck != width, self.shape[1]
-        self.project = nn.Linear(arch.bottleneck, width) if narrow else nn.Identity()
+        self.project = Linear(arch.bottleneck, width) if narrow else nn.Identity()
         self.position = nn.Parameter(0.02 * torch.randn(self.shape)) if tokens else None
-        self.mix = nn.Linear(dim, dim) if self.reading == "linear" else MultiHeadAttention(dim, arch.heads)
+        self.mix = Linear(dim, dim) if self.reading == "linear" else MultiHeadAttention(dim, arch.heads)
         self.norm = nn.LayerNorm(dim)
 
     def tokens(self, z: Tensor) -> Tensor:
@@ -161,7 +162,7 @@ class Predictor(nn.Module):
         self.attention = AttentionBlock(arch) if arch.heads else None
         width = arch.tokens * arch.token_dim if arch.heads else arch.bottleneck
         self.mlp = nn.Sequential(
-            *_hidden((width, *arch.predictor), arch.dropout, norm=False), nn.Linear(arch.predictor[-1], 2)
+            *_hidden((width, *arch.predictor), arch.dropout, norm=False), Linear(arch.predictor[-1], 2)
         )
 
     def forward(self, z: Tensor) -> Tensor:

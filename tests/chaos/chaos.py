@@ -45,7 +45,7 @@ cache.write_text(paths.FIGURES / "chaos.csv", table.to_csv(index=False))
 """
 Command = list[str]
 #: What the Makefile tells libraries of the processor: without it a run outside Make may have other last digits.
-HELD = ("OPENBLAS_CORETYPE", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "NPY_DISABLE_CPU_FEATURES")
+HELD = ("OPENBLAS_CORETYPE", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "NPY_DISABLE_CPU_FEATURES", "MKL_CBWR")
 
 
 def exported(environment: dict[str, str]) -> dict[str, str]:

@@ -184,6 +184,7 @@ INPUTS = {
     "plots": lambda w, m: edited(m, "reporting.plots", "import ", "X = 1\nimport "),
     "device": lambda w, m: m.setattr(runtime, "cuda", lambda: True),
     "precision": lambda w, m: m.setenv("ATSDP_BF16", "1"),
+    "what MKL is held to": lambda w, m: m.setenv("MKL_CBWR", "AVX2"),
 }  # fmt: skip
 
 

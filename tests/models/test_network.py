@@ -47,6 +47,11 @@ def test_masks_are_right_at_the_ends(p):
     assert kept == 1 if p == 0 else kept == pytest.approx(1 - p, abs=2e-3) and 0 < kept < 1
 
 
+def test_a_probability_just_below_one_keeps_hardly_anything():
+    x = torch.ones(2**16)
+    assert corrupt(x, 1 - 1e-9, torch.Generator().manual_seed(1)).sum() < 20
+
+
 def test_corrupt_refuses_a_probability_of_one():
     with pytest.raises(ValueError, match=r"p: got 1, expected a masking probability in \[0, 1\)"):
         corrupt(torch.ones(2, 2), 1)
