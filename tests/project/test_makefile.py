@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from atsdp_utils.foundation import paths
+from atsdp_utils.own_cells import cli
 from tests.bench import bench
 from tests.chaos import chaos
 
@@ -153,6 +154,7 @@ def test_the_code_that_computes_does_not_depend_on_the_processor():
     plain = {k: v for k, v in os.environ.items() if k not in names}
     said = {name: value for name, value in chaos.exported(plain).items() if name in names}
     flags = Path("/proc/cpuinfo").read_text().split() if Path("/proc/cpuinfo").exists() else []
+    assert cli.held_arithmetic() == said
     assert said.pop("MKL_CBWR") == "COMPATIBLE"  # which every processor is held to
     assert set(said) == {n for n, flag in zip(names, ["avx2"] * 3 + ["avx512f"], strict=False) if flag in flags}
     bfloat16 = plain | {"ATSDP_BF16": "1"}
