@@ -146,4 +146,5 @@ def attention_relevance(
         sequence = tokens(x)
         probe = torch.randn(sequence.shape[1:], generator=generator)
         total += torch.autograd.grad((received * sequence * probe).sum(), x)[0].square().mean(dim=0)
+    # numpy's root, because torch's differs in its last digit from one code of MKL to another.
     return np.sqrt((total / probes).numpy())
