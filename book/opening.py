@@ -283,7 +283,7 @@ def opening(
         amounts="\n".join(map(_amounts, used)), paper_epochs=config.PAPER_EPOCHS,
         units=config.units(config.REAL), claims=len(verdicts),
         untestable=int((verdicts == UNTESTED).sum()), ten=cited("11"), own=cited("13"), scores=cited("08"),
-        hour=", ".join(map(cited, ("03", "04", "16"))),
+        bit=cited("04"), hour=", ".join(map(cited, ("03", "04", "16"))),
     )  # fmt: skip
 
 

@@ -54,16 +54,26 @@ def drawn(shape: tuple[int, int], draws: int, seed: int = 0) -> tuple[np.ndarray
     return tuple(rng.multinomial(n, np.full(n, 1 / n), draws) for n in shape)
 
 
-def resampled(scores, labels, draws: int, seed: int = 0, mean: str = "pairs") -> np.ndarray:
-    """The statistic when lines and drugs are both drawn again with replacement, (draws,); NaN where no pair is drawn.
+def resampled_share(scores, labels, draws: int, seed: int = 0) -> np.ndarray:
+    """:func:`share` of lines and drugs that are both drawn again, (draws,); NaN where no pair is drawn.
 
-    `mean` is ``pairs`` for :func:`share` or ``drugs`` for the mean AUC of drugs. Equal seeds give paired draws.
+    Equal seeds draw the same lines and drugs, so differences between scores are paired.
     """
-    if mean not in ("pairs", "drugs"):
-        raise ValueError(f"mean: got {mean!r}, expected 'pairs' or 'drugs'")
+    right, there, drugs = _drawn_pairs(scores, labels, draws, seed)
+    return _mean(right, there, drugs)
+
+
+def resampled_auc(scores, labels, draws: int, seed: int = 0) -> np.ndarray:
+    """The same of the mean over drugs of their AUC, over those that have a pair in the draw."""
+    right, there, drugs = _drawn_pairs(scores, labels, draws, seed)
+    return _mean(right / np.maximum(there, 1), there > 0, drugs)
+
+
+def _drawn_pairs(scores, labels, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     lines, drugs = drawn(np.shape(scores), draws, seed)
-    right, there = counts(scores, labels, lines)
-    if mean == "drugs":  # the share of a drug in place of its pairs
-        right, there = right / np.maximum(there, 1), there > 0
-    total = (drugs * there).sum(1)
+    return *counts(scores, labels, lines), drugs
+
+
+def _mean(right: np.ndarray, of: np.ndarray, drugs: np.ndarray) -> np.ndarray:
+    total = (drugs * of).sum(1)
     return (drugs * right).sum(1) / np.where(total, total, np.nan)

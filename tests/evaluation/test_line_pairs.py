@@ -49,11 +49,11 @@ def test_drawn_lines_cover_a_planted_truth_and_a_perfect_rank_stays_perfect():
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 2, (60, 8))
     noise = rng.normal(size=labels.shape)
-    assert (line_pairs.resampled(labels, labels, 50) == 1).all()
-    for mean in ("pairs", "drugs"):
-        low, high = np.quantile(line_pairs.resampled(labels + noise, labels, 300, mean=mean), (0.025, 0.975))
+    for resampled in (line_pairs.resampled_share, line_pairs.resampled_auc):
+        assert (resampled(labels, labels, 50) == 1).all()
+        low, high = np.quantile(resampled(labels + noise, labels, 300), (0.025, 0.975))
         assert low < 0.760 < high  # P(1 + a > b) of two standard normal values
-        low, high = np.quantile(line_pairs.resampled(noise, labels, 300, mean=mean), (0.025, 0.975))
+        low, high = np.quantile(resampled(noise, labels, 300), (0.025, 0.975))
         assert low < 0.5 < high
 
 
@@ -62,24 +62,24 @@ def test_a_draw_holds_its_lines_and_drugs_as_often_as_it_says():
     scores, labels = rng.normal(size=(7, 3)), np.array([[1, 0, 0, 1, 0, -1, 0]] * 3).T
     lines, drugs = line_pairs.drawn(scores.shape, 60)
     assert (lines.sum(1) == 7).all() and (drugs.sum(1) == 3).all()
-    found = {mean: line_pairs.resampled(scores, labels, 60, mean=mean) for mean in ("pairs", "drugs")}
+    shares, aucs = line_pairs.resampled_share(scores, labels, 60), line_pairs.resampled_auc(scores, labels, 60)
     missing = 0
     for i, (of_lines, of_drugs) in enumerate(zip(lines, drugs, strict=True)):
         rows, columns = np.repeat(np.arange(7), of_lines), np.repeat(np.arange(3), of_drugs)
         right, there = line_pairs.counts(scores[rows][:, columns], labels[rows][:, columns])
         if not there.any():
             missing += 1
-            assert np.isnan([found["pairs"][i], found["drugs"][i]]).all()
+            assert np.isnan([shares[i], aucs[i]]).all()
             continue
-        assert found["pairs"][i] == pytest.approx(right.sum() / there.sum())
-        assert found["drugs"][i] == pytest.approx((right / there).mean())
+        assert shares[i] == pytest.approx(right.sum() / there.sum())
+        assert aucs[i] == pytest.approx((right / there).mean())
     assert 0 < missing < 30
 
 
 def test_drawn_drugs_weigh_as_often_as_they_are_drawn():
     labels = np.tile(np.arange(40) % 2, (2, 1)).T
     scores = np.column_stack([labels[:, 0], -labels[:, 0]])  # one drug ranked right, one wrong
-    assert set(line_pairs.resampled(scores, labels, 50, mean="drugs")) == {0, 0.5, 1}
+    assert set(line_pairs.resampled_auc(scores, labels, 50)) == {0, 0.5, 1}
 
 
 def test_drugs_count_alike_in_the_mean_over_drugs():
@@ -101,5 +101,3 @@ def test_wrong_input_is_named(scores, labels, said):
 def test_many_lines_have_too_many_orders():
     with pytest.raises(ValueError, match="too many orders"):
         line_pairs.orders(np.zeros((9, 1)), np.array([[1, 0, 0, 0, 0, 0, 0, 0, 0]]).T)
-    with pytest.raises(ValueError, match="pairs"):
-        line_pairs.resampled(SCORES, LABELS, 2, mean="cells")
