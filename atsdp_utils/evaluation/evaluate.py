@@ -14,6 +14,8 @@ from atsdp_utils.experiments.task import Result
 from atsdp_utils.foundation import config, paths
 
 KEY = ("dataset", "model", "setting", "protocol")
+#: Measures of a test fold.
+MEASURES = config.METRICS + config.EXTRA_METRICS
 #: A model that predicts one value: to differ from it is no finding, so it is in no family of tests.
 CONSTANT = "Majority"
 
@@ -37,7 +39,7 @@ def pooled(results: Sequence[Result]) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return tuple(np.concatenate(v) for v in ([r.y for r in results], [r.p for r in results], code))
 
 
-def summary(frame: pd.DataFrame, names: Sequence[str] = config.METRICS + config.EXTRA_METRICS) -> pd.DataFrame:
+def summary(frame: pd.DataFrame, names: Sequence[str] = MEASURES) -> pd.DataFrame:
     """Scores by data set, model, setting and protocol (Tables 1, 3, 4); ``paper`` is empty."""
     table = metrics.summarise(frame, KEY, names)
     return table.assign(tier=table["dataset"].map(config.TIERS), paper=np.nan)
@@ -125,8 +127,6 @@ def readable(table: pd.DataFrame, rows: Sequence[str], columns: str = "metric") 
 
 #: Resamples of the cells behind an interval under protocol U.
 RESAMPLES = 200
-#: Measures whose error of the cells :func:`metrics.resampled` can tell.
-MEASURES = (*config.METRICS, "balanced_accuracy", "mcc")
 #: Columns of :func:`differences`.
 ANSWER = ["dataset", "tier", "protocol", "metric", "first", "second", "pairs", "first_mean", "second_mean",
           "difference", "ci_low", "ci_high", "df", "p", "p_holm", "p_worse", "p_equal", "p_better"]  # fmt: skip

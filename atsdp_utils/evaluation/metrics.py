@@ -30,10 +30,16 @@ def _checked(y, p) -> tuple[np.ndarray, np.ndarray]:
     return y.astype(bool), p
 
 
+def _off_by_bin(y: np.ndarray, p: np.ndarray, bins: int) -> np.ndarray:
+    """y - p of each cell in the column of its bin of p, (n, bins)."""
+    off = np.zeros((y.size, bins))
+    off[np.arange(y.size), np.minimum((p * bins).astype(int), bins - 1)] = y - p
+    return off
+
+
 def calibration_error(y: np.ndarray, p: np.ndarray, bins: int = ECE_BINS) -> float:
     """Expected calibration error of P(sensitive) in bins of equal width: mean over cells of |share - mean p|."""
-    bin_of = np.minimum((p * bins).astype(int), bins - 1)
-    return float(np.abs(np.bincount(bin_of, y - p, bins)).sum() / y.size)
+    return float(np.abs(_off_by_bin(y, p, bins).sum(axis=0)).sum() / y.size)
 
 
 def classification_metrics(y, p, threshold: float = 0.5) -> dict[str, float]:
@@ -45,14 +51,11 @@ def classification_metrics(y, p, threshold: float = 0.5) -> dict[str, float]:
     precision 0. With one class present `auc`, `ap`, `balanced_accuracy` are NaN and `mcc` is 0, its convention for an
     empty margin.
     """
-    found = resampled(y, p, np.ones((1, np.size(y))), threshold)
-    y, p = np.asarray(y), np.asarray(p, dtype=float)
-    brier = float(np.mean((p - y) ** 2))
-    return {k: v.item() for k, v in found.items()} | {"brier": brier, "ece": calibration_error(y, p)}
+    return {k: v.item() for k, v in resampled(y, p, np.ones((1, np.size(y))), threshold).items()}
 
 
 def resampled(y, p, weights: np.ndarray, threshold: float = 0.5) -> dict[str, np.ndarray]:
-    """:func:`classification_metrics` but calibration, a value a draw, which holds cells `weights` (draws, n) times.
+    """:func:`classification_metrics`, a value a draw, which holds cells `weights` (draws, n) times.
 
     The average precision is the sum of (R_k - R_{k-1}) P_k over the distinct values of p, eq. 21.
     """
@@ -78,6 +81,8 @@ def resampled(y, p, weights: np.ndarray, threshold: float = 0.5) -> dict[str, np
             "ap": np.where(n0 > 0, ap, np.nan),
             "balanced_accuracy": (tp / n1 + tn / n0) / 2,
             "mcc": np.nan_to_num((tp * tn - fp * fn) / np.sqrt(n1 * n0 * (tp + fp) * (tn + fn))),
+            "brier": weights @ (p - y) ** 2 / n,
+            "ece": np.abs(weights @ _off_by_bin(y, p, ECE_BINS)).sum(axis=1) / n,
         }
 
 

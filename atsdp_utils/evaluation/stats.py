@@ -209,9 +209,9 @@ def auc_over_folds(y, p, fold=None, q=None) -> Interval:
 
 
 def permutation_p(observed: float, null: Sequence[float]) -> float:
-    """One-sided permutation p-value (b + 1)/(n + 1): never 0, valid at any number of permutations."""
+    """One-sided permutation p-value (b + 1)/(n + 1): never 0, valid at any number of permutations; NaN of NaN."""
     null = _finite("null", null)
-    return float((np.sum(null >= observed) + 1) / (null.size + 1))
+    return np.nan if np.isnan(observed) else float((np.sum(null >= observed) + 1) / (null.size + 1))
 
 
 def correlations(X, y) -> np.ndarray:

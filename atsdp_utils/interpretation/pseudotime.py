@@ -14,7 +14,8 @@ from atsdp_utils.evaluation import stats
 
 def root_without_labels(adata, signature: np.ndarray) -> int:
     """End of the first moving diffusion component where `signature` (n,), resistance by bulk lines, is lower."""
-    component = np.asarray(adata.obsm["X_diffmap"][:, 1], dtype=np.float64)
+    first = int(np.argmax(_moving(adata)))
+    component = np.asarray(adata.obsm["X_diffmap"][:, first], dtype=np.float64)
     rises = sps.spearmanr(component, signature).statistic >= 0
     return int(np.argmin(component) if rises else np.argmax(component))
 
@@ -27,11 +28,15 @@ def root_from_labels(adata, sensitive: np.ndarray) -> int:
     return int(np.flatnonzero(sensitive)[np.argmax(mean)])
 
 
+def _moving(adata) -> np.ndarray:
+    """Which components tell cells of one component of the graph apart: scanpy takes eigenvalues below 0.9994."""
+    return np.asarray(adata.uns["diffmap_evals"]) < 0.9994
+
+
 def diffusion_distances(adata) -> np.ndarray:
     """Distance between all pairs of cells that ``sc.tl.dpt`` scales to [0, 1], (n, n); row i has root i."""
     values = np.asarray(adata.uns["diffmap_evals"], dtype=np.float64)
-    # scanpy keeps near-stationary components (eigenvalue >= 0.9994) with weight 1.
-    moving = values < 0.9994
+    moving = _moving(adata)  # scanpy keeps the others with weight 1
     weight = np.where(moving, values / np.where(moving, 1 - values, 1.0), 1.0)
     scaled = np.asarray(adata.obsm["X_diffmap"], dtype=np.float64) * weight
     square = ((scaled[:, None, :] - scaled[None, :, :]) ** 2).sum(axis=-1)

@@ -14,7 +14,7 @@ from scipy.stats import zscore
 
 from atsdp_utils.data import gdsc, preprocess, real_cells
 from atsdp_utils.data.preprocess import Standardizer
-from atsdp_utils.evaluation import metrics, stats
+from atsdp_utils.evaluation import metrics, two_way
 from atsdp_utils.experiments import pseudo
 from atsdp_utils.models import plus
 from atsdp_utils.own_cells.cellfile import dense
@@ -46,6 +46,7 @@ def files(drugs: int | None = None) -> Iterator[dict]:
     measured = real_cells.load_pc9().var_names.to_numpy(str)
     for drug, seed in itertools.product(pseudo.drugs()[:drugs], SEEDS):
         bulk, target = gdsc.load_bulk(drug), pseudo.held_out_cluster(drug, seed)
+        cluster = pseudo.clusters()[target][0]
         genes, labels = gdsc.shared_genes(bulk, measured, GENES), bulk.y[~target]
         outside = preprocess.columns(bulk.X, bulk.genes, genes)[~target]
         labelled = np.flatnonzero(target & (bulk.y >= 0))
@@ -59,25 +60,26 @@ def files(drugs: int | None = None) -> Iterator[dict]:
             for share, rows in mixes.items():
                 p = model.predict_proba(same(cells[rows]))[:, 1]
                 scores = metrics.classification_metrics(y[rows], p)
-                yield {"drug": drug, "seed": seed, "standardised": way, "share": share, "cells": len(rows),
+                yield {"drug": drug, "cluster": cluster, "standardised": way, "share": share, "cells": len(rows),
                        "auc": scores["auc"], "balanced_accuracy": scores["balanced_accuracy"],
                        "labels_changed": ((p >= 0.5) != whole[rows]).mean()}  # fmt: skip
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Means over drugs and clusters, each a mean over shares, with 95 % t intervals, and differences to the file.
+    """Means over tasks, each a mean over shares, with 95 % intervals clustered by drug and by cluster of lines.
 
     A row a way; for each measure the mean, ``_low``, ``_high``, and the same of its paired difference to standardising
     on the file, ``_gain``.
     """
-    tasks = rows.groupby(["standardised", "drug", "seed"])[MEASURES].mean()
+    tasks = rows.groupby(["standardised", "drug", "cluster"])[MEASURES].mean()
     out = []
     for way in WAYS:
         own, base = tasks.loc[way], tasks.loc[FILE]
-        found = {"standardised": way, "tasks": len(own)}
+        found, groups = {"standardised": way, "tasks": len(own)}, [own.index.get_level_values(i) for i in (0, 1)]
         for measure in MEASURES:
             for name, values in ((measure, own[measure]), (f"{measure}_gain", own[measure] - base[measure])):
                 if name == measure or way != FILE:
-                    found |= dict(zip((name, f"{name}_low", f"{name}_high"), stats.mean_test(values)[:3], strict=True))
+                    limits = two_way.interval(values, *groups)
+                    found |= dict(zip((name, f"{name}_low", f"{name}_high"), limits, strict=True))
         out.append(found)
     return pd.DataFrame(out)

@@ -39,11 +39,11 @@ def of_share(hits: float, of: float, tests: float = 1) -> Effect:
     return Effect(hits / of, *proportion_confint(hits, of, 0.05 / tests, method="beta"), np.nan)
 
 
-def of_random_lists(p: float, lists: float, printed: float) -> Effect:
-    """The share of random lists that do as well, from a p that counts the list itself."""
+def of_random_lists(p: float, lists: float, printed: float, tests: float) -> Effect:
+    """The share of random lists that do as well, from a p that counts the list itself; limits as of a share."""
     if lists + 1 <= 1 / printed:
         raise Missing(f"{lists:,.0f} random lists; a p below {printed:g} needs at least {1 / printed:,.0f}")
-    return of_share(round(p * (lists + 1)) - 1, lists)
+    return of_share(round(p * (lists + 1)) - 1, lists, tests)
 
 
 #: Effects from the numbers in a row, by the word in ``rules.csv``.
@@ -159,6 +159,7 @@ def enriched(out: Outputs, c, reading: str) -> Found:
     Refuted if all sets of a name hold less than the margin more (exact limits of a Poisson count, for all at once).
     """
     rows, effects, passed, small = out.table(c.output), [], [], []
+    rows = rows.assign(padj=sps.false_discovery_control(rows["p"]))
     for name in c.argument.split("|"):
         sets = rows[rows["set"].str.contains(name)]
         if set(sets["list"]) != {"sensitive", "resistant"}:

@@ -218,3 +218,7 @@ def test_rank_correlation_interval_by_hand():
     assert stats.spearman_interval(x, 2 * x + 1) == pytest.approx((1, 1, 1))
     with pytest.raises(ValueError, match="x, y: got 3 and 3"):
         stats.spearman_interval([1, 2, 3], [1, 2, 3])
+
+
+def test_no_p_value_of_no_value():
+    assert np.isnan(stats.permutation_p(np.nan, [0.1, 0.2]))

@@ -371,6 +371,14 @@ def test_pseudotime_recovers_a_planted_line(line):
     assert line.progress[reverse] > 0.85
 
 
+def test_the_root_passes_over_components_that_tell_unjoined_groups_apart():
+    progress = np.tile(np.linspace(0, 1, 20), 2)
+    maps = np.column_stack([np.ones(40), np.repeat([0.1, -0.1], 20), progress])
+    adata = SimpleNamespace(obsm={"X_diffmap": maps}, uns={"diffmap_evals": np.array([1.0, 1.0, 0.99])})
+    assert progress[pseudotime.root_without_labels(adata, progress)] == 0
+    assert progress[pseudotime.root_without_labels(adata, -progress)] == 1
+
+
 def test_signal_components_are_counted(line):
     assert embedding.signal_components(line.X) == 2
     wide = np.hstack([line.X] * 5) + np.random.default_rng(0).normal(0, 0.3, (150, 200))  # more genes than cells

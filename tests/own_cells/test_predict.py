@@ -5,6 +5,7 @@ import os
 import random
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import anndata
 import cells_fixtures as shapes
@@ -378,3 +379,14 @@ def test_the_page_on_own_cells_names_what_the_code_knows():
         assert said in text, said
     for suffix in re.findall(r"\.\w+", FORMATS):
         assert suffix in text, suffix
+
+
+def test_the_yardstick_of_unlikeness_does_not_follow_the_order_of_the_lines():
+    rng = np.random.default_rng(0)
+    cells, lines = rng.normal(size=(60, 20)), rng.normal(size=(200, 20)) + np.repeat([0, 3], 100)[:, None]
+    given = SimpleNamespace(seen=cells.astype(np.float32), seed=0)
+    in_order, mixed = (
+        predict.unlikeness(SimpleNamespace(X=X.astype(np.float32)), given) for X in (lines, rng.permutation(lines))
+    )
+    assert in_order["mmd2_lines"] < 0.1 < in_order["mmd2"]
+    assert in_order["mmd2_lines"] == pytest.approx(mixed["mmd2_lines"], abs=0.05)
