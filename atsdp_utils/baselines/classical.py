@@ -20,9 +20,6 @@ from atsdp_utils.data import preprocess
 class SklearnBaseline:
     """fit and predict_proba around a scikit-learn estimator: `_estimator(X, y)` of a subclass."""
 
-    #: Whether the estimator's fit takes sample weights.
-    weighs = True
-
     def __init__(self, *, seed: int = 0, **hyperparameters) -> None:
         self.seed = seed
         self.hyperparameters = hyperparameters
@@ -35,8 +32,7 @@ class SklearnBaseline:
     def _fitted(self, X, y, balance):
         """The estimator, fitted on balanced rows."""
         X, y, weight = preprocess.balance(X, y, balance, self.seed)
-        weights = {"sample_weight": weight} if self.weighs else {}
-        return self._estimator(X, y).fit(self._transform(X), y, **weights)
+        return self._estimator(X, y).fit(self._transform(X), y, sample_weight=weight)
 
     def _transform(self, X: np.ndarray) -> np.ndarray:
         return X
@@ -146,12 +142,10 @@ class Boosting(SklearnBaseline):
 class Neighbours(SklearnBaseline):
     """Share of sensitive cells among the nearest training cells, each vote with the weight of its class."""
 
-    weighs = False
-
     def _fitted(self, X, y, balance):
         weight = preprocess.balance(X, y, weighed(balance), self.seed)[2]
         self.votes_ = np.ones(2) if weight is None else np.array([weight[y == k][0] for k in (0, 1)])
-        return super()._fitted(X, y, "none")
+        return self._estimator(X, y).fit(X, y)
 
     def predict_proba(self, X) -> np.ndarray:
         resistant, sensitive = self.model_.predict_proba(np.asarray(X, np.float32)).T * self.votes_[:, None]

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from atsdp_utils.data import gdsc
+from atsdp_utils.data.preprocess import bulk_spelling
 from atsdp_utils.foundation import paths
 from atsdp_utils.foundation.checksums import verify
 
@@ -54,7 +55,7 @@ def load_mixology(name: str) -> AnnData:
     if not told.equals(gdsc.label_table().reindex(index=told.index, columns=told.columns).astype(float)):
         raise ValueError(f"data/{MIXOLOGY[name]}: line_label_<DRUG> differs from {gdsc.LABEL_FILE.name}")
     adata.obs = pd.DataFrame({"line": pd.Categorical(line), "batch": adata.obs["batch"]}, index=adata.obs_names)
-    adata.var = pd.DataFrame({"ortholog": adata.var_names.to_numpy(str)}, index=adata.var_names)
+    adata.var = pd.DataFrame({"ortholog": bulk_spelling(adata.var_names)}, index=adata.var_names)
     adata.uns = {"origin": "GSE118767, sc_mixology, CEL-seq2", "tier": "real"}
     return adata
 
@@ -69,7 +70,8 @@ def load_ccle() -> Profiles:
         raise ValueError("data/ccle_expr_580x706_z.npz: expected lines of the label table, each name once")
     lines = names[rows].astype(str)
     calls = table.loc[ids[rows]].set_axis(lines)
-    return Profiles(X[rows].astype(np.float32), lines, genes.astype(str), calls, gdsc.label_table().reindex(lines))
+    gdsc_calls = gdsc.label_table().reindex(lines)
+    return Profiles(X[rows].astype(np.float32), lines, bulk_spelling(genes), calls, gdsc_calls)
 
 
 def ln_ic50(lines: tuple[str, ...]) -> pd.DataFrame:

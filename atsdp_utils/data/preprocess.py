@@ -136,14 +136,19 @@ def normalise(adata: AnnData) -> AnnData:
     return adata
 
 
+def bulk_spelling(symbols: np.ndarray) -> np.ndarray:
+    """Symbols (n,) as the bulk matrix has them: it writes HLA.DRA for HLA-DRA, as R does, and no symbol has a dot."""
+    return np.char.replace(np.asarray(symbols, str), "-", ".")
+
+
 def to_cells(adata: AnnData, spec: config.Dataset) -> Cells:
-    """Quality control and normalisation where the values are counts, then plain arrays on human symbols."""
+    """Quality control and normalisation where the values are counts, then plain arrays on symbols of the bulk."""
     library = np.full(adata.n_obs, np.nan, np.float32)
     if spec.values == "counts":
         adata, _ = quality_control(adata)
         library = adata.obs["total_counts"].to_numpy(np.float32)
         adata = normalise(adata)
-    symbol = adata.var["ortholog"].to_numpy(str)
+    symbol = bulk_spelling(adata.var["ortholog"].to_numpy(str))
     keep = (symbol != "") & ~pd.Series(symbol).duplicated().to_numpy()
     X = adata.X[:, keep]
     X = np.ascontiguousarray(X.toarray() if hasattr(X, "toarray") else X, dtype=np.float32)

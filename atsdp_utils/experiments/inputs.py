@@ -51,11 +51,16 @@ def features(task: Task, source: preprocess.Source) -> np.ndarray:
 
 
 def unlabelled(task: Task, source: preprocess.Source) -> np.ndarray:
-    """Standardised cells, all of them; in a separate gene space on the set's own most variable genes."""
+    """Standardised cells, all of them; in a separate gene space on the set's own most variable genes.
+
+    Genes of equal variance, as in a set that was published z-scored by gene, come in a drawn order.
+    """
     X = features(task, source)
     if task.options.get("gene_space") == "separate":
         own = cells_of(task.dataset, task.profile).X
-        X = own[:, np.sort(np.argsort(-own.var(0), kind="stable")[: X.shape[1]])]
+        drawn = np.random.default_rng(0).permutation(own.shape[1])
+        most = np.lexsort((drawn, -np.round(own.var(0, dtype=np.float64), 4)))
+        X = own[:, np.sort(most[: X.shape[1]])]
     return preprocess.Standardizer().fit_transform(X)
 
 

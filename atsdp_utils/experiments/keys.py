@@ -76,7 +76,7 @@ def _values(task: Task) -> str:
     joint = task.model == PLUS and _recipe(task).joint
     parts = [cache.key(gdsc.all_labels(gdsc.load_bulk().lines)) if joint else None]
     if task.protocol == "P" and _kind(task) == "twin":
-        return cache.key(*parts, datasets.cells_key(task.dataset))
+        return cache.key(*parts, datasets.cells_key(task.dataset), task.spec.counting)
     if task.protocol in "BP":
         return cache.key(*parts, gdsc.bulk_key(task.dataset))
     cells = inputs.cells_of(task.dataset, task.profile)
@@ -103,5 +103,5 @@ def _departures(task: Task) -> tuple[tuple[str, object], ...]:
     """The setting without what is the default anyway, so that tables share the trainings that they have in common."""
     if task.protocol in "BP":
         return task.setting
-    default = {"balance": task.spec.balance, "heads": task.spec.architecture.heads}
+    default = {"balance": task.spec.balance} | ({} if task.baseline else {"heads": task.spec.architecture.heads})
     return tuple(pair for pair in task.setting if pair[1] != default.get(pair[0], object()))

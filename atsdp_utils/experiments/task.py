@@ -177,9 +177,8 @@ def searched(task: Task) -> Baseline:
     def factory(*, seed: int, **changes):
         return build(replace(task, seed=seed).changed(**changes))
 
-    grid = {"theta": (cfg.theta, 0.0)}
     if task.model == ATSDP:
-        grid["omega"] = (cfg.omega, 4 * cfg.omega)
-    else:
-        grid["learning_rate"] = (cfg.learning_rate, cfg.learning_rate / 4)
+        grid = {"theta": (cfg.theta, 0.0), "omega": (cfg.omega, 4 * cfg.omega)}
+    else:  # without lines no loss of the transfer is left
+        grid = {"noise": (cfg.noise, 0.0), "learning_rate": (cfg.learning_rate, cfg.learning_rate / 4)}
     return Baseline(task.model, factory, {}, grid, {"epochs_tune": max(1, cfg.epochs_tune // 4)})

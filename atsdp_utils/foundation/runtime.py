@@ -35,8 +35,9 @@ def cuda() -> bool:
 
 
 def precision() -> str:
-    """What decides how sums are rounded: precision of matrix products, kind of device, and what MKL is held to."""
-    return "-".join(("bf16" if bf16() else "float32", "cuda" if cuda() else "cpu", os.environ.get("MKL_CBWR", "auto")))
+    """What decides how sums are rounded: precision of products, kind of device, what MKL and oneDNN are held to."""
+    held = (os.environ.get(name, "auto") for name in ("MKL_CBWR", "ONEDNN_MAX_CPU_ISA"))
+    return "-".join(("bf16" if bf16() else "float32", "cuda" if cuda() else "cpu", *held))
 
 
 def one_thread() -> None:

@@ -10,8 +10,11 @@ import torch
 from atsdp_utils.data.preprocess import Source
 from atsdp_utils.foundation import runtime
 from atsdp_utils.foundation.config import Architecture, Training
-from atsdp_utils.models import stages
+from atsdp_utils.models import loop, stages
 from atsdp_utils.models.network import ATSDPNet, n_parameters
+
+#: Added to a seed for the autoencoder of the cells alone, so that its first weights are not those of E_g.
+OWN_START = 10_000
 
 
 class ATSDP:
@@ -52,7 +55,9 @@ class ATSDP:
         """Protocol U: transfer to unlabelled cells; `keep` as in :func:`stages.transfer`."""
         net, cfg = self.fit_bulk(source).net_, self.cfg
         if self.own_start:
-            net.target = stages.pretrain_autoencoder(X, self.arch, cfg, self.weights_seed)[0].encoder
+            of_cells = replace(cfg, batch_size=loop.batch_size(len(X), cfg.batch_size))  # as stage 2 has it
+            own = stages.pretrain_autoencoder(X, self.arch, of_cells, OWN_START + self.weights_seed)[0]
+            net.target = own.encoder
             cfg = replace(cfg, epochs_cells=0)  # stage 2 is done, from its own start
         self.net_, self.history_ = stages.transfer(net, source, X, cfg, self.seed, keep=keep)
         return self

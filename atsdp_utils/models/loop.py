@@ -63,6 +63,8 @@ class Stage:
     length: ClassVar[str]
     #: Parts of the network that learn; none named: all.
     learns: ClassVar[tuple[str, ...]] = ()
+    #: Epochs before those without a better validation loss count.
+    least: ClassVar[int] = 0
     #: A validation loss is better if it is smaller by more than this share of it.
     better: ClassVar[float] = 1e-5
 
@@ -89,8 +91,8 @@ class Stage:
 def fit(net: nn.Module, stage: Stage) -> History:
     """Minimise the losses of a stage, in place; the mean of the loss and of every named term, an epoch a row.
 
-    With a validation loss, `patience` epochs without a better one end the stage, and the weights of the best epoch are
-    restored.
+    With a validation loss, `patience` epochs without a better one, after the stage's `least`, end it, and the weights
+    of the best epoch are restored.
     """
     parameters = [p for part in stage.trained(net) for p in part.parameters()]
     rate, decay = stage.cfg.learning_rate, stage.cfg.weight_decay
@@ -108,7 +110,7 @@ def fit(net: nn.Module, stage: Stage) -> History:
         if value.item() < best * (1 - stage.better):
             best, weights, waited = value.item(), copy.deepcopy(net.state_dict()), 0
         else:
-            waited += 1
+            waited += i >= stage.least
             if waited >= stage.cfg.patience:
                 break
     if weights is not None:

@@ -65,7 +65,7 @@ def test_ccle_lines_are_those_with_calls_and_most_are_gdsc_lines_under_the_same_
     common = ccle.gdsc_calls.notna().any(axis=1)
     assert common.sum() == 288 and set(ccle.lines[common]) <= set(gdsc.load_bulk().lines)
     genes = np.intersect1d(ccle.genes, gdsc.load_bulk().genes)
-    assert len(genes) == 328
+    assert len(genes) == 330
     # The same line on both platforms: expression agrees over lines, gene by gene.
     bulk = pd.DataFrame(gdsc.load_bulk().X, gdsc.load_bulk().lines, gdsc.load_bulk().genes)
     both = pd.DataFrame(ccle.X, ccle.lines, ccle.genes).loc[common.to_numpy(), genes]
