@@ -49,7 +49,8 @@ class Training:
     """What the paper leaves open (ambiguity 25): conventional values, fixed before any single cell was scored.
 
     `epochs_*` are upper bounds where held-out rows choose the epoch (autoencoder, bulk stage, cells, fine-tuning):
-    `patience` epochs without a better one (an autoencoder: by 1 %) end such a stage. Transfer runs all of its epochs.
+    `patience` epochs without a better one (an autoencoder: by 1 %, after its tenth) end such a stage. Transfer runs all
+    of its epochs.
     """
 
     noise: float = 0.2
