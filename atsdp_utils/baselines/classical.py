@@ -13,7 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
 
-from atsdp_utils.baselines.rows import check_rows
+from atsdp_utils.baselines.rows import check_rows, weighed
 from atsdp_utils.data import preprocess
 
 
@@ -144,9 +144,18 @@ class Boosting(SklearnBaseline):
 
 
 class Neighbours(SklearnBaseline):
-    """Share of sensitive cells among the nearest training cells; sample weights have no place in it."""
+    """Share of sensitive cells among the nearest training cells, each vote with the weight of its class."""
 
     weighs = False
+
+    def _fitted(self, X, y, balance):
+        weight = preprocess.balance(X, y, weighed(balance), self.seed)[2]
+        self.votes_ = np.ones(2) if weight is None else np.array([weight[y == k][0] for k in (0, 1)])
+        return super()._fitted(X, y, "none")
+
+    def predict_proba(self, X) -> np.ndarray:
+        resistant, sensitive = self.model_.predict_proba(np.asarray(X, np.float32)).T * self.votes_[:, None]
+        return sensitive / (resistant + sensitive)
 
     def _estimator(self, X, y):
         k = min(self.hyperparameters["neighbours"], len(X))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from atsdp_utils.baselines.rows import check_rows, split
+from atsdp_utils.baselines.rows import check_rows, split, weighed
 from atsdp_utils.baselines.wrapper import TorchBaseline
 from atsdp_utils.models.network import Dropout
 from atsdp_utils.models.products import Linear
@@ -129,6 +129,9 @@ class GCN(TorchBaseline):
     neighbours: int = 10
     layer = GraphConvolution
 
+    def fit(self, X, y, *, balance="none", source=None):
+        return super().fit(X, y, balance=weighed(balance), source=source)
+
     def _graph(self, *cells: Tensor) -> CellGraph:
         return cell_graph(*cells, threshold=self.threshold, neighbours=self.neighbours)
 
@@ -165,7 +168,7 @@ class Transductive:
     """
 
     def fit(self, X, y, *, balance="none", source=None):
-        self.rows_ = split(*check_rows(X, y), balance, self.validation, self.seed)
+        self.rows_ = split(*check_rows(X, y), weighed(balance), self.validation, self.seed)
         return self
 
     def predict_proba(self, X) -> np.ndarray:

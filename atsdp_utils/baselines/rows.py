@@ -21,6 +21,14 @@ def check_rows(X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return X, y.astype(np.int64)
 
 
+def weighed(balance: str) -> str:
+    """The strategy for a model that compares rows: among them a copy would be its original's neighbour.
+
+    Rows stay as they are; where they are to be balanced, both classes weigh the same.
+    """
+    return "none" if balance == "none" else "class_weight"
+
+
 @dataclass(frozen=True)
 class Split:
     """Training rows of a model that stops early: what it learns from, and what says when to stop."""

@@ -17,6 +17,7 @@ from atsdp_utils.baselines.classical import Logistic
 from atsdp_utils.baselines.drugcell import DrugCell, set_mask
 from atsdp_utils.baselines.graph import cell_graph
 from atsdp_utils.baselines.networks import Block, GeneTransformer, ShuffledCNN, ShuffledGenes
+from atsdp_utils.baselines.rows import split
 from atsdp_utils.baselines.wrapper import reproducible
 from atsdp_utils.data import datasets, preprocess
 from atsdp_utils.data.preprocess import Source
@@ -540,3 +541,24 @@ def test_every_entry_names_a_class_of_this_package():
 def test_a_control_has_the_defaults_of_its_model(name):
     control, own = vars(REGISTRY[f"{name}-shuffled"].make()), vars(REGISTRY[name].make())
     assert control == own and REGISTRY[name].hyperparameters.items() <= own.items()
+
+
+@pytest.mark.parametrize("how", ["oversampling", "smote", "class_weight"])
+@pytest.mark.parametrize("name", ["GCN", "GAT"])
+def test_nodes_of_a_graph_are_the_rows_as_measured_and_classes_weigh_the_same(name, how):
+    X, y = planted(shift=0.5)
+    rows = np.r_[np.flatnonzero(y == 0), np.flatnonzero(y == 1)[:8]]
+    model = REGISTRY[name].make(epochs=1, neighbours=3).fit(X[rows], y[rows], balance=how)
+    nodes = model.train_.numpy()
+    assert len(np.unique(nodes, axis=0)) == len(nodes) == len(split(X[rows], y[rows], "none", 0.15, 0).kept)
+    assert model.graph_.rule == "neighbours"  # a copy of a node would be closer than the threshold
+    degree = model._graph(model.train_, torch.from_numpy(X[:5])).degree(len(nodes) + 5)
+    assert degree.min() >= 3
+
+
+def test_votes_of_neighbours_have_the_weights_of_their_classes():
+    X, y = np.r_[np.zeros(6), 1, 1].astype(np.float32)[:, None], np.r_[np.zeros(6, int), 1, 1]
+    near = np.array([[0.0]], np.float32)
+    plain = REGISTRY["kNN"].make(neighbours=8, metric="euclidean")
+    assert plain.fit(X, y).predict_proba(near) == pytest.approx([2 / 8])
+    assert plain.fit(X, y, balance="oversampling").predict_proba(near) == pytest.approx([0.5])
