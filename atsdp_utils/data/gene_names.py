@@ -21,10 +21,13 @@ PAPER_GENES = dict.fromkeys(("ZBTB48", "NEK6", "FBXO25"), RESISTANT) | dict.from
 NAMINGS = "human symbols", "human Ensembl ids", "human symbols in lower case", "mouse symbols", "mouse Ensembl ids"
 #: How a name was understood, from the plainest reading on.
 WRITTEN, CLEANED, RENAMED, DATED = "as written", "after cleaning", "by a newer name", "as a spreadsheet's date"
+MIXED = "as an id among symbols, or the reverse"
 #: Genome before a name, as of a reference of two species.
-GENOME = re.compile(r"(?i)^(GRCh3[78]|GRCm3[89]|hg19|hg38|mm9|mm10|mm39)[^_]*_+")
+GENOME = re.compile(r"(?i)^(GRCh3[78]|GRCm3[89]|hg19|hg38|mm9|mm10|mm39)([^_]*_+|-+)")
+#: Not what says behind a name that it is one of an antibody.
+ANTIBODY = r"(?!(adt|ab|prot\w*|totalseq\w*)\b)"
 #: Id or place behind a symbol: ``TP53 (7157)``, ``TP53|7157``, ``TP53__chr17``.
-BEHIND = re.compile(r"(\s*\(\w+\)|\|\w+|__chr\w+)$")
+BEHIND = re.compile(rf"(?i)(\s*\({ANTIBODY}\w+\)|\|{ANTIBODY}\w+|__chr\w+)$")
 ENSEMBL = re.compile(r"ENS[A-Z]*G\d{11}")
 #: ``TBCE-1`` and ``TBCE.1`` are how doubled names are made different.
 DOUBLED = re.compile(r"[.-]\d{1,2}$")
@@ -114,9 +117,12 @@ def _dated(name: str) -> str:
 def translate(names: Iterable[str], naming: str) -> tuple[np.ndarray, np.ndarray]:
     """Bulk genes of names and how each was understood, (names,) str each; '' where there is none.
 
-    A name that is marked with the genome of the other species is none, though F2 is a gene of both.
+    A name that is marked with the genome of the other species is none, though F2 is a gene of both. Among symbols an
+    Ensembl id of the same species is understood, too, and a symbol among ids.
     """
     table, newer = dictionary(naming), newer_names() if naming.startswith("human") else {}
+    species, _, kind = naming.partition(" ")
+    mixed = f"{species} {'Ensembl ids' if kind == 'symbols' else 'symbols'}"
 
     def understood(raw: str) -> tuple[str, str]:
         genome = GENOME.match(raw.strip(" \"'"))
@@ -129,7 +135,10 @@ def translate(names: Iterable[str], naming: str) -> tuple[np.ndarray, np.ndarray
             (table.get(raw), WRITTEN), (table.get(name), CLEANED), (newer.get(name), RENAMED),
             (table.get(single), CLEANED), (newer.get(single), RENAMED), (table.get(dated), DATED),
         )  # fmt: skip
-        return next(((symbol, way) for symbol, way in tries if symbol), ("", ""))
+        if found := next(((symbol, way) for symbol, way in tries if symbol), None):
+            return found
+        other = bool(ENSEMBL.fullmatch(name)) == (kind == "symbols") and dictionary(mixed).get(name)
+        return (other, MIXED) if other else ("", "")
 
     pairs = [understood(raw) for raw in map(str, names)]
     return np.array([symbol for symbol, _ in pairs], dtype=str), np.array([way for _, way in pairs], dtype=str)

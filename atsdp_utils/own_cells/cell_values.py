@@ -11,7 +11,16 @@ from scipy import sparse
 from sklearn.cluster import KMeans
 
 from atsdp_utils.data.preprocess import MIN_GENES, TARGET_SUM, Standardizer
-from atsdp_utils.own_cells.cellfile import CellFile, Genes, InputError, Matrix, dense, dense_chunks, of_other_species
+from atsdp_utils.own_cells.cellfile import (
+    CellFile,
+    Genes,
+    InputError,
+    Matrix,
+    dense,
+    dense_chunks,
+    listed,
+    of_other_species,
+)  # fmt: skip
 
 #: Log-normalised values stay below this; counts and TPM do not.
 MAX_LOG = 30
@@ -33,11 +42,16 @@ SCORED, ZERO, SHALLOW, FOREIGN, OUTSIDE = REASONS = (
 #: A row is no cell if it is thirty times less deep than the cells that hold most of the file, or ten times (the rule of
 #: Cell Ranger 2 for droplets) with a smaller share of the genes of a whole file than quality control asks for.
 FAR, FARTHER, GENOME_SIZE = 10, 30, 20_000
+#: Droplets are told from cells, however many they are, where fewer than this share of the cells that are at most eight
+#: times less deep lie between the two.
+NEAR, BETWEEN = 8, 0.2
 #: Two kinds of rows are as many times as deep, in logarithms; more rows than this share that fall call for a word.
 GAP, MANY = np.log(8), 1 / 3
 #: A gene without a count in a batch, where the other cells let expect so many, is not measured there (else by chance
 #: once in 20,000 times). A word is said if it is so of more than this share of such genes.
 EXPECTED, ABSENT = 10, 0.05
+#: A value so many times as large as nearly all others is none that was measured.
+ABSURD = 1e6
 #: z-scores have a standard deviation of one; with a gene in a hundred above this they are others.
 WIDE = 2.5
 
@@ -57,8 +71,17 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
     low, high = float(file.X.min()), float(file.X.max())
     if low == high:
         raise InputError(f"{file.path}: every value is {low:g}. Expected expression; is it in another --layer?")
+    usual = np.quantile(v[v > 0][:: max(1, v.size // 2_000_000)], 0.99) if high > 0 else 0
+    if high > ABSURD * usual > 0:
+        found = f"{_first(file, lambda values: values > ABSURD * usual)}, where all but one in a thousand are below"
+        raise InputError(
+            f"{file.path}: {found} {usual:.3g}. Expected no such value: correct it, or leave the cell out."
+        )
     broken = _broken(v)
     whole = broken < DAMAGED
+    if file.kind == "table" and 0 < broken < DAMAGED and _thousands(v):
+        example = f"{_first(file, lambda values: ~_whole(values))}, all others up to 999"
+        raise InputError(f"{file.path}: {example}: is the point one of thousands? Write such numbers without it.")
     seen = f"values from {low:.3g} to {high:.3g}, {broken:.0%} of those not zero no integers"
     guess = "counts" if whole or high > MAX_LOG else "lognorm" if low < 0 else _kind_of_small(file.X)
     if low < 0:
@@ -108,8 +131,20 @@ def _first(file: CellFile, wrong: Callable[[np.ndarray], np.ndarray]) -> str:
 
 def _broken(v: np.ndarray) -> float:
     """Share of values that are not whole, among those that are not zero; of some millions."""
-    some = v[:: max(1, v.size // 2_000_000)]
-    return np.mean(some[some != 0] % 1 != 0)
+    some = v[:: max(1, v.size // 2_000_000)].astype(np.float64)
+    return np.mean(~_whole(some[some != 0]))
+
+
+def _thousands(v: np.ndarray) -> bool:
+    """Whether the values that are not whole look like 1.234 for 1,234 among whole ones up to 999."""
+    split = v[(v != 0) & ~_whole(v.astype(np.float64))].astype(np.float64)
+    return len(split) > 2 and split.min() >= 1 and _whole(1000 * split).all() and v[v % 1 == 0].max() <= 999
+
+
+def _whole(v: np.ndarray) -> np.ndarray:
+    """Whether values are whole numbers but for rounding, as counts that were scaled and scaled back are."""
+    near = np.rint(v)
+    return (near != 0) & (np.abs(v - near) < 1e-4 * np.maximum(1, np.abs(v) / 10))
 
 
 def _kind_of_small(X: Matrix) -> str:
@@ -134,8 +169,10 @@ def _some(X: Matrix, most: int = 200) -> sparse.csr_matrix:
 def _of_two_kinds(X: Matrix) -> bool:
     """Whether some cells hold counts and others no whole numbers; of some thousand cells."""
     some = _some(X, 2000)
-    split, every = _sums(_filled(some, some.data % 1 != 0)), _sums(some != 0)
-    of_counts = (split == 0) & (_sums(some == 1) > 0)  # in CPM no value is 1
+    some.eliminate_zeros()
+    whole, every = _whole(some.data), _sums(some != 0)
+    split, ones = (_sums(_filled(some, of)) for of in (~whole, whole & (np.rint(some.data) == 1)))
+    of_counts = (split == 0) & (ones > 0)  # in CPM no value is 1
     of_others = split > 0.9 * np.maximum(every, 20)
     return min(of_counts.mean(), of_others.mean()) > 0.05
 
@@ -147,7 +184,7 @@ def not_cells(
     reason, detected = np.full(X.shape[0], SCORED, dtype=object), _sums(X != 0)
     foreign = np.flatnonzero(of_other_species(file, genes))
     reason[_sums(file.X[:, foreign] != 0) > detected] = FOREIGN
-    if "cell_ID" in file.obs:  # as CosMx calls it
+    if {"cell_ID", "fov"} <= set(file.obs):  # as CosMx calls them
         reason[file.obs["cell_ID"].astype(str).isin(["0", "0.0"]).to_numpy()] = OUTSIDE
     own = np.flatnonzero((reason == SCORED) & (detected > 0))
     if not counted or not len(own):
@@ -158,7 +195,11 @@ def not_cells(
         order = np.sort(depth[rows])
         typical = order[np.searchsorted(np.cumsum(order), order.sum() / 2)]  # half of the counts is deeper
         farther, lower = depth[rows] < typical / FARTHER, _lower_of_two(depth[rows])
-        shallow = (few[rows] & (depth[rows] < typical / FAR)) | (farther & (lower.any() or farther.mean() < MANY))
+        near = depth[rows] >= typical / NEAR
+        apart = (~near & ~farther).sum() < BETWEEN * near.sum()
+        shallow = (few[rows] & (depth[rows] < typical / FAR)) | (
+            farther & (lower.any() or apart or farther.mean() < MANY)
+        )
         reason[rows[shallow]] = SHALLOW
         doubtful += (shallow | farther | lower).sum()
     raw = "a raw matrix with empty droplets (take filtered_feature_bc_matrix, or EmptyDrops)"
@@ -300,7 +341,9 @@ def shared_matrix(X: Matrix, symbol: np.ndarray, chosen: np.ndarray, counted: bo
         first = np.unique(position[columns][order], return_index=True)[1]
         Z = part[:, order[first]]
     Z = _filled(Z, _half(Z.data)) if sparse.issparse(Z) else _half(Z)
-    return Z, [f"{twice} of the genes used are measured more than once: {way}"] if twice else []
+    names = pd.Series(symbol[columns])
+    doubled = listed(names[names.duplicated()].unique(), 4)
+    return Z, [f"{twice} of the genes used are measured more than once: {way} ({doubled})"] if twice else []
 
 
 def _half(V: np.ndarray) -> np.ndarray:

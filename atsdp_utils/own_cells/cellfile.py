@@ -21,7 +21,7 @@ MIN_SHARED = 100
 #: What is read.
 FORMATS = "an .h5ad or 10x .h5, a 10x folder (matrix.mtx, features.tsv, barcodes.tsv), a .csv or .tsv in UTF-8 (.gz)"
 #: Kinds of names in ``data/names_of_no_gene.csv`` that describe the cells and the genes of a table.
-OF_CELLS, OF_GENES = "columns on cells", "columns on genes"
+OF_CELLS, OF_GENES, SUMS = "columns on cells", "columns on genes", "sums over cells"
 OTHER = {"human": "mouse", "mouse": "human"}
 
 
@@ -133,7 +133,7 @@ def _best(file: CellFile, species: str) -> Genes:
             symbol, way = gene_names.translate(names, naming)
             ways = pd.Series(way[way != ""]).value_counts().to_dict()
             found.append(Genes(symbol, naming, place, len(set(symbol) - {""}), ways))
-    return max(found, key=lambda g: g.shared)
+    return max(found, key=lambda g: (g.shared, -g.ways.get(gene_names.MIXED, 0)))
 
 
 def left_out(file: CellFile, found: Genes) -> list[str]:

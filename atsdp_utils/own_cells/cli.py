@@ -103,7 +103,7 @@ def predict(
     species: Annotated[Literal["human", "mouse"] | None, typer.Option(help="default: human")] = None,
     labels: Annotated[str | None, typer.Option(help="known responses: column of obs, column or row of a table")] = None,
     report: Annotated[Path | None, typer.Option(help="report; default: <OUT>.html")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="fixes every draw")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="fixes every draw")] = 0,
     model: Annotated[Model, typer.Option(help="what learns; network: ATSDP-NET+, trained first")] = "regression",
     members: Annotated[int, typer.Option(min=1, max=50, help="models of the ensemble")] = 5,
 ) -> None:

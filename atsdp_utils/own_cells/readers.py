@@ -24,8 +24,11 @@ from atsdp_utils.own_cells.cellfile import FORMATS, CellFile, InputError, checke
 #: Bytes of a dense matrix beyond which a file is refused: it would not fit beside its own copies.
 MAX_DENSE = 3e9
 #: What kinds of features are called.
-GENES = re.compile(r"(?i)(gene.expression|gex|rna|nan|none|<na>)?")
-KINDS = re.compile(r"(?i)gene.expression|.*(antibody|antigen|multiplexing|crispr|guide|peak|custom|hto|adt|vdj).*")
+GENES = re.compile(r"(?i)(gene.expression|genes?|gex|rna|nan|none|<na>)?")
+KINDS = re.compile(
+    r"(?i)gene.expression|gex|rna|.*(prot(ein)?s?\b(?!.coding)|surface|antibody|antigen|abseq|cite|hashtag|hto|adt).*"
+    r"|.*(multiplexing|crispr|guide|peak|custom|vdj).*"
+)
 #: What tells a file that is not read, by suffix or group of HDF5, and the way out.
 OTHERS = pd.read_csv(checksums.verify(paths.DATA / "formats_not_read.csv"), index_col="mark")["way"].to_dict()
 
@@ -54,6 +57,10 @@ def read(path: Path, layer: str | None = None, labels: str | None = None) -> Cel
     except Exception as error:  # damage that a library reports in words of its own
         short = " ".join(str(error).split())[:160]
         said = f"cannot be read, truncated or damaged? Copy it again. ({short})"
+        if re.search("plugin|filter|can't open directory", short):
+            said = f"compressed in a way that is not read here. Write it again with gzip or without. ({short})"
+        if "No read method registered" in short:
+            said = f"written by another version of anndata. Write it again without what is named here. ({short})"
         if isinstance(error, BlockingIOError) or "unable to lock" in str(error):
             said = "locked by another program that has it open. Close it there, or copy the file."
         if isinstance(error, UnicodeDecodeError):

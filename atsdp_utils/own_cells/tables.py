@@ -77,7 +77,7 @@ def read(path: Path, labels: str | None) -> CellFile:
         X, aside = X.T, [*obs.columns, *words.columns]
     else:
         notes = [f"cells in rows, genes in columns ({look.in_columns} of {len(columns)} column names are known genes)"]
-        obs, names, aside = words.set_axis(rows), {"the header": columns}, words.columns
+        obs, names, aside = words.set_axis(rows), {"the header": columns}, [*words.columns, *(v[0] for v in beside)]
     notes += [f"not read as values: {cellfile.listed(aside, 6)}"] if len(aside) else []
     numbers = (str(c) for c, values in words.items() if look.genes_in_rows and values.map(look.is_number).all())
     numbered = [c for c in numbers if re.search(r"\d", c)]
@@ -133,7 +133,9 @@ def _layout(path: Path) -> Layout:
     most = max(widths, key=lambda n: len(widths[n]), default=0)
     if fewer := [(lines[0], n) for n, lines in widths.items() if n < most]:
         found = f"line {min(fewer)[0]}: {min(fewer)[1] + 1} fields, in others {most + 1}"
-        raise InputError(f"{path}: {found}. Expected as many: was the file cut short? Copy it again.")
+        line = names[min(fewer)[0] - top - 2][:30]
+        way = "was the file cut short (copy it again), or is this no row of it (delete it)?"
+        raise InputError(f"{path}: {found}; it begins with {line!r}. Expected as many: {way}")
     if marks == {"either"}:
         raise InputError(f"{path}: numbers such as 1,234: thousands or decimals? Write them without the comma.")
     header = _fields(head[top], sep) if head else []
@@ -149,7 +151,10 @@ def _layout(path: Path) -> Layout:
     look = Layout(header, names, top, sep, "," if marks else ".", in_columns, in_rows)
     if look.genes_in_rows and len(header) < 7 and max(len(set(names)), len(set(seconds))) < len(names) / 2:
         raise InputError(f"{path}: a row a value ({', '.join(header)})? Make it genes x cells: pandas.pivot_table.")
-    if look.genes_in_rows and gene_names.known([header[0]]) and all(map(look.is_number, header[1:])):
+    numbers = look.genes_in_rows and all(map(look.is_number, header[1:]))
+    same = len({*header[1:]}) < len(header) - 1  # cells have names of their own; below labels the heading comes next
+    same = same and all(map(look.is_number, _fields(head[top + 1], sep)[1:]))
+    if numbers and (same or gene_names.known([header[0]])):
         numbered = ["", *(f"cell_{i}" for i in range(len(header) - 1))]  # no heading: its fields are the first gene
         look = replace(look, header=numbered, names=[header[0], *names], top=top - 1)
     return look
@@ -175,7 +180,8 @@ def _heading(
 ) -> tuple[list[str], list[list[str]], list[list[str]], list[int]]:
     """Fields of the heading and of the first rows, rows that describe the cells, and lines that hold no numbers."""
     below = range(look.top + 1, look.top + 1 + len(look.names))
-    beside = [i for i, name in enumerate(look.names, look.top + 1) if look.genes_in_rows and _describes(name, labels)]
+    sums, named = names_of_no_gene()[cellfile.SUMS], enumerate(look.names, look.top + 1)
+    beside = [i for i, name in named if (_describes(name, labels) if look.genes_in_rows else sums.fullmatch(name))]
     rest, lines = [], {}
     with _open(path) as handle:
         for i, line in enumerate(handle):
@@ -206,7 +212,7 @@ def _no_number(path: Path, look: Layout, header: list[str], numbers: list[int], 
 
 def _describes(name: str, labels: str | None) -> bool:
     """Whether a column or row called so describes cells."""
-    return name == labels or names_of_no_gene()[cellfile.OF_CELLS].fullmatch(name) is not None
+    return name == labels or any(names_of_no_gene()[k].fullmatch(name) for k in (cellfile.OF_CELLS, cellfile.SUMS))
 
 
 def _numbers_and_words(

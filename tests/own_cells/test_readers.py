@@ -1016,3 +1016,101 @@ def test_one_value_that_is_not_whole_among_many_is_not_none(genes):
     assert not any(
         "TPM" in note for note in cell_values.detect_values(named(genes, np.log1p(many[:, :150])), "counts")[1]
     )
+
+
+# --- files that were misread once ------------------------------------------------------------------------------------
+
+
+def test_counts_that_were_scaled_and_scaled_back_are_counts(counts, genes):
+    back = counts / counts.sum(1, keepdims=True) * counts.sum(1, keepdims=True) * np.float32(1 + 3e-7)
+    assert (back % 1 != 0).any()
+    file = named(genes, back)
+    assert cell_values.detect_values(file) == ("counts", [])
+    X, _ = cell_values.counts(file.X, file.X, "counts", 4)
+    np.testing.assert_allclose(X.toarray(), counts, rtol=1e-5)
+    assert cell_values.detect_values(named(genes, counts / 1e7))[0] != "zscored"  # small is not whole
+
+
+def test_proteins_beside_rna_are_no_genes(tmp_path, counts, genes):
+    kinds = np.where(np.arange(len(genes)) < 120, "RNA", "Protein")
+    var = pd.DataFrame({"feature_types": kinds}, index=genes)
+    anndata.AnnData(counts, pd.DataFrame(index=CELLS), var).write_h5ad(tmp_path / "a.h5ad")
+    assert readers.read(tmp_path / "a.h5ad").X.shape == (12, 120)
+    var["feature_types"] = np.where(np.arange(len(genes)) < 120, "protein_coding", "lncRNA")  # kinds of genes
+    anndata.AnnData(counts, pd.DataFrame(index=CELLS), var).write_h5ad(tmp_path / "b.h5ad")
+    assert readers.read(tmp_path / "b.h5ad").X.shape == (12, 150)
+
+
+def test_many_droplets_are_told_from_few_cells():
+    rng = np.random.default_rng(0)
+    depth = np.r_[rng.lognormal(np.log(8000), 0.4, 60), rng.lognormal(np.log(8), 1.0, 6000), np.full(1500, 80)]
+    X = rng.poisson(depth[:, None] / 200 * np.ones(200)).astype(float)
+    names = gdsc.load_bulk().genes[:200]
+    file = CellFile("x", "h5ad", X, {"names": names}, pd.DataFrame(index=[f"c{i}" for i in range(len(X))]))
+    reason, said = cell_values.not_cells(file, X, recognise(file), True, np.zeros(len(X)))
+    assert (reason[:60] == cell_values.SCORED).all() and (reason[60:] == cell_values.SCORED).sum() == (X[60:] == 0).all(
+        1
+    ).sum()
+    assert "far less deep" in said[0]
+
+
+def test_ids_among_symbols_and_symbols_among_ids_are_genes(counts, genes):
+    ids = {s: i for i, s in gene_names.ensembl_symbols("human").items()}
+    for every in (2, 3):
+        mixed = [ids[g] if i % every else g for i, g in enumerate(genes)]
+        assert list(recognise(named(mixed, counts)).symbol) == genes
+
+
+def test_antibodies_in_brackets_are_no_genes(counts, genes):
+    for form in ("{} (ADT)", "{}|ADT", "{}(prot)", "{} (TotalSeqB)"):
+        names = [*genes[:-10], *(form.format(g) for g in genes[-10:])]
+        found = recognise(named(names, counts))
+        assert (found.symbol[-10:] == "").all() and (found.symbol[:-10] != "").all()
+        assert names_of_no_gene()["antibodies"].fullmatch(names[-1])
+
+
+def test_genomes_as_seurat_writes_them(counts, genes):
+    for prefix in ("GRCh38-", "GRCh38---", "hg19-"):
+        assert list(recognise(named([prefix + g for g in genes], counts)).symbol) == genes
+
+
+def test_sums_and_row_numbers_are_no_cells(tmp_path, counts, genes):
+    frame = pd.DataFrame(counts, CELLS, genes)
+    with_sums = pd.concat([frame, frame.sum().to_frame("Total").T, frame.mean().to_frame("Mean").T])
+    with_sums.to_csv(tmp_path / "rows.csv")
+    frame.T.assign(rowSums=frame.sum()).to_csv(tmp_path / "columns.csv")
+    frame.T.reset_index().to_csv(tmp_path / "twice.csv")
+    pd.read_csv(tmp_path / "twice.csv").set_index("index").to_csv(tmp_path / "twice.csv")
+    for name in ("rows", "columns", "twice"):
+        file = readers.read(tmp_path / f"{name}.csv")
+        assert list(file.obs.index) == CELLS, name
+        np.testing.assert_array_equal(dense(file.X), counts)
+
+
+def test_a_genes_table_without_a_heading_has_cells_of_no_name(tmp_path, counts, genes):
+    pd.DataFrame(counts.astype(int).T, ["no gene", *genes[1:]]).to_csv(tmp_path / "a.csv", header=False)
+    file = readers.read(tmp_path / "a.csv")
+    assert list(file.obs.index) == [f"cell_{i}" for i in range(12)] and file.X.shape == (12, 150)
+
+
+def test_one_absurd_value_is_named(counts, genes):
+    wrong = counts.copy()
+    wrong[3, 5] = 3e30
+    with pytest.raises(InputError, match=f"first 3e.30 at cell cell-3, gene {genes[5]}"):
+        cell_values.detect_values(named(genes, wrong))
+
+
+def test_points_of_thousands_are_asked_about(counts, genes):
+    X = np.tile(counts, (1, 10))
+    names = [f"{g}_{i}" for i in range(10) for g in genes]
+    X[0, :3] = 1.234, 2.05, 7.001  # three digits behind each point in the file
+    with pytest.raises(InputError, match=f"first 1.234 at cell cell-0, gene {genes[0]}_0.*the point one of thousands"):
+        cell_values.detect_values(named(names, X))
+    X[0, 0] = 0.33  # as a correction leaves them
+    assert cell_values.detect_values(named(names, X))[0] == "counts"
+
+
+def test_a_cell_number_from_zero_is_a_cell_where_no_field_of_view_is_told(counts, genes):
+    file = replace(named(genes, counts), obs=pd.DataFrame({"cell_ID": range(12)}, index=CELLS))
+    reason, _ = cell_values.not_cells(file, file.X, recognise(file), False, np.zeros(12))
+    assert set(reason) == {cell_values.SCORED}
