@@ -1,5 +1,6 @@
 """The embedded data: complete, unaltered, small, documented, rebuilt from its source, and compact without loss."""
 
+import dataclasses
 import gzip
 import importlib.util
 import io
@@ -13,7 +14,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from atsdp_utils.data import datasets, gene_sets
+from atsdp_utils.data import datasets, gdsc, gene_sets, preprocess
 from atsdp_utils.foundation import checksums, config, paths
 
 REGISTER = checksums.register()
@@ -322,3 +323,13 @@ def test_committed_files_agree_with_the_wheel(build_bulk, bulk, labels, tmp_path
         X, lines, genes = build_bulk.expression(wheel)
     assert (lines == bulk["cell_line"]).all() and (genes == bulk["gene"]).all()
     assert_nothing_lost(X, bulk, labels)
+
+
+def test_symbols_with_a_dash_meet_the_bulk(tmp_path):
+    import anndata
+
+    names = ["HLA-DRA", "NKX2-1", "TP53"]
+    adata = anndata.AnnData(np.ones((2, 3), np.float32), var=pd.DataFrame({"ortholog": names}, index=names))
+    adata.obs = pd.DataFrame({"sensitive": [True, False], "culture": "A"}, index=adata.obs_names)
+    spec = dataclasses.replace(config.DATASETS["A375-PLX4720"], counting="sensitive")
+    assert set(preprocess.to_cells(adata, spec).genes) <= set(gdsc.load_bulk().genes)

@@ -9,7 +9,7 @@ import pytest
 from atsdp_utils.baselines import REGISTRY
 from atsdp_utils.data import preprocess
 from atsdp_utils.experiments import inputs, protocols
-from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, NO_TRANSFER, PLUS, Task, budget, build
+from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, NO_TRANSFER, PLUS, Task, budget, build, searched
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.foundation.config import TABLE2, Architecture, Training
 
@@ -243,6 +243,24 @@ def test_only_a_separate_gene_space_has_an_encoder_of_its_own():
     for setting, separate in (((), False), ((("gene_space", "separate"),), True)):
         task = Task(NAME, "U", ATSDP, "smoke", setting)
         assert build(task).own_start is separate
+
+
+def test_own_genes_of_equal_variance_come_in_an_order_that_no_rounding_draws(monkeypatch):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(30, 40)).astype(np.float32)
+    X = ((X - X.mean(0)) / X.std(0)).astype(np.float32)  # as a set that was published z-scored by gene
+    found, task = [], Task(NAME, "U", ATSDP, "smoke", (("gene_space", "separate"),))
+    for scale in (1, 1 + 1e-6):
+        cells = SimpleNamespace(X=X * np.float32(scale), genes=np.arange(40))
+        monkeypatch.setattr(inputs, "cells_of", lambda *_, c=cells: c)
+        monkeypatch.setattr(inputs, "features", lambda task, source: np.zeros((30, 10)))
+        found.append(inputs.unlabelled(task, None))
+    np.testing.assert_allclose(found[0], found[1], atol=1e-4)
+
+
+def test_no_setting_that_is_searched_is_without_effect():
+    grid = searched(Task(NAME, "S", NO_TRANSFER, "smoke")).grid
+    assert set(grid) == {"noise", "learning_rate"} and all(a != b for a, b in grid.values())
 
 
 @pytest.mark.parametrize("how", ["none", "undersampling"])

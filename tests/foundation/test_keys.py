@@ -185,6 +185,7 @@ INPUTS = {
     "device": lambda w, m: m.setattr(runtime, "cuda", lambda: True),
     "precision": lambda w, m: m.setenv("ATSDP_BF16", "1"),
     "what MKL is held to": lambda w, m: m.setenv("MKL_CBWR", "AVX2"),
+    "what oneDNN is held to": lambda w, m: m.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE"),
 }  # fmt: skip
 
 

@@ -321,6 +321,20 @@ def test_few_labels_count_by_the_rarer_class():
     assert plus.FewLabels(np.linspace(-1, 1, 60), X, X[few], y[few]).share_ == 1 / (1 + plus.FEW_HALF)
 
 
+def test_an_own_start_has_first_weights_of_its_own_and_four_steps_a_pass(monkeypatch):
+    X, source = cells()[0], lines(spoiled=False)
+    asked, original = [], stages.pretrain_autoencoder
+
+    def spy(X, arch, cfg, seed):
+        asked.append((len(X), cfg.batch_size, seed))
+        return original(X, arch, cfg, seed)
+
+    monkeypatch.setattr(stages, "pretrain_autoencoder", spy)
+    atsdp.ATSDP(arch=ARCH, cfg=dataclasses.replace(CFG, batch_size=128), own_start=True).fit_transfer(X, source)
+    (_, of_lines, first), (n, of_cells, second) = asked
+    assert (of_lines, first) == (128, 0) and n == len(X) and second != first and round(n / of_cells) >= 4
+
+
 def test_members_of_an_ensemble_share_the_autoencoder_and_nothing_else(monkeypatch):
     seeds = []
     original = stages.pretrain

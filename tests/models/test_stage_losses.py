@@ -310,6 +310,26 @@ def test_training_stops_after_patience_and_returns_to_the_best_weights():
     assert not net.training
 
 
+class Humped(Falling):
+    """The loss falls to 2, rises for five epochs, and falls to 1."""
+
+    least = 6
+
+    def validate(self, net):
+        i = round(net.weight.item())
+        return torch.tensor([9.0, 2, 3, 4, 5, 4, 3, 2, 1.5, 1, *[1.2] * 50][i - 1])
+
+
+def test_patience_counts_after_the_least_epochs():
+    cfg = dataclasses.replace(CFG, learning_rate=1.0, weight_decay=0.0, patience=4)
+    nets = []
+    for stage in (Humped(cfg), type("Short", (Humped,), {"least": 0})(cfg)):
+        net = torch.nn.Linear(1, 1)
+        torch.nn.init.zeros_(net.weight)
+        nets.append((len(loop.fit(net, stage)), round(net.weight.item())))
+    assert nets == [(10 + 4, 10), (2 + 4, 2)]
+
+
 def test_optimiser_and_batches_take_the_settings(monkeypatch):
     made = []
     original = torch.optim.AdamW
