@@ -431,6 +431,7 @@ def test_the_root_without_labels_sees_lines_only_and_points_from_sensitive_to_re
     expression[:, :4] += 2 * (1 - label[:, None])
     cells = anndata.AnnData(expression, var=pd.DataFrame(index=genes))
     cells.obsm["X_diffmap"] = np.c_[np.ones(30), (1 - label) + np.linspace(0, 0.1, 30)]
+    cells.uns["diffmap_evals"] = np.array([1.0, 0.9])
     given = {}
     trajectory = SimpleNamespace(
         root_without_labels=lambda cells, signature: given.update(signature=signature) or given["root"],
