@@ -22,12 +22,15 @@ NAMINGS = "human symbols", "human Ensembl ids", "human symbols in lower case", "
 #: How a name was understood, from the plainest reading on.
 WRITTEN, CLEANED, RENAMED, DATED = "as written", "after cleaning", "by a newer name", "as a spreadsheet's date"
 MIXED = "as an id among symbols, or the reverse"
+#: The naming whose names are understood, too, among those of another.
+BESIDE = {"human symbols": "human Ensembl ids", "human Ensembl ids": "human symbols",
+          "mouse symbols": "mouse Ensembl ids", "mouse Ensembl ids": "mouse symbols"}  # fmt: skip
 #: Genome before a name, as of a reference of two species.
-GENOME = re.compile(r"(?i)^(GRCh3[78]|GRCm3[89]|hg19|hg38|mm9|mm10|mm39)([^_]*_+|-+)")
-#: Not what says behind a name that it is one of an antibody.
-ANTIBODY = r"(?!(adt|ab|prot\w*|totalseq\w*)\b)"
+GENOME = re.compile(r"(?i)^(GRCh3[78]|GRCm3[89]|hg19|hg38|mm9|mm10|mm39)(?:[^_]*_+|-+)")
+#: Not what says, behind a name, that it is an antibody's.
+NO_ANTIBODY = r"(?!(adt|ab|prot\w*|totalseq\w*)\b)"
 #: Id or place behind a symbol: ``TP53 (7157)``, ``TP53|7157``, ``TP53__chr17``.
-BEHIND = re.compile(rf"(?i)(\s*\({ANTIBODY}\w+\)|\|{ANTIBODY}\w+|__chr\w+)$")
+BEHIND = re.compile(rf"(?i)(\s*\({NO_ANTIBODY}\w+\)|\|{NO_ANTIBODY}\w+|__chr\w+)$")
 ENSEMBL = re.compile(r"ENS[A-Z]*G\d{11}")
 #: ``TBCE-1`` and ``TBCE.1`` are how doubled names are made different.
 DOUBLED = re.compile(r"[.-]\d{1,2}$")
@@ -121,8 +124,7 @@ def translate(names: Iterable[str], naming: str) -> tuple[np.ndarray, np.ndarray
     Ensembl id of the same species is understood, too, and a symbol among ids.
     """
     table, newer = dictionary(naming), newer_names() if naming.startswith("human") else {}
-    species, _, kind = naming.partition(" ")
-    mixed = f"{species} {'Ensembl ids' if kind == 'symbols' else 'symbols'}"
+    beside = BESIDE.get(naming, "")
 
     def understood(raw: str) -> tuple[str, str]:
         genome = GENOME.match(raw.strip(" \"'"))
@@ -131,14 +133,13 @@ def translate(names: Iterable[str], naming: str) -> tuple[np.ndarray, np.ndarray
         name = plain(raw)
         single = DOUBLED.sub("", name)
         dated = _dated(name) if naming == "human symbols" else ""
+        of_beside = beside and bool(ENSEMBL.fullmatch(name)) == beside.endswith("ids")  # else its table stays closed
         tries = (
             (table.get(raw), WRITTEN), (table.get(name), CLEANED), (newer.get(name), RENAMED),
             (table.get(single), CLEANED), (newer.get(single), RENAMED), (table.get(dated), DATED),
+            (of_beside and dictionary(beside).get(name), MIXED),
         )  # fmt: skip
-        if found := next(((symbol, way) for symbol, way in tries if symbol), None):
-            return found
-        other = bool(ENSEMBL.fullmatch(name)) == (kind == "symbols") and dictionary(mixed).get(name)
-        return (other, MIXED) if other else ("", "")
+        return next(((symbol, way) for symbol, way in tries if symbol), ("", ""))
 
     pairs = [understood(raw) for raw in map(str, names)]
     return np.array([symbol for symbol, _ in pairs], dtype=str), np.array([way for _, way in pairs], dtype=str)

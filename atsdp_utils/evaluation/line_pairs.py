@@ -59,19 +59,15 @@ def resampled_share(scores, labels, draws: int, seed: int = 0) -> np.ndarray:
 
     Equal seeds draw the same lines and drugs, so differences between scores are paired.
     """
-    right, there, drugs = _drawn_pairs(scores, labels, draws, seed)
-    return _mean(right, there, drugs)
+    lines, drugs = drawn(np.shape(scores), draws, seed)
+    return _mean(*counts(scores, labels, lines), drugs)
 
 
 def resampled_auc(scores, labels, draws: int, seed: int = 0) -> np.ndarray:
     """The same of the mean over drugs of their AUC, over those that have a pair in the draw."""
-    right, there, drugs = _drawn_pairs(scores, labels, draws, seed)
-    return _mean(right / np.maximum(there, 1), there > 0, drugs)
-
-
-def _drawn_pairs(scores, labels, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     lines, drugs = drawn(np.shape(scores), draws, seed)
-    return *counts(scores, labels, lines), drugs
+    right, there = counts(scores, labels, lines)
+    return _mean(right / np.maximum(there, 1), there > 0, drugs)
 
 
 def _mean(right: np.ndarray, of: np.ndarray, drugs: np.ndarray) -> np.ndarray:

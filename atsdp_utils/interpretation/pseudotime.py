@@ -14,8 +14,7 @@ from atsdp_utils.evaluation import stats
 
 def root_without_labels(adata, signature: np.ndarray) -> int:
     """End of the first moving diffusion component where `signature` (n,), resistance by bulk lines, is lower."""
-    first = int(np.argmax(_moving(adata)))
-    component = np.asarray(adata.obsm["X_diffmap"][:, first], dtype=np.float64)
+    component = np.asarray(adata.obsm["X_diffmap"][:, np.argmax(_moving(adata))], dtype=np.float64)
     rises = sps.spearmanr(component, signature).statistic >= 0
     return int(np.argmin(component) if rises else np.argmax(component))
 

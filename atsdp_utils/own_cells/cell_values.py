@@ -11,16 +11,8 @@ from scipy import sparse
 from sklearn.cluster import KMeans
 
 from atsdp_utils.data.preprocess import MIN_GENES, TARGET_SUM, Standardizer
-from atsdp_utils.own_cells.cellfile import (
-    CellFile,
-    Genes,
-    InputError,
-    Matrix,
-    dense,
-    dense_chunks,
-    listed,
-    of_other_species,
-)  # fmt: skip
+from atsdp_utils.own_cells import cellfile
+from atsdp_utils.own_cells.cellfile import CellFile, Genes, InputError, Matrix, dense, dense_chunks, of_other_species
 
 #: Log-normalised values stay below this; counts and TPM do not.
 MAX_LOG = 30
@@ -71,12 +63,11 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
     low, high = float(file.X.min()), float(file.X.max())
     if low == high:
         raise InputError(f"{file.path}: every value is {low:g}. Expected expression; is it in another --layer?")
-    usual = np.quantile(v[v > 0][:: max(1, v.size // 2_000_000)], 0.99) if high > 0 else 0
+    some = _some_values(v)
+    usual = np.quantile(some[some > 0], 0.99) if (some > 0).any() else 0
     if high > ABSURD * usual > 0:
-        found = f"{_first(file, lambda values: values > ABSURD * usual)}, where all but one in a thousand are below"
-        raise InputError(
-            f"{file.path}: {found} {usual:.3g}. Expected no such value: correct it, or leave the cell out."
-        )
+        found = f"{_first(file, lambda values: values > ABSURD * usual)}, 99 % of the others below {usual:.3g}"
+        raise InputError(f"{file.path}: {found}. Expected no such value: correct it, or leave the cell out.")
     broken = _broken(v)
     whole = broken < DAMAGED
     if file.kind == "table" and 0 < broken < DAMAGED and _thousands(v):
@@ -129,9 +120,14 @@ def _first(file: CellFile, wrong: Callable[[np.ndarray], np.ndarray]) -> str:
     return f"first {X.data[i]:g} at cell {file.obs.index[X.row[i]]}, gene {next(iter(file.names.values()))[X.col[i]]}"
 
 
+def _some_values(v: np.ndarray, most: int = 2_000_000) -> np.ndarray:
+    """Values at equal steps, about `most` of many."""
+    return v[:: max(1, v.size // most)].astype(np.float64)
+
+
 def _broken(v: np.ndarray) -> float:
     """Share of values that are not whole, among those that are not zero; of some millions."""
-    some = v[:: max(1, v.size // 2_000_000)].astype(np.float64)
+    some = _some_values(v)
     return np.mean(~_whole(some[some != 0]))
 
 
@@ -341,9 +337,11 @@ def shared_matrix(X: Matrix, symbol: np.ndarray, chosen: np.ndarray, counted: bo
         first = np.unique(position[columns][order], return_index=True)[1]
         Z = part[:, order[first]]
     Z = _filled(Z, _half(Z.data)) if sparse.issparse(Z) else _half(Z)
+    if not twice:
+        return Z, []
     names = pd.Series(symbol[columns])
-    doubled = listed(names[names.duplicated()].unique(), 4)
-    return Z, [f"{twice} of the genes used are measured more than once: {way} ({doubled})"] if twice else []
+    doubled = cellfile.listed(names[names.duplicated()].unique(), 4)
+    return Z, [f"{twice} of the genes used are measured more than once: {way} ({doubled})"]
 
 
 def _half(V: np.ndarray) -> np.ndarray:

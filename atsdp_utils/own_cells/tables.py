@@ -151,12 +151,12 @@ def _layout(path: Path) -> Layout:
     look = Layout(header, names, top, sep, "," if marks else ".", in_columns, in_rows)
     if look.genes_in_rows and len(header) < 7 and max(len(set(names)), len(set(seconds))) < len(names) / 2:
         raise InputError(f"{path}: a row a value ({', '.join(header)})? Make it genes x cells: pandas.pivot_table.")
-    numbers = look.genes_in_rows and all(map(look.is_number, header[1:]))
-    same = len({*header[1:]}) < len(header) - 1  # cells have names of their own; below labels the heading comes next
-    same = same and all(map(look.is_number, _fields(head[top + 1], sep)[1:]))
-    if numbers and (same or gene_names.known([header[0]])):
-        numbered = ["", *(f"cell_{i}" for i in range(len(header) - 1))]  # no heading: its fields are the first gene
-        look = replace(look, header=numbered, names=[header[0], *names], top=top - 1)
+    if look.genes_in_rows and all(map(look.is_number, header[1:])):
+        same = len({*header[1:]}) < len(header) - 1  # cells have names of their own
+        below = (_fields(line, sep)[1:] for line in head[top + 1 : top + 2])  # below labels the heading comes next
+        if gene_names.known([header[0]]) or (same and all(map(look.is_number, next(below, ())))):
+            numbered = ["", *(f"cell_{i}" for i in range(len(header) - 1))]  # no heading: its fields are the first gene
+            look = replace(look, header=numbered, names=[header[0], *names], top=top - 1)
     return look
 
 

@@ -183,9 +183,8 @@ def test_intervals_of_the_study_are_those_of_paired_differences():
     table = company_study.summary(rows)
     bulk = table[table.standardised == company_study.BULK].iloc[0]
     assert bulk.auc == pytest.approx(0.7) and bulk.auc_gain_low == pytest.approx(0.05) == bulk.auc_gain_high
-    # Tasks of one drug have one value, so there are as many independent ones as drugs: by hand, from 4 means.
-    alone = 3.1824 * np.sqrt(4 / 3 * np.mean((0.1 * np.arange(4) - 0.15) ** 2) / 4)
-    assert bulk.auc_low == pytest.approx(0.7 - alone, abs=0.01)
+    # Tasks of one drug have one value, so the interval is that of four means.
+    assert bulk.auc_low == pytest.approx(0.7 - 3.1824 * 0.12910 / 2, abs=1e-4)
 
 
 @pytest.mark.slow

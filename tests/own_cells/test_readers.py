@@ -1048,9 +1048,8 @@ def test_many_droplets_are_told_from_few_cells():
     names = gdsc.load_bulk().genes[:200]
     file = CellFile("x", "h5ad", X, {"names": names}, pd.DataFrame(index=[f"c{i}" for i in range(len(X))]))
     reason, said = cell_values.not_cells(file, X, recognise(file), True, np.zeros(len(X)))
-    assert (reason[:60] == cell_values.SCORED).all() and (reason[60:] == cell_values.SCORED).sum() == (X[60:] == 0).all(
-        1
-    ).sum()
+    empty = (X == 0).all(1)  # these are told elsewhere
+    assert np.array_equal(reason == cell_values.SCORED, empty | (np.arange(len(X)) < 60))
     assert "far less deep" in said[0]
 
 
