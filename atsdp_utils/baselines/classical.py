@@ -13,7 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
 
-from atsdp_utils.baselines.rows import check_rows, weighed
+from atsdp_utils.baselines.rows import check_rows
 from atsdp_utils.data import preprocess
 
 
@@ -143,8 +143,7 @@ class Neighbours(SklearnBaseline):
     """Share of sensitive cells among the nearest training cells, each vote with the weight of its class."""
 
     def _fitted(self, X, y, balance):
-        weight = preprocess.balance(X, y, weighed(balance), self.seed)[2]
-        self.votes_ = np.ones(2) if weight is None else np.array([weight[y == k][0] for k in (0, 1)])
+        self.votes_ = np.ones(2) if balance == "none" else 1 / np.bincount(y)
         return self._estimator(X, y).fit(X, y)
 
     def predict_proba(self, X) -> np.ndarray:
