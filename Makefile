@@ -171,7 +171,7 @@ unit: install ## the unit tests of the rooms alone, one to two minutes
 # The smoke run comes first: tests/book looks at the book it builds.
 test: lint ## lint, a whole run at PROFILE=smoke, and every test
 	@$(MAKE) reproduce DATA=embedded PROFILE=smoke
-	@$(PY) -m pytest -n $(JOBS) --maxprocesses 4 --dist loadfile
+	@$(PY) -m pytest -n $(JOBS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 mutants: install ## plant known faults one at a time in a copy and name those that no test notices; resumable
 	@$(PY) tests/mutants/run.py --jobs $(JOBS)

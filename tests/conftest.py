@@ -3,6 +3,7 @@
 import ipaddress
 import os
 import socket
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -66,8 +67,13 @@ def run_folders(tmp_path, monkeypatch):
 
 
 def pytest_collection_modifyitems(items):
-    """Mark as `unit` what tests a room of the package and is not slow."""
+    """Mark as `unit` what tests a room of the package and is not slow; files with slow tests come first.
+
+    A worker takes a file whole, so that a long one at the end would keep the others waiting.
+    """
     rooms = {path.name for path in (Path(__file__).parents[1] / "atsdp_utils").iterdir() if path.is_dir()}
     for item in items:
         if item.path.parent.name in rooms and "slow" not in item.keywords:
             item.add_marker("unit")
+    slow = Counter(item.path for item in items if "slow" in item.keywords)
+    items.sort(key=lambda item: -slow[item.path])

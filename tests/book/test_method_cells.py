@@ -22,6 +22,7 @@ from atsdp_utils.foundation import paths
 from atsdp_utils.models import losses, network, stages
 from book import build
 
+pytestmark = pytest.mark.slow
 LOSSES, NETWORK, STAGES = (m.__name__ for m in (losses, network, stages))
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from atsdp_utils.foundation import paths
 
+pytestmark = pytest.mark.slow
 SPEC = importlib.util.spec_from_file_location("chaos", paths.ROOT / "tests" / "chaos" / "chaos.py")
 chaos = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(chaos)
