@@ -178,7 +178,7 @@ def test_the_rarest_class_is_told():
     space = execute("12", ("mix-numbers",), mix=mix, mean_test=stats.mean_test)
     told = labels.text("12", "mix-said", space["run"].glued)
     assert "for 5 % sensitive cells, over 2 seeds. With MMD 30% of the cells" in told
-    assert "without 20%." in told and "how much closer to one half MMD brings this share on the same seeds: +0.10" in told
+    assert "without 20%." in told and "closer to one half MMD brings this share on the same seeds: +0.10" in told
     assert "the mean share called sensitive is 20% to 90%, whatever" in told
 
 
