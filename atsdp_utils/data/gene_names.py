@@ -27,10 +27,8 @@ BESIDE = {"human symbols": "human Ensembl ids", "human Ensembl ids": "human symb
           "mouse symbols": "mouse Ensembl ids", "mouse Ensembl ids": "mouse symbols"}  # fmt: skip
 #: Genome before a name, as of a reference of two species.
 GENOME = re.compile(r"(?i)^(GRCh3[78]|GRCm3[89]|hg19|hg38|mm9|mm10|mm39)(?:[^_]*_+|-+)")
-#: Not what says, behind a name, that it is an antibody's.
-NO_ANTIBODY = r"(?!(adt|ab|prot\w*|totalseq\w*)\b)"
-#: Id or place behind a symbol: ``TP53 (7157)``, ``TP53|7157``, ``TP53__chr17``.
-BEHIND = re.compile(rf"(?i)(\s*\({NO_ANTIBODY}\w+\)|\|{NO_ANTIBODY}\w+|__chr\w+)$")
+#: Number or place behind a symbol: ``TP53 (7157)``, ``TP53|7157``, ``TP53__chr17``; words there are of an antibody.
+BEHIND = re.compile(r"(?i)(\s*\(\d+\)|\|\d+|__chr\w+)$")
 ENSEMBL = re.compile(r"ENS[A-Z]*G\d{11}")
 #: ``TBCE-1`` and ``TBCE.1`` are how doubled names are made different.
 DOUBLED = re.compile(r"[.-]\d{1,2}$")

@@ -27,9 +27,9 @@ CENTRED = 0.3
 SPREAD = 0.7
 NOT_SCORED = "not scored"
 #: Why a row has no score; ``scored`` where it has one.
-SCORED, ZERO, SHALLOW, FOREIGN, OUTSIDE = REASONS = (
+SCORED, ZERO, SHALLOW, FOREIGN, OUTSIDE, BARE = REASONS = (
     "scored", "zero on every gene used", "far less depth than the other cells", "mostly genes of the other species",
-    "transcripts outside cells (cell_ID 0)",
+    "transcripts outside cells (cell_ID 0)", "spot beside the tissue (in_tissue 0)",
 )  # fmt: skip
 #: A row is no cell if it is thirty times less deep than the cells that hold most of the file, or ten times (the rule of
 #: Cell Ranger 2 for droplets) with a smaller share of the genes of a whole file than quality control asks for.
@@ -74,7 +74,12 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
         example = f"{_first(file, lambda values: ~_whole(values))}, all others up to 999"
         raise InputError(f"{file.path}: {example}: is the point one of thousands? Write such numbers without it.")
     seen = f"values from {low:.3g} to {high:.3g}, {broken:.0%} of those not zero no integers"
-    guess = "counts" if whole or high > MAX_LOG else "lognorm" if low < 0 else _kind_of_small(file.X)
+    if whole or low < 0:
+        guess = "counts" if whole or high > MAX_LOG else "lognorm"
+    elif high > MAX_LOG:
+        guess = "zscored" if _scaled_by_gene(file.X) else "counts"
+    else:
+        guess = _kind_of_small(file.X)
     if low < 0:
         negative = f"{file.path}: {(v < 0).sum():,} of {np.prod(file.X.shape):,} values are negative ({seen})"
         if asked == "counts":
@@ -148,13 +153,21 @@ def _kind_of_small(X: Matrix) -> str:
     some = _some(X)
     if any(_multiples(some, base)[1].mean() > 0.5 for base in BASES):
         return "lognorm"
-    scale = streaming_standardizer(X).scale_
-    low, high = np.quantile(scale[np.isfinite(scale)], (0.25, 0.75)) if np.isfinite(scale).any() else (0, np.inf)
-    if high < 1.02 * low:  # scaled by gene
+    values = X.data if sparse.issparse(X) else X.ravel()
+    if _broken(values) < 0.5 and values[values > 0].min() < 1:  # shared reads; roots and log2 of counts are at least 1
+        return "counts"
+    if _scaled_by_gene(X):
         return "zscored"
     depth = _sums(_filled(some, np.exp2(some.data) - 1))
     unlike = np.log(depth[depth > 0]).std() > SPREAD
     return "counts" if unlike or _multiples(some, None)[1].mean() > 0.5 else "lognorm"
+
+
+def _scaled_by_gene(X: Matrix) -> bool:
+    """Whether most genes have one standard deviation, about 1."""
+    scale = streaming_standardizer(X).scale_
+    low, high = np.quantile(scale[np.isfinite(scale)], (0.25, 0.75)) if np.isfinite(scale).any() else (0, np.inf)
+    return high < min(1.02 * low, 2)
 
 
 def _some(X: Matrix, most: int = 200) -> sparse.csr_matrix:
@@ -182,6 +195,8 @@ def not_cells(
     reason[_sums(file.X[:, foreign] != 0) > detected] = FOREIGN
     if {"cell_ID", "fov"} <= set(file.obs):  # as CosMx calls them
         reason[file.obs["cell_ID"].astype(str).isin(["0", "0.0"]).to_numpy()] = OUTSIDE
+    if "in_tissue" in file.obs:  # as Space Ranger calls it
+        reason[file.obs["in_tissue"].astype(str).str.lower().isin(["0", "0.0", "false"]).to_numpy()] = BARE
     own = np.flatnonzero((reason == SCORED) & (detected > 0))
     if not counted or not len(own):
         return reason, []

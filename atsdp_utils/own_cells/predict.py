@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -175,9 +176,11 @@ def read_labels(file: CellFile, column: str, scored: np.ndarray) -> np.ndarray:
         have = ", ".join(map(str, file.obs.columns[:8])) or "none"
         raise InputError(f"--labels {column}: no such column on cells. Columns there: {have}. Or leave --labels out.")
     text = file.obs[called].astype("string").str.strip().str.lower()
+    given = set(text.dropna()) - {"", "nan", "none", "na"}
+    if re.search("(?i)resist", column) and given <= {"1", "1.0", "0", "0.0", "true", "false"}:
+        raise InputError(f"--labels {column}: 1 and True mean sensitive here. Write the words sensitive and resistant.")
     y = text.map(SPELLINGS)
-    unknown = sorted(set(text[y.isna() & text.notna() & ~text.isin(["", "nan", "none", "na"])]))
-    if unknown:
+    if unknown := sorted(given - set(SPELLINGS)):
         expected = "Expected 1/0, True/False or sensitive/resistant; empty: no label"
         raise InputError(f"--labels {column}: found {', '.join(unknown[:4])}. {expected}.")
     y = np.where(scored, y.fillna(-1).to_numpy(np.int8), -1)

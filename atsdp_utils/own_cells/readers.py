@@ -143,7 +143,7 @@ def _read_h5ad(path: Path, layer: str | None) -> CellFile:
     more, have = (gene_names.known(index, gene_names.NAMINGS[:2]) if wide else 0 for index in (wide, genes.index))
     way = [f"raw holds {more:,} genes of the bulk, X {have:,}: --layer raw lets the score rest on more"]
     file = CellFile(path, "h5ad", X, names, obs, notes, way if more > 1.2 * have else [])
-    return _expression(file, words.get("feature_types", words.get("feature_type")))
+    return _expression(file, *(w for c, w in words.items() if c in ("feature_types", "feature_type") or _only_kinds(w)))
 
 
 def _frame(f: h5py.File, place: str) -> pd.DataFrame:
@@ -160,12 +160,20 @@ def _frame(f: h5py.File, place: str) -> pd.DataFrame:
     return frame.set_index(table.dtype.names[0])
 
 
-def _expression(file: CellFile, kinds: np.ndarray | None) -> CellFile:
-    """Without features whose kind says that they are no gene: antibodies, hashtags, peaks, guides."""
-    if kinds is None or not any(map(KINDS.fullmatch, set(kinds))):  # those may be kinds of genes: protein_coding
+def _only_kinds(column: np.ndarray) -> bool:
+    """Whether a column holds kinds of features and nothing else."""
+    return all(GENES.fullmatch(kind) or KINDS.fullmatch(kind) for kind in set(column))
+
+
+def _expression(file: CellFile, *columns: np.ndarray) -> CellFile:
+    """Without features of which a column of kinds says that they are no gene: antibodies, hashtags, peaks, guides."""
+    told = [kinds for kinds in columns if any(map(KINDS.fullmatch, set(kinds)))]  # others: protein_coding, …
+    told = [kinds for kinds in told if any(map(GENES.fullmatch, set(kinds))) or _only_kinds(kinds)]  # or symbols
+    if not told:
         return file
-    keep = np.array([GENES.fullmatch(kind) is not None for kind in kinds])
-    others = ", ".join(sorted(set(kinds[~keep]))[:4])
+    of_genes = np.array([[GENES.fullmatch(kind) is not None for kind in kinds] for kinds in told])
+    keep = of_genes.all(axis=0)
+    others = ", ".join(sorted(set(np.array(told)[~of_genes]))[:4])
     if not keep.any():
         raise InputError(f"{file.path}: no gene among the features, only {others}. Expected some of 'Gene Expression'.")
     return file.only(keep, f"{(~keep).sum():,} features other than gene expression left out ({others})")
@@ -216,7 +224,10 @@ def _read_10x_folder(folder: Path) -> tuple:
     form = {"sep": "\t", "header": None, "dtype": str, "keep_default_na": False, "quoting": csv.QUOTE_NONE}
     opened = (gzip.open(f, "rt", encoding="utf-8") if tables.is_gzip(f) else f for f in found[1:])
     table, cells = (pd.read_csv(f, **form).replace(r'^"(.*)"$', r"\1", regex=True) for f in opened)
-    columns = dict(zip(("id", "name", "feature_type"), (table[c].to_numpy(str) for c in table), strict=False))
+    called = ["id", "name", "feature_type"]
+    if len(table.columns) == 2 and _only_kinds(table[1].to_numpy(str)):
+        called = ["id", "feature_type"]
+    columns = dict(zip(called, (table[c].to_numpy(str) for c in table), strict=False))
     return mmread(gzip.open(found[0]) if tables.is_gzip(found[0]) else found[0]).T, columns, cells[0].to_numpy(str)
 
 
@@ -231,4 +242,4 @@ def _ten_x(path: Path, kind: str, X, features: dict[str, np.ndarray], barcodes: 
         raise InputError(f"{path}: the matrix is {X.shape[0]} x {X.shape[1]}, the names are for {expected}. {way}")
     names = {f"features, {k}": features[k] for k in ("id", "name") if k in features}
     file = CellFile(path, kind, X, names, pd.DataFrame(index=pd.Index(barcodes)))
-    return _expression(file, features.get("feature_type"))
+    return _expression(file, *(features[k] for k in ("feature_type",) if k in features))

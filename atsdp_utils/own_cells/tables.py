@@ -18,6 +18,8 @@ from atsdp_utils.data import gene_names
 from atsdp_utils.own_cells import cellfile
 from atsdp_utils.own_cells.cellfile import CellFile, InputError, names_of_no_gene
 
+#: What stands above the names of rows.
+CORNERS = ("", "barcode", "cell", "cells", "gene", "genes", "symbol")
 PLAIN = ". Write 1234.5 for numbers, without thousands or signs, and leave out rows of words or a second heading."
 
 
@@ -182,9 +184,10 @@ def _heading(
     below = range(look.top + 1, look.top + 1 + len(look.names))
     sums, named = names_of_no_gene()[cellfile.SUMS], enumerate(look.names, look.top + 1)
     beside = [i for i, name in named if (_describes(name, labels) if look.genes_in_rows else sums.fullmatch(name))]
-    rest, lines = [], {}
+    rest, lines, ends = [], {}, True
     with _open(path) as handle:
         for i, line in enumerate(handle):
+            ends = ends and (i not in below or not line.strip() or line.rstrip("\r\n").endswith(look.sep))
             if i in beside or (i in below and len(rest) < 20 and line.strip(f"{look.sep} \r\n")):
                 lines[i] = _fields(line, look.sep)
                 if i not in beside:
@@ -194,12 +197,24 @@ def _heading(
     if look.genes_in_rows and _describes(header[0], labels) and not any(map(look.is_number, sample[0][1:])):
         rows, skipped = [header, *rows], [*skipped, rest[0]]  # labels stand above the names of the cells
         header, *sample = sample
-    if len(header) == len(sample[0]) - 1:  # as R writes tables, without a name above the row names; or all rows end so
-        header = ["", *header] if any(row[-1] for row in sample) else [*header, ""]
+    if len(header) == len(sample[0]) - 1:
+        header = _one_more(path, look, header, sample[0], ends)
     if len(header) < 2 or any(len(line) != len(header) for line in (sample[0], *rows)):
         found = f"{len(header)} fields in the header, {len(sample[0])} below it"
         raise InputError(f"{path}: {found}. Expected as many, two or more.")
     return header, sample, rows, skipped
+
+
+def _one_more(path: Path, look: Layout, header: list[str], first: list[str], ends: bool) -> list[str]:
+    """A heading that is one field short: R writes none above the row names, or every row `ends` in a separator."""
+    named = not all(map(look.is_number, look.names))
+    if named and gene_names.known(header[:1]):
+        return ["", *header]
+    if ends:
+        return [*header, ""]
+    if named and look.is_number(first[1]) and header[0].lower() in CORNERS:
+        raise InputError(f"{path}: a column without a heading, behind {header[-1]}. Give it a heading, or delete it.")
+    return ["", *header]
 
 
 def _no_number(path: Path, look: Layout, header: list[str], numbers: list[int], skipped: list[int]) -> str:

@@ -163,6 +163,7 @@ def test_cells_of_a_real_set_carry_the_label_of_their_own_drug(name):
     }[name]
     assert cells.group.tolist() == [sensitive if v else resistant for v in expected]
     i = raw.obs_names.get_loc(cells.cell_id[7])
+    raw.var_names = preprocess.bulk_spelling(raw.var_names)
     values = raw[i, cells.genes].X
     values = values.toarray() if sparse.issparse(values) else np.asarray(values)
     np.testing.assert_allclose(cells.X[7], values.ravel(), rtol=1e-6)

@@ -281,6 +281,15 @@ def test_spellings_of_labels(yes, no):
     assert predict.read_labels(file, "drug/response", np.ones(3, bool)).tolist() == [1, 0, -1]
 
 
+@pytest.mark.parametrize("values", [[1, 0, None], [True, False, True], ["0", "1", "nan"]])
+def test_numbers_in_a_column_called_resistant_are_asked_about(values):
+    file = predict.CellFile("x", "h5ad", np.ones((3, 1)), {}, pd.DataFrame({"is_resistant": values}))
+    with pytest.raises(InputError, match="--labels is_resistant: 1 and True mean sensitive"):
+        predict.read_labels(file, "is_resistant", np.ones(3, bool))
+    file.obs["is_resistant"] = ["resistant", "sensitive", None]
+    assert predict.read_labels(file, "is_resistant", np.ones(3, bool)).tolist() == [0, 1, -1]
+
+
 def test_a_label_whose_name_the_output_gives_to_another_column_is_not_mistaken_for_it():
     obs = pd.DataFrame({"drug_response": ["S", "R"], "drug_response_1": ["R", "S"]})  # drug/response is the second
     file = predict.CellFile("x", "h5ad", np.ones((2, 1)), {}, obs)

@@ -1113,3 +1113,85 @@ def test_a_cell_number_from_zero_is_a_cell_where_no_field_of_view_is_told(counts
     file = replace(named(genes, counts), obs=pd.DataFrame({"cell_ID": range(12)}, index=CELLS))
     reason, _ = cell_values.not_cells(file, file.X, recognise(file), False, np.zeros(12))
     assert set(reason) == {cell_values.SCORED}
+
+
+def test_a_table_of_r_whose_last_column_begins_empty_shifts_no_gene(tmp_path, counts, genes):
+    labels = ['""'] * 11 + ['"sensitive"']
+    head = "\t".join(f'"{h}"' for h in [*genes, "response"])
+    rows = ["\t".join([f'"{c}"', *map(str, x), y]) for c, x, y in zip(CELLS, counts, labels, strict=True)]
+    path = tmp_path / "r.txt"
+    for quote in ('"', ""):
+        path.write_text("\n".join([head, *rows]).replace('"', quote) + "\n")
+        file = readers.read(path)
+        np.testing.assert_array_equal(dense(file.X), counts)
+        assert list(recognise(file).symbol) == genes and file.obs["response"].iloc[-1] == "sensitive"
+
+
+def test_a_column_without_a_heading_is_asked_about(tmp_path, counts, genes):
+    lines = pd.DataFrame(counts.T, pd.Index(genes, name="gene"), CELLS).to_csv().splitlines()
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join([lines[0], *(f"{line},chr1" for line in lines[1:])]) + "\n")
+    with pytest.raises(InputError, match="a column without a heading, behind cell-11"):
+        readers.read(path)
+
+
+def test_kinds_of_features_are_read_whatever_their_column_is_called(tmp_path, counts, genes):
+    kinds = np.where(np.arange(len(genes)) < 120, "Gene Expression", "Antibody Capture")
+    for columns in (["Type"], ["modality"], ["feature_types-0", "feature_types-1"]):
+        var = pd.DataFrame({c: kinds for c in columns}, index=genes)
+        var.iloc[:60, 0] = "nan"  # absent from one of two files that were joined
+        anndata.AnnData(counts, pd.DataFrame(index=CELLS), var).write_h5ad(tmp_path / "a.h5ad")
+        assert readers.read(tmp_path / "a.h5ad").X.shape == (12, 120)
+
+
+def test_features_of_two_columns_or_with_row_numbers(tmp_path, counts, genes):
+    ids = {s: i for i, s in gene_names.ensembl_symbols("human").items()}
+    folder = write(tmp_path, "folder", counts, genes)
+    kinds = ["Gene Expression"] * 120 + ["Antibody Capture"] * 30
+    (folder / "features.tsv").write_text("".join(f"{g}\t{k}\n" for g, k in zip(genes, kinds, strict=True)))
+    assert list(recognise(readers.read(folder)).symbol) == genes[:120]
+    numbered = [*genes[:-1], "CITED2"]
+    (folder / "features.tsv").write_text("".join(f"{i}\t{ids[g]}\t{g}\n" for i, g in enumerate(numbered, 1)))
+    assert list(recognise(readers.read(folder)).symbol) == numbered
+
+
+def test_spots_beside_the_tissue_are_no_cells(counts, genes):
+    file = replace(named(genes, counts), obs=pd.DataFrame({"in_tissue": [0, *[1] * 11]}, index=CELLS))
+    reason, _ = cell_values.not_cells(file, file.X, recognise(file), True, np.zeros(12))
+    assert list(reason[:2]) == [cell_values.BARE, cell_values.SCORED]
+
+
+def test_shallow_counts_with_shared_reads_are_counts():
+    rng = np.random.default_rng(0)
+    X = rng.poisson(np.minimum(rng.gamma(0.5, 0.3, 3000), 6), (400, 3000)).astype(np.float32)
+    X[(rng.random(X.shape) < 0.05) & (X > 0)] *= np.float32(0.37)
+    names = [f"G{i}" for i in range(3000)]
+    file = CellFile("x", "h5ad", sparse.csr_matrix(X), {"names": np.array(names)}, pd.DataFrame(index=names[:400]))
+    assert X.max() < cell_values.MAX_LOG and cell_values.detect_values(file)[0] == "counts"
+    whole = np.rint(X)
+    for logged in (np.log1p(X), np.log2(whole + 1), np.log2(whole + 1).round(1), np.sqrt(whole)):
+        assert cell_values.detect_values(replace(file, X=sparse.csr_matrix(logged)))[0] == "lognorm"
+
+
+def test_values_scaled_and_not_centred_are_so_however_many_cells_there_are():
+    rng = np.random.default_rng(0)
+    X = rng.poisson(rng.gamma(0.3, 0.3, 500), (2500, 500)).astype(float)
+    X = np.log1p(X[:, (X > 0).sum(0) >= 2])
+    scaled = sparse.csr_matrix((X / X.std(0, ddof=1)).astype(np.float32))
+    names = np.array([f"G{i}" for i in range(X.shape[1])])
+    file = CellFile("x", "h5ad", scaled, {"names": names}, pd.DataFrame(index=[f"c{i}" for i in range(2500)]))
+    assert scaled.max() > cell_values.MAX_LOG and cell_values.detect_values(file)[0] == "zscored"
+
+
+def test_lengths_of_genes_are_no_cell(tmp_path, counts, genes):
+    frame = pd.DataFrame(counts.T, genes, CELLS)
+    for name in ("width", "feature_length", "num_exons", "sct.gmean", "logCPM"):
+        frame.assign(**{name: np.arange(150)}).to_csv(tmp_path / "a.csv")
+        assert list(readers.read(tmp_path / "a.csv").obs.index) == CELLS, name
+
+
+def test_a_clone_behind_a_symbol_is_of_an_antibody(counts, genes):
+    for form in ("{} (SK3)", "{}|A0072", "{} (HIB19)"):
+        found = recognise(named([*genes[:-10], *(form.format(g) for g in genes[-10:])], counts))
+        assert (found.symbol[-10:] == "").all() and (found.symbol[:-10] != "").all()
+    assert list(recognise(named([f"{g} (7157)" for g in genes], counts)).symbol) == genes
