@@ -262,7 +262,7 @@ def test_a_file_of_one_culture_is_compared_with_the_same_cells(own):
     rest = dict.fromkeys(labels.GLUED.findall(labels.source("13", "conclusion-text")))
     numbers = {name: 1 if form.endswith("d") else 0.5 for name, form in rest}
     text = labels.text("13", "conclusion-text", numbers | glued)
-    assert "Of 3 sensitive A375 cells, brought without the resistant ones, 67% keep" in text
+    assert "Of 3 sensitive A375 cells 2 are called\n  sensitive in the whole file, and 1 of these" in text
 
 
 def test_what_is_said_of_a_persons_cells_is_under_its_name(own):
