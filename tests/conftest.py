@@ -67,7 +67,7 @@ def run_folders(tmp_path, monkeypatch):
 
 
 def pytest_collection_modifyitems(items):
-    """Mark as `unit` what tests a room of the package and is not slow; files with slow tests come first.
+    """Mark as `unit` what tests a room of the package and is not slow; put files that may take longest first.
 
     A worker takes a file whole, so that a long one at the end would keep the others waiting.
     """
@@ -75,5 +75,9 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.parent.name in rooms and "slow" not in item.keywords:
             item.add_marker("unit")
-    slow = Counter(item.path for item in items if "slow" in item.keywords)
-    items.sort(key=lambda item: -slow[item.path])
+    allowed = Counter()  # seconds by file
+    for item in items:
+        if "slow" in item.keywords:
+            limit = item.get_closest_marker("timeout")
+            allowed[item.path] += limit.args[0] if limit else float(item.config.getini("timeout"))
+    items.sort(key=lambda item: -allowed[item.path])

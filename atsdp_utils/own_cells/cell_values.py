@@ -53,7 +53,7 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
 
     Unlogged but scaled values (TPM, CPM) count as counts: dividing by the total and taking logs treats both the same.
     """
-    v = file.X.data if sparse.issparse(file.X) else file.X.ravel()
+    v = _stored(file.X)
     if not np.isfinite(v).all():
         raise InputError(
             f"{file.path}: {(~np.isfinite(v)).sum():,} values are missing (NaN) or infinite, "
@@ -74,12 +74,7 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
         example = f"{_first(file, lambda values: ~_whole(values))}, all others up to 999"
         raise InputError(f"{file.path}: {example}: is the point one of thousands? Write such numbers without it.")
     seen = f"values from {low:.3g} to {high:.3g}, {broken:.0%} of those not zero no integers"
-    if whole or low < 0:
-        guess = "counts" if whole or high > MAX_LOG else "lognorm"
-    elif high > MAX_LOG:
-        guess = "zscored" if _scaled_by_gene(file.X) else "counts"
-    else:
-        guess = _kind_of_small(file.X)
+    guess = "counts" if whole or low < 0 else _kind_of_fractions(file.X)
     if low < 0:
         negative = f"{file.path}: {(v < 0).sum():,} of {np.prod(file.X.shape):,} values are negative ({seen})"
         if asked == "counts":
@@ -125,6 +120,11 @@ def _first(file: CellFile, wrong: Callable[[np.ndarray], np.ndarray]) -> str:
     return f"first {X.data[i]:g} at cell {file.obs.index[X.row[i]]}, gene {next(iter(file.names.values()))[X.col[i]]}"
 
 
+def _stored(X: Matrix) -> np.ndarray:
+    """The values of X that are stored, all those that are not zero among them."""
+    return X.data if sparse.issparse(X) else X.ravel()
+
+
 def _some_values(v: np.ndarray, most: int = 2_000_000) -> np.ndarray:
     """Values at equal steps, about `most` of many."""
     return v[:: max(1, v.size // most)].astype(np.float64)
@@ -148,12 +148,14 @@ def _whole(v: np.ndarray) -> np.ndarray:
     return (near != 0) & (np.abs(v - near) < 1e-4 * np.maximum(1, np.abs(v) / 10))
 
 
-def _kind_of_small(X: Matrix) -> str:
-    """What small values that are not whole are: of logarithms, counts or their multiples come back when undone."""
+def _kind_of_fractions(X: Matrix) -> str:
+    """What values that are not whole are: of logarithms, counts or their multiples come back when undone."""
+    if X.max() > MAX_LOG:
+        return "zscored" if _scaled_by_gene(X) else "counts"
     some = _some(X)
     if any(_multiples(some, base)[1].mean() > 0.5 for base in BASES):
         return "lognorm"
-    values = X.data if sparse.issparse(X) else X.ravel()
+    values = _stored(X)
     if _broken(values) < 0.5 and values[values > 0].min() < 1:  # shared reads; roots and log2 of counts are at least 1
         return "counts"
     if _scaled_by_gene(X):
@@ -281,7 +283,7 @@ def counts(X: Matrix, every: Matrix, kind: str, chunk: int) -> tuple[sparse.csr_
     if kind == "zscored" or (kind == "lognorm" and not 0 <= X.min() <= X.max() <= MAX_LOG):
         return None, []
     base, notes = None, []
-    if kind == "counts" and _broken(X.data if sparse.issparse(X) else X.ravel()) < 0.5:
+    if kind == "counts" and _broken(_stored(X)) < 0.5:
         return sparse.csr_matrix(X, dtype=np.float64), []
     if kind == "lognorm":
         wide = _some(every)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -30,9 +29,10 @@ from atsdp_utils.own_cells.cellfile import CellFile, InputError, Matrix, contrad
 from atsdp_utils.own_cells.prediction import Prediction, pooled
 
 #: Spellings of labels, lower case.
+YES, NO = ("1", "1.0", "true"), ("0", "0.0", "false")
 SPELLINGS = (
-    dict.fromkeys(("1", "1.0", "true", SENSITIVE, "sens", "s", "responder"), 1)
-    | dict.fromkeys(("0", "0.0", "false", RESISTANT, "res", "r", "non-responder", "nonresponder"), 0)
+    dict.fromkeys((*YES, SENSITIVE, "sens", "s", "responder"), 1)
+    | dict.fromkeys((*NO, RESISTANT, "res", "r", "non-responder", "nonresponder"), 0)
 )  # fmt: skip
 #: Fewer training lines of a class carry no lesson.
 MIN_LINES = 5
@@ -177,7 +177,7 @@ def read_labels(file: CellFile, column: str, scored: np.ndarray) -> np.ndarray:
         raise InputError(f"--labels {column}: no such column on cells. Columns there: {have}. Or leave --labels out.")
     text = file.obs[called].astype("string").str.strip().str.lower()
     given = set(text.dropna()) - {"", "nan", "none", "na"}
-    if re.search("(?i)resist", column) and given <= {"1", "1.0", "0", "0.0", "true", "false"}:
+    if "resist" in column.lower() and given <= {*YES, *NO}:
         raise InputError(f"--labels {column}: 1 and True mean sensitive here. Write the words sensitive and resistant.")
     y = text.map(SPELLINGS)
     if unknown := sorted(given - set(SPELLINGS)):

@@ -167,14 +167,14 @@ def _only_kinds(column: np.ndarray) -> bool:
 
 def _expression(file: CellFile, *columns: np.ndarray) -> CellFile:
     """Without features of which a column of kinds says that they are no gene: antibodies, hashtags, peaks, guides."""
-    told = [kinds for kinds in columns if any(map(KINDS.fullmatch, set(kinds)))]  # others: protein_coding, …
-    told = [kinds for kinds in told if any(map(GENES.fullmatch, set(kinds))) or _only_kinds(kinds)]  # or symbols
-    if not told:
-        return file
-    of_genes = np.array([[GENES.fullmatch(kind) is not None for kind in kinds] for kinds in told])
-    keep = of_genes.all(axis=0)
-    others = ", ".join(sorted(set(np.array(told)[~of_genes]))[:4])
-    if not keep.any():
+    keep, others = np.ones(file.X.shape[1], bool), set()
+    for kinds in columns:
+        of_genes = np.array([GENES.fullmatch(kind) is not None for kind in kinds])
+        of_kinds = any(map(KINDS.fullmatch, set(kinds)))  # else others: protein_coding, …
+        if of_kinds and (of_genes.any() or _only_kinds(kinds)):  # else symbols
+            keep, others = keep & of_genes, others | set(kinds[~of_genes])
+    others = ", ".join(sorted(others)[:4])
+    if others and not keep.any():
         raise InputError(f"{file.path}: no gene among the features, only {others}. Expected some of 'Gene Expression'.")
     return file.only(keep, f"{(~keep).sum():,} features other than gene expression left out ({others})")
 
@@ -242,4 +242,4 @@ def _ten_x(path: Path, kind: str, X, features: dict[str, np.ndarray], barcodes: 
         raise InputError(f"{path}: the matrix is {X.shape[0]} x {X.shape[1]}, the names are for {expected}. {way}")
     names = {f"features, {k}": features[k] for k in ("id", "name") if k in features}
     file = CellFile(path, kind, X, names, pd.DataFrame(index=pd.Index(barcodes)))
-    return _expression(file, *(features[k] for k in ("feature_type",) if k in features))
+    return _expression(file, *([features["feature_type"]] if "feature_type" in features else []))

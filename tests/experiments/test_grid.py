@@ -96,7 +96,7 @@ def wipe():
 @pytest.mark.slow
 def test_results_do_not_depend_on_jobs_or_backend(folders):
     reference = grid.run(TASKS, jobs=1)
-    for jobs, backend in ((3, "loky"), (2, "dask")):
+    for jobs, backend in ((2, "loky"), (4, "loky"), (2, "dask")):
         wipe()
         for a, b in zip(reference, grid.run(TASKS, jobs=jobs, backend=backend), strict=True):
             assert a.task == b.task
