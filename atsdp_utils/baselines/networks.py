@@ -12,13 +12,13 @@ from torch.nn import functional as F
 from atsdp_utils.baselines.rows import Split
 from atsdp_utils.baselines.wrapper import Logit, Minibatches, TorchBaseline
 from atsdp_utils.data.preprocess import hold_out
-from atsdp_utils.models import loop
+from atsdp_utils.models import loop, stages
 from atsdp_utils.models.products import Linear
 
 
 def _pretrain(
     model: TorchBaseline, encoder: nn.Module, decoder: nn.Module, X: Tensor, held: Tensor, sparsity: float = 0.0
-) -> None:
+) -> loop.History:
     """Train decoder(encoder(X)) to return X (mean squared error) with an L1 penalty on the code, in place."""
 
     def loss(rows: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ def _pretrain(
 
     held_loss = (lambda: loss(held)) if len(held) else None
     stage = Minibatches(model, model.pretraining, len(X), lambda batch: loss(X[batch]), held_loss)
-    loop.fit(nn.ModuleList([encoder, decoder]), stage)
+    return loop.fit(nn.ModuleList([encoder, decoder]), stage)
 
 
 @dataclass(kw_only=True)
@@ -161,7 +161,10 @@ def _dense(*widths: int) -> list[nn.Module]:
 
 @dataclass(kw_only=True)
 class DeepDR(TorchBaseline):
-    """Expression branch of DeepDR: an encoder pre-trained as an autoencoder on bulk, then a dense predictor."""
+    """Expression branch of DeepDR: an encoder pre-trained as an autoencoder on bulk, then a dense predictor.
+
+    No label takes part in the pre-training, so drugs, folds and searched rates of dropout share it.
+    """
 
     encoder: tuple[int, ...] = (256, 64)
     predictor: int = 128
@@ -177,7 +180,13 @@ class DeepDR(TorchBaseline):
         widths, p = (seen.shape[1], *self.encoder), self.predictor
         encoder = nn.Sequential(*_dense(*widths))
         decoder = nn.Sequential(*_dense(*widths[:0:-1]), Linear(widths[1], widths[0]))
-        _pretrain(self, encoder, decoder, seen, held)
+        settings = self.seed, self.pretraining, self.patience, self.batch_size, self.learning_rate, self.weight_decay
+        stages.stored(
+            nn.ModuleList([encoder, decoder]), "deepdr", "baselines.networks.DeepDR",
+            (seen.numpy(), held.numpy(), self.encoder, settings),
+            lambda: _pretrain(self, encoder, decoder, seen, held),
+        )  # fmt: skip
+        torch.manual_seed(self.seed)  # what follows is the same whether the file was there or not
         return Logit(encoder, nn.Dropout(self.dropout), *_dense(widths[-1], p, p, p), nn.Linear(p, 1))
 
 

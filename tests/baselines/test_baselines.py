@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from atsdp_utils import baselines
-from atsdp_utils.baselines import REGISTRY, Baseline, graph
+from atsdp_utils.baselines import REGISTRY, Baseline, graph, networks
 from atsdp_utils.baselines.classical import Logistic
 from atsdp_utils.baselines.drugcell import DrugCell, set_mask
 from atsdp_utils.baselines.graph import cell_graph
@@ -25,7 +25,7 @@ from atsdp_utils.evaluation import evaluate
 from atsdp_utils.evaluation.metrics import classification_metrics
 from atsdp_utils.experiments import inputs, keys, protocols, tables
 from atsdp_utils.experiments.task import ATSDP, NO_TRANSFER, Task, build, searched
-from atsdp_utils.foundation import config
+from atsdp_utils.foundation import config, paths
 from atsdp_utils.reporting import cost
 
 N, GENES, PLANTED = 120, 48, 24
@@ -459,6 +459,31 @@ def test_deepdr_pretrains_on_the_training_lines_only():
     np.testing.assert_array_equal(REGISTRY["DeepDR"].make().fit(X[:N], y[:N], source=source).predict_proba(X[N:]), p)
     source.X[source.train] *= -1
     assert (REGISTRY["DeepDR"].make().fit(X[:N], y[:N], source=source).predict_proba(X[N:]) != p).any()
+
+
+def test_deepdr_pretrains_once_for_drugs_and_folds_and_anew_for_another_rate(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "PRETRAINED", tmp_path)
+    trained, pretrain = [], networks._pretrain
+
+    def counted(model, *args):
+        trained.append(model.learning_rate)
+        return pretrain(model, *args)
+
+    monkeypatch.setattr(networks, "_pretrain", counted)
+    X, y = planted(shift=0.5)
+    short = {"pretraining": 3, "epochs": 2}
+
+    def fit(rows, **changed):
+        return networks.DeepDR(**short | changed).fit(X[rows], y[rows], source=bulk()).predict_proba(X[N:])
+
+    first = fit(slice(0, N))
+    np.testing.assert_array_equal(fit(slice(0, N)), first)  # from the file
+    assert (fit(slice(0, N - 9)) != first).any() and trained == [2e-3]  # other labelled rows, the same lines
+    assert (fit(slice(0, N), dropout=0.5) != first).any() and len(trained) == 1
+    fit(slice(0, N), learning_rate=1e-3)
+    fit(slice(0, N), seed=1)
+    fit(slice(0, N), encoder=(16, 8))
+    assert trained == [2e-3, 1e-3, 2e-3, 2e-3]
 
 
 def two_groups(apart: float, seed: int = 5) -> tuple[np.ndarray, np.ndarray]:
