@@ -103,10 +103,9 @@ def fetch(url: str, folder: Path) -> Path:
             text = json.dumps({**read_lock(folder), path.name: digest}, indent=2, sort_keys=True) + "\n"
             write_text(folder / FIRST_USE, text)
         elif digest != known:
-            raise GeoError(
-                f"{path.name}: SHA-256 is {digest[:12]}…, at first use it was {known[:12]}…. Delete {path} and run "
-                f"again; if GEO has changed the file on purpose, remove its line from {folder / FIRST_USE}."
-            )
+            found = f"SHA-256 is {digest[:12]}…, at first use it was {known[:12]}…"
+            way = f"if GEO has changed the file on purpose, remove its line from {folder / FIRST_USE}"
+            raise GeoError(f"{path.name}: {found}. Delete {path} and run again; {way}.")
     return path
 
 
@@ -129,7 +128,6 @@ def _download(url: str, path: Path, known: str | None) -> None:
     except requests.RequestException as error:
         raise GeoError(f"{path.name}: download failed ({type(error).__name__}: {error})") from None
     except ValueError:  # the hash does not match
-        raise GeoError(
-            f"{path.name}: the server sent another content than that of first use (SHA-256 {known}); if GEO has "
-            f"changed it on purpose, remove its line from {FIRST_USE}"
-        ) from None
+        found = f"the server sent another content than that of first use (SHA-256 {known})"
+        way = f"if GEO has changed it on purpose, remove its line from {FIRST_USE}"
+        raise GeoError(f"{path.name}: {found}; {way}") from None

@@ -56,10 +56,9 @@ def check_linear(X: sparse.csr_matrix, file: str) -> None:
         raise GeoError(f"{file}: found values that are missing or infinite, expected linear TPM")
     typical = float(np.median(X.max(axis=1).toarray())) if X.shape[0] else 0.0
     if typical <= MAX_LOG_TPM or X.min() < 0:
-        raise GeoError(
-            f"{file}: found values from {X.min():.3g}, with {typical:.3g} as the typical largest of a cell, expected "
-            f"linear TPM (largest above {MAX_LOG_TPM}, none negative); these look like logarithms or scores"
-        )
+        found = f"found values from {X.min():.3g}, with {typical:.3g} as the typical largest of a cell"
+        expected = f"expected linear TPM (largest above {MAX_LOG_TPM}, none negative)"
+        raise GeoError(f"{file}: {found}, {expected}; these look like logarithms or scores")
 
 
 def check_whole(X: sparse.csr_matrix, file: str) -> None:
@@ -96,7 +95,7 @@ def read_series_matrix(path: Path) -> pd.DataFrame:
     return pd.DataFrame({"text": [" | ".join(v) for v in values]}, index=pd.Index(accession, name="cell"))
 
 
-def read_count_files(path: Path) -> tuple[np.ndarray, list[str], list[str], list[str]]:
+def read_count_files(path: Path) -> tuple[sparse.csr_matrix, list[str], list[str], list[str]]:
     """HTSeq counts of every cell in a tar, read in memory: nothing is extracted, so no path in it matters.
 
     Returns X (cells, genes) float32, accessions, gene names without ``__`` rows, and members that are no counts.
@@ -115,16 +114,14 @@ def read_count_files(path: Path) -> tuple[np.ndarray, list[str], list[str], list
             first, genes = found[0] if found else ("", counts)
             if not counts.index.equals(genes.index):
                 if counts.index.has_duplicates or sorted(counts.index) != sorted(genes.index):
-                    raise GeoError(
-                        f"{path.name}: {member.name} lists other genes: found {len(counts)}, expected the {len(genes)} "
-                        f"of {first}"
-                    )
+                    found = f"found {len(counts)}, expected the {len(genes)} of {first}"
+                    raise GeoError(f"{path.name}: {member.name} lists other genes: {found}")
                 counts = counts.reindex(genes.index)
             found.append((match[1].upper(), counts))
     if not found:
         raise GeoError(f"{path.name}: found {some(ignored) or 'nothing'}, expected files GSM….counts.txt.gz; no GSM")
     cells, counts = zip(*found, strict=True)
-    return np.stack(counts), list(cells), list(counts[0].index), ignored
+    return sparse.csr_matrix(np.stack(counts)), list(cells), list(counts[0].index), ignored
 
 
 def _count_file(packed: IO[bytes], what: str) -> pd.Series:
