@@ -25,8 +25,7 @@ import pandas as pd
 from scipy import sparse
 
 from atsdp_utils.data import gene_names, geo_files
-from atsdp_utils.data.download import GeoError, fetch, read_lock
-from atsdp_utils.data.geo_files import no_repeats, some
+from atsdp_utils.data.geo_files import GeoError, fetch, no_repeats, read_lock, some
 from atsdp_utils.data.preprocess import MIN_GENES
 from atsdp_utils.foundation import paths
 from atsdp_utils.foundation.checksums import verify
