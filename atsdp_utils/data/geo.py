@@ -236,26 +236,20 @@ READERS = {"GSE117872": read_head_and_neck, "GSE140440": read_prostate, "GSE1108
 
 def differences(adata: AnnData, expected: Expected) -> list[str]:
     """What of a set is not as expected, one sentence each; empty when all is."""
-    obs, found = adata.obs, []
-
-    def compare(what: str, is_: object, should: object) -> None:
-        if is_ != should:
-            found.append(f"{what}: found {is_}, expected {should}")
-
-    compare("cells", adata.n_obs, expected.cells)
+    obs, compared = adata.obs, [("cells", adata.n_obs, expected.cells)]
     if expected.filtered is not None:
         obs = obs[np.asarray((adata.X > 0).sum(1)).ravel() >= MIN_GENES]
-        compare(f"cells with at least {MIN_GENES} genes", len(obs), expected.filtered)
+        compared.append((f"cells with at least {MIN_GENES} genes", len(obs), expected.filtered))
     for column, groups in expected.groups.items():
-        counts = obs[column].astype(str).value_counts().to_dict()
-        for value, n in groups.items():
-            compare(f"cells with {column} {value!r}", counts.get(value, 0), n)
+        counts = obs[column].astype(str).value_counts()
+        compared += [(f"cells with {column} {value!r}", counts.get(value, 0), n) for value, n in groups.items()]
     for counting, column in (("strict", "sensitive"), ("paper", "sensitive_paper")):
-        numbers = int(obs[column].sum()), int((~obs[column]).sum())
-        compare(f"sensitive and resistant cells, {counting} counting", numbers, tuple(getattr(expected, counting)))
+        what, wanted = f"sensitive and resistant cells, {counting} counting", tuple(getattr(expected, counting))
+        compared.append((what, (int(obs[column].sum()), int((~obs[column]).sum())), wanted))
     if expected.blocks:
         runs = tuple(len(list(run)) for _, run in groupby(obs["culture"].sort_index()))
-        compare("blocks of one culture in order of accession", runs, tuple(expected.blocks))
+        compared.append(("blocks of one culture in order of accession", runs, tuple(expected.blocks)))
+    found = [f"{what}: found {is_}, expected {should}" for what, is_, should in compared if is_ != should]
     if expected.labels:
         file = verify(paths.DATA / expected.labels)
         label = pd.read_csv(file).set_index("cell")["sensitive"].astype("boolean")
