@@ -81,9 +81,8 @@ def ln_ic50(lines: tuple[str, ...]) -> pd.DataFrame:
     """
     table = pd.read_csv(verify(paths.DATA / "gdsc_response_selected_drugs.csv.gz"))
     line = table["CELL_LINE_NAME"].str.upper().str.replace(r"[^A-Z0-9]", "", regex=True)
-    table = table.assign(line=line, drug=table["DRUG_NAME"].str.upper().str.replace("-", ".")).rename(
-        columns={"dataset": "screen", "LN_IC50": "ln_ic50"}
-    )
+    table = table.assign(line=line, drug=table["DRUG_NAME"].str.upper().str.replace("-", "."))
+    table = table.rename(columns={"dataset": "screen", "LN_IC50": "ln_ic50"})
     table = table[table["line"].isin(lines) & table["drug"].isin(gdsc.drugs())]
     if (table.groupby("line")["CELL_LINE_NAME"].nunique() > 1).any():
         raise ValueError("lines: a name stands for two lines of the response table (TT and T-T, KM-H2 and KMH-2)")

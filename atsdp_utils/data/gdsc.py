@@ -12,9 +12,7 @@ from atsdp_utils.data.preprocess import Source, Standardizer, columns
 from atsdp_utils.foundation import cache, paths
 from atsdp_utils.foundation.checksums import verify
 
-BULK_FILE = paths.DATA / "gdsc_expr_975x6163.npz"
 LABEL_FILE = paths.DATA / "scdeal_labels_gdsc_804x83.csv.gz"
-LABEL_FILE_ALL = paths.DATA / "scdeal_labels_all_1280x83.csv.gz"
 #: RMA = RMA_SCALE * z + an offset undoes the z-scoring within lines (log2 units, approximately).
 RMA_SCALE = 2.126
 #: Two COSMIC ids carry the name TT; this one is kept (data/README.md says why).
@@ -33,7 +31,7 @@ class Bulk:
 
 @lru_cache(maxsize=1)
 def _expression() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    with np.load(verify(BULK_FILE), allow_pickle=False) as z:
+    with np.load(verify(paths.DATA / "gdsc_expr_975x6163.npz"), allow_pickle=False) as z:
         return z["X"].astype(np.float32), z["cell_line"].astype(str), z["gene"].astype(str)
 
 
@@ -44,7 +42,7 @@ def label_table(*, both_databases: bool = False) -> pd.DataFrame:
     Values are 1 (sensitive) or 0 (resistant). The index is the line name, or the row's id in the large table.
     """
     if both_databases:
-        table = pd.read_csv(verify(LABEL_FILE_ALL), index_col=0)
+        table = pd.read_csv(verify(paths.DATA / "scdeal_labels_all_1280x83.csv.gz"), index_col=0)
     else:
         table = pd.read_csv(verify(LABEL_FILE))
         table = table[(table.cell_line != "TT") | (table.cosmic == TT_COSMIC)]
@@ -78,9 +76,7 @@ def load_bulk(drug: str | None = None, exclude: tuple[str, ...] = ()) -> Bulk:
 @lru_cache(maxsize=128)
 def bulk_key(drug: str | None = None) -> str:
     """Key of the bulk values, lines and genes, and of the labels of one drug (None: of no drug)."""
-    if drug is None:
-        return cache.key(*_expression())
-    return cache.key(bulk_key(), load_bulk(drug).y)
+    return cache.key(*_expression()) if drug is None else cache.key(bulk_key(), load_bulk(drug).y)
 
 
 def shared_genes(bulk: Bulk, genes: np.ndarray, max_genes: int) -> np.ndarray:

@@ -2,9 +2,8 @@
 
 File names, layouts and counts (``data/geo.toml``) were taken from public descriptions before any file could be opened,
 so every loader checks what it reads and says precisely what differs: what would change a cell or a label is an error,
-the rest is in ``uns['reported']``. ``obs`` carries ``culture``, ``condition``, ``sensitive`` (missing for drug-holiday
-cells, controls and empty wells), ``sensitive_paper`` (the literal counting, in which all of these are sensitive;
-ambiguities 19 and 20) and the columns of the source; ``var`` is indexed by symbol, with ``id`` and ``ortholog``.
+the rest is in ``uns['reported']``. ``obs`` carries what :mod:`datasets` says (``sensitive_paper`` is the literal
+counting: what has no strict label is sensitive), ``condition`` and the columns of the source; ``var`` has ``id``, too.
 
 Command line: ``python -m atsdp_utils.data.geo download|check [DATA1 ...]``.
 """
@@ -26,8 +25,7 @@ import pandas as pd
 from scipy import sparse
 
 from atsdp_utils.data import gene_names, geo_files
-from atsdp_utils.data.download import GeoError, fetch, read_lock
-from atsdp_utils.data.geo_files import no_repeats, some
+from atsdp_utils.data.geo_files import GeoError, fetch, no_repeats, read_lock, some
 from atsdp_utils.data.preprocess import MIN_GENES
 from atsdp_utils.foundation import paths
 from atsdp_utils.foundation.checksums import verify
@@ -96,12 +94,10 @@ def _recognise(texts: pd.Series, patterns: Mapping[str, str], file: str) -> pd.S
 def _variables(genes: list[str], species: str) -> pd.DataFrame:
     """Table of genes: index symbol (the id where a symbol is missing or taken), ``id``, human ``ortholog``."""
     ids = pd.Series(genes, dtype=str)
-    bare = ids.str.replace(r"^(ENS(?:MUS)?G\d+)\.\d+$", r"\1", regex=True)
+    symbols = bare = ids.str.replace(r"^(ENS(?:MUS)?G\d+)\.\d+$", r"\1", regex=True)
     if bare.str.match(r"ENS(?:MUS)?G\d").mean() > 0.5:
         symbols = bare.map(gene_names.ensembl_symbols(species)).fillna(bare)
         symbols = symbols.where(~symbols.duplicated(), bare)
-    else:
-        symbols = bare
     to_human = gene_names.mouse_to_human() if species == "mouse" else {}
     human = bare.map(to_human).fillna("") if species == "mouse" else symbols.where(~symbols.str.match(r"ENSG\d"), "")
     return pd.DataFrame({"id": ids.to_numpy(), "ortholog": human.to_numpy(str)}, index=symbols.to_numpy(str))
@@ -117,16 +113,13 @@ def _assemble(
     position = pd.Index(cells).get_indexer(obs.index)
     if len(missing := obs.index[position < 0].tolist()):
         turned = " Cells stand in its rows: it is transposed." * bool(set(missing) & set(genes))
-        raise GeoError(
-            f"{file}: {len(missing)} of {len(obs)} annotated cells are not in the matrix: {some(missing)}; found "
-            f"columns {some(cells)}, expected one column a cell.{turned}"
-        )
+        found = f"{len(missing)} of {len(obs)} annotated cells are not in the matrix: {some(missing)}"
+        raise GeoError(f"{file}: {found}; found columns {some(cells)}, expected one column a cell.{turned}")
     mangled = [gene for gene in genes if MANGLED.fullmatch(gene)]
     if mangled and os.environ.get(MANGLED_VARIABLE) != "drop":
-        raise GeoError(
-            f"{file}: {len(mangled)} gene names were changed by a spreadsheet: {some(mangled)}. Names such as 1-Mar "
-            f"cannot be told apart any more; set {MANGLED_VARIABLE}=drop to go on without these genes."
-        )
+        found = f"{len(mangled)} gene names were changed by a spreadsheet: {some(mangled)}"
+        way = f"set {MANGLED_VARIABLE}=drop to go on without these genes"
+        raise GeoError(f"{file}: {found}. Names such as 1-Mar cannot be told apart any more; {way}.")
     kept = np.flatnonzero(~np.isin(genes, mangled))
     codes, names = pd.factorize(np.array(genes, dtype=object)[kept])
     ones = np.ones(len(codes), np.float32)
@@ -174,17 +167,15 @@ def read_head_and_neck(folder: Path, series: Series) -> AnnData:
 def read_prostate(folder: Path, series: Series) -> AnnData:
     """GSE140440: read counts of DU-145 and PC-3 cells, parental and docetaxel-resistant."""
     tar, file = series.files
-    counts, cells, genes, ignored = geo_files.read_count_files(folder / tar)
-    X = sparse.csr_matrix(counts)
+    X, cells, genes, ignored = geo_files.read_count_files(folder / tar)
     no_repeats(cells, tar)
     geo_files.check_whole(X, tar)
     samples = geo_files.read_series_matrix(folder / file)
     no_repeats(samples.index.tolist(), file)
     if missing := [cell for cell in cells if cell not in samples.index]:
-        raise GeoError(
-            f"{file}: {len(missing)} of {len(cells)} cells are not described: {some(missing)}; found samples "
-            f"{some(list(samples.index))}, expected one for each count file"
-        )
+        found = f"{len(missing)} of {len(cells)} cells are not described: {some(missing)}"
+        there = some(list(samples.index))
+        raise GeoError(f"{file}: {found}; found samples {there}, expected one for each count file")
     obs = samples.loc[cells]
     condition, line = (_recognise(obs["text"], PATTERNS[f"{w}_GSE140440"], file) for w in ("conditions", "lines"))
     obs = _label(obs, line.where(condition == "Sensitive", line + " docetaxel-resistant"), condition)
@@ -216,9 +207,8 @@ def read_leukaemia(folder: Path, series: Series) -> AnnData:
     info = info.dropna(subset=["Well position"]).reset_index(drop=True)
     for column in merged:
         if n := int(info[column].isna().sum()):
-            raise GeoError(
-                f"{sheet}: {column} is empty in the first {n} rows, expected its value at the top of each block"
-            )
+            found = f"{column} is empty in the first {n} rows"
+            raise GeoError(f"{sheet}: {found}, expected its value at the top of each block")
     well = info["Well position"].str.split("=").str[0].str.strip()
     info.insert(0, "cell", info["Plate#"].str.strip() + "_" + well)
     no_repeats(info["cell"].tolist(), sheet)
@@ -246,26 +236,20 @@ READERS = {"GSE117872": read_head_and_neck, "GSE140440": read_prostate, "GSE1108
 
 def differences(adata: AnnData, expected: Expected) -> list[str]:
     """What of a set is not as expected, one sentence each; empty when all is."""
-    obs, found = adata.obs, []
-
-    def compare(what: str, is_: object, should: object) -> None:
-        if is_ != should:
-            found.append(f"{what}: found {is_}, expected {should}")
-
-    compare("cells", adata.n_obs, expected.cells)
+    obs, compared = adata.obs, [("cells", adata.n_obs, expected.cells)]
     if expected.filtered is not None:
         obs = obs[np.asarray((adata.X > 0).sum(1)).ravel() >= MIN_GENES]
-        compare(f"cells with at least {MIN_GENES} genes", len(obs), expected.filtered)
+        compared.append((f"cells with at least {MIN_GENES} genes", len(obs), expected.filtered))
     for column, groups in expected.groups.items():
-        counts = obs[column].astype(str).value_counts().to_dict()
-        for value, n in groups.items():
-            compare(f"cells with {column} {value!r}", counts.get(value, 0), n)
+        counts = obs[column].astype(str).value_counts()
+        compared += [(f"cells with {column} {value!r}", counts.get(value, 0), n) for value, n in groups.items()]
     for counting, column in (("strict", "sensitive"), ("paper", "sensitive_paper")):
-        numbers = int(obs[column].sum()), int((~obs[column]).sum())
-        compare(f"sensitive and resistant cells, {counting} counting", numbers, tuple(getattr(expected, counting)))
+        what, wanted = f"sensitive and resistant cells, {counting} counting", tuple(getattr(expected, counting))
+        compared.append((what, (int(obs[column].sum()), int((~obs[column]).sum())), wanted))
     if expected.blocks:
         runs = tuple(len(list(run)) for _, run in groupby(obs["culture"].sort_index()))
-        compare("blocks of one culture in order of accession", runs, tuple(expected.blocks))
+        compared.append(("blocks of one culture in order of accession", runs, tuple(expected.blocks)))
+    found = [f"{what}: found {is_}, expected {should}" for what, is_, should in compared if is_ != should]
     if expected.labels:
         file = verify(paths.DATA / expected.labels)
         label = pd.read_csv(file).set_index("cell")["sensitive"].astype("boolean")
@@ -302,34 +286,28 @@ def recorded(name: str) -> list[str | None]:
 
 
 def load(name: str) -> AnnData:
-    """One of the paper's sets (``DATA1`` … ``DATA4``), downloaded if need be and checked.
+    """One of the paper's sets (``DATA1`` … ``DATA4``), downloaded if need be.
 
-    Raises
-    ------
-    GeoError
-        If a file cannot be had or read, or the set differs from what was expected.
+    A :class:`GeoError` if a file cannot be had or read, or the set differs from what was expected.
     """
     files, series = download(name), SERIES[name]
+    here = f"Files: {', '.join(map(str, files))}"
     try:
         adata = READERS[series.accession](files[0].parent, series)
     except GeoError as error:
         raise GeoError(f"{error}. {WAY_OUT}") from None
     except Exception as error:  # damage that libraries report in words of their own
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise GeoError(
-            f"{name} cannot be read, is a file damaged? ({why}) Files: {', '.join(map(str, files))}. Delete the "
-            "damaged one (or all) and run again."
-        ) from error
+        way = "Delete the damaged one (or all) and run again"
+        raise GeoError(f"{name} cannot be read, is a file damaged? ({why}) {here}. {way}.") from error
     reported = adata.uns["reported"]
     if series.expected.genes not in (0, adata.uns["matrix_rows"]):
         of = f"{adata.uns['matrix_rows']:,} genes in {series.files[0]}"
         reported.append(f"{of}, expected {series.expected.genes:,}")
     if found := differences(adata, series.expected):
         lines = "\n  ".join([*found, *(f"left out: {line}" for line in reported)])
-        raise GeoError(
-            f"{name} ({series.accession}) is not what was expected:\n  {lines}\n"
-            f"Files: {', '.join(map(str, files))}. {WAY_OUT}"
-        )
+        what = f"{name} ({series.accession}) is not what was expected"
+        raise GeoError(f"{what}:\n  {lines}\n{here}. {WAY_OUT}")
     adata.uns.update(origin=f"NCBI GEO {series.origin}", tier="geo", accession=series.accession)
     return adata
 

@@ -94,13 +94,9 @@ def quality_control(adata: AnnData) -> tuple[AnnData, pd.DataFrame]:
     """The paper's three filters, on raw counts, in its order; nothing is normalised here.
 
     Cells with fewer than 200 genes, genes in fewer than 3 cells, cells above 10 % mitochondrial counts. Mitochondrial
-    genes are found by symbol (human or mouse, so that Ensembl ids are no trap; ambiguity 17).
-
-    Returns
-    -------
-    tuple
-        A copy with ``obs`` columns ``n_genes``, ``total_counts``, ``mito_share``, and a table: rule, cells and genes
-        removed, cells and genes left, note.
+    genes are found by symbol (human or mouse, so that Ensembl ids are no trap; ambiguity 17). Returns a copy with
+    ``obs`` columns ``n_genes``, ``total_counts``, ``mito_share``, and a table: rule, cells and genes removed, cells and
+    genes left, note.
     """
     import scanpy as sc
 

@@ -55,11 +55,10 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
     """
     v = _stored(file.X)
     if not np.isfinite(v).all():
-        raise InputError(
-            f"{file.path}: {(~np.isfinite(v)).sum():,} values are missing (NaN) or infinite, "
-            f"{_first(file, lambda values: ~np.isfinite(values))}. "
-            "Expected finite numbers; drop those cells or genes, or fill in zeros where nothing was detected."
-        )
+        first = _first(file, lambda values: ~np.isfinite(values))
+        found = f"{(~np.isfinite(v)).sum():,} values are missing (NaN) or infinite, {first}. Expected finite numbers"
+        way = "drop those cells or genes, or fill in zeros where nothing was detected"
+        raise InputError(f"{file.path}: {found}; {way}.")
     low, high = float(file.X.min()), float(file.X.max())
     if low == high:
         raise InputError(f"{file.path}: every value is {low:g}. Expected expression; is it in another --layer?")
@@ -210,9 +209,8 @@ def not_cells(
         farther, lower = depth[rows] < typical / FARTHER, _lower_of_two(depth[rows])
         near = depth[rows] >= typical / NEAR
         apart = (~near & ~farther).sum() < BETWEEN * near.sum()
-        shallow = (few[rows] & (depth[rows] < typical / FAR)) | (
-            farther & (lower.any() or apart or farther.mean() < MANY)
-        )
+        clear = lower.any() or apart or farther.mean() < MANY
+        shallow = (few[rows] & (depth[rows] < typical / FAR)) | (farther & clear)
         reason[rows[shallow]] = SHALLOW
         doubtful += (shallow | farther | lower).sum()
     raw = "a raw matrix with empty droplets (take filtered_feature_bc_matrix, or EmptyDrops)"
@@ -287,7 +285,8 @@ def counts(X: Matrix, every: Matrix, kind: str, chunk: int) -> tuple[sparse.csr_
         return sparse.csr_matrix(X, dtype=np.float64), []
     if kind == "lognorm":
         wide = _some(every)
-        base = next((b for b in BASES if _of_one_total(wide, b)), None) or _base_of_multiples(_some(X))
+        totals = {b: _sums(_filled(wide, np.expm1(wide.data * np.log(b)))) for b in BASES}
+        base = next((b for b, t in totals.items() if t.std() < 0.01 * t.mean()), None) or _base_of_multiples(_some(X))
         unknown = "logarithms of unknown base, or none (square roots?), taken as natural"
         said = f"logarithms to base {base:g}" if base else unknown
         base, notes = base or BASES[0], [said] * (base != BASES[0])
@@ -305,11 +304,6 @@ def _base_of_multiples(X: sparse.csr_matrix) -> float | None:
         if found.mean() > 0.5 and (small > 0.4 or (times > 1).mean() < 0.05):  # or nearly all counts are one
             fit[base] = found.mean() * small
     return max(fit, key=fit.get, default=None)
-
-
-def _of_one_total(X: sparse.csr_matrix, base: float) -> bool:
-    total = _sums(_filled(X, np.expm1(X.data * np.log(base))))
-    return total.std() < 0.01 * total.mean()
 
 
 def _multiples(X: sparse.csr_matrix, base: float | None) -> tuple[sparse.csr_matrix, np.ndarray]:

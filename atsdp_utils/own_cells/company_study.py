@@ -74,12 +74,11 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     tasks = rows.groupby(["standardised", "drug", "cluster"])[MEASURES].mean()
     out = []
     for way in WAYS:
-        own, base = tasks.loc[way], tasks.loc[FILE]
+        own = tasks.loc[way]
         found, groups = {"standardised": way, "tasks": len(own)}, [own.index.get_level_values(i) for i in (0, 1)]
-        for measure in MEASURES:
-            for name, values in ((measure, own[measure]), (f"{measure}_gain", own[measure] - base[measure])):
-                if name == measure or way != FILE:
-                    limits = two_way.interval(values, *groups)
-                    found |= dict(zip((name, f"{name}_low", f"{name}_high"), limits, strict=True))
+        gains = (own - tasks.loc[FILE]).add_suffix("_gain")
+        for name, values in (own if way == FILE else own.join(gains)).items():
+            limits = two_way.interval(values, *groups)
+            found |= dict(zip((name, f"{name}_low", f"{name}_high"), limits, strict=True))
         out.append(found)
     return pd.DataFrame(out)

@@ -23,6 +23,7 @@ TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
 )
 TEMPLATES.filters |= {"whole": "{:,}".format, "percent": "{:.0%}".format}
+TEMPLATES.globals["table"] = TEMPLATES.get_template("table.html").module.table
 
 
 def render(found: Prediction, y: np.ndarray | None) -> str:

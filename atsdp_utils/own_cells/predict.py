@@ -154,9 +154,8 @@ def prepare(
     facts = {
         "input": Path(os.path.abspath(path)).name, "values": kind, "gene_names": genes.naming,
         "gene_names_in": genes.place, "genes_in_file": len(genes.symbol), "genes_shared": genes.shared,
-        "genes_in_bulk": len(bulk.genes),
-        "gene_overlap": genes.shared / len(bulk.genes), "gene_names_found": genes.ways, "genes_used": len(chosen),
-        "genes_zero": silent,
+        "genes_in_bulk": len(bulk.genes), "gene_overlap": genes.shared / len(bulk.genes),
+        "gene_names_found": genes.ways, "genes_used": len(chosen), "genes_zero": silent,
         "cells": len(reason), "cells_scored": len(where), "model": settings.model,
     }  # fmt: skip
     notes = [*file.warnings, *contradicted(file, genes), *remarks, *more, *prediction.origins_said(parts), *changed]

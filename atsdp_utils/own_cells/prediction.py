@@ -93,15 +93,12 @@ def calibrate(model: ATSDPPlus, held: np.ndarray, p: np.ndarray) -> tuple[np.nda
     `held` counts the resistant and sensitive held-out lines on which `model` was calibrated. With fewer of a class than
     :data:`FEWEST` every set holds that class, so none is given; without a line of a class, no probability either.
     """
-    scored, calibrated = ~np.isnan(p), np.full(len(p), np.nan)
-    if not held.min():
-        return calibrated, None
-    z = logit(p[scored])
-    calibrated[scored] = model.calibration_.proba(z)
-    if held.min() < FEWEST:
-        return calibrated, None
-    sets = np.zeros((len(p), 2), bool)
-    sets[scored] = model.calibration_.sets(z, ALPHA)
+    scored, calibrated, sets = ~np.isnan(p), np.full(len(p), np.nan), None
+    if held.min():
+        calibrated[scored] = model.calibration_.proba(logit(p[scored]))
+    if held.min() >= FEWEST:
+        sets = np.zeros((len(p), 2), bool)
+        sets[scored] = model.calibration_.sets(logit(p[scored]), ALPHA)
     return calibrated, sets
 
 
@@ -178,11 +175,9 @@ def origins(obs: pd.DataFrame) -> dict[str, np.ndarray]:
 
 def origins_said(parts: dict[str, np.ndarray]) -> list[str]:
     """What is said of a file of several patients, batches or cultures."""
-    way = (
-        "genes are standardised over all of them together, so differences between them count as differences between "
-        "cells; for an order within one, score it in a file of its own"
-    )
-    return [f"{len(set(codes[codes >= 0]))} values of {name}: {way}" for name, codes in parts.items()]
+    why = "genes are standardised over all of them together, so differences between them count as differences between"
+    way = "cells; for an order within one, score it in a file of its own"
+    return [f"{len(set(codes[codes >= 0]))} values of {name}: {why} {way}" for name, codes in parts.items()]
 
 
 def company(
@@ -225,7 +220,5 @@ def company_said(found: dict[str, dict[str, float]]) -> str:
         most = f" (at most {v['most']:.1%})" if v["most"] > v["labels_changed"] else ""
         order = f"rank correlation {v['rank_correlation']:.2f} within a part"
         said.append(f"standardised as {way}, {v['labels_changed']:.1%} of the labels change{most}, {order}")
-    return (
-        f"how much the scores of this file depend on which cells are in it: {'; '.join(said)}. The models were the "
-        "same; in files of their own a network would also be aligned anew"
-    )
+    models = "The models were the same; in files of their own a network would also be aligned anew"
+    return f"how much the scores of this file depend on which cells are in it: {'; '.join(said)}. {models}"

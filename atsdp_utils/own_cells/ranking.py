@@ -67,10 +67,8 @@ def rank(
     for note in given.notes:
         say(f"warning: {note}")
     say(shown[BRIEF].head(10).to_string(index=False))
-    say(
-        "in the order of the lower limit of the AUC on held-out lines, which says nothing of these cells; "
-        "share_sensitive compares no two drugs"
-    )
+    order = "in the order of the lower limit of the AUC on held-out lines, which says nothing of these cells"
+    say(f"{order}; share_sensitive compares no two drugs")
     say(f"written: {out}\nreport:  {report}")
     return table
 

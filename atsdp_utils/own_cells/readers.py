@@ -216,10 +216,8 @@ def _read_10x_folder(folder: Path) -> tuple:
             names = ", ".join(p.name for p in inside[:5]) or "nothing"
             if below := sorted(p.parent.name for p in folder.glob("*/*matrix.mtx*")):
                 raise InputError(f"{folder}: no matrix here but in {', '.join(below)}. Give {folder / below[0]}.")
-            raise InputError(
-                f"{folder}: {len(files)} files {' or '.join(parts)} (.gz), expected one so named, a sample a folder; "
-                f"this holds {names}."
-            )
+            expected = f"expected one so named, a sample a folder; this holds {names}"
+            raise InputError(f"{folder}: {len(files)} files {' or '.join(parts)} (.gz), {expected}.")
         found += files
     form = {"sep": "\t", "header": None, "dtype": str, "keep_default_na": False, "quoting": csv.QUOTE_NONE}
     opened = (gzip.open(f, "rt", encoding="utf-8") if tables.is_gzip(f) else f for f in found[1:])

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atsdp_utils.data.download import read_lock
 from atsdp_utils.data.geo import SERIES
+from atsdp_utils.data.geo_files import read_lock
 from atsdp_utils.experiments import tables
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.reporting import report, verdict

@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from atsdp_utils.data import download, geo, geo_files, preprocess
-from atsdp_utils.data.download import GeoError
+from atsdp_utils.data import geo, geo_files, preprocess
+from atsdp_utils.data.geo_files import GeoError
 from atsdp_utils.foundation import config, paths
 
 
@@ -536,11 +536,11 @@ def test_an_interrupted_download_is_tried_again_and_leaves_nothing_behind(server
     content = gzip.compress(np.random.default_rng(0).bytes(5000), mtime=0)
     server.files, server.cut = {"x.gz": content}, {"x.gz": 1000}
     with pytest.raises(GeoError, match=r"x\.gz: download failed.*Tried http.*by hand at .*x\.gz"):
-        download.fetch(f"{server.url}/x.gz", tmp_path)
-    assert len(server.requests) == 1 + download.RETRIES
+        geo_files.fetch(f"{server.url}/x.gz", tmp_path)
+    assert len(server.requests) == 1 + geo_files.RETRIES
     assert [path.name for path in tmp_path.iterdir()] in ([], [".lock"])
     server.cut = {}
-    assert download.fetch(f"{server.url}/x.gz", tmp_path).read_bytes() == content
+    assert geo_files.fetch(f"{server.url}/x.gz", tmp_path).read_bytes() == content
 
 
 def test_a_download_that_fails_once_goes_on(server, tmp_path):
@@ -582,16 +582,16 @@ def test_web_page_from_the_server_is_not_kept(server, tmp_path):
 
 @pytest.mark.parametrize("said", [True, False])
 def test_a_download_without_end_is_stopped_and_not_kept(server, tmp_path, monkeypatch, said):
-    monkeypatch.setattr(download, "MAX_DOWNLOAD", 1000)
+    monkeypatch.setattr(geo_files, "MAX_DOWNLOAD", 1000)
     server.files, server.length = {"x.gz": np.random.default_rng(0).bytes(5000)}, said
     with pytest.raises(GeoError, match=r"x\.gz: found more than .* bytes, expected at most 1,000.*Tried http"):
-        download.fetch(f"{server.url}/x.gz", tmp_path / "down")
+        geo_files.fetch(f"{server.url}/x.gz", tmp_path / "down")
     assert not list((tmp_path / "down").glob("x.gz*"))
 
 
 @pytest.mark.parametrize("name", ["x.gz", "x.xlsx"])
 def test_a_file_that_unpacks_without_end_is_refused(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(download, "MAX_UNPACKED", 1 << 21)
+    monkeypatch.setattr(geo_files, "MAX_UNPACKED", 1 << 21)
     for size, refused in ((1 << 21, False), ((1 << 21) + 1, True)):
         if name == "x.gz":
             (tmp_path / name).write_bytes(gzip.compress(bytes(size)))
@@ -599,24 +599,24 @@ def test_a_file_that_unpacks_without_end_is_refused(tmp_path, monkeypatch, name)
             with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
                 archive.writestr("sheet.xml", bytes(size))
         with pytest.raises(GeoError, match=f"{name}: found more than") if refused else nullcontext():
-            download.check_content(tmp_path / name)
+            geo_files.check_content(tmp_path / name)
 
 
 def test_other_content_after_first_use_is_refused(server, tmp_path):
     url = f"{server.url}/x.gz"
     first, second = (gzip.compress(text, mtime=0) for text in (b"one", b"two"))
     server.files = {"x.gz": first}
-    path = download.fetch(url, tmp_path)
+    path = geo_files.fetch(url, tmp_path)
     path.write_bytes(second)
     with pytest.raises(GeoError, match=r"x\.gz: SHA-256 is .* at first use it was .*Delete"):
-        download.fetch(url, tmp_path)
+        geo_files.fetch(url, tmp_path)
     path.unlink()
     server.files = {"x.gz": second}
     with pytest.raises(GeoError, match="server sent another content than that of first use"):
-        download.fetch(url, tmp_path)
+        geo_files.fetch(url, tmp_path)
     assert not path.exists()
     server.files = {"x.gz": first}
-    assert download.fetch(url, tmp_path).read_bytes() == first
+    assert geo_files.fetch(url, tmp_path).read_bytes() == first
 
 
 def test_command_line_goes_on_after_a_failure(server, tmp_path, monkeypatch, capsys):

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from atsdp_utils.data import datasets, gdsc, geo, preprocess
-from atsdp_utils.data.download import GeoError
+from atsdp_utils.data.geo_files import GeoError
 from atsdp_utils.experiments import grid, inputs, protocols
 from atsdp_utils.experiments.task import Result, Task, build
 from atsdp_utils.foundation import cache, config, paths
