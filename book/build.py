@@ -3,8 +3,6 @@
 Make calls ``python -m book.build run|check|lab|book``.
 """
 
-from __future__ import annotations
-
 import ast
 import html
 import json

@@ -4,8 +4,6 @@ The sentences are data (``templates/opening.toml``); a function here of the same
 first of several runs that has its tables. Each sentence names the profile of that run.
 """
 
-from __future__ import annotations
-
 import json
 import tomllib
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The parts of ``README.md`` that are written from the committed runs: ``python -m book.readme``."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

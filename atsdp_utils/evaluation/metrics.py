@@ -3,8 +3,6 @@
 Plain numpy, because one table asks for thousands of evaluations; tests hold every value against scikit-learn.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

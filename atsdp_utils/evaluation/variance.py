@@ -1,7 +1,5 @@
 """Which draw moves a score? Variance of the AUC over seeds, by what a seed draws (a Latin square of trainings)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -3,8 +3,6 @@
 ``python -m atsdp_utils.foundation.checksums`` checks every file; ``... write`` records them after a deliberate change.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import sys

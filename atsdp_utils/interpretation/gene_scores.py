@@ -3,8 +3,6 @@
 Gene sets are columns of a boolean membership matrix (genes, sets), so that a thousand random sets cost one product.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -3,8 +3,6 @@
 The words of :func:`twin_checks` (:data:`TWIN_WORDS`) say something about this pipeline and nothing about the paper.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby, product

@@ -3,8 +3,6 @@
 The values are theirs. How each was chosen stands beside it (``chosen_by``), as far as public texts tell.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -4,8 +4,6 @@
 :class:`Run`. This module imports neither torch nor scanpy; it is loaded by every notebook and by Make.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import json

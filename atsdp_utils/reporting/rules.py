@@ -4,8 +4,6 @@ A rule takes the tables of a run, a claim (a row of ``claims.csv`` with numbers 
 one of its readings: protocols S and U where the paper leaves open whether cell labels were used (ambiguity 1).
 """
 
-from __future__ import annotations
-
 from contextlib import suppress
 from functools import cache
 
