@@ -3,8 +3,6 @@
 Make calls ``python -m book.build run|check|lab|book``.
 """
 
-from __future__ import annotations
-
 import ast
 import html
 import json
@@ -127,12 +125,11 @@ def _heartbeat(name: str, log: Path, every: float = 30.0) -> Iterator[None]:
 def problems(path: Path) -> list[str]:
     """Everything in which a source notebook departs from the common shape; empty if nothing."""
     notebook = nbformat.v4.reads(path.read_text())  # nbformat.read would silently repair a repeated id
-    found = _cell_problems(notebook.cells)
-    found += _opening_problems(notebook.cells, path.stem[:2])
-    found += _exercise_problems(notebook.cells)
+    cells, number = notebook.cells, path.stem[:2]
+    found = [*_cell_problems(cells), *_opening_problems(cells, number), *_exercise_problems(cells)]
     if notebook.metadata.get("kernelspec", {}).get("name") != "python3":
         found.append("kernelspec: expected python3")
-    texts = (re.sub(r"(?ms)^```.*?^```", "", c.source) for c in notebook.cells if c.cell_type == "markdown")
+    texts = (re.sub(r"(?ms)^```.*?^```", "", c.source) for c in cells if c.cell_type == "markdown")
     titles = [line for text in texts for line in re.findall(r"(?m)^#{1,6} .+$", text)]
     levels = [len(t.split()[0]) for t in titles]
     if levels.count(1) != 1:
@@ -144,54 +141,51 @@ def problems(path: Path) -> list[str]:
     return [f"{path.name}: {p}" for p in found]
 
 
-def _cell_problems(cells: Sequence) -> list[str]:
-    found, ids = [], [c.get("id", "") for c in cells]
-    found += [f"cell id {i!r} is used twice" for i in sorted(set(ids)) if ids.count(i) > 1]
+def _cell_problems(cells: Sequence) -> Iterator[str]:
+    ids = [c.get("id", "") for c in cells]
+    yield from (f"cell id {i!r} is used twice" for i in sorted(set(ids)) if ids.count(i) > 1)
     # Eight hex digits are what nbformat draws at random: such an id changes at the next conversion.
-    found += [f"cell id {i!r} is not a chosen name" for i in ids if not i or re.fullmatch(r"[0-9a-f]{8}(-.*)?", i)]
+    yield from (f"cell id {i!r} is not a chosen name" for i in ids if not i or re.fullmatch(r"[0-9a-f]{8}(-.*)?", i))
     for cell in cells:
         where = f"cell {cell.get('id')}"
         if re.search(r"(?<!\w)/(home|work|Users|root|tmp)/", cell.source):
-            found.append(f"{where}: path of a machine")
+            yield f"{where}: path of a machine"
         if cell.cell_type != "code":
             continue
         if cell.outputs or cell.execution_count is not None:
-            found.append(f"{where}: holds outputs; clear them")
+            yield f"{where}: holds outputs; clear them"
         if re.search(r"\brun\.say\(|\bMarkdown\(|\bprint\(", cell.source) and "solution" not in tags(cell):
-            found.append(f"{where}: code that writes a sentence; give its numbers to text with run.glue")
+            yield f"{where}: code that writes a sentence; give its numbers to text with run.glue"
         lines = [line for line in cell.source.splitlines() if line.strip()]
         if len(lines) > MAX_LINES:
-            found.append(f"{where}: {len(lines)} lines, expected at most {MAX_LINES}")
+            yield f"{where}: {len(lines)} lines, expected at most {MAX_LINES}"
         shown = cell.metadata.get("mystnb", {})
         if re.search(r"(?m)^run\.figure\(", cell.source) and "solution" not in tags(cell):
-            found += [f"{where}: figure without {k}" for k in ("name", "caption") if not shown.get("figure", {}).get(k)]
-            found += [] if shown.get("image", {}).get("alt") else [f"{where}: figure without alt text"]
-    return found
+            given = {**shown.get("figure", {}), "alt text": shown.get("image", {}).get("alt")}
+            yield from (f"{where}: figure without {k}" for k in ("name", "caption", "alt text") if not given.get(k))
 
 
-def _opening_problems(cells: Sequence, number: str) -> list[str]:
+def _opening_problems(cells: Sequence, number: str) -> Iterator[str]:
     first = cells[0].source if cells and cells[0].cell_type == "markdown" else ""
     wanted = {f"(nb-{number})=": "label", "what you will learn": "'What you will learn'", "run time": "'Run time'",
               "prerequisites": "'Prerequisites'", "?": "the question"}  # fmt: skip
-    found = [f"first cell: no {label}" for text, label in wanted.items() if text not in first.lower()]
+    yield from (f"first cell: no {label}" for text, label in wanted.items() if text not in first.lower())
     given = [c.source.strip() for c in cells if "parameters" in tags(c)]
     if given != [PARAMETERS]:
-        found.append(f"parameters: expected one tagged cell with exactly {PARAMETERS!r}, found {given}")
-    return found
+        yield f"parameters: expected one tagged cell with exactly {PARAMETERS!r}, found {given}"
 
 
-def _exercise_problems(cells: Sequence) -> list[str]:
+def _exercise_problems(cells: Sequence) -> Iterator[str]:
     solutions = [i for i, c in enumerate(cells) if "solution" in tags(c)]
-    found = [] if 3 <= len(solutions) <= 5 else [f"exercises: {len(solutions)} solutions, expected 3 to 5"]
+    if not 3 <= len(solutions) <= 5:
+        yield f"exercises: {len(solutions)} solutions, expected 3 to 5"
     for i in solutions:
         if "hide-cell" not in tags(cells[i]):
-            found.append(f"cell {cells[i].get('id')}: a solution needs the tag hide-cell")
+            yield f"cell {cells[i].get('id')}: a solution needs the tag hide-cell"
         if cells[i - 1].cell_type != "markdown":
-            found.append(f"cell {cells[i].get('id')}: a solution follows its task, a Markdown cell")
-        for what, words in TOLD.items():
-            if not re.search(words, cells[i - 1].source):
-                found.append(f"cell {cells[i - 1].get('id')}: a task without {what}")
-    return found
+            yield f"cell {cells[i].get('id')}: a solution follows its task, a Markdown cell"
+        missing = (what for what, words in TOLD.items() if not re.search(words, cells[i - 1].source))
+        yield from (f"cell {cells[i - 1].get('id')}: a task without {what}" for what in missing)
 
 
 def check() -> int:
@@ -416,17 +410,14 @@ def book(data: str, profile: str) -> int:
     return 0
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int | None:
     """Command line of Make: check | lab FOLDER | book DATA PROFILE | run SOURCE TARGET DATA PROFILE JOBS BACKEND."""
     command, *given = arguments
     if command == "run":
         source, target, data, profile, jobs, backend = given
         parameters = {"DATA": data, "PROFILE": profile, "JOBS": int(jobs), "BACKEND": backend}
         return run(Path(source), Path(target), parameters)
-    if command == "lab":
-        lab(Path(*given))
-        return 0
-    return {"check": check, "book": book}[command](*given)
+    return {"check": check, "lab": lambda folder: lab(Path(folder)), "book": book}[command](*given)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,6 @@ The sentences are data (``templates/opening.toml``); a function here of the same
 first of several runs that has its tables. Each sentence names the profile of that run.
 """
 
-from __future__ import annotations
-
 import json
 import tomllib
 from collections.abc import Callable
@@ -28,7 +26,6 @@ CALLED = {
     "before transfer": "the network before transfer",
     "PC1, bulk sign": "PC1",
 }
-AGAINST = [*CALLED]
 #: A fold within an item of a list, which Markdown of the book and of README both know.
 FOLD = "\n  <details><summary>the numbers behind it, and what they leave out</summary>\n\n  {}\n\n  </details>\n"
 SENTENCES = tomllib.loads((TEMPLATES / "opening.toml").read_text(encoding="utf-8"))
@@ -93,7 +90,7 @@ def single_cells(out: Outputs) -> dict:
     """Rows of a table: AUC on each real set, transfer minus control, start and PC1; how many are told from zero."""
     by = out.table("transfer_changes", dataset=[spec.name for spec in config.REAL]).set_index("setting")
     by["told"] = by["p_holm"] < 0.05
-    minus = by.loc[AGAINST].copy()  # after transfer minus the setting, where the table has the setting minus it
+    minus = by.loc[[*CALLED]].copy()  # after transfer minus the setting, where the table has the setting minus it
     minus[DIFFERENCE] = -minus[["difference", "ci_high", "ci_low"]].to_numpy()
     rows, aucs, auc = [], [], ["auc_mean", "ci_low", "ci_high"]
     for name, of in minus.groupby("dataset"):
@@ -103,7 +100,7 @@ def single_cells(out: Outputs) -> dict:
         for setting, gain in of.iterrows():
             row += [_interval(scores.loc[setting, auc]), _interval(gain[DIFFERENCE], "+") + r"\*" * bool(gain["told"])]
         rows.append(f"| {' | '.join(row)} |")
-        of_both = (scores.loc[setting, "auc_mean"] for setting in ("after transfer", AGAINST[2]))
+        of_both = (scores.loc[setting, "auc_mean"] for setting in ("after transfer", "PC1, bulk sign"))
         aucs.append(f"{name} {' and '.join(f'{mean:.2f}' for mean in of_both)}")
     drift = out.table("control_changes", dataset=[spec.name for spec in config.REAL])
     moved = (f"{_interval(row[DIFFERENCE], '+')} on {row['dataset']}" for _, row in drift.iterrows())
@@ -252,17 +249,14 @@ def sentences(
     return "\n".join(lines), [profile for profile in of_runs if profile in used]
 
 
-def _times(n: int) -> str:
-    return "once" if n == 1 else f"{n} times"
-
-
 def _amounts(profile: str) -> str:
     """How much a profile computes, as an item of a Markdown list."""
     spec, all_genes = config.profile(profile), len(gdsc.load_bulk().genes)
     most = f"{spec.max_genes:,} most variable of {all_genes:,}"
+    drawn, drawn4 = ("once" if n == 1 else f"{n} times" for n in (spec.repeats, spec.repeats_table4))
     return (TEMPLATES / "amounts.md").read_text(encoding="utf-8").strip().format(
         of=spec, cfg=spec.training, genes=f"all {all_genes:,}" if spec.max_genes == all_genes else f"the {most}",
-        drawn=_times(spec.repeats), drawn4=_times(spec.repeats_table4),
+        drawn=drawn, drawn4=drawn4,
     )  # fmt: skip
 
 

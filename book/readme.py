@@ -1,7 +1,5 @@
 """The parts of ``README.md`` that are written from the committed runs: ``python -m book.readme``."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator
@@ -23,8 +21,6 @@ README = paths.ROOT / "README.md"
 RESULTS = "<!-- results: python -m book.readme -->", "<!-- end of results -->"
 MADE = "<!-- made: python -m book.readme -->", "<!-- end of made -->"
 SCORE = "dataset={dataset};model={model};setting=;protocol={protocol};metric=auc"
-
-
 #: Words for more than one.
 PLURAL = {"does not hold": "do not hold", "false alarm": "false alarms"}
 

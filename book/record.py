@@ -3,8 +3,6 @@
 Make calls it: ``python -m book.record manifest|summary|check <data> <profile>``.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import re

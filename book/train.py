@@ -1,7 +1,5 @@
 """All trainings of a run in one pool, before its notebooks: ``make reproduce`` starts it."""
 
-from __future__ import annotations
-
 import sys
 
 from atsdp_utils.experiments import cluster_study, grid, pseudo

@@ -9,8 +9,6 @@ pickle of torch tensors. A pickle can run any code, so it is read by an unpickle
 refuses all others.
 """
 
-from __future__ import annotations
-
 import argparse
 import gzip
 import hashlib

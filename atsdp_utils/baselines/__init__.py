@@ -10,8 +10,6 @@ To add one: write a module with such a class, add an entry to ``registry.toml`` 
 imports neither torch nor scikit-learn; making a model does.
 """
 
-from __future__ import annotations
-
 import importlib
 import tomllib
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What the paper leaves out: classical models on the same rows and folds (it argues "PCA+SVM" away without a test)."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.special import expit
 from sklearn.decomposition import PCA

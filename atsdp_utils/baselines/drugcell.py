@@ -1,7 +1,5 @@
 """DrugCell (expression-only adaptation)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

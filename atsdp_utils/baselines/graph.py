@@ -1,7 +1,5 @@
 """GCN and GAT on a graph of similar cells, inductive by default, and their transductive readings."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Networks over the vector of genes: sparse autoencoder, CNN, ResNet18, Transformer, DeepDR, and a control of order."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Checks and splits of training rows, without torch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Bulk expression of the GDSC cell lines and their public labels: the source domain of every transfer."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 

@@ -1,7 +1,5 @@
 """What genes are called: human and mouse symbols and Ensembl ids, older and newer names -> the bulk's spelling."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from functools import lru_cache

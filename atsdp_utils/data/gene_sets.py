@@ -1,7 +1,5 @@
 """Gene sets of the repository: the hallmark and Reactome collections."""
 
-from __future__ import annotations
-
 import gzip
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Nothing here falls back to other data: what cannot be had is a :class:`GeoError`
 hostile: nothing is extracted, sizes are bounded, and an error names the file, what was found, and what was expected.
 """
 
-from __future__ import annotations
-
 import csv
 import gzip
 import io

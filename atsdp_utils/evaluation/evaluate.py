@@ -1,7 +1,5 @@
 """From results of the grid to tidy tables: scores a fold, summaries beside the paper's values, paired comparisons."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, lru_cache
 

@@ -3,8 +3,6 @@
 Scores and labels are (lines, drugs); labels are 1 sensitive, 0 resistant, NaN or -1 none.
 """
 
-from __future__ import annotations
-
 import math
 from itertools import permutations
 

@@ -3,9 +3,8 @@
 Plain numpy, because one table asks for thousands of evaluations; tests hold every value against scikit-learn.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -105,18 +104,6 @@ def per_fold(y, p, fold) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _summary(scores: pd.DataFrame, metric: str) -> dict[str, float | int | str]:
-    scores = scores.dropna(subset=[metric])
-    values, folds = scores[metric].to_numpy(), max(scores["fold"].nunique(), 1)
-    per_repeat = scores.groupby("repeat")[metric].mean().to_numpy()
-    over = "repeats" if len(per_repeat) > 1 else "folds"
-    spread = per_repeat if over == "repeats" else values
-    interval = stats.mean_test(values, folds)
-    low, high = np.clip((interval.low, interval.high), *RANGES.get(metric, (0.0, 1.0)))
-    std = float(np.std(spread, ddof=1)) if spread.size > 1 else float("nan")
-    return {"mean": interval.mean, "std": std, "n": values.size, "std_over": over, "ci_low": low, "ci_high": high}
-
-
 def summarise(
     frame: pd.DataFrame, by: Sequence[str], metrics: Sequence[str] = config.METRICS + config.EXTRA_METRICS
 ) -> pd.DataFrame:
@@ -128,9 +115,12 @@ def summarise(
     missing = {*by, "repeat", "fold", *metrics} - set(frame.columns)
     if missing:
         raise ValueError(f"frame: lacks columns {sorted(missing)}, has {list(frame.columns)}")
-    rows = [
-        {**dict(zip(by, key, strict=True)), "metric": metric, **_summary(scores, metric)}
-        for key, scores in frame.groupby(list(by), sort=False, observed=True)
-        for metric in metrics
-    ]
-    return pd.DataFrame(rows)
+    rows = []
+    for (key, group), metric in product(frame.groupby(list(by), sort=False, observed=True), metrics):
+        scores = group.dropna(subset=[metric])
+        values, per_repeat = scores[metric], scores.groupby("repeat")[metric].mean()
+        over, spread = ("repeats", per_repeat) if len(per_repeat) > 1 else ("folds", values)
+        found = stats.mean_test(values, max(scores["fold"].nunique(), 1))
+        low, high = np.clip((found.low, found.high), *RANGES.get(metric, (0.0, 1.0)))
+        rows.append((*key, metric, found.mean, spread.std(), len(values), over, low, high))
+    return pd.DataFrame(rows, columns=[*by, "metric", "mean", "std", "n", "std_over", "ci_low", "ci_high"])

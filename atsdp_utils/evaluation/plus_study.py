@@ -1,7 +1,5 @@
 """Tables of notebook 12: ablation, class mixes, choice of the recipe, score, few-shot, calibration on lines."""
 
-from __future__ import annotations
-
 from collections import namedtuple
 from collections.abc import Sequence
 from dataclasses import replace

@@ -3,8 +3,6 @@
 Folds of cross-validation share most of their training rows, so a plain t-test finds differences in noise.
 """
 
-from __future__ import annotations
-
 from collections import namedtuple
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Intervals for a mean over tasks that are no independent draws: they share drugs, and they share cell lines."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

@@ -1,17 +1,16 @@
 """Which draw moves a score? Variance of the AUC over seeds, by what a seed draws (a Latin square of trainings)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from scipy import stats as sps
 
-from atsdp_utils.evaluation import evaluate, metrics, stats
+from atsdp_utils.evaluation import evaluate, stats
 from atsdp_utils.experiments.task import SEEDED, Result
-from atsdp_utils.foundation import config
 
+#: Quantiles behind the lower and the upper limit of a variance.
+ENDS = np.array([0.975, 0.025])
 #: Parts of a seed, and what is left, in words.
 WORDS = {
     "lines": "split of the lines",
@@ -24,12 +23,8 @@ WORDS = {
 
 def areas(results: Sequence[Result]) -> pd.DataFrame:
     """AUC of every training: ``dataset, tier, lines, weights, batches, auc``."""
-    rows = [
-        (r.task.dataset, config.DATASETS[r.task.dataset].tier, *map(r.task.seed_of, SEEDED),
-         metrics.classification_metrics(r.y, r.p)["auc"])
-        for r in results
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=["dataset", "tier", *SEEDED, "auc"])
+    parts = pd.DataFrame([[r.task.seed_of(part) for part in SEEDED] for r in results], columns=SEEDED)
+    return evaluate.scores(results)[["dataset", "tier", "auc"]].join(parts)[["dataset", "tier", *SEEDED, "auc"]]
 
 
 def square(table: pd.DataFrame) -> pd.DataFrame:
@@ -46,12 +41,9 @@ def square(table: pd.DataFrame) -> pd.DataFrame:
     rest = max(left, 0.0) / df_rest
     rows = {}
     for part, found in squares.items():
-        low, high = (
-            (found - df * sps.f.ppf(q, df, df_rest) * rest) / (n * sps.chi2.ppf(q, df)) for q in (0.975, 0.025)
-        )
-        rows[part] = (n, df, *np.clip(((found / df - rest) / n, low, high), 0, None))
-    limits = (df_rest * rest / sps.chi2.ppf(q, df_rest) for q in (0.975, 0.025))
-    rows["rest"] = (len(table), df_rest, rest, *limits)
+        limits = (found - df * sps.f.ppf(ENDS, df, df_rest) * rest) / (n * sps.chi2.ppf(ENDS, df))
+        rows[part] = (n, df, *np.clip(((found / df - rest) / n, *limits), 0, None))
+    rows["rest"] = (len(table), df_rest, rest, *df_rest * rest / sps.chi2.ppf(ENDS, df_rest))
     return pd.DataFrame.from_dict(rows, orient="index", columns=["levels", "df", "variance", "low", "high"])
 
 
@@ -67,8 +59,7 @@ def components(results: Sequence[Result]) -> pd.DataFrame:
         draws = np.hstack([evaluate.on_resampled_cells(r) for r in own])
         shared, df = stats.shared_variance(draws), np.bincount(own[0].y.astype(int)).min() - 1
         # Nothing shared (trainings that reverse the ranking cancel) is an estimate of zero without limits.
-        limits = (df * shared / sps.chi2.ppf(q, df) if shared else np.nan for q in (0.975, 0.025))
-        found.loc["cells"] = (len(own[0].y), df, shared, *limits)
+        found.loc["cells"] = (len(own[0].y), df, shared, *df * (shared or np.nan) / sps.chi2.ppf(ENDS, df))
         for name, r in found.iterrows():
             sd = np.sqrt([r["variance"], r["low"], r["high"]])
             about = (dataset, part["tier"].iloc[0], "U", "auc", WORDS[name], int(r["levels"]), int(r["df"]))

@@ -5,8 +5,6 @@ cluster, score those in it. Each side is standardised by itself; no label of the
 not depend on the drug is computed once a cluster. Networks on the same tasks are trained by the grid.
 """
 
-from __future__ import annotations
-
 from collections import namedtuple
 from dataclasses import dataclass
 from functools import cached_property

@@ -6,8 +6,6 @@ only what it touches. Tasks are independent and single-threaded: the results are
 for either backend.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import warnings

@@ -1,7 +1,5 @@
 """What a task reads: cells, lines, columns, labels and folds. Nothing here is fitted but scales without labels."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Key of a task's result: what is trained, on which values and split, by which code, on which kind of device."""
 
-from __future__ import annotations
-
 import dataclasses
 
 from atsdp_utils.baselines import REGISTRY

@@ -4,8 +4,6 @@ Everything fitted (scaler, sampler, early stopping, threshold) sees training row
 results or parallel workers; that is :mod:`atsdp_utils.experiments.grid`.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from dataclasses import replace

@@ -6,8 +6,6 @@ of one real line's cells. ``twin``: a simulated set drawn with a seed of its own
 set with labels.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 

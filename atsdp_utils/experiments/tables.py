@@ -1,7 +1,5 @@
 """Which trainings each table needs: one declarative list a table, and the commands that plan and run them all."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """Atomic files and content keys: what makes every run resumable and no result stale."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import os

@@ -3,8 +3,6 @@
 ``python -m atsdp_utils.foundation.checksums`` checks every file; ``... write`` records them after a deliberate change.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import sys
@@ -41,17 +39,16 @@ def register() -> dict[str, str]:
 def verify(path: Path) -> Path:
     """Return `path` if its content is what ``data/checksums.json`` says, else raise; a file is read once a process."""
     name = path.relative_to(paths.DATA).as_posix()
+    restore = f"Restore it: git checkout -- data/{name}"
     if not path.exists():
-        raise DataError(f"{path}: missing from the checkout. Restore it: git checkout -- data/{name}")
+        raise DataError(f"{path}: missing from the checkout. {restore}")
     if name not in register():
         raise DataError(
             f"data/{name}: not in {REGISTER.name}. Record it: python -m atsdp_utils.foundation.checksums write"
         )
     found, expected = sha256(path), register()[name]
     if found != expected:
-        raise DataError(
-            f"data/{name}: SHA-256 is {found[:12]}…, expected {expected[:12]}…. Restore it: git checkout -- data/{name}"
-        )
+        raise DataError(f"data/{name}: SHA-256 is {found[:12]}…, expected {expected[:12]}…. {restore}")
     return path
 
 

@@ -6,8 +6,6 @@ module does when it is imported counts as soon as one of its definitions does. C
 Settings and places (:data:`BY_VALUE`) are never followed, because keys hold their values instead.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 from collections import defaultdict

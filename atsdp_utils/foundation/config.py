@@ -4,10 +4,9 @@ Nothing here computes. Table 2 of the paper is :data:`TABLE2`; what the paper le
 batch size, weights of the losses, noise) is :class:`Training`, fixed before any single cell was scored.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 #: Words for the classes 1 and 0.
 SENSITIVE, RESISTANT = "sensitive", "resistant"
@@ -71,7 +70,7 @@ class Training:
     validation: float = 0.15
     stopping: str = "auc"  # of held-out lines chooses the epoch of the bulk stage: one of STOPPING
 
-    def bulk_only(self) -> Training:
+    def bulk_only(self) -> Self:
         """The settings without those of later stages, so that these do not distinguish bulk stages."""
         later = {"epochs_cells": 0, "epochs_transfer": 0, "epochs_tune": 0, "omega": 0, "theta": 0}
         return replace(self, **later, align="", mmd_scale=None)

@@ -3,8 +3,6 @@
 ``ATSDP_BUILD`` and ``ATSDP_FIGURES`` move what a run writes, ``ATSDP_RUNS`` its records alone; what it reads stays.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Worker processes: many calls at once, with a progress bar; a killed worker costs only what it was at."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys

@@ -3,8 +3,6 @@
 What is explained is the log-odds of *sensitive*, because P saturates near 0 and 1 and its gradients vanish there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Pictures of many dimensions in two."""
 
-from __future__ import annotations
-
 import random
 
 import igraph

@@ -1,7 +1,5 @@
 """Trained networks, explained: attributions of several seeds, cached, and the rankings of genes that they give."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Lists and rankings of genes from expression ``X`` (cells, genes) and labels ``y`` (1 sensitive)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 

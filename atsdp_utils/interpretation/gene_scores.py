@@ -3,8 +3,6 @@
 Gene sets are columns of a boolean membership matrix (genes, sets), so that a thousand random sets cost one product.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -161,10 +159,6 @@ def scores_by_seed(name: str, profile: str, *, resamples: int = 200, **parallel)
 
     ``p`` is that of the first seed against plain random lists. No rows of a protocol where some list is empty.
     """
-
-    def correlations(pairs: Sequence[np.ndarray]) -> np.ndarray:
-        return np.array([np.corrcoef(pair)[0, 1] for pair in pairs])
-
     rows, rng, draws = [], np.random.default_rng(0), config.profile(profile).permutations
     for protocol in ("S", "U"):
         results = predicted.results(name, profile, protocol, repeats=True, **parallel)
@@ -185,8 +179,8 @@ def scores_by_seed(name: str, profile: str, *, resamples: int = 200, **parallel)
         r = []
         for direction in DIRECTIONS:
             pairs = [f.scores[[f"true_{direction}", f"predicted_{direction}"]].to_numpy().T for f in found]
-            resampled = [correlations([pair[:, i] for pair in pairs]) for i in index]
-            r.append((correlations(pairs), np.array(resampled)))
+            drawn = np.array([[np.corrcoef(pair[:, i])[0, 1] for pair in pairs] for i in (slice(None), *index)])
+            r.append((drawn[0], drawn[1:]))
         gap = [sensitive - resistant for sensitive, resistant in zip(*r, strict=True)]
         for shown, (by_seed, by_draw) in zip((*DIRECTIONS, "sensitive - resistant"), (*r, gap), strict=True):
             t = stats.mean_test(by_seed, draws=by_draw, cells=np.bincount(y).min() - 1)

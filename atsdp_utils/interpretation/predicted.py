@@ -1,7 +1,5 @@
 """Cells of a set with ATSDP-NET's predictions as Table 3 scores them, from the grid's cache where they are there."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What diffusion pseudotime by scanpy (section 3.7) leaves open: roots and genes, on an AnnData with its map."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Calibration and conformal sets from held-out cell lines, for any score. They hold for lines, not under shift."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

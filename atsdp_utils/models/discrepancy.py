@@ -1,7 +1,5 @@
 """How far apart two samples of embeddings are: MMD (equation 15), and what peers take in its place (chapter 14)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """The loop of every stage: shuffled rows, fused AdamW, early stopping. A stage says what is drawn and minimised."""
 
-from __future__ import annotations
-
 import copy
 import itertools
 from collections.abc import Iterator

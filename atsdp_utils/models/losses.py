@@ -1,7 +1,5 @@
 """The terms of equation 16: class loss, MMD (equation 15) and the cluster regulariser (equation 17)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

@@ -4,8 +4,6 @@ Symbols are the paper's: E_g and E_t are the encoders of the source (bulk) and t
 decoder, P the predictor with attention inside.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 

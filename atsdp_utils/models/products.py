@@ -5,8 +5,6 @@ all x86 processors share (``MKL_CBWR=COMPATIBLE``), which takes three to seven t
 chooses by instruction set alone, and the Makefile holds it to AVX2: it computes the products of layers.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -1,7 +1,5 @@
 """What held-out rows say of an epoch, and the rules by which the bulk stage keeps one."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

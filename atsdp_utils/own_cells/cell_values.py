@@ -1,7 +1,5 @@
 """Values of a person's cells: what they are, which rows are no cells, and what they become on the genes used."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Exit status: 0 done, 1 a failure inside, 2 something wrong with what was given. Never a traceback; nothing half-written.
 """
 
-from __future__ import annotations
-
 import errno
 import functools
 import os

@@ -3,8 +3,6 @@
 A cluster of bulk lines is left out and becomes cells (:mod:`pseudo`), in files that hold the classes in unequal shares.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterator
 

@@ -1,7 +1,5 @@
 """Is everything here that a run needs? One ``[OK]`` or ``[FAIL]`` line a requirement: ``make doctor``."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys

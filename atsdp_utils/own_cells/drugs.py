@@ -1,7 +1,5 @@
 """The drugs of the bulk label table and their names. Light to import: a typing error is told at once."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Sequence

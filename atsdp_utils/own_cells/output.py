@@ -1,7 +1,5 @@
 """The files that a prediction leaves: where they go, what they can hold, and that they appear complete or not."""
 
-from __future__ import annotations
-
 import functools
 import os
 import re

@@ -1,7 +1,5 @@
 """The page beside a person's scores: one HTML file with its pictures inside, nothing to fetch."""
 
-from __future__ import annotations
-
 import base64
 import io
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A person's own cells: file -> shared genes -> models of bulk lines -> ``.atsdp.h5ad``; labels touch no score."""
 
-from __future__ import annotations
-
 import os
 from collections import namedtuple
 from collections.abc import Callable

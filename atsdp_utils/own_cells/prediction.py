@@ -1,7 +1,5 @@
 """Scores of the cells of a file for one drug, what they rest on, and what must be known before they are used."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Several drugs, or all, for one file, each with what is known of it; finished ones are kept in the cache."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress

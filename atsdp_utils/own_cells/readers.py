@@ -1,7 +1,5 @@
 """Reading a person's own cells; whatever is wrong with a file ends in an :class:`InputError` that says the way out."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import os

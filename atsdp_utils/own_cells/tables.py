@@ -1,7 +1,5 @@
 """Delimited text as cells x genes; what holds words, or is called like an annotation of cells or genes, is no value."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import itertools

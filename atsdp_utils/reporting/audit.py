@@ -5,8 +5,6 @@ the classes; :func:`averaging_nulls` asks how often that happens by luck. Checks
 ``checks.csv``. Tolerances allow for four decimals, rounded or cut off.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from itertools import product
 

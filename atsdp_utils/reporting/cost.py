@@ -1,7 +1,5 @@
 """What a training costs: wall time and peak memory of a call, in this process."""
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import re

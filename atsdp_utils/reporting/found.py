@@ -1,7 +1,5 @@
 """The picture of what was found, beside the sentences of README and landing page (``book/opening.py``)."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 
 from atsdp_utils.foundation import config

@@ -1,7 +1,5 @@
 """The tables of one run, read when asked for, and rows of them named in text, as the files of ``data/paper`` do."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

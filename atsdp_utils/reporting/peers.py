@@ -3,8 +3,6 @@
 The values are theirs. How each was chosen stands beside it (``chosen_by``), as far as public texts tell.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -83,14 +81,6 @@ COLUMNS = ["dataset", "method", "quantity", "list", "mean", "ci_low", "ci_high",
            "atsdp_cells", "tier", "note"]  # fmt: skip
 
 
-def _true_labels(file: str, dataset: str, data: str) -> pd.Series:
-    """Labels by cell, from the embedded file or the paper's own cells; empty where neither is here."""
-    path = paths.DATA / f"labels_{file}.csv"
-    if path.exists():
-        return pd.read_csv(path, index_col="cell")["sensitive"]
-    return datasets.load_cells(dataset).obs["sensitive"] if data == "geo" else pd.Series(dtype=int)
-
-
 def published_predictions(data: str) -> pd.DataFrame:
     """What the scDEAL study's published predictions score, beside what the paper prints for its own model.
 
@@ -104,7 +94,12 @@ def published_predictions(data: str) -> pd.DataFrame:
         predicted = (table["Prediction"] == "Sensitive").astype(int)
         theirs = max(sum(sizes) for (d, _), sizes in audit.CLASS_SIZES.items() if d == dataset)
         recall, f1 = (printed[dataset, metric, "Table 3"] for metric in ("recall", "f1"))
-        y = _true_labels(file, dataset, data).reindex(table.index).dropna().astype(int)
+        labels = pd.Series(dtype=int)  # of no cell, where neither the file nor the paper's own cells are here
+        if (embedded := paths.DATA / f"labels_{file}.csv").exists():
+            labels = pd.read_csv(embedded, index_col="cell")["sensitive"]
+        elif data == "geo":
+            labels = datasets.load_cells(dataset).obs["sensitive"]
+        y = labels.reindex(table.index).dropna().astype(int)
         called, note = predicted[y.index], f"labels of these cells: {NEEDS_CELLS}"
         accuracy, weighted, cells = none, none, len(y) or len(table)
         if len(y):

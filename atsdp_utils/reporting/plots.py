@@ -4,8 +4,6 @@ Colours are Okabe and Ito's, told apart with any common colour vision. Sensitive
 vermillion; neither colour means anything else in this book. A form draws into axes it is given.
 """
 
-from __future__ import annotations
-
 import itertools
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence

@@ -4,8 +4,6 @@ Every function draws into axes it is given. Keys lie outside the axes or in titl
 from the colour of resistant to the colour of sensitive.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Figures of single analyses of the evaluation: radar, curves, reliability, heads, ranks, and a threshold to slide."""
 
-from __future__ import annotations
-
 import hashlib
 import html
 import json

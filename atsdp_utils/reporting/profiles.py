@@ -1,7 +1,5 @@
 """Two runs of the same code at other amounts (profiles): which of their values lie apart."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

@@ -4,8 +4,6 @@
 :class:`Run`. This module imports neither torch nor scanpy; it is loaded by every notebook and by Make.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import json
@@ -153,10 +151,7 @@ class Run:
             values = pd.Series(list(values))
             self.glue(**{f"{name}_low": values.min(), f"{name}_high": values.max()})
 
-    def _record(
-        self, name: str, files: Sequence[str], caption: str, datasets: Sequence[str] = (), protocol: str = "",
-        seeds: Sequence[int] = (),
-    ) -> None:  # fmt: skip
+    def _record(self, name: str, files: list[str], caption: str, *, datasets=(), protocol: str = "", seeds=()) -> None:
         # A table and the figure drawn from it may share a name; the one written last describes both.
         earlier = self._outputs.get(name, {}).get("files", [])
         self._outputs[name] = {

@@ -4,8 +4,6 @@ A rule takes the tables of a run, a claim (a row of ``claims.csv`` with numbers 
 one of its readings: protocols S and U where the paper leaves open whether cell labels were used (ambiguity 1).
 """
 
-from __future__ import annotations
-
 from contextlib import suppress
 from functools import cache
 
@@ -120,19 +118,15 @@ def models(name: str, protocol: str) -> list[str]:
     return (words | {"beyond the eight": others}).get(name, [name])
 
 
-#: Columns of a paired table seen from the other side.
-TURNED = {"first": "second", "second": "first", "first_mean": "second_mean", "second_mean": "first_mean"}
-
-
 def better(out: Outputs, c, reading: str) -> Found:
     """``first|second``: the first is better than each of the second (or than all), paired, in every metric named."""
     first, second = c.argument.split("|")
     names, metrics = models(second, reading), c.metrics.split()
-    rows = out.table(c.output, dataset=c.dataset, protocol=reading, metric=metrics).astype(
-        {"first": str, "second": str}
-    )
-    if first not in set(rows["first"]):
-        rows = rows[rows["second"] == first].rename(columns=TURNED)
+    rows = out.table(c.output, dataset=c.dataset, protocol=reading, metric=metrics)
+    rows = rows.astype({"first": str, "second": str})
+    if first not in set(rows["first"]):  # the table has the pair the other way round
+        turned = {"first": "second", "second": "first", "first_mean": "second_mean", "second_mean": "first_mean"}
+        rows = rows[rows["second"] == first].rename(columns=turned)
         rows = rows.assign(difference=-rows["difference"], ci_low=-rows["ci_high"], ci_high=-rows["ci_low"])
     rows = rows[rows["second"].isin(names) if names else rows["second"] != "linear"]
     if len(rows) < max(len(names), 1) * len(metrics):

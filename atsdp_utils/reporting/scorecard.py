@@ -7,8 +7,6 @@ A claim about the paper's cells gets a verdict only from rows of tier ``geo``. W
 is in :mod:`atsdp_utils.reporting.findings`, in words of its own, so that no verdict can be mistaken for another.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

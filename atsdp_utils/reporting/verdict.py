@@ -1,10 +1,8 @@
 """What an effect with its interval says of a claim, and of a printed number: two questions, two kinds of words."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from scipy import stats as sps
@@ -33,7 +31,7 @@ class Effect(NamedTuple):
     df: float = np.inf
     room: float = np.inf
 
-    def widened(self, tests: int) -> Effect:
+    def widened(self, tests: int) -> Self:
         """With limits that hold for so many tests at once (Bonferroni)."""
         if tests == 1 or np.isnan(self.df):
             return self
@@ -41,7 +39,7 @@ class Effect(NamedTuple):
         low, high = self.value - factor * (self.value - self.low), self.value + factor * (self.high - self.value)
         return self._replace(low=low, high=high)
 
-    def negated(self) -> Effect:
+    def negated(self) -> Self:
         """Of the opposite sign, so that more is always in favour of the claim."""
         return self._replace(value=-self.value, low=-self.high, high=-self.low)
 

@@ -1,7 +1,5 @@
 """Figure 1: the three stages, drawn from a network as it is built; its boxes are data (``workflow.toml``)."""
 
-from __future__ import annotations
-
 import tomllib
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Done in the parsed page, not in its source: notebooks stay as readable in Jupyte
 written; what is prose is known there instead of guessed; and a term without an entry cannot arise.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 

@@ -4,8 +4,6 @@ Sphinx's own ``singlehtml`` reads and writes the whole book a second time, keeps
 one title in many chapters ("Exercises") one id.
 """
 
-from __future__ import annotations
-
 import posixpath
 import re
 from collections.abc import Mapping, Sequence

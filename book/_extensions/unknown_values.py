@@ -1,7 +1,5 @@
 """A value that a run could not compute, such as an interval over one seed, is a word in the text and no "nan"."""
 
-from __future__ import annotations
-
 import re
 
 from docutils import nodes
