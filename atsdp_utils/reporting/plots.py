@@ -20,7 +20,7 @@ from pandas.api.types import is_numeric_dtype
 from atsdp_utils.foundation.cache import write_atomically
 
 #: Colours of models, settings and series: what is left of Okabe-Ito once the classes have theirs.
-SERIES = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F6A00", "#5D3A9B", "#8C8C8C")
+SERIES = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F6A00", "#5D3A9B", "#555555")
 CLASS = {1: "#0072B2", 0: "#D55E00", -1: "#999999"}
 CLASS_NAME = {1: "sensitive", 0: "resistant", -1: "unlabelled"}
 INK, PAPER = "#222222", "#444444"
@@ -72,8 +72,8 @@ def mark_tier(fig, tiers: Mapping[str, str], source: str) -> None:
         fig.text(1.0, 1.02, "SIMULATED", bbox=box, **look)
     elif {name for name in simulated if any(name in titles[ax] for ax in panels)} == simulated:
         for ax in panels:  # beside the first line of a title, for the second is long
-            up = mpl.transforms.ScaledTranslation(0, 0.17 * titles[ax].count("\n"), fig.dpi_scale_trans)
-            ax.text(1.0, 1.03, "SIMULATED", transform=ax.transAxes + up, bbox=box, **dict(look, fontsize=6))
+            up = mpl.transforms.ScaledTranslation(0, 0.06 + 0.17 * titles[ax].count("\n"), fig.dpi_scale_trans)
+            ax.text(1.0, 1.0, "SIMULATED", transform=ax.transAxes + up, bbox=box, **dict(look, fontsize=6))
     else:
         fig.text(1.0, 1.02, "PARTLY SIMULATED", bbox=box, **look)
     fig.text(0, -0.02, textwrap.fill(source, int(fig.get_figwidth() * 15)), size=8, color="#555555", va="top")
@@ -150,7 +150,7 @@ def strips(
     np.random.seed(0)  # seaborn spreads the dots by this generator
     sns.stripplot(**about, palette=shades(names, colours), dodge=bool(hue), size=3.5, alpha=0.6, linewidth=0)
     bar = {"marker": "_" if upright else "|", "markersize": 13, "markeredgewidth": 1.8, "linestyle": "none"}
-    bar |= {"dodge": 0.4 if hue else False, "palette": [INK] * len(names)}
+    bar |= {"dodge": 0.4 if hue else False, "palette": [INK] * len(names), "zorder": 4}  # over the dots
     sns.pointplot(**about, **bar, estimator="median", errorbar=None)
     ax.set(xlabel="", ylabel="")
     ax.grid(axis="y" if upright else "x")

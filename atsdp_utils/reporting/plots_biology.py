@@ -14,7 +14,7 @@ from sklearn.metrics import RocCurveDisplay
 
 from atsdp_utils.reporting.plots import CHANCE, CLASS, CLASS_NAME, INK, SERIES, shades
 
-RESPONSE = LinearSegmentedColormap.from_list("response", [CLASS[0], "#EEEEEE", CLASS[1]])
+RESPONSE = LinearSegmentedColormap.from_list("response", [CLASS[0], "#BDBDBD", CLASS[1]])
 CLASSES = {CLASS_NAME[v]: CLASS[v] for v in (1, 0)}
 
 
@@ -29,7 +29,7 @@ def _cells(ax, xy: np.ndarray, colour: np.ndarray, title: str, **look):
     size = float(np.clip(4000 / len(xy), 3, 14))
     drawn = ax.scatter(*xy[order].T, s=size, c=colour[order], linewidth=0, rasterized=True, **look)
     ax.set(xticks=[], yticks=[])
-    ax.spines[:].set_visible(False)
+    ax.spines[:].set(visible=True, color="#DDDDDD", linewidth=0.6)  # or neighbours look like one map
     ax.set_title(title)
     return drawn
 
@@ -51,7 +51,8 @@ def cells_value(
     """
     low, high = (np.nanpercentile(value, q) if v is None else v for v, q in zip(limits, (1, 99), strict=True))
     drawn = _cells(ax, xy, value, title, cmap=cmap, vmin=low, vmax=high)
-    bar = ax.figure.colorbar(drawn, ax=ax, orientation="horizontal", shrink=0.8, aspect=18, pad=0.02)
+    beyond = "both" if None in limits else "neither"
+    bar = ax.figure.colorbar(drawn, ax=ax, orientation="horizontal", shrink=0.8, aspect=18, pad=0.02, extend=beyond)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=7, length=2)
     if ends:
@@ -79,8 +80,10 @@ def score_scatter(ax, scores: pd.DataFrame, y: np.ndarray, row: Mapping[str, flo
 def null_histogram(ax, nulls: pd.DataFrame, table: pd.DataFrame, name: str) -> None:
     """Null distributions of r (``ListScorer.nulls``, ``null_table``) of a list, the observed r as a dashed line."""
     draws, table, title = nulls[nulls["list"] == name], table[table["list"] == name], f"{name} list"
-    for (kind, r), colour in zip(draws.groupby("null", sort=False)["r"], (SERIES[7], *SERIES), strict=False):
-        ax.hist(r, bins=np.linspace(-1, 1, 61), label=kind, color=colour, histtype="step", linewidth=1.4)
+    looks = zip((SERIES[7], *SERIES), ("-", "-", ":"), strict=False)
+    for (kind, r), (colour, line) in zip(draws.groupby("null", sort=False)["r"], looks, strict=False):
+        look = {"histtype": "step", "color": colour, "linewidth": 1.4, "linestyle": line}
+        ax.hist(r, bins=np.linspace(-1, 1, 61), label=kind, **look)
     if len(table):
         ax.axvline(table["r"].iloc[0], color=INK, linestyle="--", linewidth=1.3, label="observed")
         title += "".join(f"\np ({kind}) = {value:.4f}" for kind, value in zip(table["null"], table["p"], strict=True))

@@ -14,6 +14,8 @@ from atsdp_utils.evaluation.metrics import ECE_BINS, calibration_error, classifi
 from atsdp_utils.reporting.plots import CHANCE, CLASS, INK, METRIC_LABEL, PAPER, SERIES, shades
 
 GRID = np.linspace(0, 1, 101)
+#: Of series that lie on each other: one shows through the gaps of the next.
+LINES = ("-", "--", ":", "-.")
 Curve = tuple[np.ndarray, np.ndarray]
 
 
@@ -25,7 +27,7 @@ def radar(ax, table: pd.DataFrame, *, colours: Mapping[str, str] | None = None) 
     k = table.shape[1]
     angles = np.pi / 2 - 2 * np.pi * np.arange(k) / k
     for i, ((name, row), colour) in enumerate(zip(table.iterrows(), shades(table.index, colours), strict=True)):
-        look = {"color": colour, "linewidth": 1.6, "solid_joinstyle": "round", "label": name, "zorder": 3 - i / 100}
+        look = {"color": colour, "linewidth": 1.2, "linestyle": LINES[i % 4], "label": name, "zorder": 3 - i / 100}
         ax.plot(np.append(angles, angles[0]), np.append(row, row.iloc[0]), **look)
     ax.set_xticks(angles % (2 * np.pi), [METRIC_LABEL.get(name, name) for name in table], fontsize=8)
     ax.set_ylim(0, 1)
@@ -86,10 +88,11 @@ def pr(ax, y, p, fold) -> None:
     _unit_square(ax, "recall", "precision", note)
 
 
-def reliability(ax, y, p) -> None:
+def reliability(ax, y, p, repeats: int = 1) -> None:
     """Share of sensitive cells against the mean predicted probability, in ten bins of equal width.
 
-    Whiskers are Wilson intervals of the share; the strip at the foot shows how the predictions spread.
+    Whiskers are Wilson intervals of the share, a cell counted once however many `repeats` predict it; the strip at the
+    foot shows how the predictions spread.
     """
     y, p = np.asarray(y, dtype=float), np.asarray(p, dtype=float)
     bin_of = np.minimum((p * ECE_BINS).astype(int), ECE_BINS - 1)
@@ -97,8 +100,8 @@ def reliability(ax, y, p) -> None:
     ax.bar((np.arange(ECE_BINS) + 0.5) / ECE_BINS, 0.18 * n / n.max(), 0.092, color="#DDDDDD", zorder=0)
     ax.plot((0, 1), (0, 1), **CHANCE)
     n, hits, total = (v[n > 0] for v in (n, hits, total))
-    ax.vlines(total / n, *stats.wilson(hits, n)[1:], color=SERIES[0], linewidth=1.5)
-    ax.plot(total / n, hits / n, color=SERIES[0], marker="o", markersize=4, linewidth=1)
+    ax.vlines(total / n, *stats.wilson(hits / repeats, n / repeats)[1:], color=SERIES[0], linewidth=1.5)
+    ax.plot(total / n, hits / n, color=SERIES[0], marker="o", markersize=4, linestyle="none")
     note = f"ECE {calibration_error(y, p):.3f} · Brier {np.mean((p - y) ** 2):.3f}"
     _unit_square(ax, "predicted P(sensitive)", "share sensitive", note)
 
@@ -130,11 +133,12 @@ def critical_difference(ax, ranks: pd.Series, distance: float, blocks: int) -> N
     critical_difference_diagram(
         ranks,
         pd.DataFrame(near.astype(float), ranks.index, ranks.index),  # in place of p: 1 joins, 0 parts
-        ax=ax, label_fmt_left="{label}  {rank:.1f}", label_fmt_right="{rank:.1f}  {label}", text_h_margin=0.3,
+        ax=ax, label_fmt_left="{label}  {rank:.2f} ", label_fmt_right=" {rank:.2f}  {label}", text_h_margin=0.3,
         label_props={"fontsize": 8}, color_palette=[INK] * len(ranks), elbow_props={"linewidth": 0.8},
         marker_props={"s": 8}, crossbar_props={"color": INK, "linewidth": 3},
     )  # fmt: skip
     ax.spines["top"].set_visible(True)
+    ax.set(xlim=(1, len(ranks)), xticks=range(1, len(ranks) + 1))
     said = f"critical difference {distance:.1f} ranks; underpowered: {blocks} data sets"
     ax.set_title(f"mean rank, 1 is best; {said}", fontsize=8, color=PAPER)
 
