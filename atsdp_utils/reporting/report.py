@@ -97,18 +97,23 @@ class Run:
         self.made, self.data, self.profile = made_by(notebook), data, profile
         self.folder = paths.figures_dir(data, profile)
         self.fragment = paths.run_dir(data, profile) / "manifest" / f"{notebook}.json"
+        file = paths.NOTEBOOKS / f"{notebook}.ipynb"
+        self.captions = json.loads(file.read_text(encoding="utf-8"))["metadata"].get("tables", {})
         self._outputs: dict[str, dict] = {}
         plots.style()
         pd.set_option("display.precision", 4, "display.max_rows", 80, "display.max_columns", 40)
 
-    def table(self, df: pd.DataFrame, name: str, *, caption: str, **source) -> pd.DataFrame:
-        """Write ``<name>.csv``, record it with its `source` (datasets, protocol, seeds), return `df` for display."""
+    def table(self, df: pd.DataFrame, name: str, *, caption: str | None = None, **source) -> pd.DataFrame:
+        """Write ``<name>.csv``, record it with its `source` (datasets, protocol, seeds), return `df` for display.
+
+        Without a `caption` it is that of the notebook's metadata (``tables``).
+        """
         if name in TIDY_TABLES:
             check_tidy(df, name)
         # Six digits: more than any reader uses, fewer than the last bits in which processors differ.
         text = df.to_csv(index=False, float_format="%.6g", lineterminator="\n")
         cache.write_text(self.folder / f"{name}.csv", text)
-        self._record(name, [f"{name}.csv"], caption, **source)
+        self._record(name, [f"{name}.csv"], self.captions[name] if caption is None else caption, **source)
         return df
 
     def figure(self, fig, name: str, *, caption: str = "", **source) -> Image:
