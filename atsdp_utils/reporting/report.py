@@ -116,11 +116,13 @@ class Run:
         self._record(name, [f"{name}.csv"], self.captions[name] if caption is None else caption, **source)
         return df
 
-    def figure(self, fig, name: str, *, caption: str = "", **source) -> Image:
+    def figure(self, fig, name: str, *, caption: str = "", legend=(), **source) -> Image:
         """Write ``<name>.png`` and ``<name>.svg`` with their source line, record them, close `fig`; returns the PNG.
 
-        Without a `caption` it is the first sentence of that in the book.
+        Without a `caption` it is the first sentence of that in the book. `legend` are axes whose key stands above all.
         """
+        if len(axes := np.ravel(legend)):
+            plots.legend(fig, *axes)
         in_book = shown_as(name).get("figure", {}).get("caption", "")
         caption = caption or re.match(r"((Figure \w+\. )?.*?)(\. |\.?$)", in_book)[1]
         tiers = {d: tier_of(d) for d in source.get("datasets", ())}
