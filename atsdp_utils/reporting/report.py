@@ -46,8 +46,7 @@ def check_tidy(df: pd.DataFrame, name: str) -> None:
     only; ``table2``, which holds settings and nothing measured, may fill it anywhere.
     """
     keys = [k for k in ("model", "setting") if k in df]
-    missing = [*(c for c in TIDY if c not in df), *([] if keys else ["model or setting"])]
-    if missing:
+    if missing := [*(c for c in TIDY if c not in df), *([] if keys else ["model or setting"])]:
         raise ValueError(f"{name}: columns {missing} are missing; a tidy table has {[*TIDY, 'model or setting']}")
     printed = (df["tier"] == "print") & df["dataset"].isin(config.TABLE2)
     bad = df.index[(df["dataset"].map(tier_of) != df["tier"]) & ~printed]
@@ -97,22 +96,17 @@ class Run:
         self.made, self.data, self.profile = made_by(notebook), data, profile
         self.folder = paths.figures_dir(data, profile)
         self.fragment = paths.run_dir(data, profile) / "manifest" / f"{notebook}.json"
-        file = paths.NOTEBOOKS / f"{notebook}.ipynb"
-        self.captions = json.loads(file.read_text(encoding="utf-8"))["metadata"].get("tables", {})
+        self.captions = json.loads((paths.NOTEBOOKS / f"{notebook}.ipynb").read_bytes())["metadata"].get("tables", {})
         self._outputs: dict[str, dict] = {}
         plots.style()
         pd.set_option("display.precision", 4, "display.max_rows", 80, "display.max_columns", 40)
 
     def table(self, df: pd.DataFrame, name: str, *, caption: str | None = None, **source) -> pd.DataFrame:
-        """Write ``<name>.csv``, record it with its `source` (datasets, protocol, seeds), return `df` for display.
-
-        Without a `caption` it is that of the notebook's metadata (``tables``).
-        """
+        """Write ``<name>.csv``, record its `source` (datasets, protocol, seeds) and caption (else the notebook's)."""
         if name in TIDY_TABLES:
             check_tidy(df, name)
         # Six digits: more than any reader uses, fewer than the last bits in which processors differ.
-        text = df.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-        cache.write_text(self.folder / f"{name}.csv", text)
+        cache.write_text(self.folder / f"{name}.csv", df.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
         self._record(name, [f"{name}.csv"], self.captions[name] if caption is None else caption, **source)
         return df
 
@@ -126,8 +120,7 @@ class Run:
         in_book = shown_as(name).get("figure", {}).get("caption", "")
         caption = caption or re.match(r"((Figure \w+\. )?.*?)(\. |\.?$)", in_book)[1]
         tiers = {d: tier_of(d) for d in source.get("datasets", ())}
-        line = source_line(tiers, source.get("protocol", ""), self.profile)
-        plots.mark_tier(fig, tiers, line)
+        plots.mark_tier(fig, tiers, source_line(tiers, source.get("protocol", ""), self.profile))
         pictures = plots.save_figure(fig, self.folder / name)
         self._record(name, [p.name for p in pictures], caption, **source)
         return Image(data=pictures[0].read_bytes(), format="png", alt=caption or name)
