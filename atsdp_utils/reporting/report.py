@@ -44,8 +44,7 @@ def check_tidy(df: pd.DataFrame, name: str) -> None:
     only; ``table2``, which holds settings and nothing measured, may fill it anywhere.
     """
     keys = [k for k in ("model", "setting") if k in df]
-    missing = [*(c for c in TIDY if c not in df), *([] if keys else ["model or setting"])]
-    if missing:
+    if missing := [*(c for c in TIDY if c not in df), *([] if keys else ["model or setting"])]:
         raise ValueError(f"{name}: columns {missing} are missing; a tidy table has {[*TIDY, 'model or setting']}")
     printed = (df["tier"] == "print") & df["dataset"].isin(config.TABLE2)
     bad = df.index[(df["dataset"].map(tier_of) != df["tier"]) & ~printed]
@@ -95,30 +94,31 @@ class Run:
         self.made, self.data, self.profile = made_by(notebook), data, profile
         self.folder = paths.figures_dir(data, profile)
         self.fragment = paths.run_dir(data, profile) / "manifest" / f"{notebook}.json"
+        self.captions = json.loads((paths.NOTEBOOKS / f"{notebook}.ipynb").read_bytes())["metadata"].get("tables", {})
         self._outputs: dict[str, dict] = {}
         plots.style()
         pd.set_option("display.precision", 4, "display.max_rows", 80, "display.max_columns", 40)
 
-    def table(self, df: pd.DataFrame, name: str, *, caption: str, **source) -> pd.DataFrame:
-        """Write ``<name>.csv``, record it with its `source` (datasets, protocol, seeds), return `df` for display."""
+    def table(self, df: pd.DataFrame, name: str, *, caption: str = "", **source) -> pd.DataFrame:
+        """Write ``<name>.csv``, record its `source` (datasets, protocol, seeds) and caption (else the notebook's)."""
         if name in TIDY_TABLES:
             check_tidy(df, name)
         # Six digits: more than any reader uses, fewer than the last bits in which processors differ.
-        text = df.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-        cache.write_text(self.folder / f"{name}.csv", text)
-        self._record(name, [f"{name}.csv"], caption, **source)
+        cache.write_text(self.folder / f"{name}.csv", df.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+        self._record(name, [f"{name}.csv"], caption or self.captions.get(name, ""), **source)
         return df
 
-    def figure(self, fig, name: str, *, caption: str = "", **source) -> Image:
+    def figure(self, fig, name: str, *, caption: str = "", legend=(), **source) -> Image:
         """Write ``<name>.png`` and ``<name>.svg`` with their source line, record them, close `fig`; returns the PNG.
 
-        Without a `caption` it is the first sentence of that in the book.
+        Without a `caption` it is the first sentence of that in the book. `legend` are axes whose key stands above all.
         """
+        if len(axes := np.ravel(legend)):
+            plots.legend(fig, *axes)
         in_book = shown_as(name).get("figure", {}).get("caption", "")
         caption = caption or re.match(r"((Figure \w+\. )?.*?)(\. |\.?$)", in_book)[1]
         tiers = {d: tier_of(d) for d in source.get("datasets", ())}
-        line = source_line(tiers, source.get("protocol", ""), self.profile)
-        plots.mark_tier(fig, tiers, line)
+        plots.mark_tier(fig, tiers, source_line(tiers, source.get("protocol", ""), self.profile))
         pictures = plots.save_figure(fig, self.folder / name)
         self._record(name, [p.name for p in pictures], caption, **source)
         return Image(data=pictures[0].read_bytes(), format="png", alt=caption or name)

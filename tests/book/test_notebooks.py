@@ -1,5 +1,6 @@
 """The shape of notebooks, their running, the cleared copies and the assembly of the book."""
 
+import ast
 import copy
 import json
 import re
@@ -89,6 +90,20 @@ def test_a_departure_is_found(tmp_path, change, expected):
 @pytest.mark.parametrize("path", build.numbered(), ids=lambda p: p.stem)
 def test_committed_notebooks_have_the_common_shape(path):
     assert build.problems(path) == []
+
+
+@pytest.mark.parametrize("path", build.numbered(), ids=lambda path: path.stem[:2])
+def test_every_table_has_one_caption_and_no_caption_is_left_over(path):
+    notebook = nbformat.read(path, as_version=4)
+    trees = [ast.parse(c.source) for c in notebook.cells if c.cell_type == "code"]
+    calls = [n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    tables = [call for call in calls if ast.unparse(call.func) == "run.table"]
+    own = {call.args[1].value for call in tables if any(k.arg == "caption" for k in call.keywords)}
+    named = {call.args[1].value for call in tables if isinstance(call.args[1], ast.Constant)}
+    captions = notebook.metadata.tables
+    assert named - own <= set(captions) and not own & set(captions)
+    literals = {n.value for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Constant)}
+    assert set(captions) <= literals and all(captions.values())
 
 
 def test_lab_copies_hold_no_solution_and_spare_a_students_work(tmp_path, monkeypatch):

@@ -185,6 +185,22 @@ def test_a_table_and_its_figure_may_share_a_name(run):
     assert sorted(recorded["files"]) == ["controls.csv", "controls.png", "controls.svg"]
 
 
+def test_a_table_has_the_caption_of_its_notebook_and_a_figure_the_key_of_its_axes(run):
+    run.table(_tidy(), "class_sizes", datasets=["DATA1-sim"])
+    recorded = json.loads(run.fragment.read_text())["class_sizes"]
+    assert recorded["caption"] == run.captions["class_sizes"] == "Classes of the sets, as the public label tables count"
+    with pytest.raises(KeyError, match="no such table"):
+        run.table(_tidy(), "no such table")
+    fig, axes = plots.figure(columns=2)
+    for ax, label in zip(axes, "ab", strict=True):
+        ax.plot([0, 1], label=label)
+    run.figure(fig, "both", caption="Both.", legend=axes)
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["a", "b"]
+    fig, ax = plots.figure()
+    run.figure(fig, "none", caption="None.")
+    assert fig.legends == []
+
+
 def test_printed_rows_and_values_beside_the_papers_own_cells_are_allowed(run):
     own = _tidy(dataset="DATA1", tier="geo", paper=0.9)
     printed = _tidy(dataset="DATA1", tier="print", protocol="", std=np.nan, n=np.nan)
