@@ -116,7 +116,7 @@ def test_critical_difference_joins_and_says_that_it_is_underpowered():
     _, ax = plt.subplots()
     plots_eval.critical_difference(ax, pd.Series({"b": 1.5, "a": 1.0, "c": 2.4, "d": 4.0}), 1.0, 7)
     texts = " ".join([ax.get_title("left"), *(t.get_text() for t in ax.texts)])
-    assert "underpowered: 7 data sets" in texts and "a  1.0" in texts and "4.0  d" in texts
+    assert "underpowered: 7 data sets" in texts and "a  1.00" in texts and "4.00  d" in texts
     joined = [tuple(sorted(x.get_xdata())) for x in ax.lines if x.get_linewidth() == 3]
     assert sorted(joined) == [(1.0, 1.5), (1.5, 2.4)]  # a with b, b with c, d alone
 
