@@ -1,0 +1,130 @@
+"""What was done to counts before they came: undone where they come back, told where it cannot be, else left alone."""
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+from scipy.stats import spearmanr
+
+from atsdp_utils.data import gdsc
+from atsdp_utils.own_cells import cell_values, predict
+
+N, GENES = 60, 900
+SETTINGS = predict.Settings(sample=N, jobs=1)
+
+
+@pytest.fixture(scope="module")
+def counts():
+    """Counts of cells of two kinds, most of them zero; cells x genes."""
+    rng = np.random.default_rng(0)
+    level = rng.gamma(0.4, 6, GENES) * np.exp(np.outer(rng.random(N) - 0.5, rng.normal(0, 1.5, GENES)))
+    return rng.poisson(level * np.exp(rng.normal(0, 0.4, (N, 1)))).astype(float)
+
+
+def ready(folder, X, **options):
+    """A file of these values, ready to be scored: values that models see, (scored cells, genes), and what is said."""
+    path = folder / "mine.h5ad"
+    cells = pd.DataFrame(index=[f"c{i}" for i in range(len(X))])
+    genes = pd.DataFrame(index=gdsc.load_bulk().genes[: X.shape[1]])
+    anndata.AnnData(sparse.csr_matrix(X.astype(np.float32)), cells, genes).write_h5ad(path)
+    found = predict.prepare(path, lambda _: None, **{"settings": SETTINGS, **options})
+    Z = found.Z.toarray() if sparse.issparse(found.Z) else found.Z
+    return Z[np.argsort(found.where)], "; ".join(found.notes)
+
+
+def agreement(Z, X) -> float:
+    """The lowest rank correlation, over cells, of standardised values with those of counts X."""
+    right = np.log1p(X / X.sum(1, keepdims=True) * 1e4)
+    varied = (right.std(0) > 0) & (Z.std(0) > 0)
+    a, b = ((M[:, varied] - M[:, varied].mean(0)) / M[:, varied].std(0) for M in (Z, right))
+    return min(spearmanr(*pair)[0] for pair in zip(a, b, strict=True))
+
+
+def scaled(C, to=1e4):
+    return C / C.sum(1, keepdims=True) * to
+
+
+def prior(C):
+    return C.sum(1, keepdims=True) / C.sum(1).mean()
+
+
+# --- square roots -----------------------------------------------------------------------------------------------------
+
+ROOTS = {
+    "of counts": np.sqrt,
+    "of deep counts": lambda C: np.sqrt(40 * C),
+    "of ten thousand": lambda C: np.sqrt(scaled(C)),
+    "of a million": lambda C: np.sqrt(scaled(C, 1e6)),
+    "three decimals": lambda C: np.sqrt(scaled(C)).round(3),
+    "three eighths added": lambda C: 2 * np.sqrt(C + 3 / 8),
+}
+
+
+@pytest.mark.parametrize("way", ROOTS)
+def test_square_roots_give_counts_back(way, counts, tmp_path):
+    Z, said = ready(tmp_path, ROOTS[way](counts))
+    assert len(Z) == N and agreement(Z, counts) > 0.99
+    assert "square roots: counts are their squares" in said and "unknown base" not in said
+
+
+NO_ROOTS = {
+    "counts": lambda C: C,
+    "halves": lambda C: C / 2,
+    "scaled": scaled,
+    "logarithms": lambda C: np.log1p(scaled(C)),
+    "logarithms to base 2": lambda C: np.log2(scaled(C, 1e6) + 1),
+    "logarithms with a decimal": lambda C: np.log1p(scaled(C)).round(1),
+    "logarithms twice": lambda C: np.log1p(np.log1p(scaled(C))),
+    "arcsinh": np.arcsinh,
+    "cube roots": np.cbrt,
+    "shared reads": lambda C: C + (C > 0) * (np.random.default_rng(1).random(C.shape) < 0.3) * 0.37,
+    "corrected": lambda C: np.maximum(C - 0.1 * scaled(C, 1) * C.sum(0), 0),
+}
+
+
+@pytest.mark.parametrize("way", NO_ROOTS)
+def test_other_values_are_no_square_roots_and_none_is_moved(way, counts, tmp_path):
+    X = NO_ROOTS[way](counts)
+    said = ready(tmp_path, X)[1]
+    assert "square roots:" not in said and cell_values.from_zero(X) == (X, [])
+
+
+def test_depth_is_not_judged_where_the_base_of_logarithms_is_unknown(counts, tmp_path):
+    X = counts.copy()
+    X[:3] = np.random.default_rng(0).binomial(X[:3].astype(int), 0.01)
+    assert len(ready(tmp_path, X)[0]) == N - 3
+    Z, said = ready(tmp_path, np.log1p(np.log1p(scaled(X))))
+    assert "unknown base, or none, taken as natural: depth of cells is not judged" in said and len(Z) == N
+
+
+# --- a number was added to every value --------------------------------------------------------------------------------
+
+ADDED = {
+    "edgeR": lambda C: np.log2((C + 2 * prior(C)) / (C.sum(1, keepdims=True) + 4 * prior(C)) * 1e6),
+    "voom": lambda C: np.log2((C + 0.5) / (C.sum(1, keepdims=True) + 1) * 1e6),
+    "before log2": lambda C: np.log2(scaled(C, 1e6) + 0.1),
+    "before ln": lambda C: np.log(scaled(C) + 1e-3),
+    "before log10": lambda C: np.log10(scaled(C) + 0.01),
+    "four decimals": lambda C: np.log2(scaled(C, 1e6) + 0.1).round(4),
+    "after ln": lambda C: np.log1p(scaled(C)) + 0.1,
+    "one": lambda C: C + 1,
+    "a half": lambda C: C + 0.5,
+    "centred": lambda C: np.log1p(C) - np.log1p(C).mean(1, keepdims=True),
+}
+
+
+@pytest.mark.parametrize("way", ADDED)
+def test_what_was_added_to_every_value_is_taken_off(way, counts, tmp_path):
+    Z, said = ready(tmp_path, ADDED[way](counts))
+    assert len(Z) == N and agreement(Z, counts) > 0.99
+    assert "lowest value, which is not zero (a number was added?): taken for zero" in said
+
+
+def test_what_has_no_common_lowest_value_stays_what_it_is(counts):
+    logs = np.log1p(scaled(counts))[:, counts.any(0)]
+    ranks = pd.DataFrame(counts).rank(axis=1).to_numpy()  # a common lowest value, but no multiples above it
+    for X in ((logs - logs.mean(0)) / logs.std(0), logs / logs.std(0), ranks, np.where(ranks > 300, np.nan, ranks)):
+        for stored in (X, sparse.csr_matrix(X)):
+            assert cell_values.from_zero(stored)[0] is stored
+    assert cell_values.from_zero(counts + 1, "zscored")[1] == []
