@@ -114,6 +114,10 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
         if asked == "auto" and (part >= 0).all(1).mean() > 0.05:
             way = "Score two files, or say --values lognorm if some were corrected for batches."
             raise InputError(f"{negative}, but none in some of the cells: logarithms and z-scores? {way}")
+    if asked == "auto" and guess == "counts" and not whole and (others := _no_logarithms(file.X)).any():
+        found = f"values above {MAX_LOG} in {others.sum():,} of {len(others):,}, {_first(file, lambda v: v > MAX_LOG)}"
+        way = "correct typing errors, and score cells of another unit in another file"
+        raise InputError(f"{file.path}: cells hold logarithms, but {found}. Expected one unit: {way}.")
     if asked == "auto" and _of_two_kinds(file.X):
         raise InputError(f"{file.path}: counts in some cells, no whole numbers in others. Score them in two files.")
     kind, of = guess if asked == "auto" else asked, file.X.dtype
@@ -198,6 +202,17 @@ def _scaled_by_gene(X: Matrix) -> bool:
 def _some(X: Matrix, most: int = 200) -> sparse.csr_matrix:
     """Cells at equal steps, about `most` of many."""
     return sparse.csr_matrix(X[:: max(1, X.shape[0] // most)], dtype=np.float64)
+
+
+def _no_logarithms(X: Matrix) -> np.ndarray:
+    """(rows,) bool: cells with a value that no logarithm reaches, where the others hold logarithms; else none."""
+    high = dense(X.max(1)).ravel() > MAX_LOG
+    rows = np.flatnonzero(~high)
+    if not high.any() or len(rows) < 10:
+        return np.zeros(len(high), bool)
+    low, typed = _some(X[rows[:: max(1, len(rows) // 200)]]), (_stored(X) > MAX_LOG).sum() < 2 * high.sum()
+    logs = _multiples(low, None)[1].mean() <= 0.5 and _kind_of_fractions(low) == "lognorm"
+    return high & (logs and (typed or bool(_fits(low))))
 
 
 def _of_two_kinds(X: Matrix) -> bool:

@@ -1,5 +1,7 @@
 """What was done to counts before they came: undone where they come back, told where it cannot be, else left alone."""
 
+from dataclasses import replace
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -9,6 +11,7 @@ from scipy.stats import spearmanr
 
 from atsdp_utils.data import gdsc
 from atsdp_utils.own_cells import cell_values, predict
+from atsdp_utils.own_cells.cellfile import CellFile, InputError
 
 N, GENES = 60, 900
 SETTINGS = predict.Settings(sample=N, jobs=1)
@@ -128,3 +131,46 @@ def test_what_has_no_common_lowest_value_stays_what_it_is(counts):
         for stored in (X, sparse.csr_matrix(X)):
             assert cell_values.from_zero(stored)[0] is stored
     assert cell_values.from_zero(counts + 1, "zscored")[1] == []
+
+
+# --- values of another unit among logarithms --------------------------------------------------------------------------
+
+
+def detected(X, asked="auto"):
+    genes = {"names": np.array([f"G{i}" for i in range(X.shape[1])])}
+    file = CellFile("x", "h5ad", X, genes, pd.DataFrame(index=[f"c{i}" for i in range(len(X))]))
+    for stored in (X, sparse.csr_matrix(X)):
+        found = cell_values.detect_values(replace(file, X=stored), asked)
+    return found
+
+
+@pytest.mark.parametrize("value", [31, 999])
+def test_one_value_above_thirty_among_logarithms_is_named(value, counts):
+    tpm = scaled(counts / np.random.default_rng(0).lognormal(0, 1, GENES), 1e6)
+    for logs in (np.log1p(scaled(counts)), np.log2(scaled(counts, 1e6) + 1), np.log2(tpm + 1), ADDED["edgeR"](counts)):
+        logs[3, 7] = value
+        with pytest.raises(InputError, match=f"above 30 in 1 of 60, first {value} at cell c3, gene G7. Expected one"):
+            detected(logs)
+    assert detected(logs, "counts")[0] == "counts"
+
+
+@pytest.mark.parametrize("n", [1, 5, 30, 50])
+def test_cells_of_another_unit_among_logarithms_are_told(n, counts):
+    logs, others = np.log1p(scaled(counts)), scaled(counts, 1e6)
+    logs[-n:] = others[-n:]
+    with pytest.raises(InputError, match=f"hold logarithms, but values above 30 in {n} of 60, first .* at cell c"):
+        detected(logs)
+
+
+def test_shallow_cells_below_thirty_are_no_logarithms(counts):
+    rng = np.random.default_rng(0)
+    share = np.where(np.arange(N) < 25, 0.1, 1)[:, None]
+    X = rng.binomial(counts.astype(int), share).astype(float)
+    low = X[:25].max()
+    reads = X + (rng.random(X.shape) < 0.3) * (X > 0) * rng.random(X.shape)
+    soup = np.maximum(X - 0.1 * scaled(X, 1) * X.sum(0), 0)
+    drops = np.vstack([counts[:6], rng.poisson(counts.mean(0) / 60, (120, GENES))])
+    drops = np.maximum(drops - 0.1 * scaled(drops, 1) * drops.sum(0) / len(drops), 0)
+    for Y in (X / low * 25, X * rng.lognormal(0, 0.1, (N, 1)), reads, soup, drops, np.sqrt(X * 60)):
+        below = (Y.max(1) < cell_values.MAX_LOG).sum()
+        assert 10 <= below < len(Y) and detected(Y)[0] == "counts", below
