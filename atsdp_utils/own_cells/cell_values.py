@@ -227,7 +227,7 @@ def _of_two_kinds(X: Matrix) -> bool:
 
 
 def not_cells(
-    file: CellFile, X: Matrix, genes: Genes, counted: bool, batch: np.ndarray
+    file: CellFile, X: Matrix, genes: Genes, counted: bool, batch: np.ndarray, least: int = 10
 ) -> tuple[np.ndarray, list[str]]:
     """Why each row is no cell to score, (rows,) str, by depth within its `batch`; X is on bulk genes. With remarks."""
     reason, detected = np.full(X.shape[0], SCORED, dtype=object), _sums(X != 0)
@@ -250,12 +250,23 @@ def not_cells(
         apart = (~near & ~farther).sum() < BETWEEN * near.sum()
         clear = lower.any() or apart or farther.mean() < MANY
         shallow = (few[rows] & (depth[rows] < typical / FAR)) | (farther & clear)
+        if near.sum() < least <= shallow.sum() and few[rows[shallow]].mean() < 0.5:  # else empty droplets
+            raise InputError(f"{file.path}: {_too_deep(file, X, genes, rows[near], np.median(depth[rows]))}")
         reason[rows[shallow]] = SHALLOW
         doubtful += (shallow | farther | lower).sum()
     raw = "a raw matrix with empty droplets (take filtered_feature_bc_matrix, or EmptyDrops)"
     two = "two kinds of cells, libraries or values (score them in two files, or name them in a column 'batch')"
     said = f"{doubtful:,} of {len(own):,} cells are far less deep than the others: {raw}, or {two}?"
     return reason, [said] if doubtful > MANY * len(own) else []
+
+
+def _too_deep(file: CellFile, X: Matrix, genes: Genes, rows: np.ndarray, usual: float) -> str:
+    """What is said of rows that are far deeper than all others, whose depth is `usual`."""
+    total, cells = _sums(sparse.csr_matrix(X[rows]).T), cellfile.listed(file.obs.index[rows], 4)
+    found = f"{cells}: {total.sum() / len(rows) / usual:,.0f} times the depth of the other cells"
+    name = genes.symbol[genes.symbol != ""][total.argmax()]
+    most = f", most of it in gene {name}" if total.max() > total.sum() / 2 else ""
+    return f"{found}{most}. Expected like cells: a control, a sum, an annotation, a typing error? Correct or leave out."
 
 
 def _lower_of_two(depth: np.ndarray) -> np.ndarray:

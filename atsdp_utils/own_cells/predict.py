@@ -140,7 +140,7 @@ def prepare(
     parts = prediction.origins(file.obs)
     batch = next((codes for name, codes in parts.items() if name.lower() == "batch"), np.zeros(len(file.obs)))
     judged = counted and cell_values.UNKNOWN not in more
-    reason, deep = cell_values.not_cells(file, X, genes, judged, batch)
+    reason, deep = cell_values.not_cells(file, X, genes, judged, batch, settings.min_cells)
     if file.kind == "h5ad":
         file.X = None  # the output is a copy of the file, and the matrix may be most of the memory
     Z, said = cell_values.shared_matrix(X, genes.symbol[genes.symbol != ""], chosen, counted)

@@ -174,3 +174,28 @@ def test_shallow_cells_below_thirty_are_no_logarithms(counts):
     for Y in (X / low * 25, X * rng.lognormal(0, 0.1, (N, 1)), reads, soup, drops, np.sqrt(X * 60)):
         below = (Y.max(1) < cell_values.MAX_LOG).sum()
         assert 10 <= below < len(Y) and detected(Y)[0] == "counts", below
+
+
+# --- a row that is no cell like the others ----------------------------------------------------------------------------
+
+
+def test_a_row_far_deeper_than_all_others_is_named_and_not_the_others(counts, tmp_path):
+    typed, gene = counts.copy(), gdsc.load_bulk().genes[7]
+    typed[3, 7] = 9_999_999
+    way = "Expected like cells: a control, a sum, an annotation, a typing error"
+    for X in (typed, np.log1p(scaled(typed))):
+        with pytest.raises(InputError, match=f"c3: [0-9,]+ times the depth of the other cells, most .* {gene}. {way}"):
+            ready(tmp_path, X)
+    wells = counts * np.where(np.arange(N) % 12 == 0, 400, 1)[:, None]
+    with pytest.raises(InputError, match=f"c0, c12, c24, c36 …: [0-9]+ times the depth of the other cells. {way}"):
+        ready(tmp_path, wells)
+    with pytest.raises(InputError, match="c0, c12"):
+        ready(tmp_path, wells, settings=replace(SETTINGS, min_cells=6))
+    assert len(ready(tmp_path, wells, settings=replace(SETTINGS, min_cells=5))[0]) == 5
+
+
+def test_droplets_around_few_or_many_cells_are_droplets(counts, tmp_path):
+    empty = np.random.default_rng(0).poisson(counts.mean(0) / 400, (300, GENES))
+    assert len(ready(tmp_path, np.vstack([counts, empty]))[0]) == N
+    with pytest.raises(InputError, match="6 cells with values; .* more are far less depth than the other cells"):
+        ready(tmp_path, np.vstack([counts[:6], empty]))
