@@ -18,6 +18,9 @@ MAX_LOG = 30
 DAMAGED = 0.01
 #: Bases of logarithms.
 BASES = (np.e, 2.0, 10.0)
+#: Stands among them for square roots.
+ROOT = 0.5
+UNKNOWN = "logarithms of unknown base, or none, taken as natural: depth of cells is not judged"
 #: Below this share of its standard deviation the mean of a z-scored gene lies (median over genes and the first
 #: thousands of cells: a file may hold some of the cells that were scaled together).
 CENTRED = 0.3
@@ -44,6 +47,27 @@ EXPECTED, ABSENT = 10, 0.05
 ABSURD = 1e6
 #: z-scores have a standard deviation of one; with a gene in a hundred above this they are others.
 WIDE = 2.5
+
+
+def from_zero(X: Matrix, asked: str = "auto") -> tuple[Matrix, list[str]]:
+    """X less the lowest value of each cell if that stands for zero, as where counts then come back; with a remark."""
+    some = dense(X[:: max(1, X.shape[0] // 200)])
+    lowest = some.min(1, keepdims=True)
+    zeros = 0.3 < np.median((some == lowest).mean(1)) < 1 and (lowest != 0).mean() > 0.9 and np.isfinite(lowest).all()
+    powers = (1, 2) if lowest.min() > 0 else (1,)  # what was added before a root is added to the square
+    for power in powers if zeros and asked != "zscored" else ():
+        above = sparse.csr_matrix(_above_lowest(some, power))
+        if _fits(above, (None, ROOT, *(BASES if above.max() <= MAX_LOG else ()))):
+            moved = sparse.vstack([sparse.csr_matrix(_above_lowest(part, power)) for part in dense_chunks(X, 1000)])
+            said = "most genes of a cell have its lowest value, which is not zero (a number was added?): taken for zero"
+            return sparse.csr_matrix(moved), [said]
+    return X, []
+
+
+def _above_lowest(X: np.ndarray, power: int = 1) -> np.ndarray:
+    """By how much values, or their squares, are above the lowest of their cell, (cells, genes) float64."""
+    high, low = X.astype(np.float64) ** power, X.min(1, keepdims=True).astype(np.float64) ** power
+    return np.where(high - low < 1e-5 * np.abs(low), 0, np.abs(high - low)) ** (1 / power)
 
 
 def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
@@ -88,6 +112,10 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
         if asked == "auto" and (part >= 0).all(1).mean() > 0.05:
             way = "Score two files, or say --values lognorm if some were corrected for batches."
             raise InputError(f"{negative}, but none in some of the cells: logarithms and z-scores? {way}")
+    if asked == "auto" and guess == "counts" and not whole and (others := _no_logarithms(file.X)).any():
+        found = f"values above {MAX_LOG} in {others.sum():,} of {len(others):,}, {_first(file, lambda v: v > MAX_LOG)}"
+        way = "correct typing errors, and score cells of another unit in another file"
+        raise InputError(f"{file.path}: cells hold logarithms, but {found}. Expected one unit: {way}.")
     if asked == "auto" and _of_two_kinds(file.X):
         raise InputError(f"{file.path}: counts in some cells, no whole numbers in others. Score them in two files.")
     kind, of = guess if asked == "auto" else asked, file.X.dtype
@@ -97,7 +125,7 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
         (kind != guess, f"values look like {guess} ({seen}) but are taken as {asked}, as asked"),
         (kind == "counts" and 0 < broken < DAMAGED, f"{few} of the counts are no integers: damaged, corrected?"),
         (kind == "counts" and not whole and guess != "lognorm",
-         "neither integers nor logarithms (TPM, CPM?): values are scaled and logged like counts"),
+         "neither integers nor logarithms (TPM, CPM, roots?): values are scaled and logged like counts"),
         (of.kind in "iu" and high == np.iinfo(of).max,
          f"values reach {high:g}, the largest that {of} holds: larger ones were cut or changed"),
         (whole and high == 1, "no value but 0 and 1: detected or not is no count"),
@@ -153,7 +181,7 @@ def _kind_of_fractions(X: Matrix) -> str:
     if any(_multiples(some, base)[1].mean() > 0.5 for base in BASES):
         return "lognorm"
     values = _stored(X)
-    if _broken(values) < 0.5 and values[values > 0].min() < 1:  # shared reads; roots and log2 of counts are at least 1
+    if _roots(some) or _broken(values) < 0.5 and values[values > 0].min() < 1:  # shared reads; log2 is at least 1
         return "counts"
     if _scaled_by_gene(X):
         return "zscored"
@@ -174,6 +202,17 @@ def _some(X: Matrix, most: int = 200) -> sparse.csr_matrix:
     return sparse.csr_matrix(X[:: max(1, X.shape[0] // most)], dtype=np.float64)
 
 
+def _no_logarithms(X: Matrix) -> np.ndarray:
+    """(rows,) bool: cells with a value that no logarithm reaches, where the others hold logarithms; else none."""
+    high = dense(X.max(1)).ravel() > MAX_LOG
+    rows = np.flatnonzero(~high)
+    if not high.any() or len(rows) < 10:
+        return np.zeros(len(high), bool)
+    low, typed = _some(X[rows[:: max(1, len(rows) // 200)]]), (_stored(X) > MAX_LOG).sum() < 2 * high.sum()
+    logs = _multiples(low, None)[1].mean() <= 0.5 and _kind_of_fractions(low) == "lognorm"
+    return high & (logs and (typed or bool(_fits(low))))
+
+
 def _of_two_kinds(X: Matrix) -> bool:
     """Whether some cells hold counts and others no whole numbers; of some thousand cells."""
     some = _some(X, 2000)
@@ -186,7 +225,7 @@ def _of_two_kinds(X: Matrix) -> bool:
 
 
 def not_cells(
-    file: CellFile, X: Matrix, genes: Genes, counted: bool, batch: np.ndarray
+    file: CellFile, X: Matrix, genes: Genes, counted: bool, batch: np.ndarray, least: int = 10
 ) -> tuple[np.ndarray, list[str]]:
     """Why each row is no cell to score, (rows,) str, by depth within its `batch`; X is on bulk genes. With remarks."""
     reason, detected = np.full(X.shape[0], SCORED, dtype=object), _sums(X != 0)
@@ -209,12 +248,23 @@ def not_cells(
         apart = (~near & ~farther).sum() < BETWEEN * near.sum()
         clear = lower.any() or apart or farther.mean() < MANY
         shallow = (few[rows] & (depth[rows] < typical / FAR)) | (farther & clear)
+        if near.sum() < least <= shallow.sum() and few[rows[shallow]].mean() < 0.5:  # else empty droplets
+            raise InputError(f"{file.path}: {_too_deep(file, X, genes, rows[near], np.median(depth[rows]))}")
         reason[rows[shallow]] = SHALLOW
         doubtful += (shallow | farther | lower).sum()
     raw = "a raw matrix with empty droplets (take filtered_feature_bc_matrix, or EmptyDrops)"
     two = "two kinds of cells, libraries or values (score them in two files, or name them in a column 'batch')"
     said = f"{doubtful:,} of {len(own):,} cells are far less deep than the others: {raw}, or {two}?"
     return reason, [said] if doubtful > MANY * len(own) else []
+
+
+def _too_deep(file: CellFile, X: Matrix, genes: Genes, rows: np.ndarray, usual: float) -> str:
+    """What is said of rows that are far deeper than all others, whose depth is `usual`."""
+    total, cells = _sums(sparse.csr_matrix(X[rows]).T), cellfile.listed(file.obs.index[rows], 4)
+    found = f"{cells}: {total.sum() / len(rows) / usual:,.0f} times the depth of the other cells"
+    name = genes.symbol[genes.symbol != ""][total.argmax()]
+    most = f", most of it in gene {name}" if total.max() > total.sum() / 2 else ""
+    return f"{found}{most}. Expected like cells: a control, a sum, an annotation, a typing error? Correct or leave out."
 
 
 def _lower_of_two(depth: np.ndarray) -> np.ndarray:
@@ -274,34 +324,46 @@ def counts(X: Matrix, every: Matrix, kind: str, chunk: int) -> tuple[sparse.csr_
     of one number become these multiples, exactly: counts, their logarithms and CPM of the same cells are then the same.
     A cell whose values are no multiples (TPM; large counts logged in half precision) keeps them, in units of a low one:
     the smaller that is, the deeper was the cell. With remarks. Logarithms have the base by which most cells are
-    multiples, or by which the cells of the whole file (`every`, with all its genes) have one total; else e is assumed.
+    multiples, or the cells of the whole file (`every`, all genes) have one total; else roots are tried, or e assumed.
     """
     if kind == "zscored" or (kind == "lognorm" and not 0 <= X.min() <= X.max() <= MAX_LOG):
         return None, []
-    base, notes = None, []
-    if kind == "counts" and _broken(_stored(X)) < 0.5:
-        return sparse.csr_matrix(X, dtype=np.float64), []
+    base, notes, some = None, [], _some(X)
     if kind == "lognorm":
         wide = _some(every)
-        totals = {b: _sums(_filled(wide, np.expm1(wide.data * np.log(b)))) for b in BASES}
-        base = next((b for b, t in totals.items() if t.std() < 0.01 * t.mean()), None) or _base_of_multiples(_some(X))
-        unknown = "logarithms of unknown base, or none (square roots?), taken as natural"
-        said = f"logarithms to base {base:g}" if base else unknown
+        totals = {b: _sums(_filled(wide, _undone(wide.data, b))) for b in BASES}
+        base = next((b for b, t in totals.items() if t.std() < 0.01 * t.mean()), None) or next(iter(_fits(some)), None)
+    if base is None and _roots(some):
+        base, notes = ROOT, ["square roots: counts are their squares"]
+    elif kind == "lognorm":
+        said = f"logarithms to base {base:g}" if base else UNKNOWN
         base, notes = base or BASES[0], [said] * (base != BASES[0])
+    elif _broken(_stored(X)) < 0.5:
+        return sparse.csr_matrix(X, dtype=np.float64), []
     rows = (sparse.csr_matrix(X[start : start + chunk], dtype=np.float64) for start in range(0, X.shape[0], chunk))
     return sparse.csr_matrix(sparse.vstack([_multiples(part, base)[0] for part in rows])), notes
 
 
-def _base_of_multiples(X: sparse.csr_matrix) -> float | None:
-    """The base by which most cells are multiples; of several that by which most are small ones, as counts are."""
+def _fits(X: sparse.csr_matrix, bases: tuple = BASES) -> list[float | None]:
+    """The bases by which most cells are multiples, first that by which most are small ones, as counts are."""
     fit = {}
-    for base in BASES:
+    for base in bases:
         multiples, found = _multiples(X, base)
         times = multiples.data[np.repeat(found, np.diff(multiples.indptr))]
         small = (times[times > 1] < 9.5).sum() / max((times > 1).sum(), 1)
         if found.mean() > 0.5 and (small > 0.4 or (times > 1).mean() < 0.05):  # or nearly all counts are one
             fit[base] = found.mean() * small
-    return max(fit, key=fit.get, default=None)
+    return sorted(fit, key=fit.get, reverse=True)
+
+
+def _roots(X: sparse.csr_matrix) -> bool:
+    """Whether values are square roots: in most cells their squares are multiples, and they are none themselves."""
+    return _multiples(X, None)[1].mean() <= 0.5 and ROOT in _fits(X, (ROOT,))
+
+
+def _undone(values: np.ndarray, base: float) -> np.ndarray:
+    """What values are the logarithms to `base` of, after one was added; or the square roots of."""
+    return values**2 if base == ROOT else np.expm1(values * np.log(base))
 
 
 def _multiples(X: sparse.csr_matrix, base: float | None) -> tuple[sparse.csr_matrix, np.ndarray]:
@@ -310,7 +372,7 @@ def _multiples(X: sparse.csr_matrix, base: float | None) -> tuple[sparse.csr_mat
     sizes = np.diff(X.indptr)
     data = linear = X.data
     if base is not None:  # rounded, or a file's precision would be learned
-        linear, data = (np.expm1(v.astype(np.float64) * np.log(base)) for v in (X.data, _half(X.data)))
+        linear, data = (_undone(v.astype(np.float64), base) for v in (X.data, _half(X.data)))
     row, filled = np.repeat(np.arange(len(sizes)), sizes), np.flatnonzero(sizes)
     least, found = np.ones(len(sizes)), np.zeros(len(sizes), bool)
     least[filled] = np.minimum.reduceat(linear, X.indptr[filled]) if len(filled) else 1

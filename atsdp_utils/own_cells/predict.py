@@ -3,7 +3,7 @@
 import os
 from collections import namedtuple
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +122,10 @@ def prepare(
     say("; ".join([f"{path.name}: {file.kind}, {len(file.obs):,} cells x {file.X.shape[1]:,} genes", *file.notes]))
     genes = recognise(file, species)
     known = file.only(genes.symbol != "")
-    kind, remarks = cell_values.detect_values(known, values)
+    X, remarks = cell_values.from_zero(known.X, values)
+    known = replace(known, X=X)  # the file may be written again
+    kind, more = cell_values.detect_values(known, values)
+    remarks += more
     say("; ".join([f"values: {kind} ({'detected' if values == 'auto' else 'as asked'})", *remarks]))
     bulk = gdsc.load_bulk()
     chosen = gdsc.shared_genes(bulk, genes.symbol, settings.max_genes or MODELS[settings.model].max_genes)
@@ -134,7 +137,8 @@ def prepare(
     counted, X = X is not None, known.X if X is None else X
     parts = prediction.origins(file.obs)
     batch = next((codes for name, codes in parts.items() if name.lower() == "batch"), np.zeros(len(file.obs)))
-    reason, deep = cell_values.not_cells(file, X, genes, counted, batch)
+    judged = counted and cell_values.UNKNOWN not in more
+    reason, deep = cell_values.not_cells(file, X, genes, judged, batch, settings.min_cells)
     if file.kind == "h5ad":
         file.X = None  # the output is a copy of the file, and the matrix may be most of the memory
     Z, said = cell_values.shared_matrix(X, genes.symbol[genes.symbol != ""], chosen, counted)

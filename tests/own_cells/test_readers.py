@@ -624,7 +624,7 @@ def made_of(counts, way):
         "less a soup": (np.maximum(counts - 0.1 * depth * counts.sum(0) / counts.sum(), 0), "counts"),
         "logarithms": (logs, "lognorm"),
         "rounded logarithms": (logs.round(2), "lognorm"),
-        "square roots": (np.sqrt(counts / depth * 2e3), "lognorm"),
+        "square roots": (np.sqrt(counts / depth * 2e3), "counts"),
         "scaled by gene": (logs / logs.std(0), "zscored"),
     }[way]
 
@@ -639,7 +639,7 @@ def test_small_values_that_are_not_whole_are_logarithms_only_if_they_can_be(way,
     file = CellFile("x", "h5ad", X, {"names": np.array(genes)}, pd.DataFrame(index=range(90)))
     assert X.max() < cell_values.MAX_LOG, X.max()
     assert cell_values.detect_values(file)[0] == kind
-    assert ("of unknown base, or none" in str(cell_values.counts(X, X, kind, 50)[1])) == (way == "square roots")
+    assert cell_values.counts(X, X, kind, 50)[1] == ["square roots: counts are their squares"] * (way == "square roots")
 
 
 def test_logarithms_beside_z_scores_and_values_without_a_zero_are_told(counts, genes):
@@ -1169,7 +1169,7 @@ def test_shallow_counts_with_shared_reads_are_counts():
     file = CellFile("x", "h5ad", sparse.csr_matrix(X), {"names": np.array(names)}, pd.DataFrame(index=names[:400]))
     assert X.max() < cell_values.MAX_LOG and cell_values.detect_values(file)[0] == "counts"
     whole = np.rint(X)
-    for logged in (np.log1p(X), np.log2(whole + 1), np.log2(whole + 1).round(1), np.sqrt(whole)):
+    for logged in (np.log1p(X), np.log2(whole + 1), np.log2(whole + 1).round(1)):
         assert cell_values.detect_values(replace(file, X=sparse.csr_matrix(logged)))[0] == "lognorm"
 
 
