@@ -29,6 +29,7 @@ KINDS = re.compile(
     r"(?i)gene.expression|gex|rna|.*(prot(ein)?s?\b(?!.coding)|surface|antibody|antigen|abseq|cite|hashtag|hto|adt).*"
     r"|.*(multiplexing|crispr|guide|peak|custom|vdj).*"
 )
+UNENCODED = "is without encoding attributes, as some programmes write it. Write the file with anndata 0.8 or newer."
 #: What tells a file that is not read, by suffix or group of HDF5, and the way out.
 OTHERS = pd.read_csv(checksums.verify(paths.DATA / "formats_not_read.csv"), index_col="mark")["way"].to_dict()
 
@@ -133,7 +134,10 @@ def _read_h5ad(path: Path, layer: str | None) -> CellFile:
         if hasattr(f[place], "shape") and f[place].size * f[place].dtype.itemsize > MAX_DENSE:
             size = f"{f[place].shape[0]:,} x {f[place].shape[1]:,}"
             raise InputError(f"{path}: a dense matrix of {size}. Store it sparse (scipy.sparse.csr_matrix) first.")
-        X, obs, genes = checked(read_elem(f[place])), _frame(f, "obs"), _frame(f, var)
+        X = read_elem(f[place])
+        if isinstance(X, dict):
+            raise InputError(f"{path}: {place} {UNENCODED}")
+        X, obs, genes = checked(X), _frame(f, "obs"), _frame(f, var)
         wide = list(_frame(f, f"{raw}var").index) if raw and layer is None else []
     if X.ndim != 2 or X.shape != (len(obs), len(genes)):
         raise InputError(f"{path}: {place} has shape {X.shape}, expected {len(obs)} cells x {len(genes)} genes.")
@@ -147,17 +151,28 @@ def _read_h5ad(path: Path, layer: str | None) -> CellFile:
 
 
 def _frame(f: h5py.File, place: str) -> pd.DataFrame:
-    """Columns on cells or genes; anndata before 0.7 wrote a structured array, and the words of categories into uns."""
-    table = read_elem(f[place])
-    if isinstance(table, pd.DataFrame):
-        return table
-    frame = pd.DataFrame({k: table[k] for k in table.dtype.names})
-    for column in frame:
-        if frame[column].dtype == object:
-            frame[column] = [v.decode() if isinstance(v, bytes) else v for v in frame[column]]
-        elif f"uns/{column}_categories" in f:
-            frame[column] = pd.Categorical.from_codes(frame[column], f[f"uns/{column}_categories"].asstr()[:])
-    return frame.set_index(table.dtype.names[0])
+    """Columns on cells or genes; old versions of anndata and SeuratDisk leave codes, and their words elsewhere."""
+    frame = read_elem(f[place])
+    frame = frame if isinstance(frame, pd.DataFrame) else _unencoded(f, place, frame)
+    for column, codes in dict(frame).items():
+        for words in (f"{place}/__categories/{column}", f"uns/{column}_categories"):
+            if words in f and codes.dtype.kind == "i" and codes.between(-1, len(f[words]) - 1).all():
+                frame[column] = pd.Categorical.from_codes(codes, f[words].asstr()[:])
+    return frame
+
+
+def _unencoded(f: h5py.File, place: str, table: dict | np.ndarray) -> pd.DataFrame:
+    """Columns as they are written by hand or from R, or, in a structured array, by anndata before 0.7."""
+    names = table.dtype.names or () if isinstance(table, np.ndarray) else list(table)
+    called = names[:1] if isinstance(table, np.ndarray) else (f[place].attrs.get("_index"), "_index", "index")
+    index = next((name for name in called if name in names), None)
+    if index is None:
+        raise InputError(f"{f.filename}: {place} {UNENCODED}")
+    columns = {k: table[k] for k in names if np.shape(table[k]) == np.shape(table[index])}
+    for k, values in columns.items():
+        if values.dtype.kind in "OS":
+            columns[k] = [v.decode() if isinstance(v, bytes) else v for v in values]
+    return pd.DataFrame(columns).set_index(index)
 
 
 def _only_kinds(column: np.ndarray) -> bool:
@@ -231,7 +246,7 @@ def _read_10x_folder(folder: Path) -> tuple:
 
 def _ten_x(path: Path, kind: str, X, features: dict[str, np.ndarray], barcodes: np.ndarray) -> CellFile:
     """A 10x matrix, in more layouts than scanpy reads: without types of features, some files zipped, two genomes."""
-    X, n_genes = checked(X), len(features["id"])
+    X, n_genes = checked(X), len(next(iter(features.values())))
     if X.shape == (n_genes, len(barcodes)) and n_genes != len(barcodes):
         X = checked(X.T)  # cells in rows, as scipy and Parse write them; a square matrix is as 10x has it
     if X.shape != (len(barcodes), n_genes):

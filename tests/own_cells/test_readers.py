@@ -191,6 +191,58 @@ def test_files_of_old_anndata_versions(tmp_path, counts, genes):
         assert list(recognise(file).symbol) == genes
 
 
+def seurat_disk(path, codes, words):
+    """The column `response` as SeuratDisk writes factors: codes, and words that no attribute leads to."""
+    with h5py.File(path, "r+") as f:
+        del f["obs/response"]
+        f["obs/response"], f["obs/__categories/response"] = codes, np.array(words, h5py.string_dtype())
+        f["obs"].attrs["encoding-version"] = "0.1.0"
+
+
+def test_factors_of_seurat_disk_are_words(tmp_path, counts, genes):
+    obs, path = pd.DataFrame({"response": 1}, CELLS), tmp_path / "a.h5ad"
+    for words in (["sensitive", "resistant"], ["resistant", "sensitive"]):  # levels have the order of R
+        anndata.AnnData(counts, obs, pd.DataFrame(index=genes)).write_h5ad(path)
+        seurat_disk(path, np.array([words.index(label) for label in LABELS[:-1]] + [-1]), words)
+        response = readers.read(path).obs.response
+        assert list(response[:-1]) == LABELS[:-1] and response.isna().iloc[-1]
+    anndata.AnnData(counts, obs, pd.DataFrame(index=genes)).write_h5ad(path)
+    seurat_disk(path, np.arange(12), ["resistant", "sensitive"])  # more numbers than words: no codes
+    assert list(readers.read(path).obs.response) == list(range(12))
+
+
+@pytest.mark.filterwarnings("ignore:Element")
+def test_h5ad_without_encoding_attributes(tmp_path, counts, genes):
+    obs, path = pd.DataFrame({"response": LABELS, "age": 7}, CELLS), tmp_path / "a.h5ad"
+    anndata.AnnData(counts, obs, pd.DataFrame(index=genes)).write_h5ad(path)
+    with h5py.File(path, "r+") as f:
+        for group in ("obs", "var"):
+            for name in ("encoding-type", "encoding-version", "_index", "column-order"):
+                del f[group].attrs[name]
+        f["obs/colours"] = np.arange(3)  # no column of the cells
+        f["var"].move("_index", "index")
+    file = readers.read(path)
+    holds(file, counts, genes)
+    assert list(file.obs.response) == LABELS and list(file.obs.age) == [7] * 12 and file.obs.shape == (12, 2)
+    with h5py.File(path, "r+") as f:
+        f["var"].move("index", "genes")
+    with pytest.raises(InputError, match="var is without encoding attributes.*anndata 0.8 or newer"):
+        readers.read(path)
+    write(tmp_path, "a.h5ad", counts, genes)
+    with h5py.File(path, "r+") as f:
+        for name in list(f["X"].attrs):
+            del f["X"].attrs[name]
+    with pytest.raises(InputError, match="X is without encoding attributes"):
+        readers.read(path)
+
+
+def test_a_ten_x_file_without_ids(tmp_path, counts, genes):
+    path = write(tmp_path, "10x.h5", counts, genes)
+    with h5py.File(path, "r+") as f:
+        del f["matrix/features/id"]
+    holds(readers.read(path), counts, genes)
+
+
 def test_ten_x_of_cell_ranger_2(tmp_path, counts, genes):
     folder = write(tmp_path, "folder", counts, genes)
     rows = [line.rsplit("\t", 1)[0] for line in (folder / "features.tsv").read_text().splitlines()]
