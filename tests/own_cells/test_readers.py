@@ -286,6 +286,41 @@ def named(names, counts):
     return CellFile("x", "table", sparse.csr_matrix(counts), {"names": np.array(names)}, pd.DataFrame(index=CELLS))
 
 
+def in_places(counts, **places):
+    return replace(named(next(iter(places.values())), counts), names={k: np.array(v) for k, v in places.items()})
+
+
+def test_ids_and_symbols_that_name_different_genes_are_refused(counts, genes):
+    by_symbol = {s: i for i, s in gene_names.ensembl_symbols("human").items()}
+    ids = [by_symbol[g] for g in genes]
+    slipped = np.roll(genes, 1)
+    for places in (
+        {"id": ids, "name": slipped}, {"name": slipped, "id": ids}, {"id": sorted(ids), "name": genes},
+        {"id": [i if n % 3 else "ENSG00000999999" for n, i in enumerate(ids * 2)], "name": np.roll(genes * 2, 1)},
+    ):  # fmt: skip
+        with pytest.raises(InputError, match="and .* name different genes for .* features .such as .*Delete that one"):
+            recognise(in_places(np.ones((12, len(places["id"]))), **places))
+
+
+def test_symbols_that_differ_from_ids_here_and_there_do_not_contradict_them(counts, genes):
+    by_symbol = {s: i for i, s in gene_names.ensembl_symbols("human").items()}
+    ids, some = [by_symbol[g] for g in genes], genes.copy()
+    some[:20] = some[20:40]  # an eighth, far more than is found in files
+    few = [g if n < 40 else f"clone_{n}" for n, g in enumerate(np.roll(genes, 1))]  # of too few genes to be names
+    for other in (ids, some, few, [f"{i}.4" for i in ids], [g.replace("A", "B") for g in ids]):
+        assert list(recognise(in_places(counts, name=genes, other=other)).symbol) == genes
+
+
+def test_a_column_of_paralogs_or_partners_is_not_what_a_gene_is_called(counts, genes):
+    by_symbol = {s: i for i, s in gene_names.ensembl_symbols("human").items()}
+    some = [by_symbol[g] if n < 120 else f"ENSG00000999{n}" for n, g in enumerate(genes)]  # others are retired
+    for column in ("var['paralog']", "var['ligand_partner']", "column Nearest gene"):
+        found = recognise(in_places(counts, index=some, **{column: np.roll(genes, 7)}))
+        assert found.place == "index" and list(found.symbol[:120]) == genes[:120]
+    alone = recognise(in_places(counts, index=[f"g{i}" for i in range(150)], **{"var['human_ortholog']": genes}))
+    assert list(alone.symbol) == genes  # nothing else has names
+
+
 def test_ensembl_ids_with_versions_and_prefixes_become_symbols(counts, genes):
     by_symbol = {s: i for i, s in gene_names.ensembl_symbols("human").items()}
     ids = [by_symbol[g] for g in genes]
