@@ -19,16 +19,17 @@ from scipy.io import mmread
 from atsdp_utils.data import gene_names
 from atsdp_utils.foundation import checksums, paths
 from atsdp_utils.own_cells import tables
-from atsdp_utils.own_cells.cellfile import FORMATS, CellFile, InputError, checked, dense, names_of_no_gene
+from atsdp_utils.own_cells.cellfile import FORMATS, CellFile, InputError, checked, dense, listed, names_of_no_gene
 
 #: Bytes of a dense matrix beyond which a file is refused: it would not fit beside its own copies.
 MAX_DENSE = 3e9
 #: What kinds of features are called.
-GENES = re.compile(r"(?i)(gene.expression|genes?|gex|rna|nan|none|<na>)?")
+GENES = re.compile(r"(?i)(gene.expression|genes?|gex|m?rna|nan|none|<na>)?")
 KINDS = re.compile(
     r"(?i)gene.expression|gex|rna|.*(prot(ein)?s?\b(?!.coding)|surface|antibody|antigen|abseq|cite|hashtag|hto|adt).*"
-    r"|.*(multiplexing|crispr|guide|peak|custom|vdj).*"
+    r"|.*(multiplexing|crispr|guide|peak|custom|vdj).*|p?abo"
 )
+MARKS = re.compile(r"(?i)is_?(adts?|prot(ein)?s?|antibod(y|ies)|hashtags?|htos?)")  # columns of True and False
 UNENCODED = "is without encoding attributes, as some programmes write it. Write the file with anndata 0.8 or newer."
 #: What tells a file that is not read, by suffix or group of HDF5, and the way out.
 OTHERS = pd.read_csv(checksums.verify(paths.DATA / "formats_not_read.csv"), index_col="mark")["way"].to_dict()
@@ -67,6 +68,7 @@ def read(path: Path, layer: str | None = None, labels: str | None = None) -> Cel
         if isinstance(error, UnicodeDecodeError):
             said = "no text in UTF-8. Save it as such (a spreadsheet calls it CSV UTF-8)."
         raise InputError(f"{path}: {said}") from error
+    file = _beside_ids(file)
     peak = names_of_no_gene()["peaks"]
     peaks = np.array([peak.fullmatch(n) is not None for n in next(iter(file.names.values()))], bool)
     if peaks.all() and len(peaks):
@@ -147,7 +149,9 @@ def _read_h5ad(path: Path, layer: str | None) -> CellFile:
     more, have = (gene_names.known(index, gene_names.NAMINGS[:2]) if wide else 0 for index in (wide, genes.index))
     way = [f"raw holds {more:,} genes of the bulk, X {have:,}: --layer raw lets the score rest on more"]
     file = CellFile(path, "h5ad", X, names, obs, notes, way if more > 1.2 * have else [])
-    return _expression(file, *(w for c, w in words.items() if c in ("feature_types", "feature_type") or _only_kinds(w)))
+    kinds = [w for c, w in words.items() if c in ("feature_types", "feature_type") or _only_kinds(w)]
+    kinds += [np.where(genes[c], "antibody", "gene") for c in genes if MARKS.fullmatch(c) and genes[c].dtype == bool]
+    return _expression(file, *kinds)
 
 
 def _frame(f: h5py.File, place: str) -> pd.DataFrame:
@@ -192,6 +196,21 @@ def _expression(file: CellFile, *columns: np.ndarray) -> CellFile:
     if others and not keep.any():
         raise InputError(f"{file.path}: no gene among the features, only {others}. Expected some of 'Gene Expression'.")
     return file.only(keep, f"{(~keep).sum():,} features other than gene expression left out ({others})")
+
+
+def _beside_ids(file: CellFile) -> CellFile:
+    """Without antibodies and guides that no type of features tells: they have no Ensembl id, and names of genes."""
+    for place, ids in file.names.items():
+        plain = [gene_names.plain(name) for name in ids]
+        none = np.array([not gene_names.ENSEMBL.fullmatch(n) and not GENES.fullmatch(n) for n in plain])
+        if not 0 < none.mean() <= 0.1:
+            continue
+        for names in (names for other, names in file.names.items() if other != place):
+            called = np.array([gene_names.DOUBLED.sub("", gene_names.plain(n)) for n in names])
+            if np.isin(called[none], called[~none]).mean() > 0.1:  # else a symbol stands in for an id that is missing
+                said = f"{none.sum():,} features without an Ensembl id, called like genes that have one, left out"
+                return file.only(~none, f"{said} ({listed(list(names[none]), 3)}): antibodies, guides?")
+    return file
 
 
 def _ten_x_groups(f: h5py.File) -> list[str]:

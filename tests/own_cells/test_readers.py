@@ -1231,6 +1231,48 @@ def test_kinds_of_features_are_read_whatever_their_column_is_called(tmp_path, co
         assert readers.read(tmp_path / "a.h5ad").X.shape == (12, 120)
 
 
+def test_antibodies_and_guides_without_an_id_are_no_genes(tmp_path, counts, genes):
+    by_symbol = {s: i for i, s in gene_names.ensembl_symbols("human").items()}
+    ids, path = [by_symbol[g] for g in genes], tmp_path / "a.h5ad"
+    wide = np.hstack([counts, np.full((12, 10), 300, np.float32)])
+    cells = pd.DataFrame(index=CELLS)
+    for own, name in (
+        ([f"AB{i}" for i in range(10)], [*genes[:6], "CD3", "CD45", "IgG1", "IgG2a"]),
+        (genes[:10], [f"{g}-1" for g in genes[:10]]),  # as names are made different
+        ([f"sg{g}.2" for g in genes[:10]], [f"{g}.2" for g in genes[:10]]),
+    ):
+        var = pd.DataFrame({"gene_ids": ids + own}, [*genes, *name])
+        anndata.AnnData(wide, cells, var).write_h5ad(path)
+        file = readers.read(path)
+        holds(file, counts, genes)
+        assert any("10 features without an Ensembl id" in note for note in file.notes)
+    folder = write(tmp_path, "folder", wide, [f"x{i}" for i in range(160)])
+    rows = zip(ids + genes[:10], genes + genes[:10], strict=True)
+    (folder / "features.tsv").write_text("".join(f"{i}\t{g}\n" for i, g in rows))
+    holds(readers.read(folder), counts, genes)
+
+
+def test_genes_whose_id_is_missing_are_genes(tmp_path, counts, genes):
+    by_symbol = {s: i for i, s in gene_names.ensembl_symbols("human").items()}
+    for instead in (lambda g: "nan", lambda g: "", lambda g: g, lambda g: "LOC1000"):
+        ids = [by_symbol[g] if n % 12 else instead(g) for n, g in enumerate(genes)]
+        var = pd.DataFrame({"gene_ids": ids, "symbol": genes}, genes)
+        anndata.AnnData(counts, pd.DataFrame(index=CELLS), var).write_h5ad(tmp_path / "a.h5ad")
+        holds(readers.read(tmp_path / "a.h5ad"), counts, genes)
+
+
+@pytest.mark.parametrize(
+    ("column", "kinds", "width"),
+    [("kind", ("mRNA", "AbO"), 120), ("feature_types", ("mRNA", "AbO"), 120), ("is_adt", (False, True), 120),
+     ("is_protein", (False, True), 120), ("is_hashtag", (False, False), 150), ("biotype", ("mRNA", "lncRNA"), 150),
+     ("feature_type", ("mRNA", "lncRNA"), 150), ("is_mito", (False, True), 150)],
+)  # fmt: skip
+def test_kinds_of_other_makers_and_marks(column, kinds, width, tmp_path, counts, genes):
+    var = pd.DataFrame({column: [kinds[0]] * 120 + [kinds[1]] * 30}, genes)
+    anndata.AnnData(counts, pd.DataFrame(index=CELLS), var).write_h5ad(tmp_path / "a.h5ad")
+    assert readers.read(tmp_path / "a.h5ad").X.shape == (12, width)
+
+
 def test_features_of_two_columns_or_with_row_numbers(tmp_path, counts, genes):
     ids = {s: i for i, s in gene_names.ensembl_symbols("human").items()}
     folder = write(tmp_path, "folder", counts, genes)
