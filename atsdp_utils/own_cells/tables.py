@@ -126,10 +126,10 @@ def _layout(path: Path) -> Layout:
             names.append(start[0])
             seconds.append(start[1] if len(start) > 2 else "")
             if sep in ";\t" and "," in line:
-                behind = re.findall(rf"{sep}-?\d+,(\d+)(?=[{sep}\s])", line)
+                behind = re.findall(rf"{sep}-?(\d+),(\d+)(?=[{sep}\s])", line)
                 points = re.findall(rf"{sep}-?\d+\.\d+(?=[{sep}\s])", line)
                 if len(behind) > len(points):  # else a column of words
-                    marks |= {"either" if len(digits) == 3 else "decimal" for digits in behind}
+                    marks |= {"either" if len(v) == 3 and whole != "0" else "decimal" for whole, v in behind}
     if empty:
         raise InputError(f"{path}: no row below the header. Expected names and numbers, one row a cell or a gene.")
     most = max(widths, key=lambda n: len(widths[n]), default=0)

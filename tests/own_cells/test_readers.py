@@ -627,7 +627,9 @@ def test_commas_in_numbers(tmp_path, counts, genes):
     holds(table(tmp_path, described + "\n"), counts, genes)  # a comma in words is no mark
     holds(table(tmp_path, "#gene" + as_text(counts, genes)), counts, genes)  # and a heading with a hash no remark
     with pytest.raises(InputError, match="thousands or decimals"):
-        table(tmp_path, as_text(counts + 0.125, genes).replace(".", ","))
+        table(tmp_path, as_text(counts + 1.125, genes).replace(".", ","))
+    logs = (counts / 8 + 0.125).round(3)  # 0,125 and 1,125
+    holds(table(tmp_path, as_text(logs, genes).replace(".", ",")), logs, genes)
 
 
 def test_dates_of_spreadsheets_and_apostrophes(counts, genes):
