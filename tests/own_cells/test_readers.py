@@ -1321,6 +1321,110 @@ def test_lengths_of_genes_are_no_cell(tmp_path, counts, genes):
         assert list(readers.read(tmp_path / "a.csv").obs.index) == CELLS, name
 
 
+@pytest.fixture(scope="module")
+def alike():
+    """Counts of 40 cells that have genes in common, as cells do."""
+    rng, genes = np.random.default_rng(0), gdsc.load_bulk().genes[:1500]
+    X = rng.poisson(rng.gamma(0.4, 4, len(genes)) * rng.lognormal(0, 0.4, (40, len(genes))))
+    return pd.DataFrame(X.astype(float), [f"c{i}" for i in range(40)], genes)
+
+
+def values_of(alike, way):
+    logs = np.log1p(alike / alike.sum(axis=1).to_numpy()[:, None] * 1e4)
+    z = (logs - logs.mean()) / logs.std().replace(0, 1)
+    return {"counts": alike, "logs": logs.round(4), "z-scores": z.round(4)}[way]
+
+
+def beside(frame, end, **columns):
+    """The cells in columns, with others before or behind them."""
+    parts = [pd.DataFrame(columns, frame.columns), frame.T]
+    return pd.concat(parts[::-1] if end else parts, axis=1)
+
+
+@pytest.mark.parametrize("way", ["counts", "logs", "z-scores"])
+@pytest.mark.parametrize("end", [False, True])
+def test_annotations_of_genes_are_told_by_their_values(way, end, tmp_path, alike):
+    rng, n = np.random.default_rng(1), alike.shape[1]
+    lengths, places, chromosomes = rng.integers(300, 9000, n), rng.integers(1e6, 2e8, n), rng.integers(1, 23, n)
+    frame = values_of(alike, way)
+    for columns in (
+        {"exonic_length": lengths}, {"TSS": places, "bp": lengths, "No.": np.arange(1, n + 1)},
+        {"chromosome_name": chromosomes}, {"GC%": rng.random(n).round(3)} if way != "z-scores" else {"on": 1},
+    ):  # fmt: skip
+        file = table(tmp_path, beside(frame, end, **columns).to_csv(sep="\t"))
+        holds(file, frame.to_numpy(np.float32), frame.columns, frame.index)
+        told = list(columns)[:: -1 if end else 1]
+        assert any(line.startswith("not read as cells") and ", ".join(told) in line for line in file.warnings)
+
+
+def test_many_columns_unlike_the_others_are_refused(tmp_path, alike):
+    four = {f"length.{i}": np.random.default_rng(i).integers(300, 9000, alike.shape[1]) for i in range(4)}
+    with pytest.raises(InputError, match="annotations of genes. No other column has values like those of length.0"):
+        table(tmp_path, beside(alike, False, **four).to_csv(sep="\t"))
+
+
+@pytest.mark.parametrize("way", ["counts", "logs", "z-scores"])
+def test_cells_of_their_own_kind_stay_cells(way, tmp_path, alike, genes, counts):
+    frame = values_of(alike, way)
+    columns = {
+        "empty": 0,
+        "other": np.roll(frame.iloc[0], 1) if way == "z-scores" else frame.iloc[0],
+        "deep": frame.iloc[1] * 9,
+    }
+    file = table(tmp_path, beside(frame, False, **columns).to_csv(sep="\t"))
+    assert list(file.obs.index) == [*columns, *frame.index] and not file.warnings
+    file = table(tmp_path, pd.DataFrame(counts.T, genes, CELLS).to_csv(sep="\t"))  # no cell is like another
+    assert list(file.obs.index) == CELLS and not file.warnings
+
+
+SUMS = {
+    "Sum of all": "sum",
+    "Gesamt": "sum",
+    "avg": "mean",
+    "50%": "median",
+    "max": "max",
+    "low": "min",
+    "n": np.count_nonzero,
+}
+
+
+@pytest.mark.parametrize("name", SUMS)
+@pytest.mark.parametrize("digits", [1, 12])
+def test_sums_are_told_by_their_values(name, digits, tmp_path, alike):
+    more = (
+        np.random.default_rng(1).poisson(9, alike.shape) if name in ("50%", "low") else 0
+    )  # else hardly one is above 0
+    deep = alike + more
+    line = deep.apply(SUMS[name]).round(digits).rename(name).to_frame().T
+    for frame in (
+        pd.concat([deep, line]),
+        pd.concat([line, deep]),
+        pd.concat([deep, line, deep.mean().rename("x").to_frame().T]),
+    ):
+        for turned in (frame, frame.T):
+            file = table(tmp_path, turned.to_csv(sep="\t"))
+            np.testing.assert_array_equal(dense(file.X), deep)
+            assert list(file.obs.index) == list(deep.index)
+            assert any(note.startswith(f"{name}: the ") for note in file.notes)
+
+
+def test_lines_that_are_near_a_sum_are_cells(tmp_path, alike):
+    most = alike.max()
+    most.iloc[7] += 1
+    pooled = pd.concat([alike, alike.iloc[:20].sum().rename("half").to_frame().T, most.rename("most").to_frame().T])
+    twins = pd.concat([alike.iloc[:1]] * 12).set_axis(CELLS)
+    capped, few = alike.clip(upper=1), pd.concat([alike.iloc[:2], alike.iloc[:2].sum().rename("both").to_frame().T])
+    for frame in (pooled, twins, capped, few):
+        assert list(table(tmp_path, frame.to_csv(sep="\t")).obs.index) == list(frame.index)
+
+
+@pytest.mark.parametrize("name", ["unassigned", "Undetermined", "no_match", "NTC", "blank"])
+def test_reads_of_no_cell_are_no_cell(name, tmp_path, alike):
+    frame = pd.concat([alike, alike.iloc[:9].sum().rename(name).to_frame().T])
+    for turned in (frame, frame.T):
+        assert list(table(tmp_path, turned.to_csv(sep="\t")).obs.index) == list(alike.index)
+
+
 def test_a_clone_behind_a_symbol_is_of_an_antibody(counts, genes):
     for form in ("{} (SK3)", "{}|A0072", "{} (HIB19)"):
         found = recognise(named([*genes[:-10], *(form.format(g) for g in genes[-10:])], counts))
