@@ -34,6 +34,11 @@ UNENCODED = "is without encoding attributes, as some programmes write it. Write 
 #: What tells a file that is not read, by suffix or group of HDF5, and the way out.
 OTHERS = pd.read_csv(checksums.verify(paths.DATA / "formats_not_read.csv"), index_col="mark")["way"].to_dict()
 
+#: First bytes that tell what a file is, whatever its name, and its mark there.
+STARTS = {
+    b"BZh": ".bz2", b"\xfd7zXZ": ".xz", b"\x1f\x8b": "double gzip", b"version https://git-lfs": "git-lfs",
+}  # fmt: skip
+
 
 def read(path: Path, layer: str | None = None, labels: str | None = None) -> CellFile:
     """Read the cells of `path`, whatever its format.
@@ -110,13 +115,17 @@ def _kind(path: Path) -> str:
     if zipfile.is_zipfile(path):
         raise InputError(f"{path}: a workbook or another zip archive. Save it as CSV UTF-8, or unpack it.")
     name = path.name.lower().removesuffix(".gz")
+    with (gzip.open if tables.is_gzip(path) else open)(path, "rb") as handle:
+        first = handle.read(32)
+    if mark := next((mark for start, mark in STARTS.items() if first.startswith(start)), ""):
+        raise InputError(f"{path}: {OTHERS[mark]}")
     if name.endswith((".h5ad", ".h5")):
         if tables.is_gzip(path):
             raise InputError(f"{path}: HDF5 inside gzip. Unpack it first (gunzip).")
         raise InputError(f"{path}: not HDF5, though named so: truncated? Copy it again.")
     if name.endswith((".csv", ".tsv", ".txt", ".tab")):
         return "table"
-    said = f"format {path.suffix or '(no suffix)'} is not supported. Expected {FORMATS}."
+    said = f"format {Path(name).suffix or '(no suffix)'} is not supported. Expected {FORMATS}. A table? Call it .tsv."
     raise InputError(f"{path}: {next((way for end, way in OTHERS.items() if name.endswith(end)), said)}")
 
 
@@ -250,6 +259,9 @@ def _read_10x_folder(folder: Path) -> tuple:
             names = ", ".join(p.name for p in inside[:5]) or "nothing"
             if below := sorted(p.parent.name for p in folder.glob("*/*matrix.mtx*")):
                 raise InputError(f"{folder}: no matrix here but in {', '.join(below)}. Give {folder / below[0]}.")
+            called = [p.name.lower().removesuffix(".gz") for p in inside]
+            if way := next((way for mark, way in OTHERS.items() if len(mark) > 4 and mark in called), ""):
+                raise InputError(f"{folder}: {way}")
             expected = f"expected one so named, a sample a folder; this holds {names}"
             raise InputError(f"{folder}: {len(files)} files {' or '.join(parts)} (.gz), {expected}.")
         found += files

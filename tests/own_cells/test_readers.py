@@ -1,7 +1,10 @@
 """A person's files: every format gives the same cells, and everything wrong with one is said in words."""
 
+import bz2
 import gzip
+import lzma
 import os
+import re
 import zipfile
 from dataclasses import replace
 
@@ -10,6 +13,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy
 from scipy import io, sparse
 
 from atsdp_utils.data import gdsc, gene_names
@@ -978,6 +982,62 @@ def test_archives_name_the_way_out(name, way, tmp_path):
     (tmp_path / name).write_bytes(b"something")
     with pytest.raises(InputError, match=way):
         readers.read(tmp_path / name)
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv.gz", "a.h5ad", "a.txt"])
+@pytest.mark.parametrize(
+    ("content", "way"),
+    [(bz2.compress(b"x"), "bzip2. Unpack it"), (lzma.compress(b"x"), "xz. Unpack it"), (LFS, "git lfs pull"),
+     (gzip.compress(gzip.compress(b"x")), "gzip inside gzip. Unpack it once")],
+)  # fmt: skip
+def test_what_is_no_table_is_told_by_its_first_bytes(name, content, way, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"{name}: .*{way}"):
+        readers.read(tmp_path / name)
+
+
+def test_a_zipped_table_of_another_suffix_is_told_what_to_be_called(tmp_path):
+    (tmp_path / "a.count.gz").write_bytes(gzip.compress(b"x"))
+    with pytest.raises(InputError, match=r"format .count is not supported. .*A table\? Call it .tsv"):
+        readers.read(tmp_path / "a.count.gz")
+
+
+def renamed(folder, way):
+    """Renames the files of a folder as a message says."""
+    for old, new in re.findall(r"([\w.]+) to ([\w.]+)", way):
+        (folder / old).rename(folder / new)
+
+
+def test_folders_of_other_programmes_name_the_way_out(tmp_path, counts, genes, monkeypatch):
+    matrix = sparse.coo_matrix(counts.astype(int))  # cells in rows
+    for names in (
+        ("cells_x_genes.mtx", "cells_x_genes.genes.txt", "cells_x_genes.barcodes.txt"),
+        ("quants_mat.mtx", "quants_mat_cols.txt", "quants_mat_rows.txt"),
+    ):
+        folder = tmp_path / names[0].split(".")[0]
+        folder.mkdir()
+        io.mmwrite(folder / names[0], matrix)
+        for name, lines in zip(names[1:], (genes, CELLS), strict=True):
+            (folder / name).write_text("\n".join(lines) + "\n")
+        with pytest.raises(InputError, match=f"Rename {names[0]} to matrix.mtx") as of_folder:
+            readers.read(folder)
+        with pytest.raises(InputError, match=f"Rename {names[0]} to matrix.mtx"):
+            readers.read(folder / names[0])
+        renamed(folder, str(of_folder.value))
+        holds(readers.read(folder), counts, genes)
+    folder = tmp_path / "parse"
+    folder.mkdir()
+    io.mmwrite(folder / "DGE.mtx", matrix)
+    pd.DataFrame({"gene_id": "x", "gene_name": genes}).to_csv(folder / "all_genes.csv", index=False)
+    pd.DataFrame({"bc_wells": CELLS, "sample": "s"}).to_csv(folder / "cell_metadata.csv", index=False)
+    with pytest.raises(InputError, match="a folder of Parse. Write an h5ad: ") as told:
+        readers.read(folder)
+    monkeypatch.chdir(folder)
+    exec(str(told.value).split("Write an h5ad: ")[1].removesuffix("."), {"scanpy": scanpy, "pandas": pd})
+    holds(readers.read(folder / "cells.h5ad"), counts, genes)
 
 
 def test_a_pipe_is_not_read(tmp_path):
