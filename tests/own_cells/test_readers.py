@@ -336,8 +336,9 @@ def test_ensembl_ids_with_versions_and_prefixes_become_symbols(counts, genes):
 
 @pytest.mark.parametrize(
     "spell",
-    ["hg19_{}", "GRCH38_{}", "GRCh38-2020-A_{}", "{}.1", "{}-2", " {}", "{} (7157)", "{}|7157", "{}_id", "id|{}"],
-)
+    ["hg19_{}", "GRCH38_{}", "GRCh38-2020-A_{}", "{}.1", "{}-2", " {}", "{} (7157)", "{}|7157", "{}_id", "id|{}",
+     "{}\xa0", "b'{}'", "b'id'", "{}|NM_000733.3|Reference_end", "{}|ENST00000361763|Reference_end"],
+)  # fmt: skip
 def test_spellings_of_genes(spell, counts, genes):
     ids = {s: i for i, s in gene_names.ensembl_symbols("human").items()}
     names = [spell.replace("id", ids[g]).format(g) for g in genes]
@@ -1486,7 +1487,7 @@ def test_reads_of_no_cell_are_no_cell(name, tmp_path, alike):
 
 
 def test_a_clone_behind_a_symbol_is_of_an_antibody(counts, genes):
-    for form in ("{} (SK3)", "{}|A0072", "{} (HIB19)"):
-        found = recognise(named([*genes[:-10], *(form.format(g) for g in genes[-10:])], counts))
+    for form in ("{} (SK3)", "{}|A0072", "{} (HIB19)", "{}:SK7|{}|AHS0231|pAbO", "{}|NMX_1", "b{}'"):
+        found = recognise(named([*genes[:-10], *(form.replace("{}", g) for g in genes[-10:])], counts))
         assert (found.symbol[-10:] == "").all() and (found.symbol[:-10] != "").all()
     assert list(recognise(named([f"{g} (7157)" for g in genes], counts)).symbol) == genes
