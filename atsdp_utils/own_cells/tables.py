@@ -22,7 +22,8 @@ from atsdp_utils.own_cells.cellfile import CellFile, InputError, names_of_no_gen
 
 #: Fewer cells tell nothing of each other; so many lines are looked at on either side, and so many cells within.
 FEWEST, EDGE, WITHIN = 10, 8, 50
-#: Below this rank correlation with the sum of cells lies none that has as many genes as they (measured: from 0.16 on).
+#: Below this rank correlation with the sum of cells lies none that has as many genes as half of them (measured: 0.16);
+#: what has as many as any of them, and is less alike, was not measured.
 ALIKE = 0.1
 #: What a line may be of all cells beside it.
 STATISTICS = {"sum": np.sum, "mean": np.mean, "median": np.median, "maximum": np.max, "minimum": np.min,
@@ -103,15 +104,15 @@ def _of_cells(file: CellFile, genes_in_rows: bool) -> CellFile:
     strange = _annotations(X) if genes_in_rows else []
     named = cellfile.listed(called[strange], 4)
     if len(strange) > max(3, len(called) // 20):
-        way = "Expected a column a cell: leave out what is none, or rename it (length_1, …)."
+        way = "Expected a column a cell: delete what is none."
         raise InputError(f"{file.path}: annotations of genes? No other column has values like those of {named}. {way}")
     rest = np.setdiff1d(np.arange(len(called)), strange)
     sums = {rest[i]: what for i, what in _statistics(X[rest]).items()}
     cells = np.setdiff1d(rest, list(sums))
-    notes = [f"{called[i]}: the {what} of the others, no cell" for i, what in sums.items()]
+    notes = [*file.notes, *(f"{called[i]}: the {what} of the others, no cell" for i, what in sums.items())]
     way = f"not read as cells, for no other column has values like theirs: {named}. If they are cells, write an h5ad"
-    warnings = [*file.warnings, *([way] if strange else [])]
-    return replace(file, X=X[cells], obs=file.obs.iloc[cells], notes=[*file.notes, *notes], warnings=warnings)
+    ways = [*file.warnings, way] if strange else file.warnings
+    return replace(file, X=X[cells], obs=file.obs.iloc[cells], notes=notes, warnings=ways)
 
 
 def _annotations(X: sparse.csr_matrix) -> list[int]:
@@ -120,27 +121,26 @@ def _annotations(X: sparse.csr_matrix) -> list[int]:
     if n < FEWEST:
         return []
     within = np.unique(np.linspace(n // 4, 3 * n // 4, WITHIN).astype(int))
-    strange = _unlike(np.nan_to_num(X[within].toarray().astype(np.float64)))
+    strange = _unlike(_finite(X[within]))
     sides = (range(within[0]), range(n - 1, within[-1], -1))
-    own = [itertools.takewhile(lambda i: strange(np.nan_to_num(X[[i]].toarray()[0])), side) for side in sides]
+    own = [itertools.takewhile(lambda i: strange(_finite(X[[i]])[0]), side) for side in sides]
     return [i for side in own for i in itertools.islice(side, max(4, n // 20 + 1))]
+
+
+def _finite(X: sparse.csr_matrix) -> np.ndarray:
+    return np.nan_to_num(X.toarray().astype(np.float64), posinf=0, neginf=0)
 
 
 def _unlike(V: np.ndarray) -> Callable[[np.ndarray], bool]:
     """What tells values of another kind from those of the cells V."""
     if V.min() < 0:  # z-scores
-        spread, whole = np.median(V.std(1)), any(map(_whole, V))
-        return lambda v: v.any() and (v.std() > 50 * spread > 0 or (_whole(v) and not whole))
+        spread, broken = np.median(V.std(1)), (V % 1 != 0).any(1).all()
+        return lambda v: v.any() and (v.std() > 50 * spread > 0 or (broken and not (v % 1).any()))
     share = V / np.maximum(V.sum(1, keepdims=True), np.finfo(float).tiny)
     total, genes = share.sum(0), (V != 0).sum(1)
-    usual = np.median(genes)
-    own = [_alike(V[i], total - share[i]) for i in np.flatnonzero(genes >= usual)]
+    own = [_alike(V[i], total - share[i]) for i in np.flatnonzero(genes >= np.median(genes))]
     lowest = min(ALIKE, *own) if np.median(own) > 2 * ALIKE else -1  # cells that are unlike each other tell nothing
-    return lambda v: np.count_nonzero(v) >= usual and _alike(v, total) < lowest
-
-
-def _whole(v: np.ndarray) -> bool:
-    return bool((v == np.rint(v)).all())
+    return lambda v: np.count_nonzero(v) >= genes.max() and _alike(v, total) < lowest
 
 
 def _alike(v: np.ndarray, w: np.ndarray) -> float:
@@ -153,7 +153,7 @@ def _statistics(X: sparse.csr_matrix) -> dict[int, str]:
     """Lines at an end that are the sum, the mean, … of all cells behind or before them, on some million values."""
     n, found = X.shape[0], {}
     genes = np.argsort(-X.getnnz(axis=0), kind="stable")[:: 1 + X.shape[0] * X.shape[1] // 20_000_000]
-    V = X[:, genes].toarray().astype(np.float64)
+    V = _finite(X[:, genes])
     edge = EDGE if n >= 4 * EDGE else n // 4 if n >= FEWEST else 0
     for i in (*range(edge - 1, -1, -1), *range(n - edge, n)):
         others = [j for j in (range(i + 1, n) if i < edge else range(i)) if j not in found]

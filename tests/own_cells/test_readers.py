@@ -1436,6 +1436,10 @@ def test_cells_of_their_own_kind_stay_cells(way, tmp_path, alike, genes, counts)
     assert list(file.obs.index) == [*columns, *frame.index] and not file.warnings
     file = table(tmp_path, pd.DataFrame(counts.T, genes, CELLS).to_csv(sep="\t"))  # no cell is like another
     assert list(file.obs.index) == CELLS and not file.warnings
+    for seed in range(20):  # a kind that is like the sum of both, and one that is flat, on a panel
+        two = 1 + 2 * (np.arange(40) % 2)[:, None] * (np.arange(150) % 3 == 0)
+        two = pd.DataFrame(np.random.default_rng(seed).poisson(two), [f"c{i}" for i in range(40)], genes)
+        assert list(table(tmp_path, two.T.to_csv(sep="\t")).obs.index) == list(two.index)
 
 
 SUMS = {
