@@ -25,8 +25,9 @@ BESIDE = {"human symbols": "human Ensembl ids", "human Ensembl ids": "human symb
           "mouse symbols": "mouse Ensembl ids", "mouse Ensembl ids": "mouse symbols"}  # fmt: skip
 #: Genome before a name, as of a reference of two species.
 GENOME = re.compile(r"(?i)^(GRCh3[78]|GRCm3[89]|hg19|hg38|mm9|mm10|mm39)(?:[^_]*_+|-+)")
-#: Number or place behind a symbol: ``TP53 (7157)``, ``TP53|7157``, ``TP53__chr17``; words there are of an antibody.
-BEHIND = re.compile(r"(?i)(\s*\(\d+\)|\|\d+|__chr\w+)$")
+#: Number, place or transcript behind a symbol (``TP53|7157``, ``TP53__chr17``, ``TP53|NM_000546.5|Reference_end``);
+#: other words there are of an antibody.
+BEHIND = re.compile(r"(?i)(\s*\(\d+\)|\|\d+|__chr\w+|\|(N[MR]_|ENST)\d.*)$")
 ENSEMBL = re.compile(r"ENS[A-Z]*G\d{11}")
 #: ``TBCE-1`` and ``TBCE.1`` are how doubled names are made different.
 DOUBLED = re.compile(r"[.-]\d{1,2}$")
@@ -100,7 +101,7 @@ def dictionary(naming: str) -> dict[str, str]:
 
 def plain(name: str) -> str:
     """The Ensembl id in a name without its version, else the name without genome and what stands behind it."""
-    name = GENOME.sub("", name.strip(" \"'"))
+    name = GENOME.sub("", name.removeprefix("b'").strip(" \xa0\"'"))
     found = ENSEMBL.search(name)
     return found[0] if found else BEHIND.sub("", name)
 

@@ -1,7 +1,5 @@
 """What a file of cells holds, what its genes are called, and which of its names are no gene of the bulk."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -23,6 +21,10 @@ FORMATS = "an .h5ad or 10x .h5, a 10x folder (matrix.mtx, features.tsv, barcodes
 #: Kinds of names in ``data/names_of_no_gene.csv`` that describe the cells and the genes of a table.
 OF_CELLS, OF_GENES, SUMS = "columns on cells", "columns on genes", "sums over cells"
 OTHER = {"human": "mouse", "mouse": "human"}
+#: Places of names that tell of other genes than those measured.
+OF_OTHERS = re.compile("(?i)paralog|ortholog|homolog|partner|ligand|nearest|closest|neighbou?r")
+#: Two places that name other genes for more than this share of the features contradict each other (measured: 0.0002).
+APART = 0.2
 
 
 class InputError(Exception):
@@ -41,7 +43,7 @@ class CellFile:
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)  # what a reader of the scores must know
 
-    def only(self, keep: np.ndarray, *notes: str) -> CellFile:
+    def only(self, keep: np.ndarray, *notes: str) -> "CellFile":
         """The file with some of its genes, (genes,) bool, and notes on it."""
         if keep.all():
             return self
@@ -100,7 +102,8 @@ class Genes:
 def recognise(file: CellFile, species: str | None = None) -> Genes:
     """The place and the naming with the most bulk genes; genes of the other species are never translated silently."""
     wanted, first = species or "human", next(iter(file.names.values()))[:4]
-    best = _best(file, wanted)
+    places = _places(file, wanted)
+    best = max(places, key=_reach)
     found = f"{file.path}: {best.shared} of {file.X.shape[1]:,} genes are in the bulk data (first: {', '.join(first)})"
     cells = gene_names.known(file.obs.index[:5000], gene_names.NAMINGS[:1])
     if best.shared >= MIN_SHARED and cells >= min(MIN_SHARED, max(20, len(file.obs) / 5)):
@@ -108,10 +111,10 @@ def recognise(file: CellFile, species: str | None = None) -> Genes:
         raise InputError(f"{file.path}: {said} Expected cells. If they are, give them other names (cell_1, …).")
     if best.shared >= MIN_SHARED:
         if "lower case" not in best.naming or species is not None:
-            return best
+            return _consistent(file.path, best, places)
         raise InputError(f"{found}, in lower case, as genes of several species are written. If human: --species human.")
     other = OTHER[wanted]
-    rival = _best(file, other)
+    rival = max(_places(file, other), key=_reach)
     if rival.shared >= MIN_SHARED:
         raise InputError(f"{found}, but {rival.shared:,} as {rival.naming}. If they are {other}: --species {other}.")
     hint = ""
@@ -125,15 +128,38 @@ def recognise(file: CellFile, species: str | None = None) -> Genes:
     raise InputError(f"{found}. Expected at least {MIN_SHARED} {of}.{hint}")
 
 
-def _best(file: CellFile, species: str) -> Genes:
-    """The place and the naming of a species that reach most bulk genes; of equals the first."""
+def _places(file: CellFile, species: str) -> list[Genes]:
+    """What is found by the naming of a species that reaches most bulk genes, for each place of names.
+
+    Places that tell of other genes than those measured come last, and only if no other reaches enough.
+    """
     found = []
     for place, names in file.names.items():
+        of = []
         for naming in (n for n in gene_names.NAMINGS if n.startswith(species)):
             symbol, way = gene_names.translate(names, naming)
             ways = pd.Series(way[way != ""]).value_counts().to_dict()
-            found.append(Genes(symbol, naming, place, len(set(symbol) - {""}), ways))
-    return max(found, key=lambda g: (g.shared, -g.ways.get(gene_names.MIXED, 0)))
+            of.append(Genes(symbol, naming, place, len(set(symbol) - {""}), ways))
+        found.append(max(of, key=_reach))
+    own = [g for g in found if not OF_OTHERS.search(g.place)]
+    return own if any(g.shared >= MIN_SHARED for g in own) else found
+
+
+def _reach(found: Genes) -> tuple[int, int]:
+    return found.shared, -found.ways.get(gene_names.MIXED, 0)
+
+
+def _consistent(path: Path, best: Genes, places: list[Genes]) -> Genes:
+    """`best`, unless another place names other genes: names that slipped, or were sorted, would mix up all values."""
+    for other in (g for g in places if g.shared >= MIN_SHARED):
+        both = (best.symbol != "") & (other.symbol != "")
+        differ = np.flatnonzero(both & (best.symbol != other.symbol))
+        if len(differ) > APART * max(both.sum(), MIN_SHARED):
+            example = f"{best.symbol[differ[0]]} and {other.symbol[differ[0]]}, feature {differ[0] + 1}"
+            said = f"{best.place} and {other.place} name different genes for {len(differ):,} of {both.sum():,} features"
+            way = "Has one of them slipped, or been sorted? Delete that one, or put it right"
+            raise InputError(f"{path}: {said} (such as {example}). Expected the same. {way}.")
+    return best
 
 
 def left_out(file: CellFile, found: Genes) -> list[str]:

@@ -1,6 +1,7 @@
 """A person's own cells: file -> shared genes -> models of bulk lines -> ``.atsdp.h5ad``; labels touch no score."""
 
 import os
+import re
 from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -32,6 +33,11 @@ SPELLINGS = (
     dict.fromkeys((*YES, SENSITIVE, "sens", "s", "responder"), 1)
     | dict.fromkeys((*NO, RESISTANT, "res", "r", "non-responder", "nonresponder"), 0)
 )  # fmt: skip
+#: Columns in which 1 and True mean the resistant: ``nonresponder``, ``survived``, ``NR``; not ``cisplatin_response``.
+OF_RESISTANT = re.compile(
+    r"(?i)resist|tolera|persist|surviv|viab|alive|refract|relaps|progress|escap|(non|un)[-_ .]?(respon|sensit)"
+    r"|(?<![a-z])in(respon|sensit)|(?<![^\W_])(nr|dtp|pd|r|res)(?![^\W_])"
+)
 #: Fewer training lines of a class carry no lesson.
 MIN_LINES = 5
 #: A bar and the time left on a terminal, nothing elsewhere.
@@ -89,6 +95,8 @@ def predict(
     out, report = output.destinations(path, drug, out, report)
     given = prepare(path, say, labels=labels, **asked)
     y = None if labels is None else read_labels(given.file, labels, given.reason == SCORED)
+    if y is not None:
+        say(f"labels: {labels}, {(y == 1).sum():,} scored cells sensitive (1, True), {(y == 0).sum():,} resistant")
     output.check_output(given.file, out, given.settings.members)
     found = _scores(drug, given, say)
     found.facts["warnings"] = [*given.notes, *prediction.warnings(found)]
@@ -178,7 +186,7 @@ def read_labels(file: CellFile, column: str, scored: np.ndarray) -> np.ndarray:
         raise InputError(f"--labels {column}: no such column on cells. Columns there: {have}. Or leave --labels out.")
     text = file.obs[called].astype("string").str.strip().str.lower()
     given = set(text.dropna()) - {"", "nan", "none", "na"}
-    if "resist" in column.lower() and given <= {*YES, *NO}:
+    if OF_RESISTANT.search(column) and given <= {*YES, *NO}:
         raise InputError(f"--labels {column}: 1 and True mean sensitive here. Write the words sensitive and resistant.")
     y = text.map(SPELLINGS)
     if unknown := sorted(given - set(SPELLINGS)):

@@ -17,18 +17,25 @@ from scipy.io import mmread
 from atsdp_utils.data import gene_names
 from atsdp_utils.foundation import checksums, paths
 from atsdp_utils.own_cells import tables
-from atsdp_utils.own_cells.cellfile import FORMATS, CellFile, InputError, checked, dense, names_of_no_gene
+from atsdp_utils.own_cells.cellfile import FORMATS, CellFile, InputError, checked, dense, listed, names_of_no_gene
 
 #: Bytes of a dense matrix beyond which a file is refused: it would not fit beside its own copies.
 MAX_DENSE = 3e9
 #: What kinds of features are called.
-GENES = re.compile(r"(?i)(gene.expression|genes?|gex|rna|nan|none|<na>)?")
+GENES = re.compile(r"(?i)(gene.expression|genes?|gex|m?rna|nan|none|<na>)?")
 KINDS = re.compile(
     r"(?i)gene.expression|gex|rna|.*(prot(ein)?s?\b(?!.coding)|surface|antibody|antigen|abseq|cite|hashtag|hto|adt).*"
-    r"|.*(multiplexing|crispr|guide|peak|custom|vdj).*"
+    r"|.*(multiplexing|crispr|guide|peak|custom|vdj).*|p?abo"
 )
+MARKS = re.compile(r"(?i)is_?(adts?|prot(ein)?s?|antibod(y|ies)|hashtags?|htos?)")  # columns of True and False
+UNENCODED = "is without encoding attributes, as some programmes write it. Write the file with anndata 0.8 or newer."
 #: What tells a file that is not read, by suffix or group of HDF5, and the way out.
 OTHERS = pd.read_csv(checksums.verify(paths.DATA / "formats_not_read.csv"), index_col="mark")["way"].to_dict()
+
+#: First bytes that tell what a file is, whatever its name, and its mark there.
+STARTS = {
+    b"BZh": ".bz2", b"\xfd7zXZ": ".xz", b"\x1f\x8b": "double gzip", b"version https://git-lfs": "git-lfs",
+}  # fmt: skip
 
 
 def read(path: Path, layer: str | None = None, labels: str | None = None) -> CellFile:
@@ -64,6 +71,7 @@ def read(path: Path, layer: str | None = None, labels: str | None = None) -> Cel
         if isinstance(error, UnicodeDecodeError):
             said = "no text in UTF-8. Save it as such (a spreadsheet calls it CSV UTF-8)."
         raise InputError(f"{path}: {said}") from error
+    file = _beside_ids(file)
     peak = names_of_no_gene()["peaks"]
     peaks = np.array([peak.fullmatch(n) is not None for n in next(iter(file.names.values()))], bool)
     if peaks.all() and len(peaks):
@@ -105,13 +113,17 @@ def _kind(path: Path) -> str:
     if zipfile.is_zipfile(path):
         raise InputError(f"{path}: a workbook or another zip archive. Save it as CSV UTF-8, or unpack it.")
     name = path.name.lower().removesuffix(".gz")
+    with (gzip.open if tables.is_gzip(path) else open)(path, "rb") as handle:
+        first = handle.read(32)
+    if mark := next((mark for start, mark in STARTS.items() if first.startswith(start)), ""):
+        raise InputError(f"{path}: {OTHERS[mark]}")
     if name.endswith((".h5ad", ".h5")):
         if tables.is_gzip(path):
             raise InputError(f"{path}: HDF5 inside gzip. Unpack it first (gunzip).")
         raise InputError(f"{path}: not HDF5, though named so: truncated? Copy it again.")
     if name.endswith((".csv", ".tsv", ".txt", ".tab")):
         return "table"
-    said = f"format {path.suffix or '(no suffix)'} is not supported. Expected {FORMATS}."
+    said = f"format {Path(name).suffix or '(no suffix)'} is not supported. Expected {FORMATS}. A table? Call it .tsv."
     raise InputError(f"{path}: {next((way for end, way in OTHERS.items() if name.endswith(end)), said)}")
 
 
@@ -131,7 +143,10 @@ def _read_h5ad(path: Path, layer: str | None) -> CellFile:
         if hasattr(f[place], "shape") and f[place].size * f[place].dtype.itemsize > MAX_DENSE:
             size = f"{f[place].shape[0]:,} x {f[place].shape[1]:,}"
             raise InputError(f"{path}: a dense matrix of {size}. Store it sparse (scipy.sparse.csr_matrix) first.")
-        X, obs, genes = checked(read_elem(f[place])), _frame(f, "obs"), _frame(f, var)
+        X = read_elem(f[place])
+        if isinstance(X, dict):
+            raise InputError(f"{path}: {place} {UNENCODED}")
+        X, obs, genes = checked(X), _frame(f, "obs"), _frame(f, var)
         wide = list(_frame(f, f"{raw}var").index) if raw and layer is None else []
     if X.ndim != 2 or X.shape != (len(obs), len(genes)):
         raise InputError(f"{path}: {place} has shape {X.shape}, expected {len(obs)} cells x {len(genes)} genes.")
@@ -141,21 +156,34 @@ def _read_h5ad(path: Path, layer: str | None) -> CellFile:
     more, have = (gene_names.known(index, gene_names.NAMINGS[:2]) if wide else 0 for index in (wide, genes.index))
     way = [f"raw holds {more:,} genes of the bulk, X {have:,}: --layer raw lets the score rest on more"]
     file = CellFile(path, "h5ad", X, names, obs, notes, way if more > 1.2 * have else [])
-    return _expression(file, *(w for c, w in words.items() if c in ("feature_types", "feature_type") or _only_kinds(w)))
+    kinds = [w for c, w in words.items() if c in ("feature_types", "feature_type") or _only_kinds(w)]
+    kinds += [np.where(genes[c], "antibody", "gene") for c in genes if MARKS.fullmatch(c) and genes[c].dtype == bool]
+    return _expression(file, *kinds)
 
 
 def _frame(f: h5py.File, place: str) -> pd.DataFrame:
-    """Columns on cells or genes; anndata before 0.7 wrote a structured array, and the words of categories into uns."""
-    table = read_elem(f[place])
-    if isinstance(table, pd.DataFrame):
-        return table
-    frame = pd.DataFrame({k: table[k] for k in table.dtype.names})
-    for column in frame:
-        if frame[column].dtype == object:
-            frame[column] = [v.decode() if isinstance(v, bytes) else v for v in frame[column]]
-        elif f"uns/{column}_categories" in f:
-            frame[column] = pd.Categorical.from_codes(frame[column], f[f"uns/{column}_categories"].asstr()[:])
-    return frame.set_index(table.dtype.names[0])
+    """Columns on cells or genes; old versions of anndata and SeuratDisk leave codes, and their words elsewhere."""
+    frame = read_elem(f[place])
+    frame = frame if isinstance(frame, pd.DataFrame) else _unencoded(f, place, frame)
+    for column, codes in dict(frame).items():
+        for words in (f"{place}/__categories/{column}", f"uns/{column}_categories"):
+            if words in f and codes.dtype.kind == "i" and codes.between(-1, len(f[words]) - 1).all():
+                frame[column] = pd.Categorical.from_codes(codes, f[words].asstr()[:])
+    return frame
+
+
+def _unencoded(f: h5py.File, place: str, table: dict | np.ndarray) -> pd.DataFrame:
+    """Columns as they are written by hand or from R, or, in a structured array, by anndata before 0.7."""
+    names = table.dtype.names or () if isinstance(table, np.ndarray) else list(table)
+    called = names[:1] if isinstance(table, np.ndarray) else (f[place].attrs.get("_index"), "_index", "index")
+    index = next((name for name in called if name in names), None)
+    if index is None:
+        raise InputError(f"{f.filename}: {place} {UNENCODED}")
+    columns = {k: table[k] for k in names if np.shape(table[k]) == np.shape(table[index])}
+    for k, values in columns.items():
+        if values.dtype.kind in "OS":
+            columns[k] = [v.decode() if isinstance(v, bytes) else v for v in values]
+    return pd.DataFrame(columns).set_index(index)
 
 
 def _only_kinds(column: np.ndarray) -> bool:
@@ -175,6 +203,21 @@ def _expression(file: CellFile, *columns: np.ndarray) -> CellFile:
     if others and not keep.any():
         raise InputError(f"{file.path}: no gene among the features, only {others}. Expected some of 'Gene Expression'.")
     return file.only(keep, f"{(~keep).sum():,} features other than gene expression left out ({others})")
+
+
+def _beside_ids(file: CellFile) -> CellFile:
+    """Without antibodies and guides that no type of features tells: they have no Ensembl id, and names of genes."""
+    for place, ids in file.names.items():
+        plain = [gene_names.plain(name) for name in ids]
+        none = np.array([not gene_names.ENSEMBL.fullmatch(n) and not GENES.fullmatch(n) for n in plain])
+        if not 0 < none.mean() <= 0.1:
+            continue
+        for names in (names for other, names in file.names.items() if other != place):
+            called = np.array([gene_names.DOUBLED.sub("", gene_names.plain(n)) for n in names])
+            if np.isin(called[none], called[~none]).mean() > 0.1:  # else a symbol stands in for an id that is missing
+                said = f"{none.sum():,} features without an Ensembl id, called like genes that have one, left out"
+                return file.only(~none, f"{said} ({listed(list(names[none]), 3)}): antibodies, guides?")
+    return file
 
 
 def _ten_x_groups(f: h5py.File) -> list[str]:
@@ -214,6 +257,9 @@ def _read_10x_folder(folder: Path) -> tuple:
             names = ", ".join(p.name for p in inside[:5]) or "nothing"
             if below := sorted(p.parent.name for p in folder.glob("*/*matrix.mtx*")):
                 raise InputError(f"{folder}: no matrix here but in {', '.join(below)}. Give {folder / below[0]}.")
+            called = [p.name.lower().removesuffix(".gz") for p in inside]
+            if way := next((way for mark, way in OTHERS.items() if len(mark) > 4 and mark in called), ""):
+                raise InputError(f"{folder}: {way}")
             expected = f"expected one so named, a sample a folder; this holds {names}"
             raise InputError(f"{folder}: {len(files)} files {' or '.join(parts)} (.gz), {expected}.")
         found += files
@@ -229,7 +275,7 @@ def _read_10x_folder(folder: Path) -> tuple:
 
 def _ten_x(path: Path, kind: str, X, features: dict[str, np.ndarray], barcodes: np.ndarray) -> CellFile:
     """A 10x matrix, in more layouts than scanpy reads: without types of features, some files zipped, two genomes."""
-    X, n_genes = checked(X), len(features["id"])
+    X, n_genes = checked(X), len(next(iter(features.values())))
     if X.shape == (n_genes, len(barcodes)) and n_genes != len(barcodes):
         X = checked(X.T)  # cells in rows, as scipy and Parse write them; a square matrix is as 10x has it
     if X.shape != (len(barcodes), n_genes):

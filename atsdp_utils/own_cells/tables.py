@@ -5,17 +5,27 @@ import gzip
 import itertools
 import re
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
+from scipy.stats import rankdata
 
 from atsdp_utils.data import gene_names
 from atsdp_utils.own_cells import cellfile
 from atsdp_utils.own_cells.cellfile import CellFile, InputError, names_of_no_gene
 
+#: Fewer cells tell nothing of each other; so many lines are looked at on either side, and so many cells within.
+FEWEST, EDGE, WITHIN = 10, 8, 50
+#: Below this rank correlation with the sum of cells lies none that has as many genes as half of them (measured: 0.16);
+#: what has as many as any of them, and is less alike, was not measured.
+ALIKE = 0.1
+#: What a line may be of all cells beside it.
+STATISTICS = {"sum": np.sum, "mean": np.mean, "median": np.median, "maximum": np.max, "minimum": np.min,
+              "number of values": np.count_nonzero}  # fmt: skip
 #: What stands above the names of rows.
 CORNERS = ("", "barcode", "cell", "cells", "gene", "genes", "symbol")
 PLAIN = ". Write 1234.5 for numbers, without thousands or signs, and leave out rows of words or a second heading."
@@ -82,7 +92,81 @@ def read(path: Path, labels: str | None) -> CellFile:
     numbers = (str(c) for c, values in words.items() if look.genes_in_rows and values.map(look.is_number).all())
     numbered = [c for c in numbers if re.search(r"\d", c)]
     way = f"{cellfile.listed(numbered, 4)}: columns called like annotations, not read as cells; if cells, rename them"
-    return CellFile(path, "table", cellfile.checked(X), names, obs, notes, [way] if len(numbered) > 2 else [])
+    ways = [way] if len(numbered) > 2 else []
+    return _of_cells(CellFile(path, "table", cellfile.checked(X), names, obs, notes, ways), look.genes_in_rows)
+
+
+def _of_cells(file: CellFile, genes_in_rows: bool) -> CellFile:
+    """Without lines whose values are no cell's: annotations of genes, whatever their name, and sums of the others."""
+    X, called = file.X, file.obs.index
+    strange = _annotations(X) if genes_in_rows else []
+    named = cellfile.listed(called[strange], 4)
+    if len(strange) > max(3, len(called) // 20):
+        way = "Expected a column a cell: delete what is none."
+        raise InputError(f"{file.path}: annotations of genes? No other column has values like those of {named}. {way}")
+    rest = np.setdiff1d(np.arange(len(called)), strange)
+    sums = {rest[i]: what for i, what in _statistics(X[rest]).items()}
+    cells = np.setdiff1d(rest, list(sums))
+    notes = [*file.notes, *(f"{called[i]}: the {what} of the others, no cell" for i, what in sums.items())]
+    way = f"not read as cells, for no other column has values like theirs: {named}. If they are cells, write an h5ad"
+    ways = [*file.warnings, way] if strange else file.warnings
+    return replace(file, X=X[cells], obs=file.obs.iloc[cells], notes=notes, warnings=ways)
+
+
+def _annotations(X: sparse.csr_matrix) -> list[int]:
+    """Lines before the first cell and behind the last that go along with no other: lengths and places of genes."""
+    n = X.shape[0]
+    if n < FEWEST:
+        return []
+    within = np.unique(np.linspace(n // 4, 3 * n // 4, WITHIN).astype(int))
+    strange = _unlike(_finite(X[within]))
+    sides = (range(within[0]), range(n - 1, within[-1], -1))
+    own = [itertools.takewhile(lambda i: strange(_finite(X[[i]])[0]), side) for side in sides]
+    return [i for side in own for i in itertools.islice(side, max(4, n // 20 + 1))]
+
+
+def _finite(X: sparse.csr_matrix) -> np.ndarray:
+    return np.nan_to_num(X.toarray().astype(np.float64), posinf=0, neginf=0)
+
+
+def _unlike(V: np.ndarray) -> Callable[[np.ndarray], bool]:
+    """What tells values of another kind from those of the cells V."""
+    if V.min() < 0:  # z-scores
+        spread, broken = np.median(V.std(1)), (V % 1 != 0).any(1).all()
+        return lambda v: v.any() and (v.std() > 50 * spread > 0 or (broken and not (v % 1).any()))
+    share = V / np.maximum(V.sum(1, keepdims=True), np.finfo(float).tiny)
+    total, genes = share.sum(0), (V != 0).sum(1)
+    own = [_alike(V[i], total - share[i]) for i in np.flatnonzero(genes >= np.median(genes))]
+    lowest = min(ALIKE, *own) if np.median(own) > 2 * ALIKE else -1  # cells that are unlike each other tell nothing
+    return lambda v: np.count_nonzero(v) >= genes.max() and _alike(v, total) < lowest
+
+
+def _alike(v: np.ndarray, w: np.ndarray) -> float:
+    """Rank correlation; 0 for values that do not vary."""
+    with np.errstate(invalid="ignore"):
+        return float(np.nan_to_num(np.corrcoef(rankdata(v), rankdata(w))[0, 1]))
+
+
+def _statistics(X: sparse.csr_matrix) -> dict[int, str]:
+    """Lines at an end that are the sum, the mean, … of all cells behind or before them, on some million values."""
+    n, found = X.shape[0], {}
+    genes = np.argsort(-X.getnnz(axis=0), kind="stable")[:: 1 + X.shape[0] * X.shape[1] // 20_000_000]
+    V = _finite(X[:, genes])
+    edge = EDGE if n >= 4 * EDGE else n // 4 if n >= FEWEST else 0
+    for i in (*range(edge - 1, -1, -1), *range(n - edge, n)):
+        others = [j for j in (range(i + 1, n) if i < edge else range(i)) if j not in found]
+        if _statistic(V[i, :20], V[others, :20], 1) and (what := _statistic(V[i], V[others], cellfile.MIN_SHARED)):
+            found[i] = what
+    return found
+
+
+def _statistic(line: np.ndarray, others: np.ndarray, least: int) -> str:
+    """What a line is of all others, but for the digits that it was rounded to; '' where cells are like it, too."""
+    digits = next((d for d in range(7) if (abs(line - line.round(d)) <= 1e-5 * abs(line)).all()), np.inf)
+    near, there = 1e-3 * abs(line) + 0.51 * 10.0**-digits, line != 0
+    if there.sum() < least or (abs(others - line) <= near)[:, there].mean() > 0.5:
+        return ""
+    return next((what for what, of in STATISTICS.items() if (abs(of(others, axis=0) - line) <= near).all()), "")
 
 
 def _columns_of_words(look: Layout, header: list[str], sample: list[list[str]], labels: str | None) -> set[int]:
@@ -124,10 +208,10 @@ def _layout(path: Path) -> Layout:
             names.append(start[0])
             seconds.append(start[1] if len(start) > 2 else "")
             if sep in ";\t" and "," in line:
-                behind = re.findall(rf"{sep}-?\d+,(\d+)(?=[{sep}\s])", line)
+                behind = re.findall(rf"{sep}-?(\d+),(\d+)(?=[{sep}\s])", line)
                 points = re.findall(rf"{sep}-?\d+\.\d+(?=[{sep}\s])", line)
                 if len(behind) > len(points):  # else a column of words
-                    marks |= {"either" if len(digits) == 3 else "decimal" for digits in behind}
+                    marks |= {"either" if len(v) == 3 and whole != "0" else "decimal" for whole, v in behind}
     if empty:
         raise InputError(f"{path}: no row below the header. Expected names and numbers, one row a cell or a gene.")
     most = max(widths, key=lambda n: len(widths[n]), default=0)

@@ -75,6 +75,8 @@ def test_scores_report_and_untouched_input(atsdp, counts, tmp_path):
     before = path.read_bytes()
     result = atsdp("predict", path, "--drug", "plx4720", "--labels", "response")
     assert result.exit_code == 0, result.output
+    n = int((counts.obs.response.iloc[:-1] == "sensitive").sum())
+    assert f"labels: response, {n} scored cells sensitive (1, True), {N - 1 - n} resistant" in words(result.output)
     assert path.read_bytes() == before
     assert {p.name for p in tmp_path.glob("mine*")} == {
         "mine.h5ad",
@@ -288,6 +290,22 @@ def test_numbers_in_a_column_called_resistant_are_asked_about(values):
         predict.read_labels(file, "is_resistant", np.ones(3, bool))
     file.obs["is_resistant"] = ["resistant", "sensitive", None]
     assert predict.read_labels(file, "is_resistant", np.ones(3, bool)).tolist() == [0, 1, -1]
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_numbers_in_columns_that_tell_of_the_resistant_are_asked_about(asked):
+    of_resistant = ["nonresponder", "non_responder", "un-responsive", "insensitive", "NR", "is_NR", "Res", "survived",
+                    "DTP", "tolerant", "persister", "viable", "refractory", "relapse", "progression"]  # fmt: skip
+    of_sensitive = ["response", "responder", "sensitive", "killed", "dead", "cisplatin_response", "cisplatin.sensitive",
+                    "PDX_response", "drug_R1", "outcome"]  # fmt: skip
+    for column in of_resistant if asked else of_sensitive:
+        for values in ([True, False], [1, 0], ["1.0", "0.0"]):
+            file = predict.CellFile("x", "h5ad", np.ones((2, 1)), {}, pd.DataFrame({column: values}))
+            if asked:
+                with pytest.raises(InputError, match=f"--labels {column}: 1 and True mean sensitive"):
+                    predict.read_labels(file, column, np.ones(2, bool))
+            else:
+                assert predict.read_labels(file, column, np.ones(2, bool)).tolist() == [1, 0], column
 
 
 def test_a_label_whose_name_the_output_gives_to_another_column_is_not_mistaken_for_it():

@@ -1,7 +1,10 @@
 """A person's files: every format gives the same cells, and everything wrong with one is said in words."""
 
+import bz2
 import gzip
+import lzma
 import os
+import re
 import zipfile
 from dataclasses import replace
 
@@ -10,6 +13,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy
 from scipy import io, sparse
 
 from atsdp_utils.data import gdsc, gene_names
@@ -191,6 +195,58 @@ def test_files_of_old_anndata_versions(tmp_path, counts, genes):
         assert list(recognise(file).symbol) == genes
 
 
+def seurat_disk(path, codes, words):
+    """The column `response` as SeuratDisk writes factors: codes, and words that no attribute leads to."""
+    with h5py.File(path, "r+") as f:
+        del f["obs/response"]
+        f["obs/response"], f["obs/__categories/response"] = codes, np.array(words, h5py.string_dtype())
+        f["obs"].attrs["encoding-version"] = "0.1.0"
+
+
+def test_factors_of_seurat_disk_are_words(tmp_path, counts, genes):
+    obs, path = pd.DataFrame({"response": 1}, CELLS), tmp_path / "a.h5ad"
+    for words in (["sensitive", "resistant"], ["resistant", "sensitive"]):  # levels have the order of R
+        anndata.AnnData(counts, obs, pd.DataFrame(index=genes)).write_h5ad(path)
+        seurat_disk(path, np.array([words.index(label) for label in LABELS[:-1]] + [-1]), words)
+        response = readers.read(path).obs.response
+        assert list(response[:-1]) == LABELS[:-1] and response.isna().iloc[-1]
+    anndata.AnnData(counts, obs, pd.DataFrame(index=genes)).write_h5ad(path)
+    seurat_disk(path, np.arange(12), ["resistant", "sensitive"])  # more numbers than words: no codes
+    assert list(readers.read(path).obs.response) == list(range(12))
+
+
+@pytest.mark.filterwarnings("ignore:Element")
+def test_h5ad_without_encoding_attributes(tmp_path, counts, genes):
+    obs, path = pd.DataFrame({"response": LABELS, "age": 7}, CELLS), tmp_path / "a.h5ad"
+    anndata.AnnData(counts, obs, pd.DataFrame(index=genes)).write_h5ad(path)
+    with h5py.File(path, "r+") as f:
+        for group in ("obs", "var"):
+            for name in ("encoding-type", "encoding-version", "_index", "column-order"):
+                del f[group].attrs[name]
+        f["obs/colours"] = np.arange(3)  # no column of the cells
+        f["var"].move("_index", "index")
+    file = readers.read(path)
+    holds(file, counts, genes)
+    assert list(file.obs.response) == LABELS and list(file.obs.age) == [7] * 12 and file.obs.shape == (12, 2)
+    with h5py.File(path, "r+") as f:
+        f["var"].move("index", "genes")
+    with pytest.raises(InputError, match="var is without encoding attributes.*anndata 0.8 or newer"):
+        readers.read(path)
+    write(tmp_path, "a.h5ad", counts, genes)
+    with h5py.File(path, "r+") as f:
+        for name in list(f["X"].attrs):
+            del f["X"].attrs[name]
+    with pytest.raises(InputError, match="X is without encoding attributes"):
+        readers.read(path)
+
+
+def test_a_ten_x_file_without_ids(tmp_path, counts, genes):
+    path = write(tmp_path, "10x.h5", counts, genes)
+    with h5py.File(path, "r+") as f:
+        del f["matrix/features/id"]
+    holds(readers.read(path), counts, genes)
+
+
 def test_ten_x_of_cell_ranger_2(tmp_path, counts, genes):
     folder = write(tmp_path, "folder", counts, genes)
     rows = [line.rsplit("\t", 1)[0] for line in (folder / "features.tsv").read_text().splitlines()]
@@ -234,6 +290,41 @@ def named(names, counts):
     return CellFile("x", "table", sparse.csr_matrix(counts), {"names": np.array(names)}, pd.DataFrame(index=CELLS))
 
 
+def in_places(counts, **places):
+    return replace(named(next(iter(places.values())), counts), names={k: np.array(v) for k, v in places.items()})
+
+
+def test_ids_and_symbols_that_name_different_genes_are_refused(counts, genes):
+    by_symbol = {s: i for i, s in gene_names.ensembl_symbols("human").items()}
+    ids = [by_symbol[g] for g in genes]
+    slipped = np.roll(genes, 1)
+    for places in (
+        {"id": ids, "name": slipped}, {"name": slipped, "id": ids}, {"id": sorted(ids), "name": genes},
+        {"id": [i if n % 3 else "ENSG00000999999" for n, i in enumerate(ids * 2)], "name": np.roll(genes * 2, 1)},
+    ):  # fmt: skip
+        with pytest.raises(InputError, match="and .* name different genes for .* features .such as .*Delete that one"):
+            recognise(in_places(np.ones((12, len(places["id"]))), **places))
+
+
+def test_symbols_that_differ_from_ids_here_and_there_do_not_contradict_them(counts, genes):
+    by_symbol = {s: i for i, s in gene_names.ensembl_symbols("human").items()}
+    ids, some = [by_symbol[g] for g in genes], genes.copy()
+    some[:20] = some[20:40]  # an eighth, far more than is found in files
+    few = [g if n < 40 else f"clone_{n}" for n, g in enumerate(np.roll(genes, 1))]  # of too few genes to be names
+    for other in (ids, some, few, [f"{i}.4" for i in ids], [g.replace("A", "B") for g in ids]):
+        assert list(recognise(in_places(counts, name=genes, other=other)).symbol) == genes
+
+
+def test_a_column_of_paralogs_or_partners_is_not_what_a_gene_is_called(counts, genes):
+    by_symbol = {s: i for i, s in gene_names.ensembl_symbols("human").items()}
+    some = [by_symbol[g] if n < 120 else f"ENSG00000999{n}" for n, g in enumerate(genes)]  # others are retired
+    for column in ("var['paralog']", "var['ligand_partner']", "column Nearest gene"):
+        found = recognise(in_places(counts, index=some, **{column: np.roll(genes, 7)}))
+        assert found.place == "index" and list(found.symbol[:120]) == genes[:120]
+    alone = recognise(in_places(counts, index=[f"g{i}" for i in range(150)], **{"var['human_ortholog']": genes}))
+    assert list(alone.symbol) == genes  # nothing else has names
+
+
 def test_ensembl_ids_with_versions_and_prefixes_become_symbols(counts, genes):
     by_symbol = {s: i for i, s in gene_names.ensembl_symbols("human").items()}
     ids = [by_symbol[g] for g in genes]
@@ -245,8 +336,9 @@ def test_ensembl_ids_with_versions_and_prefixes_become_symbols(counts, genes):
 
 @pytest.mark.parametrize(
     "spell",
-    ["hg19_{}", "GRCH38_{}", "GRCh38-2020-A_{}", "{}.1", "{}-2", " {}", "{} (7157)", "{}|7157", "{}_id", "id|{}"],
-)
+    ["hg19_{}", "GRCH38_{}", "GRCh38-2020-A_{}", "{}.1", "{}-2", " {}", "{} (7157)", "{}|7157", "{}_id", "id|{}",
+     "{}\xa0", "b'{}'", "b'id'", "{}|NM_000733.3|Reference_end", "{}|ENST00000361763|Reference_end"],
+)  # fmt: skip
 def test_spellings_of_genes(spell, counts, genes):
     ids = {s: i for i, s in gene_names.ensembl_symbols("human").items()}
     names = [spell.replace("id", ids[g]).format(g) for g in genes]
@@ -540,7 +632,9 @@ def test_commas_in_numbers(tmp_path, counts, genes):
     holds(table(tmp_path, described + "\n"), counts, genes)  # a comma in words is no mark
     holds(table(tmp_path, "#gene" + as_text(counts, genes)), counts, genes)  # and a heading with a hash no remark
     with pytest.raises(InputError, match="thousands or decimals"):
-        table(tmp_path, as_text(counts + 0.125, genes).replace(".", ","))
+        table(tmp_path, as_text(counts + 1.125, genes).replace(".", ","))
+    logs = (counts / 8 + 0.125).round(3)  # 0,125 and 1,125
+    holds(table(tmp_path, as_text(logs, genes).replace(".", ",")), logs, genes)
 
 
 def test_dates_of_spreadsheets_and_apostrophes(counts, genes):
@@ -891,6 +985,62 @@ def test_archives_name_the_way_out(name, way, tmp_path):
         readers.read(tmp_path / name)
 
 
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv.gz", "a.h5ad", "a.txt"])
+@pytest.mark.parametrize(
+    ("content", "way"),
+    [(bz2.compress(b"x"), "bzip2. Unpack it"), (lzma.compress(b"x"), "xz. Unpack it"), (LFS, "git lfs pull"),
+     (gzip.compress(gzip.compress(b"x")), "gzip inside gzip. Unpack it once")],
+)  # fmt: skip
+def test_what_is_no_table_is_told_by_its_first_bytes(name, content, way, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"{name}: .*{way}"):
+        readers.read(tmp_path / name)
+
+
+def test_a_zipped_table_of_another_suffix_is_told_what_to_be_called(tmp_path):
+    (tmp_path / "a.count.gz").write_bytes(gzip.compress(b"x"))
+    with pytest.raises(InputError, match=r"format .count is not supported. .*A table\? Call it .tsv"):
+        readers.read(tmp_path / "a.count.gz")
+
+
+def renamed(folder, way):
+    """Renames the files of a folder as a message says."""
+    for old, new in re.findall(r"([\w.]+) to ([\w.]+)", way):
+        (folder / old).rename(folder / new)
+
+
+def test_folders_of_other_programmes_name_the_way_out(tmp_path, counts, genes, monkeypatch):
+    matrix = sparse.coo_matrix(counts.astype(int))  # cells in rows
+    for names in (
+        ("cells_x_genes.mtx", "cells_x_genes.genes.txt", "cells_x_genes.barcodes.txt"),
+        ("quants_mat.mtx", "quants_mat_cols.txt", "quants_mat_rows.txt"),
+    ):
+        folder = tmp_path / names[0].split(".")[0]
+        folder.mkdir()
+        io.mmwrite(folder / names[0], matrix)
+        for name, lines in zip(names[1:], (genes, CELLS), strict=True):
+            (folder / name).write_text("\n".join(lines) + "\n")
+        with pytest.raises(InputError, match=f"Rename {names[0]} to matrix.mtx") as of_folder:
+            readers.read(folder)
+        with pytest.raises(InputError, match=f"Rename {names[0]} to matrix.mtx"):
+            readers.read(folder / names[0])
+        renamed(folder, str(of_folder.value))
+        holds(readers.read(folder), counts, genes)
+    folder = tmp_path / "parse"
+    folder.mkdir()
+    io.mmwrite(folder / "DGE.mtx", matrix)
+    pd.DataFrame({"gene_id": "x", "gene_name": genes}).to_csv(folder / "all_genes.csv", index=False)
+    pd.DataFrame({"bc_wells": CELLS, "sample": "s"}).to_csv(folder / "cell_metadata.csv", index=False)
+    with pytest.raises(InputError, match="a folder of Parse. Write an h5ad: ") as told:
+        readers.read(folder)
+    monkeypatch.chdir(folder)
+    exec(str(told.value).split("Write an h5ad: ")[1].removesuffix("."), {"scanpy": scanpy, "pandas": pd})
+    holds(readers.read(folder / "cells.h5ad"), counts, genes)
+
+
 def test_a_pipe_is_not_read(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match="a pipe or device is not read.*Give a file"):
@@ -1144,6 +1294,48 @@ def test_kinds_of_features_are_read_whatever_their_column_is_called(tmp_path, co
         assert readers.read(tmp_path / "a.h5ad").X.shape == (12, 120)
 
 
+def test_antibodies_and_guides_without_an_id_are_no_genes(tmp_path, counts, genes):
+    by_symbol = {s: i for i, s in gene_names.ensembl_symbols("human").items()}
+    ids, path = [by_symbol[g] for g in genes], tmp_path / "a.h5ad"
+    wide = np.hstack([counts, np.full((12, 10), 300, np.float32)])
+    cells = pd.DataFrame(index=CELLS)
+    for own, name in (
+        ([f"AB{i}" for i in range(10)], [*genes[:6], "CD3", "CD45", "IgG1", "IgG2a"]),
+        (genes[:10], [f"{g}-1" for g in genes[:10]]),  # as names are made different
+        ([f"sg{g}.2" for g in genes[:10]], [f"{g}.2" for g in genes[:10]]),
+    ):
+        var = pd.DataFrame({"gene_ids": ids + own}, [*genes, *name])
+        anndata.AnnData(wide, cells, var).write_h5ad(path)
+        file = readers.read(path)
+        holds(file, counts, genes)
+        assert any("10 features without an Ensembl id" in note for note in file.notes)
+    folder = write(tmp_path, "folder", wide, [f"x{i}" for i in range(160)])
+    rows = zip(ids + genes[:10], genes + genes[:10], strict=True)
+    (folder / "features.tsv").write_text("".join(f"{i}\t{g}\n" for i, g in rows))
+    holds(readers.read(folder), counts, genes)
+
+
+def test_genes_whose_id_is_missing_are_genes(tmp_path, counts, genes):
+    by_symbol = {s: i for i, s in gene_names.ensembl_symbols("human").items()}
+    for instead in (lambda g: "nan", lambda g: "", lambda g: g, lambda g: "LOC1000"):
+        ids = [by_symbol[g] if n % 12 else instead(g) for n, g in enumerate(genes)]
+        var = pd.DataFrame({"gene_ids": ids, "symbol": genes}, genes)
+        anndata.AnnData(counts, pd.DataFrame(index=CELLS), var).write_h5ad(tmp_path / "a.h5ad")
+        holds(readers.read(tmp_path / "a.h5ad"), counts, genes)
+
+
+@pytest.mark.parametrize(
+    ("column", "kinds", "width"),
+    [("kind", ("mRNA", "AbO"), 120), ("feature_types", ("mRNA", "AbO"), 120), ("is_adt", (False, True), 120),
+     ("is_protein", (False, True), 120), ("is_hashtag", (False, False), 150), ("biotype", ("mRNA", "lncRNA"), 150),
+     ("feature_type", ("mRNA", "lncRNA"), 150), ("is_mito", (False, True), 150)],
+)  # fmt: skip
+def test_kinds_of_other_makers_and_marks(column, kinds, width, tmp_path, counts, genes):
+    var = pd.DataFrame({column: [kinds[0]] * 120 + [kinds[1]] * 30}, genes)
+    anndata.AnnData(counts, pd.DataFrame(index=CELLS), var).write_h5ad(tmp_path / "a.h5ad")
+    assert readers.read(tmp_path / "a.h5ad").X.shape == (12, width)
+
+
 def test_features_of_two_columns_or_with_row_numbers(tmp_path, counts, genes):
     ids = {s: i for i, s in gene_names.ensembl_symbols("human").items()}
     folder = write(tmp_path, "folder", counts, genes)
@@ -1190,8 +1382,116 @@ def test_lengths_of_genes_are_no_cell(tmp_path, counts, genes):
         assert list(readers.read(tmp_path / "a.csv").obs.index) == CELLS, name
 
 
+@pytest.fixture(scope="module")
+def alike():
+    """Counts of 40 cells that have genes in common, as cells do."""
+    rng, genes = np.random.default_rng(0), gdsc.load_bulk().genes[:1500]
+    X = rng.poisson(rng.gamma(0.4, 4, len(genes)) * rng.lognormal(0, 0.4, (40, len(genes))))
+    return pd.DataFrame(X.astype(float), [f"c{i}" for i in range(40)], genes)
+
+
+def values_of(alike, way):
+    logs = np.log1p(alike / alike.sum(axis=1).to_numpy()[:, None] * 1e4)
+    z = (logs - logs.mean()) / logs.std().replace(0, 1)
+    return {"counts": alike, "logs": logs.round(4), "z-scores": z.round(4)}[way]
+
+
+def beside(frame, end, **columns):
+    """The cells in columns, with others before or behind them."""
+    parts = [pd.DataFrame(columns, frame.columns), frame.T]
+    return pd.concat(parts[::-1] if end else parts, axis=1)
+
+
+@pytest.mark.parametrize("way", ["counts", "logs", "z-scores"])
+@pytest.mark.parametrize("end", [False, True])
+def test_annotations_of_genes_are_told_by_their_values(way, end, tmp_path, alike):
+    rng, n = np.random.default_rng(1), alike.shape[1]
+    lengths, places, chromosomes = rng.integers(300, 9000, n), rng.integers(1e6, 2e8, n), rng.integers(1, 23, n)
+    frame = values_of(alike, way)
+    for columns in (
+        {"exonic_length": lengths}, {"TSS": places, "bp": lengths, "No.": np.arange(1, n + 1)},
+        {"chromosome_name": chromosomes}, {"GC%": rng.random(n).round(3)} if way != "z-scores" else {"on": 1},
+    ):  # fmt: skip
+        file = table(tmp_path, beside(frame, end, **columns).to_csv(sep="\t"))
+        holds(file, frame.to_numpy(np.float32), frame.columns, frame.index)
+        told = list(columns)[:: -1 if end else 1]
+        assert any(line.startswith("not read as cells") and ", ".join(told) in line for line in file.warnings)
+
+
+def test_many_columns_unlike_the_others_are_refused(tmp_path, alike):
+    four = {f"length.{i}": np.random.default_rng(i).integers(300, 9000, alike.shape[1]) for i in range(4)}
+    with pytest.raises(InputError, match="annotations of genes. No other column has values like those of length.0"):
+        table(tmp_path, beside(alike, False, **four).to_csv(sep="\t"))
+
+
+@pytest.mark.parametrize("way", ["counts", "logs", "z-scores"])
+def test_cells_of_their_own_kind_stay_cells(way, tmp_path, alike, genes, counts):
+    frame = values_of(alike, way)
+    columns = {
+        "empty": 0,
+        "other": np.roll(frame.iloc[0], 1) if way == "z-scores" else frame.iloc[0],
+        "deep": frame.iloc[1] * 9,
+    }
+    file = table(tmp_path, beside(frame, False, **columns).to_csv(sep="\t"))
+    assert list(file.obs.index) == [*columns, *frame.index] and not file.warnings
+    file = table(tmp_path, pd.DataFrame(counts.T, genes, CELLS).to_csv(sep="\t"))  # no cell is like another
+    assert list(file.obs.index) == CELLS and not file.warnings
+    for seed in range(20):  # a kind that is like the sum of both, and one that is flat, on a panel
+        two = 1 + 2 * (np.arange(40) % 2)[:, None] * (np.arange(150) % 3 == 0)
+        two = pd.DataFrame(np.random.default_rng(seed).poisson(two), [f"c{i}" for i in range(40)], genes)
+        assert list(table(tmp_path, two.T.to_csv(sep="\t")).obs.index) == list(two.index)
+
+
+SUMS = {
+    "Sum of all": "sum",
+    "Gesamt": "sum",
+    "avg": "mean",
+    "50%": "median",
+    "max": "max",
+    "low": "min",
+    "n": np.count_nonzero,
+}
+
+
+@pytest.mark.parametrize("name", SUMS)
+@pytest.mark.parametrize("digits", [1, 12])
+def test_sums_are_told_by_their_values(name, digits, tmp_path, alike):
+    more = (
+        np.random.default_rng(1).poisson(9, alike.shape) if name in ("50%", "low") else 0
+    )  # else hardly one is above 0
+    deep = alike + more
+    line = deep.apply(SUMS[name]).round(digits).rename(name).to_frame().T
+    for frame in (
+        pd.concat([deep, line]),
+        pd.concat([line, deep]),
+        pd.concat([deep, line, deep.mean().rename("x").to_frame().T]),
+    ):
+        for turned in (frame, frame.T):
+            file = table(tmp_path, turned.to_csv(sep="\t"))
+            np.testing.assert_array_equal(dense(file.X), deep)
+            assert list(file.obs.index) == list(deep.index)
+            assert any(note.startswith(f"{name}: the ") for note in file.notes)
+
+
+def test_lines_that_are_near_a_sum_are_cells(tmp_path, alike):
+    most = alike.max()
+    most.iloc[7] += 1
+    pooled = pd.concat([alike, alike.iloc[:20].sum().rename("half").to_frame().T, most.rename("most").to_frame().T])
+    twins = pd.concat([alike.iloc[:1]] * 12).set_axis(CELLS)
+    capped, few = alike.clip(upper=1), pd.concat([alike.iloc[:2], alike.iloc[:2].sum().rename("both").to_frame().T])
+    for frame in (pooled, twins, capped, few):
+        assert list(table(tmp_path, frame.to_csv(sep="\t")).obs.index) == list(frame.index)
+
+
+@pytest.mark.parametrize("name", ["unassigned", "Undetermined", "no_match", "NTC", "blank"])
+def test_reads_of_no_cell_are_no_cell(name, tmp_path, alike):
+    frame = pd.concat([alike, alike.iloc[:9].sum().rename(name).to_frame().T])
+    for turned in (frame, frame.T):
+        assert list(table(tmp_path, turned.to_csv(sep="\t")).obs.index) == list(alike.index)
+
+
 def test_a_clone_behind_a_symbol_is_of_an_antibody(counts, genes):
-    for form in ("{} (SK3)", "{}|A0072", "{} (HIB19)"):
-        found = recognise(named([*genes[:-10], *(form.format(g) for g in genes[-10:])], counts))
+    for form in ("{} (SK3)", "{}|A0072", "{} (HIB19)", "{}:SK7|{}|AHS0231|pAbO", "{}|NMX_1", "b{}'"):
+        found = recognise(named([*genes[:-10], *(form.replace("{}", g) for g in genes[-10:])], counts))
         assert (found.symbol[-10:] == "").all() and (found.symbol[:-10] != "").all()
     assert list(recognise(named([f"{g} (7157)" for g in genes], counts)).symbol) == genes
