@@ -113,6 +113,8 @@ def _kind(path: Path) -> str:
     if zipfile.is_zipfile(path):
         raise InputError(f"{path}: a workbook or another zip archive. Save it as CSV UTF-8, or unpack it.")
     name = path.name.lower().removesuffix(".gz")
+    if way := next((way for end, way in OTHERS.items() if name.endswith(end)), ""):
+        raise InputError(f"{path}: {way}")
     with (gzip.open if tables.is_gzip(path) else open)(path, "rb") as handle:
         first = handle.read(32)
     if mark := next((mark for start, mark in STARTS.items() if first.startswith(start)), ""):
@@ -124,7 +126,7 @@ def _kind(path: Path) -> str:
     if name.endswith((".csv", ".tsv", ".txt", ".tab")):
         return "table"
     said = f"format {Path(name).suffix or '(no suffix)'} is not supported. Expected {FORMATS}. A table? Call it .tsv."
-    raise InputError(f"{path}: {next((way for end, way in OTHERS.items() if name.endswith(end)), said)}")
+    raise InputError(f"{path}: {said}")
 
 
 def _read_h5ad(path: Path, layer: str | None) -> CellFile:
