@@ -74,7 +74,7 @@ def test_simple_models_of_held_out_clusters_are_fitted_in_the_pool_of_all_traini
 
 def test_every_list_names_the_notebook_that_shows_it():
     public = {name: f for name, f in vars(tables).items() if not name.startswith("_") and inspect.isfunction(f)}
-    lists = {name for name, f in public.items() if f.__annotations__.get("return") == "list[Task]"}
+    lists = {name for name, f in public.items() if f.__annotations__.get("return") == list[Task]}
     assert {f.__name__ for of in tables.LISTS.values() for f in of} == lists
     for number, of in tables.LISTS.items():
         (path,) = paths.NOTEBOOKS.glob(f"{number}_*.ipynb")
