@@ -51,7 +51,7 @@ WIDE = 2.5
 
 def from_zero(X: Matrix, asked: str = "auto") -> tuple[Matrix, list[str]]:
     """X less the lowest value of each cell if that stands for zero, as where counts then come back; with a remark."""
-    some = dense(X[:: max(1, X.shape[0] // 200)])
+    some = dense(_some(X))
     lowest = some.min(1, keepdims=True)
     zeros = 0.3 < np.median((some == lowest).mean(1)) < 1 and (lowest != 0).mean() > 0.9 and np.isfinite(lowest).all()
     powers = (1, 2) if lowest.min() > 0 else (1,)  # what was added before a root is added to the square
@@ -329,16 +329,17 @@ def counts(X: Matrix, every: Matrix, kind: str, chunk: int) -> tuple[sparse.csr_
     if kind == "zscored" or (kind == "lognorm" and not 0 <= X.min() <= X.max() <= MAX_LOG):
         return None, []
     base, notes, some = None, [], _some(X)
+    broken = _broken(_stored(X)) if kind == "counts" else 1.0
     if kind == "lognorm":
         wide = _some(every)
         totals = {b: _sums(_filled(wide, _undone(wide.data, b))) for b in BASES}
         base = next((b for b, t in totals.items() if t.std() < 0.01 * t.mean()), None) or next(iter(_fits(some)), None)
-    if base is None and _roots(some):
+    if base is None and broken and _roots(some):
         base, notes = ROOT, ["square roots: counts are their squares"]
     elif kind == "lognorm":
         said = f"logarithms to base {base:g}" if base else UNKNOWN
         base, notes = base or BASES[0], [said] * (base != BASES[0])
-    elif _broken(_stored(X)) < 0.5:
+    elif broken < 0.5:
         return sparse.csr_matrix(X, dtype=np.float64), []
     rows = (sparse.csr_matrix(X[start : start + chunk], dtype=np.float64) for start in range(0, X.shape[0], chunk))
     return sparse.csr_matrix(sparse.vstack([_multiples(part, base)[0] for part in rows])), notes

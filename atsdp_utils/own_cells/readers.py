@@ -29,9 +29,8 @@ KINDS = re.compile(
 )
 MARKS = re.compile(r"(?i)is_?(adts?|prot(ein)?s?|antibod(y|ies)|hashtags?|htos?)")  # columns of True and False
 UNENCODED = "is without encoding attributes, as some programmes write it. Write the file with anndata 0.8 or newer."
-#: What tells a file that is not read, by suffix or group of HDF5, and the way out.
+#: What tells a file that is not read (suffix, group of HDF5, file of a folder, value of STARTS), and the way out.
 OTHERS = pd.read_csv(checksums.verify(paths.DATA / "formats_not_read.csv"), index_col="mark")["way"].to_dict()
-
 #: First bytes that tell what a file is, whatever its name, and its mark there.
 STARTS = {
     b"BZh": ".bz2", b"\xfd7zXZ": ".xz", b"\x1f\x8b": "double gzip", b"version https://git-lfs": "git-lfs",
@@ -115,7 +114,7 @@ def _kind(path: Path) -> str:
     name = path.name.lower().removesuffix(".gz")
     if way := next((way for end, way in OTHERS.items() if name.endswith(end)), ""):
         raise InputError(f"{path}: {way}")
-    with (gzip.open if tables.is_gzip(path) else open)(path, "rb") as handle:
+    with tables.opened(path) as handle:
         first = handle.read(32)
     if mark := next((mark for start, mark in STARTS.items() if first.startswith(start)), ""):
         raise InputError(f"{path}: {OTHERS[mark]}")
@@ -260,7 +259,7 @@ def _read_10x_folder(folder: Path) -> tuple:
             if below := sorted(p.parent.name for p in folder.glob("*/*matrix.mtx*")):
                 raise InputError(f"{folder}: no matrix here but in {', '.join(below)}. Give {folder / below[0]}.")
             called = [p.name.lower().removesuffix(".gz") for p in inside]
-            if way := next((way for mark, way in OTHERS.items() if len(mark) > 4 and mark in called), ""):
+            if way := next((OTHERS[name] for name in called if name in OTHERS), ""):
                 raise InputError(f"{folder}: {way}")
             expected = f"expected one so named, a sample a folder; this holds {names}"
             raise InputError(f"{folder}: {len(files)} files {' or '.join(parts)} (.gz), {expected}.")

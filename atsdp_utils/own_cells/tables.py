@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy import sparse
-from scipy.stats import rankdata
+from scipy.stats import spearmanr
 
 from atsdp_utils.data import gene_names
 from atsdp_utils.own_cells import cellfile
@@ -143,8 +143,7 @@ def _unlike(V: np.ndarray) -> Callable[[np.ndarray], bool]:
 
 def _alike(v: np.ndarray, w: np.ndarray) -> float:
     """Rank correlation; 0 for values that do not vary."""
-    with np.errstate(invalid="ignore"):
-        return float(np.nan_to_num(np.corrcoef(rankdata(v), rankdata(w))[0, 1]))
+    return float(spearmanr(v, w).statistic) if np.ptp(v) and np.ptp(w) else 0.0
 
 
 def _statistics(X: sparse.csr_matrix) -> dict[int, str]:
@@ -190,8 +189,13 @@ def is_gzip(path: Path) -> bool:
         return handle.read(2) == b"\x1f\x8b"
 
 
+def opened(path: Path, mode: str = "rb", **form):
+    """The content of a file, unpacked if it is gzipped."""
+    return (gzip.open if is_gzip(path) else open)(path, mode, **form)
+
+
 def _open(path: Path):
-    return (gzip.open if is_gzip(path) else open)(path, "rt", encoding="utf-8-sig", newline="")
+    return opened(path, "rt", encoding="utf-8-sig", newline="")
 
 
 def _layout(path: Path) -> Layout:
