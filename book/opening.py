@@ -26,6 +26,11 @@ CALLED = {
     "before transfer": "the network before transfer",
     "PC1, bulk sign": "PC1",
 }
+#: Parts of transfer, and the setting of notebook 04 that leaves each out or turns it round.
+PARTS = {"no_mmd": "no MMD", "no_stage2": "no stage 2", "no_regulariser": "no regulariser",
+         "printed": "regulariser as printed"}  # fmt: skip
+#: Profiles in the order in which they are asked. ``paper`` comes second until its networks are trained anew.
+ORDER = ("quick", "paper")
 #: A fold within an item of a list, which Markdown of the book and of README both know.
 FOLD = "\n  <details><summary>the numbers behind it, and what they leave out</summary>\n\n  {}\n\n  </details>\n"
 SENTENCES = tomllib.loads((TEMPLATES / "opening.toml").read_text(encoding="utf-8"))
@@ -112,12 +117,29 @@ def single_cells(out: Outputs) -> dict:
     counts["alone"] = f"By its interval alone, {' and '.join(alone)} excludes zero, too. " * bool(alone)
     family = by["dataset"].map(lambda name: config.DATASETS[name].unit).value_counts(sort=False)
     counts["family"] = ", ".join(f"{n} on {unit}" for unit, n in family.items())
-    without = by.loc["after transfer, no MMD"]
-    changed = [f"{_interval(row[DIFFERENCE], '+')} on {row['dataset']}" for _, row in without.iterrows()]
-    counts |= {"no_mmd": ", ".join(changed), "no_mmd_told": int(without["told"].sum())}
+    for part, setting in PARTS.items():
+        without = out.table(
+            "transfer_changes", dataset=[*minus["dataset"].unique()], setting=f"after transfer, {setting}"
+        )
+        changed = [f"{_interval(row[DIFFERENCE], '+')} on {row['dataset']}" for _, row in without.iterrows()]
+        counts |= {part: ", ".join(changed), f"{part}_told": int((without["p_holm"] < 0.05).sum())}
+        counts[f"{part}_aucs"] = ", ".join(f"{row.mean:.2f} ({row.dataset})" for row in without.itertuples())
     mean = out.table("gene_scores_real", protocol="U", list="sensitive")
     averaged = " and ".join(f"{auc:.3f} ({name})" for name, auc in zip(mean["dataset"], mean["auc"], strict=True))
     return counts | {"averaged": averaged, "rows": "\n  ".join(rows), "names": len(rows), "moves": ", ".join(moved)}
+
+
+def short(out: Outputs) -> dict:
+    """What single cells and held-out clusters say of the method, and what no set here can say."""
+    scores = out.table("transfer", dataset=[spec.name for spec in config.REAL], setting="after transfer")
+    changes = out.table("transfer_changes", dataset=[*scores["dataset"]], setting="PC1, bulk sign")
+    told = changes["p_holm"] < 0.05
+    right = (scores["right"] * scores["auc_count"]).round().sum()
+    return held_out_clusters(out) | {
+        "above": int((scores["ci_low"] > 0.5).sum()), "names": len(scores), "runs": int(scores["auc_count"].sum()),
+        "turned": int(scores["auc_count"].sum() - right), "pc1_better": int((told & (changes["difference"] < 0)).sum()),
+        "pc1_worse": int((told & (changes["difference"] > 0)).sum()),
+    }  # fmt: skip
 
 
 def _ranks(rows: pd.DataFrame, of: pd.Series) -> pd.Series:
@@ -218,7 +240,7 @@ def runs(data: str, profile: str) -> dict[str, Outputs]:
     own = paths.figures_dir(data, profile)
     if data != "embedded":
         return {profile: Outputs(own)}
-    return {name: Outputs(own if name == profile else paths.COMMITTED[name]) for name in ("paper", "quick")}
+    return {name: Outputs(own if name == profile else paths.COMMITTED[name]) for name in ORDER}
 
 
 def _told(of_runs: dict[str, Outputs], values: Callable[[Outputs], dict]) -> tuple[str, dict]:
@@ -269,11 +291,15 @@ def opening(
     """
     printed_auc = audit.reported().query("where == 'Table 3' and metric == 'auc'")["value"]
     said, used = sentences(of_runs, cited)
+    _, in_short = _told(of_runs, short)
+    words = (TEMPLATES / "in_short.md").read_text(encoding="utf-8").strip()
+    in_short = words.format(**in_short) if in_short else MISSING
     drawn = drawing(of_runs, found.PICTURE)
     of_picture = next((profile for profile, out in of_runs.items() if drawn and out.folder == drawn.parent), "")
     shown = f"The picture is of profile `{of_picture}`.\n\n" if of_picture and used != [of_picture] else ""
     return (TEMPLATES / "opening.md").read_text(encoding="utf-8").strip().format(
-        paper_low=printed_auc.min(), paper_high=printed_auc.max(), sentences=said, picture=picture(drawn), shown=shown,
+        paper_low=printed_auc.min(), paper_high=printed_auc.max(), sentences=said, short=in_short,
+        picture=picture(drawn), shown=shown,
         amounts="\n".join(map(_amounts, used)), paper_epochs=config.PAPER_EPOCHS,
         units=config.units(config.REAL), claims=len(verdicts),
         untestable=int((verdicts == UNTESTED).sum()), ten=cited("11"), own=cited("13"), scores=cited("08"),

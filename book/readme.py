@@ -58,7 +58,8 @@ def readme_block(out: Outputs, published: Outputs) -> str:
     if not (out.folder / "table3.csv").exists():
         return "*The reference run is not committed yet; `make reproduce` prints the results.*"
     ran, numbered = opening.chapters_of(published.folder), build.numbered()
-    profile, judged = ("paper", published) if len(ran) == len(numbered) else ("quick", out)
+    of_runs = {name: {"paper": published, "quick": out}[name] for name in opening.ORDER}
+    profile, judged = next(iter(of_runs.items()))
     card, checks = scorecard(judged, "embedded"), audit.run()[0].set_index("check")
     claims, values = card[card["kind"] == "claim"], card[card["kind"] == "value"]
 
@@ -90,7 +91,7 @@ def readme_block(out: Outputs, published: Outputs) -> str:
         return f"![{report.shown_as(drawn.stem)['image']['alt']}]({drawn.relative_to(paths.ROOT)})"
 
     return (opening.TEMPLATES / "readme.md").read_text(encoding="utf-8").strip().format(
-        opening=opening.opening({"paper": published, "quick": out}, claims["verdict"], link, picture),
+        opening=opening.opening(of_runs, claims["verdict"], link, picture),
         episen=episen, scores="\n".join(_scores(out, published)),
         chapters=opening.chapters_said(ran, len(numbered)), paper=config.profile("paper"),
         apart=", ".join(f"{row.apart:,} of {row.compared:,} on {row.tier} data" for row in apart), profile=profile,

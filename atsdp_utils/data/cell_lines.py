@@ -64,7 +64,7 @@ def load_ccle() -> Profiles:
     """CCLE lines with a row in the label table, their expression and both sets of calls."""
     with np.load(verify(paths.DATA / "ccle_expr_580x706_z.npz"), allow_pickle=False) as z:
         X, ids, names, genes = (z[k] for k in ("X", "depmap_id", "ccle_name", "gene"))
-    table = gdsc.label_table(both_databases=True)
+    table = gdsc.labels_of_both_databases()
     rows = np.isin(ids, table.index)
     if not rows.any() or len(set(names)) < len(names):
         raise ValueError("data/ccle_expr_580x706_z.npz: expected lines of the label table, each name once")

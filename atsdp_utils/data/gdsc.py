@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from atsdp_utils.data.preprocess import Source, Standardizer, columns
-from atsdp_utils.foundation import cache, paths
+from atsdp_utils.foundation import cache, checksums, paths
 from atsdp_utils.foundation.checksums import verify
 
 LABEL_FILE = paths.DATA / "scdeal_labels_gdsc_804x83.csv.gz"
@@ -33,19 +33,23 @@ def _expression() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return z["X"].astype(np.float32), z["cell_line"].astype(str), z["gene"].astype(str)
 
 
-@lru_cache(maxsize=2)
-def label_table(*, both_databases: bool = False) -> pd.DataFrame:
-    """The public label table: 803 GDSC lines x 83 drugs, or all 1,280 rows (GDSC and CCLE, labels only).
-
-    Values are 1 (sensitive) or 0 (resistant). The index is the line name, or the row's id in the large table.
-    """
-    if both_databases:
-        table = pd.read_csv(verify(paths.DATA / "scdeal_labels_all_1280x83.csv.gz"), index_col=0)
-    else:
-        table = pd.read_csv(verify(LABEL_FILE))
-        table = table[(table.cell_line != "TT") | (table.cosmic == TT_COSMIC)]
-        table = table.set_index("cell_line").drop(columns="cosmic")
+def _calls(table: pd.DataFrame) -> pd.DataFrame:
+    """1 (sensitive) or 0 (resistant); NaN without a label."""
     return (table == "sensitive").astype("int8").where(table.notna())
+
+
+@lru_cache(maxsize=1)
+def label_table() -> pd.DataFrame:
+    """The public label table, 803 GDSC lines by name x 83 drugs: 1 (sensitive), 0 (resistant) or NaN."""
+    table = pd.read_csv(verify(LABEL_FILE))
+    table = table[(table.cell_line != "TT") | (table.cosmic == TT_COSMIC)]
+    return _calls(table.set_index("cell_line").drop(columns="cosmic"))
+
+
+@lru_cache(maxsize=1)
+def labels_of_both_databases() -> pd.DataFrame:
+    """The same of GDSC and CCLE together, 1,280 rows by their ids, labels only."""
+    return _calls(checksums.table("scdeal_labels_all_1280x83.csv.gz", index_col=0))
 
 
 def drugs() -> list[str]:

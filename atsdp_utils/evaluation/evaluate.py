@@ -9,7 +9,7 @@ from scipy.stats import rankdata
 
 from atsdp_utils.evaluation import metrics, stats
 from atsdp_utils.experiments.task import Result
-from atsdp_utils.foundation import config, paths
+from atsdp_utils.foundation import checksums, config
 
 KEY = ("dataset", "model", "setting", "protocol")
 #: Measures of a test fold.
@@ -45,7 +45,7 @@ def summary(frame: pd.DataFrame, names: Sequence[str] = MEASURES) -> pd.DataFram
 
 def paper_table(name: str) -> pd.DataFrame:
     """A table of reported numbers in ``data/paper``, long: ``dataset, metric, paper`` and what else it has."""
-    table = pd.read_csv(paths.PAPER / f"{name}.csv")
+    table = checksums.table(f"paper/{name}.csv")
     if "metric" not in table:
         keys = [c for c in table if c not in config.METRICS]
         table = table.melt(keys, var_name="metric", value_name="mean")
@@ -107,6 +107,21 @@ def holm(table: pd.DataFrame, protocol: str, column: str = "model") -> pd.Series
     learns = (table[[column, "second"]] != CONSTANT).all(axis=1) if "second" in table else table[column] != CONSTANT
     known = table["p"].where(learns).dropna()
     return known.groupby(family).transform(stats.holm).reindex(table.index)
+
+
+def one_answer(table: pd.DataFrame, before: pd.DataFrame, asked: dict[str, str], column: str = "first") -> pd.Series:
+    """``p_holm`` of a table of :func:`differences`, where notebook 04 has put some of its questions before.
+
+    A question that is in `before`, the ``transfer_changes`` of notebook 04, keeps the answer that it has there; `asked`
+    maps names of `column` to settings there. The others are corrected by :func:`holm` without these.
+    """
+    earlier, p_holm = before.set_index(["dataset", "setting"])["p_holm"], table["p_holm"].copy()
+    same = pd.MultiIndex.from_arrays([table["dataset"], table[column].map(asked)])
+    again = (table["protocol"] == "U") & (table["metric"] == "auc") & same.isin(earlier.index)
+    of = (table["protocol"] == "U") & (table["metric"] == "auc") & ~again
+    p_holm[again] = earlier.reindex(same[again]).to_numpy()
+    p_holm[of] = holm(table[of], "U", column)
+    return p_holm
 
 
 def tag(name: str) -> str:

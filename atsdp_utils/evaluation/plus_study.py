@@ -182,6 +182,7 @@ def coverage(asked: Sequence[Scores], alpha: float) -> pd.DataFrame:
     """Coverage of conformal sets, also by class, shares of sets with both labels or none, and calibration error.
 
     Two rows a task: ``asked`` = ``lines`` (means over random halves: one calibrates, the other is asked) and ``cells``.
+    ``lines_resistant`` and ``lines_sensitive`` are how many lines calibrate.
     """
     rows = []
     for s in asked:
@@ -198,6 +199,8 @@ def _asked(z: np.ndarray, y: np.ndarray, z_new: np.ndarray, y_new: np.ndarray, a
     sets = fit.sets(z_new, alpha)
     size = sets.sum(1)
     return metrics.coverage(sets, y_new.astype(int)) | {
+        "lines_resistant": (y == 0).sum(),
+        "lines_sensitive": (y == 1).sum(),
         "both_labels": (size == 2).mean(),
         "no_label": (size == 0).mean(),
         "ece_raw": metrics.calibration_error(y_new, plus.expit(z_new)),

@@ -1,4 +1,4 @@
-"""Which trainings each table needs: one declarative list a table, and the commands that plan and run them all."""
+"""Which trainings each table needs: one declarative list a table."""
 
 import itertools
 from collections.abc import Iterable
@@ -27,15 +27,16 @@ def _supervised(spec: Dataset, profile: str, folds: int, model: str = ATSDP, set
 
 
 def _unsupervised(spec: Dataset, profile: str, model: str = ATSDP, setting: Pairs = ()) -> list[Task]:
-    """Over seeds; a setting that is compared with the default one gets fewer, the same in every table.
+    """Over seeds, as many in every table, so that a comparison has one answer.
 
-    So a comparison has one answer. The paper's eight, long to train, have as many seeds as a setting.
+    On twins a setting that is compared with the default one gets fewer. The paper's eight are long to train and have as
+    many as that on every set.
     """
     sizes = config.profile(profile)
     of_eight = model in REGISTRY and REGISTRY[model].paper_name
     seeds = sizes.seeds_ablation if setting or of_eight else sizes.seeds
     if spec.tier == "real" and not of_eight:
-        seeds = max(seeds, sizes.seeds) if setting else sizes.seeds_real
+        seeds = sizes.seeds_real
     return [Task(spec.name, "U", model, profile, setting, seed=s) for s in range(seeds)]
 
 
@@ -96,6 +97,8 @@ TRANSFER: Settings = {
     "after transfer": (ATSDP, ()),
     "after transfer, no MMD": (ATSDP, (("omega", 0.0),)),
     "after transfer, no stage 2": (ATSDP, (("epochs_cells", 0),)),
+    "after transfer, no regulariser": (ATSDP, (("theta", 0.0),)),
+    "after transfer, regulariser as printed": (ATSDP, (("theta", -0.1),)),  # cells of a cluster repel (ambiguity 14)
     "after transfer, own start, shared genes": (ATSDP, (("start", "own"),)),
     "after transfer, separate start": (ATSDP, (("gene_space", "separate"),)),
     "logistic regression": ("Logistic", ()),
@@ -113,8 +116,13 @@ def transfer_settings(spec: Dataset) -> Settings:
     return TRANSFER | {SUGGESTED: (ATSDP, config.SUGGESTED[spec.paper or "DATA1"])}
 
 
+def asked_in_04(settings: Settings) -> dict[str, str]:
+    """Which of `settings` notebook 04 compares with transfer too, and what it calls them."""
+    return {name: asked for name, of in settings.items() for asked, by in TRANSFER.items() if of == by}
+
+
 def transfer(data: str, profile: str) -> list[Task]:
-    """Notebook 04: before and after transfer, controls, readings of stage 2, simple references."""
+    """Notebook 04: before and after transfer, controls, readings of its parts, simple references."""
     return [t for spec in config.datasets(data) for t in _compared(spec, profile, transfer_settings(spec))]
 
 
@@ -217,6 +225,7 @@ ABLATIONS: Settings = {
     "batch norm of the cells only": (PLUS, (("recipe", "ensemble-adabn"), ("members", 1))),
     "no MMD": (ATSDP, (("omega", 0.0),)),
     "no cluster regulariser": (ATSDP, (("theta", 0.0),)),
+    "regulariser as printed": (ATSDP, (("theta", -0.1),)),
     "no autoencoder": (ATSDP, (("epochs_dae", 0),)),
     "no stage 2": (ATSDP, (("epochs_cells", 0),)),
     "stopped by cross-entropy": (ATSDP, (("stopping", "cross-entropy"),)),

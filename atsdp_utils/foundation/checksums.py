@@ -52,6 +52,13 @@ def verify(path: Path) -> Path:
     return path
 
 
+def table(name: str, **options):
+    """An embedded table by its place under ``data/``, verified; `options` are those of :func:`pandas.read_csv`."""
+    import pandas as pd
+
+    return pd.read_csv(verify(paths.DATA / name), **options)
+
+
 def embedded() -> list[Path]:
     """Every data file under ``data/``."""
     return sorted(p for p in paths.DATA.rglob("*") if p.is_file() and p.suffix in SUFFIXES)

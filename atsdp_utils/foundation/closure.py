@@ -1,13 +1,14 @@
 """Which code a result depends on: the definitions that a function reaches, read from the source, never imported.
 
 A definition (function, class or constant at the top of a module) reaches every definition of this package that it
-names, through imports at the top of its module or inside of it, and through strings such as ``".graph:GCN"``. What a
-module does when it is imported counts as soon as one of its definitions does. Comments and docstrings do not count.
-Settings and places (:data:`BY_VALUE`) are never followed, because keys hold their values instead.
+names, through imports at the top of its module or inside of it. What a module does when it is imported counts as soon
+as one of its definitions does. Comments and docstrings do not count. Settings and places (:data:`BY_VALUE`) are never
+followed, because keys hold their values instead.
 """
 
 import ast
 import re
+import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -18,7 +19,6 @@ PACKAGE = Path(__file__).resolve().parents[1]
 BY_VALUE = frozenset(
     {"", *(f"foundation.{m}" for m in ("cache", "checksums", "closure", "config", "paths", "runtime"))}
 )
-_LAZY = re.compile(r"\.(\w+):(\w+)")
 Name = tuple[str, str]
 
 
@@ -74,8 +74,6 @@ def _uses(statement: ast.stmt, module: str) -> Iterator[Name]:
     owners = {id(n.value): n.attr for n in nodes if isinstance(n, ast.Attribute)}
     for node in nodes:
         bound = bound | _imported(node)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and (lazy := _LAZY.fullmatch(node.value)):
-            yield f"{module}.{lazy[1]}", lazy[2]
     for node in nodes:
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
             if node.id in bound:
@@ -120,18 +118,24 @@ def closure(roots: Iterable[str], cut: Iterable[str] = ()) -> dict[Name, str]:
     return found
 
 
+def _registered(room: str) -> set[str]:
+    """Modules that a room imports by the name of a factory in its ``registry.toml``, if it has one."""
+    file = PACKAGE.joinpath(*room.split("."), "registry.toml")
+    entries = tomllib.loads(file.read_text(encoding="utf-8")).values() if file.is_file() else ()
+    return {f"{room}{entry['factory'].partition(':')[0]}" for entry in entries}
+
+
 def modules(program: str) -> dict[str, str]:
     """Text, without comments and docstrings, of every module of this package that a program imports, in turn."""
     found, left = {}, [("", ast.parse(program))]
     while left:
         module, tree = left.pop()
+        names = _registered(module) if module else set()
         for node in ast.walk(tree):
-            names = {origin for origin, _ in _imported(node).values()}
-            if isinstance(node, ast.Constant) and (lazy := _LAZY.fullmatch(str(node.value))):
-                names = {f"{module}.{lazy[1]}"}
-            names |= {name.rpartition(".")[0] for name in names}  # the room runs before what is in it
-            for name in sorted(names - found.keys() - {""}):
-                inner = _tree(source(name))
-                found[name] = ast.unparse(inner)
-                left.append((name, inner))
+            names |= {origin for origin, _ in _imported(node).values()}
+        names |= {name.rpartition(".")[0] for name in names}  # the room runs before what is in it
+        for name in sorted(names - found.keys() - {""}):
+            inner = _tree(source(name))
+            found[name] = ast.unparse(inner)
+            left.append((name, inner))
     return found

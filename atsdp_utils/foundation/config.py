@@ -39,7 +39,7 @@ TABLE2: dict[str, Architecture] = {
     "DATA3": Architecture(512, (256, 128), (256, 128), 0.2, heads=4),
     "DATA4": Architecture(512, (256, 128), (128, 64), 0.3, heads=8),
 }
-#: Heads of section 3.3 (8; 4 for DATA3). The paper prints this many epochs for every set.
+#: The paper prints this many epochs for every set.
 PAPER_EPOCHS = 500
 
 
@@ -90,7 +90,7 @@ class Profile:
     name: str
     seeds: int  # of protocol U
     seeds_real: int  # of protocol U on real sets: their AUCs differ by seed, from right to reversed
-    seeds_ablation: int  # of settings that are compared with the default one
+    seeds_ablation: int  # of settings that are compared with the default one, on twins; of the paper's eight everywhere
     folds: int
     folds_table3: int
     repeats: int

@@ -12,15 +12,14 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import bisect
 
-from atsdp_utils.foundation import config, paths
+from atsdp_utils.foundation import checksums, config
 
 UNIT = 1e-4  # of the last printed decimal
 STEP = UNIT + 1e-9  # and room for binary fractions
 #: Sensitive and resistant cells. Labelled cells count the drug-holiday cells of DATA1 and DATA2 as sensitive (ambiguity
 #: 20). DATA4 has 4 control and 15 empty wells without a label; all of them as sensitive make the paper's 1,419.
 CLASS_SIZES = {
-    (r.dataset, r.counting): (r.sensitive, r.resistant)
-    for r in pd.read_csv(paths.PAPER / "class_sizes.csv").itertuples()
+    (r.dataset, r.counting): (r.sensitive, r.resistant) for r in checksums.table("paper/class_sizes.csv").itertuples()
 }
 
 SCORES = ("precision", "recall", "f1")
@@ -38,12 +37,12 @@ SHIFT, COPIES = 0.02, 40  # of the null: largest shift of a printed score, shift
 @cache
 def reported() -> pd.DataFrame:
     """Every value the paper prints, long: ``where, dataset, model, metric, value, std``."""
-    one = pd.read_csv(paths.PAPER / "table1.csv").melt(["dataset", "sampling"], var_name="metric")
+    one = checksums.table("paper/table1.csv").melt(["dataset", "sampling"], var_name="metric")
     one = one.assign(where="Table 1", model="ATSDP-NET, " + one.pop("sampling"))
-    three = pd.read_csv(paths.PAPER / "table3.csv").rename(columns={"mean": "value"})
+    three = checksums.table("paper/table3.csv").rename(columns={"mean": "value"})
     three = three.assign(where="Table 3", model="ATSDP-NET")
-    four = pd.read_csv(paths.PAPER / "table4.csv").assign(where="Table 4")
-    quoted = pd.read_csv(paths.PAPER / "quoted_values.csv").assign(model="ATSDP-NET")
+    four = checksums.table("paper/table4.csv").assign(where="Table 4")
+    quoted = checksums.table("paper/quoted_values.csv").assign(model="ATSDP-NET")
     quoted["where"] = quoted["where"].str.replace("fig", "Figure ").str.replace("_best_heads=.*", "", regex=True)
     together = pd.concat([one, three, four, quoted], ignore_index=True)
     return together[["where", "dataset", "model", "metric", "value", "std"]]
@@ -253,7 +252,7 @@ def checked(check: str, rows: pd.DataFrame | None = None) -> pd.DataFrame:
 @cache
 def checks() -> pd.DataFrame:
     """All checks by name (``checks.csv``)."""
-    return pd.read_csv(paths.PAPER / "checks.csv", keep_default_na=False, dtype=str).set_index("check")
+    return checksums.table("paper/checks.csv", keep_default_na=False, dtype=str).set_index("check")
 
 
 def run() -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from atsdp_utils.data import twins
-from atsdp_utils.foundation import config, paths
+from atsdp_utils.foundation import checksums, config
 from atsdp_utils.reporting.outputs import Missing, Outputs, numbers
 from atsdp_utils.reporting.verdict import MISSING
 
@@ -21,7 +21,7 @@ ANSWERS = ("yes", "no", "open", "mixed", MISSING)
 
 def _asked(file: str, sets: dict[str, Sequence[config.Dataset]]) -> Iterator[tuple]:
     """Rows of a file of ``data/paper``, each with the data sets that it names, in a word of `sets` or each."""
-    rows = pd.read_csv(paths.PAPER / file, dtype=str, keep_default_na=False).itertuples()
+    rows = checksums.table(f"paper/{file}", dtype=str, keep_default_na=False).itertuples()
     for word, part in groupby(rows, key=lambda row: row.datasets):
         names = [spec.name for spec in sets[word]] if word in sets else word.split("|")
         yield from product(names, list(part))

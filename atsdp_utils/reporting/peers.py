@@ -10,8 +10,7 @@ import pandas as pd
 
 from atsdp_utils.data import datasets
 from atsdp_utils.evaluation import metrics, stats
-from atsdp_utils.foundation import paths
-from atsdp_utils.foundation.checksums import verify
+from atsdp_utils.foundation import checksums, paths
 from atsdp_utils.interpretation import gene_lists, gene_scores
 from atsdp_utils.reporting import audit
 from atsdp_utils.reporting.scorecard import NEEDS_CELLS
@@ -27,14 +26,14 @@ KEPT = 0.5
 
 def results() -> pd.DataFrame:
     """Published values, a row each: set, drug, method, AUC, AUPR, what it was trained on, how chosen, source."""
-    table = pd.read_csv(verify(paths.DATA / "peers" / "peers_auc.csv"))
+    table = checksums.table("peers/peers_auc.csv")
     cells = table["dataset"].str.replace(r" \(GSE(108383|149215)\)", "", regex=True)
     return table.assign(task=cells + ", " + table["drug"])
 
 
 def sweep() -> pd.DataFrame:
     """Runs of the scDEAL study's sweep that its file holds, with ``above``: the share of all runs that score higher."""
-    runs = pd.read_csv(verify(paths.DATA / "peers" / "scdeal_sweep.csv.gz"))
+    runs = checksums.table("peers/scdeal_sweep.csv.gz")
     rank = runs.groupby("data")["score"].rank(ascending=False, method="min") - 1
     return runs.assign(above=KEPT * rank / runs.groupby("data")["score"].transform("size"))
 
@@ -49,7 +48,7 @@ def named_runs(runs: pd.DataFrame) -> pd.DataFrame:
 
     Where no bulk table is named, the runs on each of the three count.
     """
-    named = pd.read_csv(verify(paths.DATA / "peers" / "scdeal_settings.csv"), keep_default_na=False)
+    named = checksums.table("peers/scdeal_settings.csv", keep_default_na=False)
     named = named.rename(columns={"bulk_data": "bulk_named"})
     keys = ["data", *SETTING]
     found = named.merge(runs[[*keys, "bulk_data", "transfer", "score", "above"]], on=keys)
@@ -59,7 +58,7 @@ def named_runs(runs: pd.DataFrame) -> pd.DataFrame:
 
 def percell() -> pd.DataFrame:
     """Scores of single cells of SCAD and of SCAD on scFoundation's embedding, side by side, with fold and label."""
-    table = pd.read_csv(verify(paths.DATA / "peers" / "scad_percell.csv.gz"))
+    table = checksums.table("peers/scad_percell.csv.gz")
     wide = table.pivot(index=["drug", "split", "cell", "sensitive"], columns="method", values="probability")
     return wide.reset_index().rename_axis(columns=None)
 
@@ -90,13 +89,13 @@ def published_predictions(data: str) -> pd.DataFrame:
     printed = audit.reported().query("model == 'ATSDP-NET'").set_index(["dataset", "metric", "where"])["value"]
     rows, none = [], (np.nan,) * 3
     for file, dataset, figure in PUBLISHED:
-        table = pd.read_csv(paths.DATA / f"scdeal_scores_{file}.csv.gz", index_col="Cell id")
+        table = checksums.table(f"scdeal_scores_{file}.csv.gz", index_col="Cell id")
         predicted = (table["Prediction"] == "Sensitive").astype(int)
         theirs = max(sum(sizes) for (d, _), sizes in audit.CLASS_SIZES.items() if d == dataset)
         recall, f1 = (printed[dataset, metric, "Table 3"] for metric in ("recall", "f1"))
         labels = pd.Series(dtype=int)  # of no cell, where neither the file nor the paper's own cells are here
         if (embedded := paths.DATA / f"labels_{file}.csv").exists():
-            labels = pd.read_csv(embedded, index_col="cell")["sensitive"]
+            labels = checksums.table(embedded.name, index_col="cell")["sensitive"]
         elif data == "geo":
             labels = datasets.load_cells(dataset).obs["sensitive"]
         y = labels.reindex(table.index).dropna().astype(int)

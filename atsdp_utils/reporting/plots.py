@@ -147,8 +147,10 @@ def strips(
     groups = hue or (x if upright else y)
     names = order if order is not None and not hue else list(dict.fromkeys(data[groups]))
     about = {"data": data, "x": x, "y": y, "hue": groups, "hue_order": names, "order": order, "legend": False, "ax": ax}
+    state = np.random.get_state()
     np.random.seed(0)  # seaborn spreads the dots by this generator
     sns.stripplot(**about, palette=shades(names, colours), dodge=bool(hue), size=3.5, alpha=0.6, linewidth=0)
+    np.random.set_state(state)
     bar = {"marker": "_" if upright else "|", "markersize": 13, "markeredgewidth": 1.8, "linestyle": "none"}
     bar |= {"dodge": 0.4 if hue else False, "palette": [INK] * len(names), "zorder": 4}  # over the dots
     sns.pointplot(**about, **bar, estimator="median", errorbar=None)

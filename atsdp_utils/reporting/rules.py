@@ -15,8 +15,8 @@ from statsmodels.stats.proportion import proportion_confint
 from atsdp_utils.baselines import REGISTRY
 from atsdp_utils.data import gdsc
 from atsdp_utils.experiments.tables import NAIVE
-from atsdp_utils.experiments.task import BULK_ONLY, NO_TRANSFER
-from atsdp_utils.foundation import config, paths
+from atsdp_utils.experiments.task import BULK_ONLY, FURTHER, NO_TRANSFER
+from atsdp_utils.foundation import checksums, config
 from atsdp_utils.reporting import audit, verdict
 from atsdp_utils.reporting.outputs import Missing, Outputs, numbers
 from atsdp_utils.reporting.verdict import Effect, Found, Untestable, decide, limit, plain, reproduces
@@ -57,7 +57,7 @@ INTERVALS = {
 @cache
 def named_rule(rule: str, reading: str):
     """The row of ``rules.csv`` for a rule under a reading; nothing where the rule is a function below."""
-    rows = pd.read_csv(paths.PAPER / "rules.csv", dtype=str, keep_default_na=False).query("rule == @rule").itertuples()
+    rows = checksums.table("paper/rules.csv", dtype=str, keep_default_na=False).query("rule == @rule").itertuples()
     return next((row for row in rows if row.reading in ("", reading)), None)
 
 
@@ -111,10 +111,13 @@ def highest(out: Outputs, c, reading: str) -> Found:
 
 
 def models(name: str, protocol: str) -> list[str]:
-    """Names of models that a claim means: the eight, those beyond them, or ATSDP-NET without transfer."""
+    """Names of models that a claim means: the eight, those beyond them, or ATSDP-NET without transfer.
+
+    Without labels of cells it must be better than the network before transfer and than the control.
+    """
     others = [n for n, b in REGISTRY.items() if not b.paper_name and not b.variant_of and n not in NAIVE]
     eight = [n for n, b in REGISTRY.items() if b.paper_name]
-    words = {"no transfer": [BULK_ONLY if protocol == "U" else NO_TRANSFER], "the eight": eight, "": []}
+    words = {"no transfer": [BULK_ONLY, FURTHER] if protocol == "U" else [NO_TRANSFER], "the eight": eight, "": []}
     return (words | {"beyond the eight": others}).get(name, [name])
 
 
@@ -205,7 +208,7 @@ def ibet_cells(out: Outputs, c, reading: str) -> Found:
 
 def bulk_count(out: Outputs, c, reading: str) -> Found:
     """The public files hold as many lines, drugs or genes; where they hold fewer, the paper's file is unknown."""
-    read = {"lines": lambda: gdsc.label_table(both_databases=True), "drugs": gdsc.drugs,
+    read = {"lines": gdsc.labels_of_both_databases, "drugs": gdsc.drugs,
             "genes": lambda: gdsc.load_bulk().genes}  # fmt: skip
     n = len(read[c.argument]())
     words = (verdict.SUPPORTED, verdict.YES) if n == c.quoted else (verdict.UNTESTED, verdict.NOT_TESTED)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from atsdp_utils.baselines import REGISTRY
-from atsdp_utils.foundation import config, paths
+from atsdp_utils.foundation import checksums, config, paths
 from atsdp_utils.reporting import audit, rules, verdict
 from atsdp_utils.reporting.outputs import Missing, Outputs
 from atsdp_utils.reporting.verdict import Effect, Found, Untestable
@@ -37,7 +37,7 @@ NEEDS_CELLS = "needs the paper's own cells: DATA=geo"
 
 def claims() -> pd.DataFrame:
     """The paper's claims, one row each: ``scope`` says what can decide it, ``readings`` what the paper leaves open."""
-    return pd.read_csv(paths.PAPER / "claims.csv", dtype=str, keep_default_na=False)
+    return checksums.table("paper/claims.csv", dtype=str, keep_default_na=False)
 
 
 def typed(claim) -> object:

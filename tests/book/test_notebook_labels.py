@@ -407,7 +407,7 @@ def test_held_out_scores_and_the_database_are_named_right(grid_run):
     assert f"between {means[ATSDP, 'smote'].min():.2f} and {means[ATSDP, 'smote'].max():.2f}" in shown
     space = execute("03", ("confounding",), roc_auc_score=roc_auc_score)
     found = space["confounding"].set_index("drug")
-    public = gdsc.label_table(both_databases=True)["CISPLATIN"].dropna()
+    public = gdsc.labels_of_both_databases()["CISPLATIN"].dropna()
     used, ccle = gdsc.label_table()["CISPLATIN"].dropna(), public[public.index.str.startswith("ACH-")]
     shares = found.loc["CISPLATIN", ["sensitive in GDSC", "sensitive in CCLE"]].tolist()
     assert shares == pytest.approx([used.mean(), ccle.mean()])

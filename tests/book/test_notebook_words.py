@@ -217,12 +217,17 @@ def test_coverage_is_that_of_lines_and_of_cells():
             ("e", "lines", 0.9, 0.9, 0.9, 0.1, 0.3), ("e", "cells", 0.8, 0.85, 0.75, 0.2, 0.1)]  # fmt: skip
     columns = ["dataset", "asked", "coverage", "coverage_sensitive", "coverage_resistant", "both_labels",
                "ece_calibrated"]  # fmt: skip
-    covered = pd.DataFrame(rows, columns=columns).assign(tier="real", ece_raw=0.15)
+    covered = pd.DataFrame(rows, columns=columns).assign(tier="real", ece_raw=0.15, lines_resistant=40)
+    covered["lines_sensitive"] = [20, 20, 8, 8]  # of so few no rank excludes the label
     about = {"coverage": pd.DataFrame({"seed": [0, 1, 0, 1]}), "plus_study": plus_study, "ALPHA": 0.1}
     space = execute("12", ("coverage-numbers",), covered=covered, **about)
     told = labels.text("12", "coverage-said", space["run"].glued)
     assert "promise to hold the label of 90% of each class" in told and "is *sensitive* of d, with 50.0%; every" in told
-    assert "covered to at least 75.0%" in told and "These are means of 2 trainings, without an interval" in told
+    assert (
+        "covered to at least 75.0%" in told
+        and "100 % whatever the score: sensitive (e) (" in told
+        and "These are means of 2 trainings, without an interval" in told
+    )
     assert "These are 10% to 60% of the sets of lines and 20% to 40% of the sets of cells" in told
     assert "than on lines for 1 of 2 data sets" in told and "own probability for 1 of 2." in told
 

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -205,13 +206,15 @@ def test_findings_of_a_run_on_the_papers_own_cells_speak_of_no_twin(tables):
 
 def test_the_table_of_real_cells_holds_differences_and_stars_those_told_from_zero(tables):
     after, against = "after transfer", ("further steps on bulk", "before transfer", "PC1, bulk sign")
-    scores = [{"dataset": s.name, "setting": k, "auc_mean": 0.5, "ci_low": 0.4, "ci_high": 0.6}
+    scores = [{"dataset": s.name, "setting": k, "auc_mean": 0.5, "ci_low": 0.4, "ci_high": 0.6,
+               "right": 0.75, "auc_count": 20}
               for s in config.REAL for k in (after, *against)]  # fmt: skip
     changes = [{"dataset": s.name, "setting": k, "mean": 0.5 + i / 10, "difference": -0.1, "ci_low": -0.3,
                 "ci_high": 0.2, "p_holm": 0.04 if s == config.REAL[1] and i < 2 else 0.06, "seeds": 9}
                for s in config.REAL for i, k in enumerate(against)]  # fmt: skip
-    changes += [{**r, "setting": "after transfer, no MMD", "difference": 0.01, "p_holm": 0.04 if i else 1}
-                for i, r in enumerate(changes[::3])]  # fmt: skip
+    parts = [f"after transfer, {part}" for part in opening.PARTS.values()]
+    changes += [{**r, "setting": part, "difference": 0.01, "p_holm": 0.04 if i else 1}
+                for part, (i, r) in product(parts, enumerate(changes[::3]))]  # fmt: skip
     sizes = [{"dataset": s.name, "sensitive": 3, "resistant": 4} for s in config.REAL]
     next(r for r in changes if r["p_holm"] < 0.05 and r["setting"] == against[1])["difference"] = 0.1
     drift = [
@@ -231,8 +234,11 @@ def test_the_table_of_real_cells_holds_differences_and_stars_those_told_from_zer
     assert said["aucs"].startswith("A375-PLX4720 0.50 and 0.50, ")
     assert said["moves"].startswith("+0.000 (-0.200 to +0.300) on A375-PLX4720, +0.100 (-0.200 to +0.300) on SCC47")
     assert said["averaged"] == "0.876 (A375-PLX4720)"
-    # Each set has four comparisons here; the two names of one axis are a family. Only the second set has any told.
-    assert said["family"] == "4 on A375-PLX4720, 8 on SCC47 axis"
+    # Each set has seven comparisons here; the two names of one axis are a family. Only the second set has any told.
+    assert said["family"] == "7 on A375-PLX4720, 14 on SCC47 axis"
+    assert said["printed_aucs"].startswith("0.50 (A375-PLX4720), ") and said["no_regulariser_told"] == 2
+    short = opening.short(tables)
+    assert [short[k] for k in ("above", "names", "turned", "runs", "pc1_better", "pc1_worse")] == [0, 3, 15, 60, 0, 0]
     assert said["no_mmd"].startswith("+0.010 (-0.300 to +0.200) on A375-PLX4720, +0.010") and said["no_mmd_told"] == 2
     none = "On A375-PLX4720, SCC47-sorafenib none of the three differences is significant. "
     assert (said["untold"], said["alone"]) == (none, "")
@@ -292,7 +298,7 @@ def test_a_finding_is_that_of_the_first_run_which_has_its_tables_and_says_so(tab
 )
 def test_the_committed_runs_stand_in_for_profiles_that_this_run_is_not_of(data, profile, own):
     runs = opening.runs(data, profile)
-    committed = {"paper": paths.PUBLISHED, "quick": paths.REFERENCE}
+    committed = {"quick": paths.REFERENCE, "paper": paths.PUBLISHED}
     assert list(runs) == (list(committed) if data == "embedded" else [profile])
     for name, out in runs.items():
         assert out.folder == (paths.figures_dir(data, profile) if name == own else committed[name])

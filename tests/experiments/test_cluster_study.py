@@ -69,7 +69,7 @@ def test_no_label_of_the_cluster_reaches_a_score_or_a_sign_of_trust(monkeypatch)
     table = gdsc.label_table().copy()
     held = gdsc.load_bulk().lines[pseudo.clusters() == cluster]
     table.loc[table.index.isin(held)] = 1 - table.loc[table.index.isin(held)]
-    monkeypatch.setattr(gdsc, "label_table", lambda **_: table)
+    monkeypatch.setattr(gdsc, "label_table", lambda: table)
     after = study._values(cluster, "smoke").set_index(["drug", "what"])["value"]
     for name in (*study.SIMPLE, "null 0"):
         np.testing.assert_allclose(after.xs(name, level="what"), 1 - before.xs(name, level="what"))

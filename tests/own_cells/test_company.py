@@ -8,8 +8,9 @@ import pytest
 from cells_fixtures import SETTINGS, Linear
 
 from atsdp_utils.data import gdsc, real_cells
+from atsdp_utils.evaluation import company_study
 from atsdp_utils.foundation import paths
-from atsdp_utils.own_cells import company_study, drugs, predict, prediction, ranking
+from atsdp_utils.own_cells import drugs, predict, prediction, ranking
 from atsdp_utils.own_cells.cellfile import InputError
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from atsdp_utils.baselines import REGISTRY
 from atsdp_utils.foundation import cache, closure, config, paths, runtime
 from atsdp_utils.interpretation import embedding
 from atsdp_utils.reporting import plots, report
@@ -305,7 +306,7 @@ def test_a_file_is_kept_until_it_is_damaged(tmp_path):
 def marks(tmp_path, monkeypatch):
     """Marks of two notebooks over a small package, after changes to its files."""
     texts = {"a.py": "from atsdp_utils.room import b\n", "b.py": '"""One."""\nx = 1\n', "c.py": "y = 1\n",
-             "__init__.py": "LAZY = '.d:D'\n", "d.py": "D = 1\n"}  # fmt: skip
+             "__init__.py": "", "registry.toml": "[D]\nfactory = '.d:D'\n", "d.py": "D = 1\n"}  # fmt: skip
     cells = {
         "01_first": ["from atsdp_utils.room import a", "%matplotlib inline\na"],
         "02_second": ["from atsdp_utils.room.c import y"],
@@ -328,8 +329,8 @@ def marks(tmp_path, monkeypatch):
 def test_outputs_are_marked_with_their_notebook_and_the_code_that_it_imports(marks):
     made, cells = marks
     before = made()
-    assert before["01_first"]["modules"] == ["room", "room.a", "room.b", "room.d"]
-    assert before["02_second"]["modules"] == ["room", "room.c", "room.d"]
+    assert before["01_first"]["modules"] == ["room.a", "room.b", "room.d"]
+    assert before["02_second"]["modules"] == ["room.c", "room.d"]
     assert made(b='"""Two."""\nx = 1  # why\n') == before
     assert made({**cells, "01_first": [cells["01_first"][0] + "  # why", *cells["01_first"][1:]]}) == before
     for changed, name in (
@@ -340,6 +341,11 @@ def test_outputs_are_marked_with_their_notebook_and_the_code_that_it_imports(mar
         assert [n for n in cells if changed[n] != before[n]] == [name] and changed[name]["notebook"] == name
     changed = made(d="D = 2\n")  # which both reach, by a string
     assert all(changed[n]["code"] != before[n]["code"] for n in cells)
+
+
+def test_a_program_with_the_registry_depends_on_every_model_that_it_names():
+    found = closure.modules("from atsdp_utils.baselines import REGISTRY")
+    assert {f"baselines{row.factory.partition(':')[0]}" for row in REGISTRY.values()} <= found.keys()
 
 
 def test_a_run_of_no_notebook_fails_at_once():

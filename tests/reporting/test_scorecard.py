@@ -16,7 +16,7 @@ from atsdp_utils.data import datasets, gdsc
 from atsdp_utils.data.gene_names import PAPER_GENES
 from atsdp_utils.evaluation import metrics
 from atsdp_utils.experiments import inputs
-from atsdp_utils.experiments.task import BULK_ONLY, NO_TRANSFER, Result, Task
+from atsdp_utils.experiments.task import BULK_ONLY, FURTHER, NO_TRANSFER, Result, Task
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.interpretation import gene_lists, gene_scores, predicted
 from atsdp_utils.reporting import audit, findings, outputs, peers, plots_eval, rules, scorecard
@@ -354,16 +354,24 @@ def test_one_metric_of_one_model_decides(metric):
 
 
 def test_transfer_is_compared_with_the_model_of_the_protocol():
-    tables = paired_table(np.random.default_rng(0), 0.1, 0.004, "models_paired", "ATSDP-NET", [BULK_ONLY], protocol="U")
+    tables = paired_table(
+        np.random.default_rng(0), 0.1, 0.004, "models_paired", "ATSDP-NET", [BULK_ONLY, FURTHER], protocol="U"
+    )
     assert by_rule(Given(None, tables=tables), "transfer-data1", "U") == SUPPORTED
     with pytest.raises(outputs.Missing):
         by_rule(Given(None, tables=make_sampling(np.random.default_rng(0), 0.1, 0.1)), "transfer-data1", "U")
+    only_before = paired_table(
+        np.random.default_rng(0), 0.1, 0.004, "models_paired", "ATSDP-NET", [BULK_ONLY], protocol="U"
+    )
+    with pytest.raises(outputs.Missing, match="1 of 2"):  # the control belongs to it
+        by_rule(Given(None, tables=only_before), "transfer-data1", "U")
 
 
 def test_readings_that_disagree_decide_nothing():
     s = make_attention(np.random.default_rng(0), 0.1, 0.004)["heads_paired"]
     for second, verdict in ((0.1, SUPPORTED), (-0.1, UNDECIDED)):
-        u = paired_table(np.random.default_rng(1), second, 0.004, "x", "ATSDP-NET", [BULK_ONLY], protocol="U")["x"]
+        seconds = [BULK_ONLY, FURTHER]
+        u = paired_table(np.random.default_rng(1), second, 0.004, "x", "ATSDP-NET", seconds, protocol="U")["x"]
         both = pd.concat([s.assign(first="ATSDP-NET", second=NO_TRANSFER), u])
         found = scorecard.judge_claim(Given(None, tables={"models_paired": both}), claim("transfer-data1"))
         assert found.verdict == verdict

@@ -15,7 +15,6 @@ from atsdp_utils.data.preprocess import Standardizer
 from atsdp_utils.evaluation import metrics, two_way
 from atsdp_utils.experiments import pseudo
 from atsdp_utils.models import plus
-from atsdp_utils.own_cells.cellfile import dense
 
 #: Ways of standardising, the one in use first.
 FILE, BULK, REFERENCE, RANKS = WAYS = ("the file", "the bulk", "real cells (PC9)", "ranks within the cell")
@@ -34,7 +33,7 @@ def in_a_way(way: str, lines: np.ndarray, genes: np.ndarray) -> tuple[np.ndarray
         return of_rows.transform(zscore(lines, axis=1)), lambda cells: of_rows.transform(zscore(cells, axis=1))
     if way == REFERENCE:  # the embedded counts, the only real cells here whose genes were not centred before
         adata = preprocess.normalise(real_cells.load_pc9())
-        reference = preprocess.columns(dense(adata.X), adata.var_names.to_numpy(str), genes)
+        reference = preprocess.columns(adata.X.toarray(), adata.var_names.to_numpy(str), genes)
         return Standardizer().fit_transform(lines), Standardizer().fit(reference).transform
     return Standardizer().fit_transform(lines), lambda cells: Standardizer().fit_transform(cells)
 
