@@ -113,8 +113,8 @@ def single_cells(out: Outputs) -> dict:
     none = [name for name, of in minus.groupby("dataset") if not of["told"].any()]
     counts["untold"] = f"On {', '.join(none)} none of the three differences is significant. " * bool(none)
     alone = minus.query("not told and ci_low * ci_high > 0")  # apart by its own interval, without the correction
-    alone = [f"that to {setting} on {row['dataset']} ({row['difference']:+.3f})" for setting, row in alone.iterrows()]
-    counts["alone"] = f"By its interval alone, {' and '.join(alone)} excludes zero, too. " * bool(alone)
+    alone = [f"to {setting} on {row['dataset']} ({row['difference']:+.3f})" for setting, row in alone.iterrows()]
+    counts["alone"] = f"Intervals of single differences exclude zero, too: {', '.join(alone)}. " * bool(alone)
     family = by["dataset"].map(lambda name: config.DATASETS[name].unit).value_counts(sort=False)
     counts["family"] = ", ".join(f"{n} on {unit}" for unit, n in family.items())
     for part, setting in PARTS.items():

@@ -245,7 +245,7 @@ def test_the_table_of_real_cells_holds_differences_and_stars_those_told_from_zer
     changed = pd.DataFrame(changes)
     changed.loc[2, "ci_high"] = -0.05
     changed.to_csv(tables.folder / "transfer_changes.csv", index=False)
-    alone = "By its interval alone, that to PC1, bulk sign on A375-PLX4720 (+0.100) excludes zero, too. "
+    alone = "Intervals of single differences exclude zero, too: to PC1, bulk sign on A375-PLX4720 (+0.100). "
     assert opening.single_cells(tables)["alone"] == alone
     first, second, third = said["rows"].split("\n  ")
     assert first.startswith("| A375-PLX4720, 7, 9 | 0.50 (0.40–0.60) | 0.50 (0.40–0.60) | +0.100 (-0.200 to +0.300) |")

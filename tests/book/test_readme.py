@@ -39,11 +39,11 @@ def test_the_block_says_what_counts_once_and_has_pc1_and_both_runs_beside_the_ne
     assert "1 are on real and 1 are on simulated cells" in block and "Of 0 more comparisons, of a linear layer" in block
     chapters = len(list((paths.ROOT / "notebooks").glob("*.ipynb")))
     assert (
-        f"chapters 5, 6 of {chapters} were also run" in block
+        f"chapters 5, 6 of {chapters}, as they were then, were also run" in block
         and "for 2 of 9 on real data, 0 of 7 on simulated data" in block
     )
     assert "from here on at profile `quick`" in block
-    assert "1 culture task (A375-PLX4720)**, 9 questions" in block and "3 tasks" not in block
+    assert "1 culture task (A375-PLX4720)**, 10 questions" in block and "3 tasks" not in block
     assert "1 programme axis (SCC47 axis, under the names SCC47-afatinib and SCC47-sorafenib)**, 9 questions" in block
     # A published run with every chapter is the one that verdicts are read from.
     made = {path.stem: {"notebook": path.stem} for path in build.numbered()}
