@@ -124,6 +124,8 @@ def single_cells(out: Outputs) -> dict:
         changed = [f"{_interval(row[DIFFERENCE], '+')} on {row['dataset']}" for _, row in without.iterrows()]
         counts |= {part: ", ".join(changed), f"{part}_told": int((without["p_holm"] < 0.05).sum())}
         counts[f"{part}_aucs"] = ", ".join(f"{row.mean:.2f} ({row.dataset})" for row in without.itertuples())
+    clusters = out.table("cluster_labels", dataset=[*minus["dataset"].unique()])["of_cluster"]
+    counts |= {"cluster_low": clusters.min(), "cluster_high": clusters.max()}
     mean = out.table("gene_scores_real", protocol="U", list="sensitive")
     averaged = " and ".join(f"{auc:.3f} ({name})" for name, auc in zip(mean["dataset"], mean["auc"], strict=True))
     return counts | {"averaged": averaged, "rows": "\n  ".join(rows), "names": len(rows), "moves": ", ".join(moved)}

@@ -225,7 +225,10 @@ def test_the_table_of_real_cells_holds_differences_and_stars_those_told_from_zer
         pd.DataFrame(rows).to_csv(tables.folder / f"{name}.csv", index=False)
     mean = {"dataset": [config.REAL[0].name], "protocol": ["U"], "list": ["sensitive"], "auc": [0.8765]}
     pd.DataFrame(mean).to_csv(tables.folder / "gene_scores_real.csv", index=False)
+    shares = {"dataset": [s.name for s in config.REAL], "of_cluster": [0.9, 0.8, 0.95]}
+    pd.DataFrame(shares).to_csv(tables.folder / "cluster_labels.csv", index=False)
     said = opening.single_cells(tables)
+    assert (said["cluster_low"], said["cluster_high"]) == (0.8, 0.95)
     name = config.REAL[1].name
     steps, before, component = opening.CALLED.values()
     sides = (f"better than {steps} on 1 of 3 data sets ({name})", f"better than {before} on 0",
