@@ -74,6 +74,7 @@ def held_out_clusters(out: Outputs) -> dict:
     return found | {
         "sides": f"{side} than {row.name}{beside}", "best_name": row.name, "tasks": int(row["tasks"]),
         "drugs": int(row["drugs"]), "clusters": out.read("clusters_auc")["cluster"].nunique(),
+        "of_clusters": out.table("clusters_auc", model="ATSDP-NET")["cluster"].nunique(),
     }  # fmt: skip
 
 
@@ -135,13 +136,14 @@ def short(out: Outputs) -> dict:
     """What single cells and held-out clusters say of the method, and what no set here can say."""
     scores = out.table("transfer", dataset=[spec.name for spec in config.REAL], setting="after transfer")
     changes = out.table("transfer_changes", dataset=[*scores["dataset"]], setting="PC1, bulk sign")
-    told = changes["p_holm"] < 0.05
+    told, runs = changes["p_holm"] < 0.05, int(scores["auc_count"].sum())
     right = (scores["right"] * scores["auc_count"]).round().sum()
-    return held_out_clusters(out) | {
-        "above": int((scores["ci_low"] > 0.5).sum()), "names": len(scores), "runs": int(scores["auc_count"].sum()),
-        "turned": int(scores["auc_count"].sum() - right), "pc1_better": int((told & (changes["difference"] < 0)).sum()),
-        "pc1_worse": int((told & (changes["difference"] > 0)).sum()),
+    counts = {
+        "above": (scores["ci_low"] > 0.5).sum(), "names": len(scores), "runs": runs, "turned": runs - right,
+        "pc1_better": (told & (changes["difference"] < 0)).sum(), "pc1_above": (changes["ci_low"] > 0).sum(),
+        "pc1_worse": (told & (changes["difference"] > 0)).sum(),
     }  # fmt: skip
+    return held_out_clusters(out) | {name: int(n) for name, n in counts.items()}
 
 
 def _ranks(rows: pd.DataFrame, of: pd.Series) -> pd.Series:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, lru_cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -109,19 +110,27 @@ def holm(table: pd.DataFrame, protocol: str, column: str = "model") -> pd.Series
     return known.groupby(family).transform(stats.holm).reindex(table.index)
 
 
-def one_answer(table: pd.DataFrame, before: pd.DataFrame, asked: dict[str, str], column: str = "first") -> pd.Series:
-    """``p_holm`` of a table of :func:`differences`, where notebook 04 has put some of its questions before.
+def one_answer(
+    table: pd.DataFrame, folder: Path, asked: dict[str, tuple[str, str]], column: str = "first"
+) -> pd.Series:
+    """``p_holm`` of a table of :func:`differences` without labels, some of whose questions another notebook puts too.
 
-    A question that is in `before`, the ``transfer_changes`` of notebook 04, keeps the answer that it has there; `asked`
-    maps names of `column` to settings there. The others are corrected by :func:`holm` without these.
+    Such a question keeps the answer that it has there: `asked` maps names of `column` to a table of `folder` and the
+    setting there (:func:`tables.asked_before`); without that table it has none. :func:`holm` corrects the others.
     """
-    earlier, p_holm = before.set_index(["dataset", "setting"])["p_holm"], table["p_holm"].copy()
-    same = pd.MultiIndex.from_arrays([table["dataset"], table[column].map(asked)])
-    again = (table["protocol"] == "U") & (table["metric"] == "auc") & same.isin(earlier.index)
-    of = (table["protocol"] == "U") & (table["metric"] == "auc") & ~again
-    p_holm[again] = earlier.reindex(same[again]).to_numpy()
-    p_holm[of] = holm(table[of], "U", column)
+    p_holm, of = table["p_holm"].copy(), (table["protocol"] == "U") & (table["metric"] == "auc")
+    again = of & table[column].isin(asked)
+    p_holm[again] = [_answer(folder, *asked[row[column]], row["dataset"]) for _, row in table[again].iterrows()]
+    p_holm[of & ~again] = holm(table[of & ~again], "U", column)
     return p_holm
+
+
+def _answer(folder: Path, name: str, setting: str, dataset: str) -> float:
+    """``p_holm`` in a table of another notebook, NaN where it was not made."""
+    if not (file := folder / f"{name}.csv").exists():
+        return np.nan
+    rows = pd.read_csv(file).query("dataset == @dataset and setting == @setting and protocol == 'U'")
+    return rows["p_holm"].iloc[0] if len(rows) else np.nan
 
 
 def tag(name: str) -> str:

@@ -116,9 +116,14 @@ def transfer_settings(spec: Dataset) -> Settings:
     return TRANSFER | {SUGGESTED: (ATSDP, config.SUGGESTED[spec.paper or "DATA1"])}
 
 
-def asked_in_04(settings: Settings) -> dict[str, str]:
-    """Which of `settings` notebook 04 compares with transfer too, and what it calls them."""
-    return {name: asked for name, of in settings.items() for asked, by in TRANSFER.items() if of == by}
+def asked_before(settings: Settings) -> dict[str, tuple[str, str]]:
+    """Which of `settings` notebook 04 or 05 compares with the default too: the table and the setting there.
+
+    The default balances lines of the real sets by oversampling, which notebook 05 compares with none.
+    """
+    none = (ATSDP, (("balance", "none"),))
+    found = {n: ("transfer_changes", asked) for n, of in settings.items() for asked, by in TRANSFER.items() if of == by}
+    return found | {n: ("balancing_tests", "oversampling") for n, of in settings.items() if of == none}
 
 
 def transfer(data: str, profile: str) -> list[Task]:

@@ -12,6 +12,10 @@ from book import build
 #: What chapters may make of the folder of a run; each of it does without any table that lies there.
 READERS = {
     "Outputs(run.folder)",
+    "evaluate.one_answer(against, run.folder, asked)",
+    "evaluate.one_answer(all_metrics, run.folder, asked, 'second')",
+    "evaluate.one_answer(changes, run.folder, asked, 'setting')",
+    "evaluate.one_answer(gaps, run.folder, asked)",
     "peers.own(run.folder)",
     "profiles.beside(run.folder, paths.COMMITTED[beside])",
 }

@@ -228,7 +228,7 @@ def test_chapter_5_says_first_what_was_found_on_the_set_that_it_names(grid_run, 
     results = {make.__name__: grid_run.run(make("embedded", "smoke")) for make in (tables.table1, tables.table3)}
     frames = {name: evaluate.scores(found) for name, found in results.items()}
     monkeypatch.setattr(inputs, "cells_of", lambda *a: SimpleNamespace(library_size=np.ones(3)))
-    cells = ("table1", "balancing-tests", "table3", "seeds-and-cells")
+    cells = ("table1", "balancing-tests", "balancing-seeds", "table3", "seeds-and-cells")
     twins = [s.name for s in config.TWINS]
     space = execute("05", cells, frames=frames, results=results, names=names, nulls=[s.name for s in config.NULLS],
                     stand_ins=twins, others=REAL)  # fmt: skip
@@ -250,9 +250,9 @@ def test_chapter_5_says_first_what_was_found_on_the_set_that_it_names(grid_run, 
     real = once["dataset"].isin(REAL)
     for key, of_kind in (("hits", once[real]), ("own_hits", once[~real])):
         for protocol, part in of_kind.groupby("protocol"):
-            sure = part["dataset"][part["p_holm"] < 0.05]
-            where = "".join(f" ({name})" for name in sure.unique())
-            assert glued[f"{key}_{protocol}"] == f"{len(sure)} of {len(part)}{where}"
+            sure = part[part["p_holm"] < 0.05]
+            where = ", ".join(f"{r.dataset}: {r.setting} {r.difference:+.2f}" for r in sure.itertuples())
+            assert glued[f"{key}_{protocol}"] == f"{len(sure)} of {len(part)}" + f" ({where})" * bool(where)
     of_ways = [network(REAL[0], "U", setting=(("balance", how),)) for how in config.BALANCING]
     assert [glued["how_low"], glued["how_high"]] == pytest.approx([min(of_ways), max(of_ways)])
     of_few = {k: auc(three, lambda t, k=k: (t.dataset, t.protocol, dict(t.setting).get("k")) == (REAL[0], "F", k))

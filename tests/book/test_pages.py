@@ -76,7 +76,7 @@ def tables(tmp_path):
 
     on = ["tasks of the networks"] * 3
     models = ["ATSDP-NET", "ATSDP-NET, bulk only", "a simple one"]
-    write("clusters_auc", cluster=[0, 1, 0, 4])
+    write("clusters_auc", cluster=[0, 1, 0, 4], model="ATSDP-NET")
     write(
         "clusters_mean",
         model=models,

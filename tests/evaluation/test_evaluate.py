@@ -138,12 +138,16 @@ def test_pools_join_no_tiers_and_count_an_axis_once():
     )
 
 
-def test_a_question_of_notebook_04_keeps_its_answer_and_does_not_count_again():
+def test_a_question_of_another_notebook_keeps_its_answer_and_does_not_count_again(tmp_path):
     names = ["bulk only", "boosting", "kNN"]
     table = pd.DataFrame({"dataset": "A375-PLX4720", "protocol": ["U", "U", "U", "S"], "metric": "auc",
                           "first": [*names, "boosting"], "second": "ATSDP-NET", "p": [0.01, 0.02, 0.03, 0.04],
                           "p_holm": [0.03, 0.04, 0.04, 0.04]})  # fmt: skip
-    before = pd.DataFrame({"dataset": "A375-PLX4720", "setting": ["before transfer"], "p_holm": [0.07]})
-    found = evaluate.one_answer(table, before, {"bulk only": "before transfer", "kNN": "not asked there"})
+    asked = {"bulk only": ("made", "before transfer")}
+    found = evaluate.one_answer(table, tmp_path, asked)
+    assert found.tolist() == pytest.approx([np.nan, 0.04, 0.04, 0.04], nan_ok=True)  # not made yet: no answer
+    before = pd.DataFrame({"dataset": ["A375-PLX4720", "x"], "setting": "before transfer", "protocol": "U"})
+    before.assign(p_holm=[0.07, 0.5]).to_csv(tmp_path / "made.csv", index=False)
+    found = evaluate.one_answer(table, tmp_path, asked)
     assert found.tolist() == pytest.approx([0.07, 0.04, 0.04, 0.04])
     assert table["p_holm"].tolist() == [0.03, 0.04, 0.04, 0.04]
