@@ -45,7 +45,7 @@ LAB_TEXT = {
     r"\{ref\}`([^`<]+?)\s*<[^`>]+>`": r"\1",
     r"\{(?:ref|numref)\}`([^`<]+)`": r"\1",
     r"\{cite\w*\}`([^`]+)`": r"(\1)",
-    r"^:{3,}\{(?:admonition|grid-item-card)\} (.+)$": r"**\1**\n",
+    r"^:{3,}\{(?:admonition|dropdown|grid-item-card)\} (.+)$": r"**\1**\n",
     r"^(?::{3,}(\{grid\}.*)?|:gutter: \d+)$": "",
     r"\[([\w.]+)\]\(\.\./files/[^)]+\)": r"`\1`",
 }

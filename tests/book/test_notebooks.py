@@ -129,9 +129,11 @@ def test_lab_copies_hold_no_solution_and_spare_a_students_work(tmp_path, monkeyp
 def test_text_of_lab_copies_is_plain():
     text = build.plain(
         "(nb-05)=\n# T {ref}`nb-03`, {ref}`ledger 1 <ambiguity-1>` {cite}`a2020`\n"
-        ":::{admonition} In short\n- x {glue:text}`a:.2f` [t.csv](../files/t.csv)\n:::"
+        ":::{admonition} In short\n- x {glue:text}`a:.2f` [t.csv](../files/t.csv)\n:::\n"
+        ":::{dropdown} More\n- y\n:::"
     )
-    assert text == ("# T [chapter 3](03_bulk_pretraining.ipynb), ledger 1 (a2020)\n**In short**\n\n- x ‹a› `t.csv`\n")
+    head = "# T [chapter 3](03_bulk_pretraining.ipynb), ledger 1 (a2020)\n"
+    assert text == f"{head}**In short**\n\n- x ‹a› `t.csv`\n\n**More**\n\n- y\n"
     left = [line for path in build.numbered() for c in build.cleared(nbformat.read(path, as_version=4)).cells
             if c.cell_type == "markdown" for line in c.source.splitlines()
             if re.search(r"\{\w[\w:]*\}`|^:::|^\([\w-]+\)=|\.\./files/", line)]  # fmt: skip
