@@ -67,14 +67,15 @@ def held_out_clusters(out: Outputs) -> dict:
     gain, start, aligned = (tested.loc[pair] for pair in pairs)
     rows = {"difference": row, "gain": gain, "start": start, "aligned": aligned}
     names["best"], side, gain_side = row.name, _side(row), _side(gain)
+    lines = out.read("clusters_auc")
     found = {k: _interval(means.loc[name, ["mean", "ci_low", "ci_high"]]) for k, name in names.items()}
     found |= {k: _interval(of[DIFFERENCE], "+") for k, of in rows.items()}
     found |= {f"{k}_p": f"{of['p_holm']:.2g}" for k, of in rows.items()}
     beside = " or than before transfer" if side == gain_side else f", and {gain_side} than before transfer"
     return found | {
         "sides": f"{side} than {row.name}{beside}", "best_name": row.name, "tasks": int(row["tasks"]),
-        "drugs": int(row["drugs"]), "clusters": out.read("clusters_auc")["cluster"].nunique(),
-        "of_clusters": out.table("clusters_auc", model="ATSDP-NET")["cluster"].nunique(),
+        "drugs": int(row["drugs"]), "clusters": lines["cluster"].nunique(),
+        "of_clusters": lines["cluster"][lines["model"] == "ATSDP-NET"].nunique(),
     }  # fmt: skip
 
 
@@ -118,14 +119,15 @@ def single_cells(out: Outputs) -> dict:
     counts["alone"] = f"Intervals of single differences exclude zero, too: {', '.join(alone)}. " * bool(alone)
     family = by["dataset"].map(lambda name: config.DATASETS[name].unit).value_counts(sort=False)
     counts["family"] = ", ".join(f"{n} on {unit}" for unit, n in family.items())
-    for part, setting in PARTS.items():
-        without = out.table(
-            "transfer_changes", dataset=[*minus["dataset"].unique()], setting=f"after transfer, {setting}"
-        )
+    names = [*minus["dataset"].unique()]
+    settings = {part: f"after transfer, {setting}" for part, setting in PARTS.items()}
+    parts = out.table("transfer_changes", dataset=names, setting=[*settings.values()]).set_index("setting")
+    for part, setting in settings.items():
+        without = parts.loc[[setting]]
         changed = [f"{_interval(row[DIFFERENCE], '+')} on {row['dataset']}" for _, row in without.iterrows()]
         counts |= {part: ", ".join(changed), f"{part}_told": int((without["p_holm"] < 0.05).sum())}
         counts[f"{part}_aucs"] = ", ".join(f"{row.mean:.2f} ({row.dataset})" for row in without.itertuples())
-    clusters = out.table("cluster_labels", dataset=[*minus["dataset"].unique()])["of_cluster"]
+    clusters = out.table("cluster_labels", dataset=names)["of_cluster"]
     counts |= {"cluster_low": clusters.min(), "cluster_high": clusters.max()}
     mean = out.table("gene_scores_real", protocol="U", list="sensitive")
     averaged = " and ".join(f"{auc:.3f} ({name})" for name, auc in zip(mean["dataset"], mean["auc"], strict=True))

@@ -119,18 +119,18 @@ def one_answer(
     setting there (:func:`tables.asked_before`); without that table it has none. :func:`holm` corrects the others.
     """
     p_holm, of = table["p_holm"].copy(), (table["protocol"] == "U") & (table["metric"] == "auc")
-    again = of & table[column].isin(asked)
-    p_holm[again] = [_answer(folder, *asked[row[column]], row["dataset"]) for _, row in table[again].iterrows()]
+    again, made = of & table[column].isin(asked), {name: _answers(folder, name) for name, _ in asked.values()}
+    rows = zip(table["dataset"][again], table[column][again].map(asked), strict=True)
+    p_holm[again] = [made[name].get((dataset, setting), np.nan) for dataset, (name, setting) in rows]
     p_holm[of & ~again] = holm(table[of & ~again], "U", column)
     return p_holm
 
 
-def _answer(folder: Path, name: str, setting: str, dataset: str) -> float:
-    """``p_holm`` in a table of another notebook, NaN where it was not made."""
+def _answers(folder: Path, name: str) -> dict[tuple[str, str], float]:
+    """``p_holm`` without labels in a table of another notebook, by data set and setting; none where it was not made."""
     if not (file := folder / f"{name}.csv").exists():
-        return np.nan
-    rows = pd.read_csv(file).query("dataset == @dataset and setting == @setting and protocol == 'U'")
-    return rows["p_holm"].iloc[0] if len(rows) else np.nan
+        return {}
+    return pd.read_csv(file).query("protocol == 'U'").set_index(["dataset", "setting"])["p_holm"].to_dict()
 
 
 def tag(name: str) -> str:

@@ -3,6 +3,11 @@
 import numpy as np
 
 
+def fewest(alpha: float) -> int:
+    """Lines of a class from which on a set can leave its label out; with fewer, no conformal p is at most `alpha`."""
+    return int(np.ceil(1 / alpha)) - 1
+
+
 class Calibration:
     """What scores z (n,) mean: isotonic probabilities and split-conformal sets, from lines that no training saw.
 

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import sparse
 
 from atsdp_utils.data import gdsc, gene_names
-from atsdp_utils.foundation import checksums, paths
+from atsdp_utils.foundation import checksums
 
 Matrix = sparse.csr_matrix | np.ndarray
 #: Fewer genes in common with the bulk than this cannot carry a drug signal (the bound of gdsc.shared_genes).
@@ -54,7 +54,7 @@ class CellFile:
 @cache
 def names_of_no_gene() -> dict[str, re.Pattern]:
     """Names that stand among genes, or beside them, and are none, by kind; no human or mouse gene is called so."""
-    table = pd.read_csv(checksums.verify(paths.DATA / "names_of_no_gene.csv"))
+    table = checksums.table("names_of_no_gene.csv")
     return {kind: re.compile(f"(?i){'|'.join(rows)}") for kind, rows in table.groupby("kind", sort=False)["pattern"]}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from atsdp_utils.data import gdsc
-from atsdp_utils.foundation import checksums, paths
+from atsdp_utils.foundation import checksums
 from atsdp_utils.own_cells.cellfile import InputError
 
 ALL = "all"
@@ -15,7 +15,7 @@ ALL = "all"
 
 def synonyms() -> dict[str, str]:
     """Drug of the label table -> its other names: international names, developers' codes, trade names, no relatives."""
-    return pd.read_csv(checksums.verify(paths.DATA / "drug_names.csv"), index_col="drug")["other_names"].to_dict()
+    return checksums.table("drug_names.csv", index_col="drug")["other_names"].to_dict()
 
 
 def bare(name: str) -> str:

@@ -1,6 +1,5 @@
 """Scores of the cells of a file for one drug, what they rest on, and what must be known before they are used."""
 
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,13 +12,14 @@ from atsdp_utils.data.preprocess import Standardizer
 from atsdp_utils.evaluation import metrics, stats
 from atsdp_utils.foundation import config
 from atsdp_utils.foundation.config import RESISTANT, SENSITIVE
+from atsdp_utils.models import calibration
 from atsdp_utils.models.plus import ATSDPPlus, expit, logit
 from atsdp_utils.own_cells.cell_values import NOT_SCORED, REASONS
 
 #: Share of lines of each class that a conformal set may miss.
 ALPHA = 0.1
 #: Held-out lines of a class from which on a conformal set can leave that class out: 1 / (n + 1) <= ALPHA.
-FEWEST = math.ceil(1 / ALPHA) - 1
+FEWEST = calibration.fewest(ALPHA)
 #: Names of conformal sets, by whether resistant and sensitive are in them, and of none where lines are too few.
 SETS, NO_SET = np.array([["neither", SENSITIVE], [RESISTANT, "both"]]), "no set"
 #: Names of columns that say where or from whom a cell comes.

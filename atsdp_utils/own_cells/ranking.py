@@ -19,7 +19,7 @@ from atsdp_utils.own_cells.cellfile import InputError
 from atsdp_utils.own_cells.prediction import agreement, pooled
 
 #: Columns of the table, and what they are.
-COLUMNS = pd.read_csv(checksums.verify(paths.DATA / "ranking_columns.csv"), index_col="column")["meaning"].to_dict()
+COLUMNS = checksums.table("ranking_columns.csv", index_col="column")["meaning"].to_dict()
 #: Those that the command prints.
 BRIEF = ["drug", "held_out_auc", "ci_low", "ci_high", "models", "company_unlike", "share_sensitive"]
 #: Those that count lines.

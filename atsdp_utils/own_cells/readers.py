@@ -15,7 +15,7 @@ from scipy import sparse
 from scipy.io import mmread
 
 from atsdp_utils.data import gene_names
-from atsdp_utils.foundation import checksums, paths
+from atsdp_utils.foundation import checksums
 from atsdp_utils.own_cells import tables
 from atsdp_utils.own_cells.cellfile import FORMATS, CellFile, InputError, checked, dense, listed, names_of_no_gene
 
@@ -30,7 +30,7 @@ KINDS = re.compile(
 MARKS = re.compile(r"(?i)is_?(adts?|prot(ein)?s?|antibod(y|ies)|hashtags?|htos?)")  # columns of True and False
 UNENCODED = "is without encoding attributes, as some programmes write it. Write the file with anndata 0.8 or newer."
 #: What tells a file that is not read (suffix, group of HDF5, file of a folder, value of STARTS), and the way out.
-OTHERS = pd.read_csv(checksums.verify(paths.DATA / "formats_not_read.csv"), index_col="mark")["way"].to_dict()
+OTHERS = checksums.table("formats_not_read.csv", index_col="mark")["way"].to_dict()
 #: First bytes that tell what a file is, whatever its name, and its mark there.
 STARTS = {
     b"BZh": ".bz2", b"\xfd7zXZ": ".xz", b"\x1f\x8b": "double gzip", b"version https://git-lfs": "git-lfs",

@@ -111,10 +111,7 @@ def highest(out: Outputs, c, reading: str) -> Found:
 
 
 def models(name: str, protocol: str) -> list[str]:
-    """Names of models that a claim means: the eight, those beyond them, or ATSDP-NET without transfer.
-
-    Without labels of cells it must be better than the network before transfer and than the control.
-    """
+    """Models that a claim means: the eight, those beyond, or ATSDP-NET without transfer and, under U, its control."""
     others = [n for n, b in REGISTRY.items() if not b.paper_name and not b.variant_of and n not in NAIVE]
     eight = [n for n, b in REGISTRY.items() if b.paper_name]
     words = {"no transfer": [BULK_ONLY, FURTHER] if protocol == "U" else [NO_TRANSFER], "the eight": eight, "": []}

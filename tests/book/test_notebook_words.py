@@ -11,6 +11,7 @@ from atsdp_utils.evaluation import evaluate, plus_study, stats
 from atsdp_utils.experiments import tables
 from atsdp_utils.experiments.task import ATSDP, Result, Task
 from atsdp_utils.foundation import config, paths
+from atsdp_utils.models import calibration
 from atsdp_utils.own_cells import prediction
 from atsdp_utils.reporting import findings, verdict
 
@@ -219,7 +220,8 @@ def test_coverage_is_that_of_lines_and_of_cells():
                "ece_calibrated"]  # fmt: skip
     covered = pd.DataFrame(rows, columns=columns).assign(tier="real", ece_raw=0.15, lines_resistant=40)
     covered["lines_sensitive"] = [20, 20, 8, 8]  # of so few no rank excludes the label
-    about = {"coverage": pd.DataFrame({"seed": [0, 1, 0, 1]}), "plus_study": plus_study, "ALPHA": 0.1}
+    about = {"coverage": pd.DataFrame({"seed": [0, 1, 0, 1]}), "plus_study": plus_study,
+             "calibration": calibration, "ALPHA": 0.1}  # fmt: skip
     space = execute("12", ("coverage-numbers",), covered=covered, **about)
     told = labels.text("12", "coverage-said", space["run"].glued)
     assert "promise to hold the label of 90% of each class" in told and "is *sensitive* of d, with 50.0%; every" in told

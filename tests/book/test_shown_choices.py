@@ -65,6 +65,7 @@ def test_candidates_of_the_ensemble_differ_in_what_their_words_say():
         assert r.rank == ("ranks" in words) == name.endswith("rank")
         assert bool(r.linear) == ("linear path" in words) == name.endswith("linear")
         assert r.joint == name.startswith("joint") and (r.members == 1) == (name == "plain")
+    assert config.CHOSEN in config.RECIPES
 
 
 def test_lists_of_trainings_ask_for_the_settings_that_their_tables_show():

@@ -280,4 +280,5 @@ def test_class_mixes_name_their_training_share_and_calls():
         (_result("DATA3-sim", PLUS, 1, p, protocol="P"), s) for s in tables.ALIGNED.values())]  # fmt: skip
     table = plus_study.class_mix(results)
     assert table.setting.tolist() == list(tables.ALIGNED) and set(table.percent) == {10} and set(table.seed) == {1}
-    assert set(table.called) == {0.5} and set(table.tier) == {config.DATASETS["DATA3-sim"].tier}
+    assert set(table.called) == {0.5} and set(table.tier) == {"simulated"}
+    assert config.DATASETS["DATA3-sim"].simulated
