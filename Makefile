@@ -113,7 +113,7 @@ $(RUN)/inputs: FORCE
 	  -type f ! -path '*/__pycache__/*' ! -name '.*' ! -name '*.md' | LC_ALL=C sort | xargs cksum; } > $@.new
 	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
-# Every training of every notebook first, in one pool; notebooks then find them in the cache.
+# The trainings that tables list first, in one pool; notebooks then find them in the cache.
 $(TRAINED): $(RUN)/inputs
 	@$(PY) -m book.train $(DATA) $(PROFILE) $(JOBS) $(BACKEND) $(notdir $(basename $(SOURCES)))
 	@touch $@
@@ -146,7 +146,7 @@ data: install ## check the embedded files; with DATA=geo download and check the 
 plan: install ## list the trainings of a run, those left, and the projected time
 	@$(PY) -m tests.bench.plan $(DATA) $(PROFILE) $(JOBS)
 
-bench: install ## time the stages on this machine; writes figures/bench.csv
+bench: install ## time the stages on this machine; writes figures/bench.csv and the page on cost
 	@$(PY) -m tests.bench.bench $(JOBS)
 
 lab: install ## JupyterLab with exercise copies of the notebooks, in build/lab
@@ -160,7 +160,7 @@ handout: ## pack what has been computed for a class, without the networks, into 
 	@du -h $(ATSDP_BUILD)/cache.tar.gz
 
 # --- checks ---------------------------------------------------------------------------------------------------------
-lint: install ## ruff over package, tests and notebooks, the direction of imports, the shape of the notebooks
+lint: install ## ruff over all code and notebooks, the direction of imports, the shape of the notebooks
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/lint-imports --no-cache
 	@$(PY) -m book.build check

@@ -240,7 +240,7 @@ def lab(folder: Path) -> None:
 
 
 def for_reading(notebook, outputs: dict[str, dict]):
-    """Make an executed notebook fit for the book: one parameters cell, no run messages, the data in every caption."""
+    """Make an executed notebook fit for the book: one parameters cell, no trace of papermill, data in captions."""
     injected = any("injected-parameters" in tags(c) for c in notebook.cells)
     notebook.cells = [c for c in notebook.cells if not (injected and "parameters" in tags(c))]
     notebook.metadata.pop("papermill", None)
@@ -307,7 +307,7 @@ def assemble(data: str, profile: str) -> Path:
     root, figures = paths.run_dir(data, profile), paths.figures_dir(data, profile)
     book, executed = root / "book", root / "notebooks"
     shutil.rmtree(book, ignore_errors=True)
-    tools = shutil.ignore_patterns("build.py", "opening.py", "readme.py", "templates", "__pycache__")
+    tools = shutil.ignore_patterns("[a-z]*.py", "templates", "__pycache__")
     shutil.copytree(paths.BOOK, book, ignore=tools)
     for folder in ("notebooks", "files"):
         (book / folder).mkdir()

@@ -109,7 +109,8 @@ def single_cells(out: Outputs) -> dict:
         rows.append(f"| {' | '.join(row)} |")
         of_both = (scores.loc[setting, "auc_mean"] for setting in ("after transfer", "PC1, bulk sign"))
         aucs.append(f"{name} {' and '.join(f'{mean:.2f}' for mean in of_both)}")
-    drift = out.table("control_changes", dataset=[spec.name for spec in config.REAL])
+    on = {"dataset": [spec.name for spec in config.REAL], "first": "further steps on bulk"}
+    drift = out.table("control_changes", **on)
     moved = (f"{_interval(row[DIFFERENCE], '+')} on {row['dataset']}" for _, row in drift.iterrows())
     counts: dict[str, object] = {"counted": _counted(minus), "aucs": ", ".join(aucs)}
     none = [name for name, of in minus.groupby("dataset") if not of["told"].any()]
@@ -140,8 +141,10 @@ def short(out: Outputs) -> dict:
     changes = out.table("transfer_changes", dataset=[*scores["dataset"]], setting="PC1, bulk sign")
     told, runs = changes["p_holm"] < 0.05, int(scores["auc_count"].sum())
     right = (scores["right"] * scores["auc_count"]).round().sum()
+    plain = {"dataset": [*scores["dataset"]], "protocol": "U", "metric": "auc", "setting": "none"}
     counts = {
-        "above": (scores["ci_low"] > 0.5).sum(), "names": len(scores), "runs": runs, "turned": runs - right,
+        "above": (scores["ci_low"] > 0.5).sum(), "unbalanced": (out.table("table1", **plain)["ci_low"] > 0.5).sum(),
+        "names": len(scores), "runs": runs, "turned": runs - right,
         "pc1_better": (told & (changes["difference"] < 0)).sum(), "pc1_above": (changes["ci_low"] > 0).sum(),
         "pc1_worse": (told & (changes["difference"] > 0)).sum(),
     }  # fmt: skip
@@ -183,20 +186,24 @@ def right_drug(out: Outputs) -> dict:
 
 
 def few_labels(out: Outputs) -> dict:
-    """AUC with five labelled cells a class; with one and with five, on how many sets the difference is told."""
-    rows = out.table("few_shot_paired", k=[1, 5])
+    """AUC with five labelled cells a class, and for each number of them on how many sets the difference is told."""
+    rows = out.read("few_shot_paired")
     rows["side"] = rows.apply(_side, axis=1)
-    real = rows[(rows["tier"] == "real") & (rows["k"] == 5)]
+    counts = {tier: _by_number(of) for tier, of in rows.groupby("tier")}
+    k = 5 if 5 in set(rows["k"]) else rows["k"].max()
+    real = rows[(rows["tier"] == "real") & (rows["k"] == k)]
     aucs = [f"{row.dataset} {row.first_mean:.3f} and {row.second_mean:.3f}" for row in real.itertuples()]
     said = [f"{_interval(row[DIFFERENCE], '+')} ({row['dataset']})" for _, row in real.iterrows()]
-    above = real["dataset"][real["side"] == "better"]
-    told = rows.value_counts(["side", "tier", "k"])
-    counts = {f"{side}_{tier}_{k}": int(told.get((side, tier, k), 0))
-              for side in ("better", "worse") for tier in ("real", "simulated") for k in (1, 5)}  # fmt: skip
     twins = rows.loc[rows["tier"] == "simulated", "dataset"].nunique()
-    on_twins = SENTENCES["few_labels"]["twins"].format(twins=twins, **counts) if twins else ""
-    said = {"aucs": ", ".join(aucs), "differences": ", ".join(said), "on": f" ({', '.join(above)})" * bool(len(above))}
-    return counts | said | {"names": len(real), "draws": int(real["pairs"].min()), "on_twins": on_twins}
+    on_twins = SENTENCES["few_labels"]["twins"].format(twins=twins, counts=counts["simulated"]) if twins else ""
+    return {"aucs": ", ".join(aucs), "differences": ", ".join(said), "counts": counts["real"], "k": int(k),
+            "names": len(real), "draws": int(real["pairs"].min()), "on_twins": on_twins}  # fmt: skip
+
+
+def _by_number(rows: pd.DataFrame) -> str:
+    """Sets on which the first is better, and on which it is worse, by number of labelled cells, as text."""
+    sides = rows.groupby("k")["side"].agg(lambda of: f"{(of == 'better').sum()} / {(of == 'worse').sum()}")
+    return ", ".join(f"{k}: {said}" for k, said in sides.items())
 
 
 def attention(out: Outputs) -> dict:
@@ -239,7 +246,7 @@ MORE = (gene_scores, printed)
 
 
 def runs(data: str, profile: str) -> dict[str, Outputs]:
-    """By profile, the runs that are asked for a finding in their order; the committed ones stand beside a run's own.
+    """By profile, the runs that are asked for a finding, in their order: this run's own of its profile, else committed.
 
     A run on the paper's own cells stands alone.
     """

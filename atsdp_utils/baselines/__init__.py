@@ -32,10 +32,10 @@ class Baseline:
     factory: str | Callable
     #: Defaults; a variant has those of its model too.
     hyperparameters: dict = field(default_factory=dict)
-    #: Search space of :func:`tune`: values of each name, the default first; four settings for every model.
+    #: Search space of :func:`tune`: values of each name, the default first; four settings of each model that has any.
     grid: dict = field(default_factory=dict)
-    #: Changes that shorten a training in the search, to about a quarter for every model; a network's epochs are the
-    #: profile's.
+    #: Changes that shorten a training in the search to about a quarter, of what is trained in epochs or trees; a
+    #: network's epochs are the profile's.
     trial: dict = field(default_factory=dict)
     #: Whether it is trained in epochs: as many as ATSDP-NET, with its patience (``experiments.task.budget``).
     network: bool = False
@@ -102,8 +102,9 @@ def tune(
 ) -> dict:
     """Choose among a baseline's settings by AUC on a quarter of the training rows; a tie goes to the earlier one.
 
-    The budget is the same for every model: at most `most` settings, each trained for a quarter of the length. X and y
-    are the training rows of an outer fold, `balance` the strategy of :func:`preprocess.balance` for the inner ones.
+    The budget is the same for every model: at most `most` settings, each trained for a quarter of its epochs or
+    trees. X and y are the training rows of an outer fold, `balance` the strategy of :func:`preprocess.balance` for the
+    inner ones.
     """
     from sklearn.metrics import roc_auc_score
 

@@ -47,7 +47,23 @@ def cell_graph(train: Tensor, new: Tensor | None = None, *, threshold: float = 0
     Cells are connected where their Pearson correlation exceeds `threshold` (the paper: "a similarity threshold (e.g.,
     0.8)"). Where that leaves more than half of the training cells without a neighbour, or connected to more than half
     of the others, each is connected to its `neighbours` most similar ones (in either direction between training cells).
-    The rule is chosen from the training cells alone. Rows of `train` (n, genes) and `new` (m, genes) are the cells.
+    The rule is chosen from the training cells alone.
+
+    Parameters
+    ----------
+    train : (n, genes)
+        Training cells; they never receive from a new cell.
+    new : (m, genes), optional
+        Cells to predict; they receive from training cells and from themselves, never from each other.
+    threshold : float
+        Pearson correlation over genes.
+    neighbours : int
+        Number of most similar training cells, where the threshold is of no use.
+
+    Returns
+    -------
+    CellGraph
+        Its edges number the training cells from 0 and the new cells from n.
     """
     n = len(train)
     S = similarity(train, train).fill_diagonal_(-2)

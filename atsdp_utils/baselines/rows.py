@@ -44,7 +44,19 @@ class Split:
 
 
 def split(X: np.ndarray, y: np.ndarray, balance: str, share: float, seed: int) -> Split:
-    """Hold rows out, stratified by class, and balance the others by a strategy of :func:`preprocess.balance`."""
+    """Hold rows out, stratified by class, and balance the others.
+
+    Parameters
+    ----------
+    X, y : (n, genes) and (n,)
+        Training rows and their labels, 0 resistant and 1 sensitive, as :func:`check_rows` returns them.
+    balance : str
+        Strategy of :func:`preprocess.balance`; it sees no row that is held out.
+    share : float
+        Share of the rows to hold out; none is held out where a class has fewer than four.
+    seed : int
+        Draws the rows that are held out, and the copies or synthetic rows of the balancing.
+    """
     kept, held = np.arange(len(y)), np.arange(0)
     if np.bincount(y).min() >= 4:
         kept, held = preprocess.hold_out(len(y), share, seed, y)

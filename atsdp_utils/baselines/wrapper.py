@@ -64,7 +64,8 @@ class TorchBaseline:
     """fit and predict_proba around a network from (n, genes) to logits (n,), which `_build` of a subclass makes.
 
     It is trained by the rule of ATSDP-NET: as many epochs, batches of the same size, the same share of rows held out,
-    the weights of the epoch that ranks them best, and the same patience. The defaults are those of ``quick``.
+    the weights of the epoch that ranks them best, and the same patience. The defaults are those of ``quick``, but for
+    the learning rate, which each model has in the registry.
     """
 
     seed: int = 0
@@ -85,6 +86,22 @@ class TorchBaseline:
         return binary_cross_entropy_with_logits(self.net_(X[batch]), y[batch], weight[batch])
 
     def fit(self, X, y, *, balance="none", source=None):
+        """Train on labelled rows, of which the share `validation` is held out to choose the epoch.
+
+        Parameters
+        ----------
+        X, y : (n, genes) and (n,)
+            Training rows, standardised by gene, and their labels: 0 resistant, 1 sensitive.
+        balance : str
+            Strategy of :func:`preprocess.balance` for the rows that are not held out.
+        source : Source, optional
+            Bulk rows on the same genes, for models that read them.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit, a value is not finite, or the labels are not both 0 and 1.
+        """
         return self._learn(split(*check_rows(X, y), balance, self.validation, self.seed), source)
 
     def _learn(self, rows: Split, source: Source | None = None):
@@ -110,6 +127,7 @@ class TorchBaseline:
         return self._logit(X)
 
     def predict_proba(self, X) -> np.ndarray:
+        """P(sensitive), (n,) float64, of rows X (n, genes) that are standardised as the training rows are."""
         with reproducible(self.seed), torch.inference_mode():
             logit = self._logit(torch.as_tensor(np.asarray(X, np.float32)))
             return torch.sigmoid(logit).double().numpy()

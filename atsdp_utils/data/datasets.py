@@ -22,7 +22,27 @@ if TYPE_CHECKING:
 
 
 def load_cells(name: str) -> AnnData:
-    """Single cells of any tier by name, as AnnData (see the module's text for the columns)."""
+    """Single cells of any tier by name, as AnnData (see the module's text for the columns).
+
+    A twin is simulated the first time and then read from disk; a set of tier ``geo`` is downloaded if need be.
+
+    Parameters
+    ----------
+    name : str
+        A key of :data:`config.DATASETS`.
+
+    Returns
+    -------
+    AnnData
+        Values as measured or simulated, before quality control; z-scores where the set was published so.
+
+    Raises
+    ------
+    KeyError
+        If there is no set of that name.
+    GeoError
+        If a set of tier ``geo`` cannot be downloaded or read, or is not what was expected.
+    """
     if name not in config.DATASETS:
         raise KeyError(f"name: got {name!r}, expected one of {', '.join(config.DATASETS)}")
     tier = config.DATASETS[name].tier
@@ -56,7 +76,24 @@ def is_prepared(name: str) -> bool:
 
 
 def prepare(name: str) -> Cells:
-    """Prepared cells of a set, from the cache, else made from the loader and cached (atomically)."""
+    """Prepared cells of a set, from the cache, else made from the loader and cached (atomically).
+
+    Parameters
+    ----------
+    name : str
+        A key of :data:`config.DATASETS`.
+
+    Returns
+    -------
+    Cells
+        After :func:`preprocess.to_cells`: log1p of counts per 10,000, or z-scores as published. All callers in one
+        process share the arrays, so they must not be changed.
+
+    Raises
+    ------
+    KeyError
+        If there is no set of that name.
+    """
     try:
         return load_prepared(name)
     except Exception:  # absent, or damaged by a full disk or a flipped bit: made again
@@ -81,6 +118,15 @@ def source_domain(cells: Cells, max_genes: int, seed: int) -> Source:
     """Bulk side of a single-cell set: shared genes and the 80/20 split of the lines (section 2.2).
 
     The lines on which a twin's response direction was estimated are left out (a twin must not leak into its bulk).
+
+    Parameters
+    ----------
+    cells : Cells
+        Only the names of drug, tier and genes are read, no value or label of a cell.
+    max_genes : int
+        Number of genes at most, see :func:`gdsc.shared_genes`.
+    seed : int
+        Draws the lines that are held out.
     """
     exclude = twins.direction_lines(cells.drug) if cells.tier == "simulated" else ()
     bulk = gdsc.load_bulk(cells.drug, exclude)

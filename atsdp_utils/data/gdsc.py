@@ -63,7 +63,25 @@ def all_labels(lines: np.ndarray) -> np.ndarray:
 
 
 def load_bulk(drug: str | None = None, exclude: tuple[str, ...] = ()) -> Bulk:
-    """Bulk expression with the labels of one drug, without the lines `exclude`; every label -1 if no drug is named."""
+    """Bulk expression of the GDSC lines, with the labels of one drug.
+
+    Parameters
+    ----------
+    drug : str, optional
+        One of :func:`drugs`. If none is named every label is -1.
+    exclude : tuple of str
+        Names of lines to leave out.
+
+    Returns
+    -------
+    Bulk
+        ``y`` is 1 sensitive, 0 resistant, -1 where the label table has no label of that line.
+
+    Raises
+    ------
+    KeyError
+        If the label table lacks the drug.
+    """
     X, lines, genes = _expression()
     y = np.full(len(lines), -1, np.int8)
     if drug is not None:
@@ -84,7 +102,22 @@ def bulk_key(drug: str | None = None) -> str:
 def shared_genes(bulk: Bulk, genes: np.ndarray, max_genes: int) -> np.ndarray:
     """Genes measured on both sides: the `max_genes` most variable over the bulk lines, in the bulk's order.
 
-    Only the bulk's values and the cells' gene names are looked at, so no cell can leak through gene selection.
+    Only the bulk's values and the cells' gene names are looked at, so no cell can leak through gene selection. No label
+    is read; the variance is over all lines of `bulk`, also those that are held out later.
+
+    Parameters
+    ----------
+    bulk : Bulk
+        Lines with their genes.
+    genes : (n,)
+        Names of the genes of the cells, in the bulk's spelling.
+    max_genes : int
+        Number of genes at most; all shared ones are taken if there are no more.
+
+    Raises
+    ------
+    ValueError
+        If fewer than 100 genes are on both sides.
     """
     both = np.flatnonzero(np.isin(bulk.genes, genes))
     if len(both) < 100:
@@ -108,7 +141,24 @@ def held_out_lines(seed: int) -> np.ndarray:
 
 
 def bulk_source(bulk: Bulk, genes: np.ndarray, seed: int) -> Source:
-    """Bulk rows on `genes`, split by :func:`held_out_lines`, standardised on the training lines."""
+    """Bulk rows on `genes`, split by :func:`held_out_lines`, standardised on the training lines.
+
+    Held-out lines are among the rows, with their labels, of every drug in ``others``; ``train`` is false for them.
+
+    Parameters
+    ----------
+    bulk : Bulk
+        Lines with the labels of one drug.
+    genes : (genes,)
+        Names of the columns that are wanted, in this order.
+    seed : int
+        Draws the lines that are held out.
+
+    Raises
+    ------
+    KeyError
+        If `bulk` lacks one of `genes`.
+    """
     train = ~np.isin(bulk.lines, held_out_lines(seed))
     X = columns(bulk.X, bulk.genes, genes)
     return Source(Standardizer().fit(X[train]).transform(X), bulk.y, genes, train, all_labels(bulk.lines))

@@ -101,9 +101,14 @@ def dictionary(naming: str) -> dict[str, str]:
 
 def plain(name: str) -> str:
     """The Ensembl id in a name without its version, else the name without genome and what stands behind it."""
-    name = GENOME.sub("", name.removeprefix("b'").strip(" \xa0\"'"))
+    name = GENOME.sub("", _bare(name))
     found = ENSEMBL.search(name)
     return found[0] if found else BEHIND.sub("", name)
+
+
+def _bare(name: str) -> str:
+    """A name without what a file put around it: quotes, blanks, the mark of bytes."""
+    return name.removeprefix("b'").strip(" \xa0\"'")
 
 
 def _dated(name: str) -> str:
@@ -124,7 +129,7 @@ def translate(names: Iterable[str], naming: str) -> tuple[np.ndarray, np.ndarray
     beside = BESIDE.get(naming, "")
 
     def understood(raw: str) -> tuple[str, str]:
-        genome = GENOME.match(raw.strip(" \"'"))
+        genome = GENOME.match(_bare(raw))
         if genome and genome[1].lower().startswith(("mm", "grcm")) != naming.startswith("mouse"):
             return "", ""
         name = plain(raw)

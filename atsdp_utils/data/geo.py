@@ -313,7 +313,7 @@ def load(name: str) -> AnnData:
 
 
 def main(argv: list[str]) -> int:
-    """Command line: download (and ``check``: also load) the named sets, all by default; 1 if any failed."""
+    """Command line: download (and ``check``: also load) the named sets, all by default; status 1 or 2."""
     if argv[:1] not in (["download"], ["check"]):
         print(__doc__)
         return 2

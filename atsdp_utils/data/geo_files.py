@@ -179,7 +179,7 @@ def check_linear(X: sparse.csr_matrix, file: str) -> None:
 
 def check_whole(X: sparse.csr_matrix, file: str) -> None:
     """Refuse values that are no counts."""
-    if len(odd := X.data[(X.data < 0) | (X.data != np.rint(X.data))]):
+    if len(odd := X.data[(X.data < 0) | (X.data != np.rint(X.data)) | np.isinf(X.data)]):
         raise GeoError(f"{file}: found values such as {odd[0]:.4g}, expected counts (whole numbers, none negative)")
 
 

@@ -93,10 +93,20 @@ class Standardizer:
 def quality_control(adata: AnnData) -> tuple[AnnData, pd.DataFrame]:
     """The paper's three filters, on raw counts, in its order; nothing is normalised here.
 
-    Cells with fewer than 200 genes, genes in fewer than 3 cells, cells above 10 % mitochondrial counts. Mitochondrial
-    genes are found by symbol (human or mouse, so that Ensembl ids are no trap; ambiguity 17). Returns a copy with
-    ``obs`` columns ``n_genes``, ``total_counts``, ``mito_share``, and a table: rule, cells and genes removed, cells and
-    genes left, note.
+    Cells with fewer than 200 genes, genes in fewer than 3 cells, and cells above 10 % mitochondrial counts are removed.
+    Mitochondrial genes are found by symbol (human or mouse, so that Ensembl ids are no trap; ambiguity 17).
+
+    Parameters
+    ----------
+    adata : AnnData
+        Raw counts (cells, genes); ``var['ortholog']`` has human symbols. It is not changed.
+
+    Returns
+    -------
+    tuple of AnnData and DataFrame
+        A filtered copy, with the ``obs`` columns ``n_genes``, ``total_counts`` and ``mito_share``, all from before any
+        gene was removed. The table has one row for the data as measured and one for each filter: ``rule,
+        cells_removed, genes_removed, cells_left, genes_left, note``.
     """
     import scanpy as sc
 
@@ -159,7 +169,17 @@ def to_cells(adata: AnnData, spec: config.Dataset) -> Cells:
 
 
 def subsample(cells: Cells, size: int | None, seed: int = 0) -> Cells:
-    """About `size` cells, drawn with equal shares of every culture and label; all of them if `size` is None."""
+    """About `size` cells in their old order, drawn with equal shares of every culture and label.
+
+    Parameters
+    ----------
+    cells : Cells
+        The whole set; its labels only say how many cells are drawn of each.
+    size : int or None
+        Number of cells, from which rounding may depart; `cells` itself if it is None or there are no more.
+    seed : int
+        Draws the cells; at least one is drawn of each culture with each label (-1, no label, counts as one).
+    """
     if size is None or len(cells.y) <= size:
         return cells
     rng = np.random.default_rng(seed)
@@ -175,7 +195,20 @@ def subsample(cells: Cells, size: int | None, seed: int = 0) -> Cells:
 
 
 def columns(X: np.ndarray, genes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Columns of X (n, genes) in the order of `wanted`; every wanted gene must be there."""
+    """Columns (n, k) of X in the order of the k genes that are wanted.
+
+    Parameters
+    ----------
+    X, genes : (n, genes) and (genes,)
+        Values, and the names of their columns, each of which must be there once.
+    wanted : (k,)
+        Names of the columns to take.
+
+    Raises
+    ------
+    KeyError
+        If one of `wanted` is not in `genes`.
+    """
     position = pd.Index(genes).get_indexer(wanted)
     if (position < 0).any():
         raise KeyError(f"wanted: {(position < 0).sum()} genes are missing, first {wanted[position < 0][0]!r}")
@@ -183,7 +216,15 @@ def columns(X: np.ndarray, genes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def standardised(cells: Cells, source: Source, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
-    """Cells on the genes of `source`, (cells, genes) float32, standardised on themselves: no label is seen."""
+    """Cells on the genes of `source`, (cells, genes) float32, standardised on themselves: no label is seen.
+
+    Parameters
+    ----------
+    cells, source : Cells, Source
+        The cells, which must have all genes of `source`; no value of a line is used.
+    rows : optional
+        Indices, mask or slice of the cells to take; mean and standard deviation are theirs alone. By default all cells.
+    """
     return Standardizer().fit_transform(columns(cells.X, cells.genes, source.genes)[rows])
 
 
@@ -191,6 +232,17 @@ def hold_out(n: int, share: float, seed: int, y: np.ndarray | None = None) -> tu
     """Training and validation rows of `n`, sorted indices; stratified where every class has at least two rows.
 
     Rows are held out before :func:`balance` sees them, or copies and mixtures of training rows would be validated on.
+
+    Parameters
+    ----------
+    n : int
+        Number of rows.
+    share : float
+        Share of them that becomes validation rows, rounded up.
+    seed : int
+        Draws the validation rows.
+    y : (n,), optional
+        Labels, 0 or 1, by which the draw is stratified; it is not if `share` times n is below the number of classes.
     """
     from sklearn.model_selection import train_test_split
 
@@ -200,10 +252,30 @@ def hold_out(n: int, share: float, seed: int, y: np.ndarray | None = None) -> tu
 
 
 def balance(X: np.ndarray, y: np.ndarray, how: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Balance the classes of training rows X (n, genes) and y (n,) in {0, 1} (section 2.2; Table 1).
+    """Balance the classes of training rows (section 2.2; Table 1).
 
-    Returns X, y and weights per row (None but for ``class_weight``, which leaves the rows unchanged). SMOTE needs more
-    minority rows than neighbours: with fewer than 6 it uses fewer neighbours, with one it falls back to duplicating.
+    SMOTE needs more minority rows than neighbours: with fewer than 6 it uses fewer neighbours, with one it falls back
+    to duplicating.
+
+    Parameters
+    ----------
+    X, y : (n, genes) and (n,)
+        Training rows only, and their labels in {0, 1}.
+    how : str
+        One of :data:`config.BALANCING`.
+    seed : int
+        Draws copies, synthetic rows, or rows that are left out.
+
+    Returns
+    -------
+    tuple
+        X, y and weights. Only ``class_weight`` gives weights, (n,) float32 with mean 1, and leaves the rows unchanged;
+        else they are None. Classes that are equal already, or of which one is missing, are left as they are.
+
+    Raises
+    ------
+    ValueError
+        If `how` is none of these strategies.
     """
     if how not in config.BALANCING:
         raise ValueError(f"how: got {how!r}, expected one of {', '.join(config.BALANCING)}")
@@ -227,7 +299,19 @@ def balance(X: np.ndarray, y: np.ndarray, how: str, seed: int) -> tuple[np.ndarr
 
 
 def louvain(X: np.ndarray, seed: int, neighbours: int = 15, components: int = 30) -> np.ndarray:
-    """Louvain clusters of the kNN graph of principal components, (n,) int64 (the CC of equation 17)."""
+    """Louvain clusters of the kNN graph of principal components, (n,) int64 (the CC of equation 17).
+
+    If there are no more cells than `neighbours`, all are in cluster 0.
+
+    Parameters
+    ----------
+    X : (n, genes)
+        Cells, standardised; no label is read.
+    seed : int
+        Rules the randomised principal components and the clustering.
+    neighbours, components : int
+        Neighbours of each cell in the graph, and principal components at most.
+    """
     import igraph
     from sklearn.decomposition import PCA
     from sklearn.neighbors import kneighbors_graph

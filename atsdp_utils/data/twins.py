@@ -154,7 +154,31 @@ def detection(adata: AnnData) -> tuple[float, float]:
 
 
 def make_twin(name: str, seed: int = TWIN_SEED, **dials: float) -> AnnData:
-    """Simulate a twin or a null variant, with nothing planted; `dials` override its `shared`, `private` or `key`."""
+    """Simulate a twin, or a null variant, in which nothing is planted.
+
+    Parameters
+    ----------
+    name : str
+        Name of a simulated set in :data:`config.DATASETS`.
+    seed : int
+        Rules everything that is drawn.
+    **dials : float
+        In place of the twin's own `shared`, `private` or `key`; those of a null variant are 0 whatever is given.
+
+    Returns
+    -------
+    AnnData
+        Counts (of DATA1 and DATA2 rounded to counts per million of a cell) before quality control. The columns of
+        ``obs`` are ``culture``, ``sensitive``, ``sensitive_paper``, and the truth: ``progress`` (0 is the sensitive, 1
+        the resistant end; shuffled in a null variant) and ``qc_planted`` (the filter that should remove the cell, or
+        empty). Those of ``var`` are ``ortholog`` and the truth ``planted`` (1 up in resistant cells, -1 up in sensitive
+        ones, else 0). ``uns`` has ``origin``, ``tier`` and ``truth``, in JSON the dials, seed and drug.
+
+    Raises
+    ------
+    TypeError
+        If a dial has another name.
+    """
     import anndata
     from scipy import sparse
 
@@ -261,7 +285,16 @@ def _genes(genes: np.ndarray, planted: np.ndarray, spec: config.Dataset) -> pd.D
 
 
 def linear_reference(adata: AnnData, spec: config.Dataset) -> float:
-    """AUC over cells of L2 logistic regression trained on the twin's bulk (protocol U): the measure of difficulty."""
+    """AUC over cells of L2 logistic regression trained on the twin's bulk (protocol U): the measure of difficulty.
+
+    It learns from the training lines of seed 0, without :func:`direction_lines`, on all shared genes, and is scored on
+    the labelled cells that pass quality control.
+
+    Parameters
+    ----------
+    adata, spec : AnnData, Dataset
+        A twin as :func:`make_twin` gives it, and its entry of :data:`config.DATASETS`.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
 
@@ -275,7 +308,20 @@ def linear_reference(adata: AnnData, spec: config.Dataset) -> float:
 
 
 def calibrate(name: str, shared: tuple[float, ...]) -> pd.DataFrame:
-    """Linear-reference AUC of a twin over values of the `shared` dial, on the calibration seed."""
+    """Linear-reference AUC of a twin over values of the `shared` dial, on the calibration seed.
+
+    Parameters
+    ----------
+    name : str
+        Name of a twin in :data:`config.DATASETS`.
+    shared : tuple of float
+        Values of the dial; a twin is simulated with each.
+
+    Returns
+    -------
+    DataFrame
+        One row for each value: ``shared, auc_linear, dataset``.
+    """
     spec = config.DATASETS[name]
     rows = [(s, linear_reference(make_twin(name, CALIBRATION_SEED, shared=s), spec)) for s in shared]
     return pd.DataFrame(rows, columns=["shared", "auc_linear"]).assign(dataset=name)

@@ -1,6 +1,6 @@
 """On what cells are standardised: ways compared by held-out evidence from cell lines, without a label of a real cell.
 
-A cluster of bulk lines is left out and becomes cells (:mod:`pseudo`), in files that hold the classes in unequal shares.
+A cluster of bulk lines is left out and becomes cells (:mod:`pseudo`), in files that hold the classes in given shares.
 """
 
 import itertools
@@ -31,7 +31,7 @@ def in_a_way(way: str, lines: np.ndarray, genes: np.ndarray) -> tuple[np.ndarray
     if way == BULK:
         of_rows = Standardizer().fit(zscore(lines, axis=1))  # rows over their own genes, as the bulk is published
         return of_rows.transform(zscore(lines, axis=1)), lambda cells: of_rows.transform(zscore(cells, axis=1))
-    if way == REFERENCE:  # the embedded counts, the only real cells here whose genes were not centred before
+    if way == REFERENCE:  # the embedded counts of one culture, whose genes were not centred before
         adata = preprocess.normalise(real_cells.load_pc9())
         reference = preprocess.columns(adata.X.toarray(), adata.var_names.to_numpy(str), genes)
         return Standardizer().fit_transform(lines), Standardizer().fit(reference).transform

@@ -20,7 +20,20 @@ CONSTANT = "Majority"
 
 
 def scores(results: Sequence[Result]) -> pd.DataFrame:
-    """Score every test fold of every result: a row each, with its task and its options; ``setting`` is to be named."""
+    """Score every test fold of every result.
+
+    Parameters
+    ----------
+    results : sequence of Result
+        Results on sets of :data:`config.DATASETS`; data sets, models and protocols may differ.
+
+    Returns
+    -------
+    DataFrame
+        A row for each fold: ``fold``, ``n`` (its cells) and :data:`MEASURES`; ``dataset, tier, protocol, model, seed``;
+        ``repeat``, which is the seed where a task has no folds; ``seconds`` of all folds of the result together; and a
+        column for each option of the tasks. ``setting`` is empty: the caller names it.
+    """
     frames = []
     for r in results:
         t = r.task
@@ -39,7 +52,21 @@ def pooled(results: Sequence[Result]) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def summary(frame: pd.DataFrame, names: Sequence[str] = MEASURES) -> pd.DataFrame:
-    """Scores by data set, model, setting and protocol (Tables 1, 3, 4); ``paper`` is empty."""
+    """Mean, spread and interval of scores by data set, model, setting and protocol (Tables 1, 3, 4).
+
+    Parameters
+    ----------
+    frame : DataFrame
+        A table of :func:`scores`, in which ``setting`` tells apart what is not to be averaged.
+    names : sequence of str
+        Measures, by default all.
+
+    Returns
+    -------
+    DataFrame
+        A row for each group and measure: ``dataset, model, setting, protocol, metric``, the columns of
+        :func:`metrics.summarise`, ``tier``, and ``paper``, which is missing until :func:`with_paper` fills it in.
+    """
     table = metrics.summarise(frame, KEY, names)
     return table.assign(tier=table["dataset"].map(config.TIERS), paper=np.nan)
 
@@ -54,7 +81,19 @@ def paper_table(name: str) -> pd.DataFrame:
 
 
 def with_paper(table: pd.DataFrame, reported: pd.DataFrame, where: pd.Series | None = None) -> pd.DataFrame:
-    """Put the paper's values beside what was measured on its own cells (tier ``geo``), further narrowed by `where`."""
+    """Put the paper's values beside what was measured on the paper's own cells (tier ``geo``).
+
+    The column ``paper`` of `table` is filled in, and missing in all other rows.
+
+    Parameters
+    ----------
+    table : DataFrame
+        A table of :func:`summary`.
+    reported : DataFrame
+        A table of :func:`paper_table`. Rows are matched on all columns of both tables but ``paper`` and ``std``.
+    where : Series of bool, optional
+        The rows of `table` that may get a value, if not all of tier ``geo``.
+    """
     on = [c for c in reported if c in table and c not in ("paper", "std")]
     values = table[on].merge(reported[[*on, "paper"]], "left", on=on)["paper"].to_numpy()
     own = table["tier"] == "geo"
@@ -62,7 +101,19 @@ def with_paper(table: pd.DataFrame, reported: pd.DataFrame, where: pd.Series | N
 
 
 def with_printed(table: pd.DataFrame, reported: pd.DataFrame) -> pd.DataFrame:
-    """Add the paper's values below a tidy table, as rows of their own (tier ``print``, no protocol)."""
+    """Add the paper's values below a tidy table, as rows of their own (tier ``print``, no protocol).
+
+    A printed value is the ``mean`` of its row, with the ``std`` if printed. What the paper does not say is missing, so
+    ``n`` is a float.
+
+    Parameters
+    ----------
+    table : DataFrame
+        A table of :func:`summary`.
+    reported : DataFrame
+        A table of :func:`paper_table`, its columns named as in `table`. A missing ``model`` is ``ATSDP-NET``, a missing
+        ``setting`` is empty.
+    """
     rows = reported.rename(columns={"paper": "mean"}).assign(tier="print", protocol="")
     rows = rows.assign(**{c: v for c, v in {"model": "ATSDP-NET", "setting": ""}.items() if c not in rows})
     return pd.concat([table.astype({"n": float}), rows.reindex(columns=table.columns)], ignore_index=True)
@@ -82,7 +133,11 @@ def _pool(name: str) -> str:
 
 
 def counted(members: Sequence[str], protocol: str) -> list[str]:
-    """Sets of a pool that a count or mean speaks of: under S one name of an axis, whose labels differ by a flip."""
+    """Data sets of a pool that a count or a mean speaks of.
+
+    Under S an axis with several names counts by one of them, the first of `members`: its other name has the same labels
+    with the classes exchanged. Under other protocols every set counts.
+    """
     by_unit = {config.DATASETS[n].unit: n for n in reversed(members)}
     return [n for n in members if protocol != "S" or n in by_unit.values()]
 
@@ -97,10 +152,24 @@ def named(pool: str, members: Sequence[str], protocol: str) -> str:
 
 
 def holm(table: pd.DataFrame, protocol: str, column: str = "model") -> pd.Series:
-    """Holm's adjustment of ``p`` within each family: one question put to one pool under one protocol.
+    """Holm's adjustment of ``p`` within each family: one question put to one pool (:func:`pools`) under one protocol.
 
     Every pair that is asked counts, but for those with a model that predicts a constant. Under S each name of an axis
     is a family of its own, as only one is counted.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Tests of one protocol and one measure: ``dataset, p``, the column `column`, and ``second`` if models are paired.
+    protocol : str
+        The protocol of all rows.
+    column : str
+        Column with the names of what is compared.
+
+    Returns
+    -------
+    Series
+        Adjusted p-values on the index of `table`, missing where ``p`` is and where a model predicts a constant.
     """
     family = table["dataset"].map(_pool)
     if protocol == "S":
@@ -113,10 +182,21 @@ def holm(table: pd.DataFrame, protocol: str, column: str = "model") -> pd.Series
 def one_answer(
     table: pd.DataFrame, folder: Path, asked: dict[str, tuple[str, str]], column: str = "first"
 ) -> pd.Series:
-    """``p_holm`` of a table of :func:`differences` without labels, some of whose questions another notebook puts too.
+    """Give ``p_holm`` of a table of :func:`differences`, some of whose questions another notebook puts too.
 
-    Such a question keeps the answer that it has there: `asked` maps names of `column` to a table of `folder` and the
-    setting there (:func:`tables.asked_before`); without that table it has none. :func:`holm` corrects the others.
+    Such a question, on the AUC without labels (protocol U), keeps the answer that it has there, which is NaN until that
+    notebook has run. :func:`holm` corrects the other AUCs under U, among themselves. All other rows keep their value.
+
+    Parameters
+    ----------
+    table : DataFrame
+        ``dataset, protocol, metric, p, p_holm`` and the column `column`.
+    folder : Path
+        Where tables of notebooks lie as CSV files.
+    asked : dict
+        For names in `column`, the table of `folder` and the setting there (:func:`tables.asked_before`).
+    column : str
+        Column with the names of what is compared.
     """
     p_holm, of = table["p_holm"].copy(), (table["protocol"] == "U") & (table["metric"] == "auc")
     again, made = of & table[column].isin(asked), {name: _answers(folder, name) for name, _ in asked.values()}
@@ -139,7 +219,17 @@ def tag(name: str) -> str:
 
 
 def readable(table: pd.DataFrame, rows: Sequence[str], columns: str = "metric") -> pd.DataFrame:
-    """Mean ± std as text, `rows` down and `columns` across, in the order of the table."""
+    """Mean ± std as text with three decimals, `rows` down and `columns` across, in the order of the table.
+
+    The mean stands alone where the std is missing; a text is empty where `table` has no row.
+
+    Parameters
+    ----------
+    table : DataFrame
+        A tidy table with ``mean`` and ``std``, and at most one row for each combination of `rows` and `columns`.
+    rows, columns : sequence of str, str
+        Columns of `table` whose values become the index and the columns.
+    """
     spread = table["std"].map(" ± {:.3f}".format).where(table["std"].notna(), "")
     text = table["mean"].map("{:.3f}".format) + spread
     wide = table.assign(text=text).pivot(index=list(rows), columns=columns, values="text").fillna("")
@@ -169,8 +259,8 @@ def differences(
 ) -> pd.DataFrame:
     """Is A better than B? The one answer of the book: `first` minus `second`, paired, with interval and test.
 
-    Both are compared on what both have: folds of the same repeat under S, seeds under U. Test and interval are those of
-    :func:`stats.mean_test`: corrected for shared training rows under S; with the error of the cells under U.
+    Both are compared on what both have: folds of the same repeat under S, else seeds. Test and interval are those of
+    :func:`stats.mean_test`: corrected for shared training rows under S; with the error of the cells under U and F.
 
     Parameters
     ----------
@@ -214,7 +304,7 @@ class _Scored:
         self.cells = min(np.bincount(r.y.astype(int), minlength=2).min() for r in results) - 1
         if self.scores.index.has_duplicates:
             raise ValueError(f"results: {results[0].task} and another have one name, and the same repeat or seed")
-        self.draws = cache(lambda unit: on_resampled_cells(self.results[unit], measures))
+        self.draws = cache(lambda unit, cells: on_resampled_cells(self.results[unit], measures, cells))
 
 
 @lru_cache(maxsize=8)
@@ -228,17 +318,44 @@ def _resampled_cells(y: tuple[int, ...]) -> np.ndarray:
     return weights
 
 
-def on_resampled_cells(result: Result, measures: Sequence[str] = ("auc",)) -> np.ndarray:
-    """Measures of a result on cells resampled within a class, (RESAMPLES, measures), the same cells for all models."""
-    found = metrics.resampled(result.y, result.p, _resampled_cells(tuple(result.y.tolist())))
+#: Rows of some cells in their set, in order, and their labels.
+Cells = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def _cells(results: Iterable[Result]) -> Cells:
+    """All cells that some of the results score: with a few labelled cells (F) each seed leaves out its own."""
+    rows, labels = (np.concatenate(parts) for parts in zip(*((r.row, r.y) for r in results), strict=True))
+    rows, first = np.unique(rows, return_index=True)
+    return tuple(rows.tolist()), tuple(labels[first].tolist())
+
+
+def on_resampled_cells(result: Result, measures: Sequence[str] = ("auc",), cells: Cells | None = None) -> np.ndarray:
+    """Measures of a result on cells resampled within a class, (RESAMPLES, measures).
+
+    Drawn are `cells`, by default those of the result, alike for all results that are given the same cells. What the
+    result does not score of them counts for nothing there.
+    """
+    rows, y = cells or _cells([result])
+    weights = _resampled_cells(y)[:, np.searchsorted(rows, result.row)]
+    found = metrics.resampled(result.y, result.p, weights)
     return np.stack([found[m] for m in measures], axis=1)
 
 
 def rank_over_cells(y: np.ndarray, scores: np.ndarray, own: int) -> stats.Interval:
-    """Rank by AUC of the row `own` of scores (models, cells), the highest first, with its interval over cells.
+    """Rank of one model by its AUC among several on the same cells, with an interval over cells.
 
-    The rank is that on the cells given, with labels y (cells,) of 1 and 0; the limits are quantiles of it on cells
-    resampled within a class, the same for all models.
+    The rank is that on the cells given, 1 for the highest AUC; equal AUCs share the better rank. The limits are its 2.5
+    % and 97.5 % quantiles on :data:`RESAMPLES` draws of cells within each class, with a fixed seed, the same for all
+    models.
+
+    Parameters
+    ----------
+    y : (cells,)
+        1 sensitive, 0 resistant; cells without a label are to be left out.
+    scores : (models, cells)
+        Scores of any scale, high for sensitive.
+    own : int
+        Row of `scores` whose rank is asked.
     """
     weights = np.vstack([np.ones(len(y)), _resampled_cells(tuple(y.tolist()))])
     shares = (rankdata(score) / len(y) for score in scores)
@@ -251,12 +368,15 @@ def _paired(a: _Scored, b: _Scored, measures: Sequence[str]) -> Iterator[tuple]:
     """Of each measure: its name, number of pairs, both means, difference, limits, df, p and the Bayesian three."""
     common = a.scores.index.intersection(b.scores.index).sort_values()
     first, second = (s.scores.loc[common, list(measures)].to_numpy() for s in (a, b))
-    same_cells = not a.folds and len({s.results[u].row.tobytes() for s in (a, b) for u in common}) == 1
-    draws = np.stack([a.draws(u) - b.draws(u) for u in common], axis=1) if same_cells else None
+    of = [] if a.folds else [(a.results[u], b.results[u]) for u in common]
+    draws = None
+    if of and all(np.array_equal(x.row, y.row) for x, y in of):
+        cells = _cells(r for pair in of for r in pair)
+        draws = np.stack([a.draws(u, cells) - b.draws(u, cells) for u in common], axis=1)
     for i, measure in enumerate(measures):
         known = np.isfinite(first[:, i] - second[:, i])
         x, y = first[known, i], second[known, i]
-        t = stats.mean_test(x - y, a.folds or 1, draws[:, known, i] if same_cells else None, cells=a.cells)
+        t = stats.mean_test(x - y, a.folds or 1, draws if draws is None else draws[:, known, i], cells=a.cells)
         repeats = common[known].get_level_values("repeat").nunique()
         bayes = stats.bayesian_ttest(x, y, repeats) if a.folds and len(x) >= 2 * repeats else (np.nan,) * 3
         means = (x.mean(), y.mean()) if len(x) else (np.nan, np.nan)
@@ -275,10 +395,30 @@ def with_cells(table: pd.DataFrame, over: pd.DataFrame, name: str = "model") -> 
 def over_seeds(
     results: Sequence[Result], names: Sequence[str] | None = None, measures: Sequence[str] = ("auc",)
 ) -> pd.DataFrame:
-    """Mean over seeds of protocol U with the errors of seeds and of cells, a row a data set, name and measure.
+    """Mean over seeds of protocol U or F, with an interval that holds the errors of seeds and of cells.
 
-    Of the AUC also what a mean hides where seeds take one of two signs: ``right``, the share above one half with
-    Wilson's interval, and ``strength``, the mean of |AUC - 0.5|.
+    Parameters
+    ----------
+    results : sequence of Result
+        Results without folds, at most one for each data set, name and seed.
+    names : sequence of str, optional
+        Name of the model or setting of each result, by default its model.
+    measures : sequence of str
+        Names of :data:`MEASURES`.
+
+    Returns
+    -------
+    DataFrame
+        A row for each data set, name (in ``model``) and measure: ``dataset, tier, protocol, model, metric, seeds, mean,
+        ci_low, ci_high, df, sd``, with the interval of :func:`stats.mean_test`, cut at the measure's range, and the sd
+        over seeds. For the AUC also what a mean hides where seeds take one of two signs, else missing: ``right``, the
+        share of seeds above one half, with Wilson's interval ``right_low, right_high``, and ``strength``, the mean of
+        |AUC - 0.5|.
+
+    Raises
+    ------
+    ValueError
+        If two results have one data set, name and seed.
     """
     groups: dict[tuple[str, str], list[Result]] = {}
     for r, name in zip(results, names or [r.task.model for r in results], strict=True):
@@ -286,7 +426,8 @@ def over_seeds(
     rows = []
     for (dataset, name), of in groups.items():
         scored = _Scored(of, measures)
-        draws = np.stack([scored.draws(u) for u in scored.scores.index], axis=1)
+        cells = _cells(of)
+        draws = np.stack([scored.draws(u, cells) for u in scored.scores.index], axis=1)
         for i, measure in enumerate(measures):
             values = scored.scores[measure]
             t = stats.mean_test(values, 1, draws[:, :, i], cells=scored.cells)

@@ -37,26 +37,62 @@ def _off_by_bin(y: np.ndarray, p: np.ndarray, bins: int) -> np.ndarray:
 
 
 def calibration_error(y: np.ndarray, p: np.ndarray, bins: int = ECE_BINS) -> float:
-    """Expected calibration error of P(sensitive) in bins of equal width: mean over cells of |share - mean p|."""
+    """Expected calibration error: mean over cells of |share sensitive - mean p| of the bin of each cell.
+
+    Parameters
+    ----------
+    y, p : (n,)
+        Labels, 1 sensitive and 0 resistant, and P(sensitive) in [0, 1]; neither is checked.
+    bins : int
+        Number of bins of p, of equal width.
+    """
     return float(np.abs(_off_by_bin(y, p, bins).sum(axis=0)).sum() / y.size)
 
 
 def classification_metrics(y, p, threshold: float = 0.5) -> dict[str, float]:
-    """Score labels y (1 sensitive, 0 resistant) and P(sensitive) p, both (n,), of one fit on one set of cells.
+    """Score the predictions of one fit on one set of cells.
 
-    A cell with p >= threshold is called sensitive (the paper's two intervals overlap at 0.5, ambiguity 24).
     ``precision``, ``recall``, ``f1`` are means of the two classes weighted by their support, which fits what the paper
     prints for ATSDP-NET (ambiguity 26; eqs 18-20 are of the positive class); a class that is never predicted has
-    precision 0. With one class present `auc`, `ap`, `balanced_accuracy` are NaN and `mcc` is 0, its convention for an
-    empty margin.
+    precision 0.
+
+    Parameters
+    ----------
+    y, p : (n,)
+        Labels, 1 sensitive and 0 resistant, and P(sensitive).
+    threshold : float
+        A cell with p >= threshold is called sensitive (the paper's two intervals overlap at 0.5, ambiguity 24).
+
+    Returns
+    -------
+    dict
+        ``precision, recall, f1, auc, ap, balanced_accuracy, mcc, brier, ece``. With one class in y ``auc``, ``ap``,
+        ``balanced_accuracy`` are NaN and ``mcc`` is 0, its convention for an empty margin.
+
+    Raises
+    ------
+    ValueError
+        If the vectors are empty or not of one length, y is not 0 or 1, or p is outside [0, 1] or NaN.
     """
     return {k: v.item() for k, v in resampled(y, p, np.ones((1, np.size(y))), threshold).items()}
 
 
 def resampled(y, p, weights: np.ndarray, threshold: float = 0.5) -> dict[str, np.ndarray]:
-    """:func:`classification_metrics`, a value a draw, which holds cells `weights` (draws, n) times.
+    """:func:`classification_metrics` of many draws of the same cells at once.
 
     The average precision is the sum of (R_k - R_{k-1}) P_k over the distinct values of p, eq. 21.
+
+    Parameters
+    ----------
+    y, p, threshold
+        As in :func:`classification_metrics`, with the same errors.
+    weights : (draws, n)
+        How often each draw holds each cell.
+
+    Returns
+    -------
+    dict
+        The same names, each with a value for every draw, (draws,).
     """
     y, p = _checked(y, p)
     called = p >= threshold
@@ -86,7 +122,20 @@ def resampled(y, p, weights: np.ndarray, threshold: float = 0.5) -> dict[str, np
 
 
 def coverage(sets: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """Share of cells whose set, (n, 2) bool of resistant and sensitive, holds their label y (n,); also by class."""
+    """Share of cells whose conformal set holds their label, over all cells and by class.
+
+    Parameters
+    ----------
+    sets : (n, 2) bool
+        Whether the set of a cell holds resistant (first column) and sensitive (second).
+    y : (n,) int
+        1 sensitive, 0 resistant; cells without a label must be left out before.
+
+    Returns
+    -------
+    dict
+        ``coverage, coverage_sensitive, coverage_resistant``; NaN for a class without a cell.
+    """
     held = sets[np.arange(len(y)), y]
     by_class = {"coverage_sensitive": held[y == 1].mean(), "coverage_resistant": held[y == 0].mean()}
     return {"coverage": held.mean()} | by_class

@@ -12,7 +12,7 @@ from atsdp_utils.data import preprocess
 from atsdp_utils.evaluation import evaluate, metrics
 from atsdp_utils.experiments import inputs, tables
 from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, FURTHER, PLUS, Result, Task, build
-from atsdp_utils.foundation import config, paths, runtime
+from atsdp_utils.foundation import config, runtime
 from atsdp_utils.models import plus
 from atsdp_utils.models.calibration import Calibration
 
@@ -27,8 +27,6 @@ LABEL = {
     tables.PC1: "PC1, bulk sign",
 }
 SIMPLE = ["logistic regression", "random forest", "PC1, bulk sign"]
-#: Evidence of the run that chose the shipped recipe.
-EVIDENCE = paths.DATA / "plus_selection.csv"
 
 
 def ablation(results: Sequence[Result]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -137,18 +135,17 @@ def joined(zero: Result, other: Result) -> Result:
 
 
 def few_shot(zero: Sequence[Result], results: Sequence[Result]) -> pd.DataFrame:
-    """Means and intervals over seeds against k; `zero` are the results without labelled cells."""
+    """Means and intervals over seeds and cells against k; `zero` are the results without labelled cells."""
     ours = {(r.task.dataset, r.task.seed): r for r in zero if r.task.model == PLUS}
     simple = [r for r in results if r.task.model == tables.REFERENCES[0] and (r.task.dataset, r.task.seed) in ours]
-    few = evaluate.scores([*(joined(ours[r.task.dataset, r.task.seed], r) for r in simple), *results])
-    both = pd.concat([evaluate.scores(zero).assign(k=0), few], ignore_index=True).astype({"k": int})
-    both["model"] = both.model.map(LABEL)
-    table = metrics.summarise(both, ["dataset", "model", "k"], ["auc"])
-    table["tier"] = table.dataset.map(config.TIERS)
+    few = [*(joined(ours[r.task.dataset, r.task.seed], r) for r in simple), *results]
+    every = [r for r in [*zero, *few] if r.task.model in LABEL]
+    table = evaluate.over_seeds(every, [(LABEL[r.task.model], int(r.task.options.get("k", 0))) for r in every])
+    table = table.assign(model=table.model.str[0], k=table.model.str[1]).rename(columns={"sd": "std", "seeds": "n"})
     anew = np.where(table.k == 0, "lines", "the few cells")
     table["learned_from"] = np.where(table.model.isin(SIMPLE), anew, "lines and the few cells")
     table.loc[table.model == LABEL[tables.PC1], "learned_from"] = "unlabelled cells, sign from lines"
-    return table.assign(protocol=np.where(table.k == 0, "U", "F")).sort_values(["dataset", "model", "k"])
+    return table.sort_values(["dataset", "model", "k"])
 
 
 # --- do calibration and conformal sets of held-out lines hold for lines and for cells? --------------------------------

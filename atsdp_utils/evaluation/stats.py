@@ -46,8 +46,8 @@ def mean_test(values, folds: int = 1, draws=None, cells: float = np.inf) -> TTes
         Folds of one repeat. Their training rows overlap, so the variance is that of Nadeau and Bengio (2003), with the
         factor 1/n + n_test/n_train, which is 1/n + 1/(folds - 1). 1 for seeds: no correction.
     draws : (resamples, n), optional
-        The values on resampled cells, for seeds that are all scored on the same cells. They share the luck of these
-        cells, which their spread does not show: :func:`shared_variance` is added.
+        The values on resampled cells, for seeds that are all scored on the same cells, or nearly. They share the luck
+        of these cells, which their spread does not show: :func:`shared_variance` is added.
     cells : int
         Degrees of freedom behind `draws`: cells of the rarer class, less one.
 
@@ -75,8 +75,10 @@ def mean_test(values, folds: int = 1, draws=None, cells: float = np.inf) -> TTes
 def shared_variance(draws: np.ndarray) -> float:
     """Variance that all seeds share: mean covariance of two columns of (resamples, seeds), at least 0.
 
-    Each seed's own part, which the spread over seeds has already, is not in it.
+    Each seed's own part, which the spread over seeds has already, is not in it. Draws that leave a seed without a
+    value, as those of cells of one class do, are left out.
     """
+    draws = draws[np.isfinite(draws).all(axis=1)]
     n, total = draws.shape[1], np.var(draws.mean(axis=1), ddof=1)
     return max(float(n * total - np.var(draws, axis=0, ddof=1).mean()) / (n - 1), 0.0)
 
@@ -87,7 +89,25 @@ def wilson(hits: int, n: int) -> Interval:
 
 
 def bayesian_ttest(a, b, repeats: int = 1) -> Bayes:
-    """Bayesian correlated t-test (Benavoli et al. 2017) of paired fold scores a - b, through baycomp."""
+    """Bayesian correlated t-test (Benavoli et al. 2017) of paired fold scores a - b, through baycomp.
+
+    Parameters
+    ----------
+    a, b : (repeats * folds,)
+        Scores of two models on the same folds.
+    repeats : int
+        Repeats of the cross-validation, by which the number of folds is known.
+
+    Returns
+    -------
+    Bayes
+        Probabilities that b is better by more than :data:`ROPE`, that neither is, and that a is.
+
+    Raises
+    ------
+    ValueError
+        If a score is not finite, or if there are fewer than two folds in a repeat.
+    """
     import baycomp
 
     a, b = _finite("a", a), _finite("b", b)
@@ -110,8 +130,24 @@ def holm(p) -> np.ndarray:
 def selection_bias(scores: pd.DataFrame) -> Selection:
     """What reporting the best of several settings on the folds that chose it adds to the score.
 
-    The winner is partly the luckiest. Nested estimate: for each fold (row of `scores`), choose the setting (column) by
-    the mean over all *other* folds and score it on this one. ``bias`` = reported - nested is itself noisy.
+    The winner is partly the luckiest. Nested estimate: for each fold, choose the setting by the mean over all *other*
+    folds and score it on this one.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Folds x settings, high is good.
+
+    Returns
+    -------
+    Selection
+        ``best``, the setting with the highest mean; ``reported``, that mean; ``nested``, the mean of the nested
+        estimate; ``bias`` = reported - nested, which is itself noisy.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two folds or settings, or if a score is not finite.
     """
     table = scores.to_numpy(dtype=float)
     if table.shape[0] < 2 or table.shape[1] < 2 or not np.isfinite(table).all():
@@ -131,7 +167,24 @@ def expected_maximum(settings: int, sd: float) -> float:
 
 
 def friedman(scores: pd.DataFrame) -> Friedman:
-    """Friedman test over data sets (rows; columns are models), with the Nemenyi critical difference (Demsar 2006)."""
+    """Friedman test over data sets, with the Nemenyi critical difference (Demsar 2006).
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Data sets x models, high is good.
+
+    Returns
+    -------
+    Friedman
+        ``chi2`` and ``p`` of the test; ``ranks``, the mean rank of each model (1 is best); ``critical_difference`` of
+        two mean ranks at 5 %; ``pairwise``, Nemenyi's p of all pairs, models x models.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two data sets or three models.
+    """
     import scikit_posthocs
 
     blocks, models = scores.shape
@@ -171,10 +224,20 @@ def _on_logit(area: float, variance: float) -> Interval:
 
 
 def auc_interval(y, p) -> Interval:
-    """AUC with DeLong's interval over cells, on the logit scale.
+    """AUC with DeLong's interval over cells at 95 %, on the logit scale.
 
     A perfect (or perfectly wrong) ranking has no estimated variance; its open limit is that of Clopper and Pearson for
     a share of all of the m cells of the smaller class, 0.025^(1/m).
+
+    Parameters
+    ----------
+    y, p : (n,)
+        Labels, 1 sensitive and 0 resistant (leave out cells without one), and scores of any scale, high for sensitive.
+
+    Raises
+    ------
+    ValueError
+        If a class has fewer than two cells, or if a score is not finite.
     """
     area, variance = _delong(y, p)
     if area in (0.0, 1.0):
@@ -184,7 +247,20 @@ def auc_interval(y, p) -> Interval:
 
 
 def printed_auc_interval(area: float, sensitive: int, resistant: int) -> Interval:
-    """The same where only the value and the class sizes are known (Hanley and McNeil 1982)."""
+    """The interval of :func:`auc_interval` where only the value and the class sizes are known (Hanley and McNeil 1982).
+
+    Parameters
+    ----------
+    area : float
+        The AUC.
+    sensitive, resistant : int
+        Numbers of cells of the two classes.
+
+    Raises
+    ------
+    ValueError
+        If the AUC is not inside (0, 1).
+    """
     if not 0 < area < 1:
         raise ValueError(f"area: got {area}, expected a value inside (0, 1)")
     q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
@@ -193,9 +269,19 @@ def printed_auc_interval(area: float, sensitive: int, resistant: int) -> Interva
 
 
 def auc_over_folds(y, p, fold=None, q=None) -> Interval:
-    """Mean over folds of the AUC of `p` (minus that of `q`) with DeLong's error of the cells, each in one fold.
+    """Mean over folds of an AUC, or of a difference of two, with DeLong's error of the cells, each in one fold.
 
-    Folds are not pooled, as their models need not share a scale. Without `fold` one model scored all cells.
+    Folds are not pooled, as their models need not share a scale; each weighs the same. The limits are normal ones at
+    95 %, not cut at the range of an AUC.
+
+    Parameters
+    ----------
+    y, p : (n,)
+        As in :func:`auc_interval`, with the same errors for each fold.
+    fold : (n,), optional
+        Fold of each cell; by default one model scored all cells.
+    q : (n,), optional
+        Scores of another model on the same cells, whose AUC is subtracted.
     """
     y, p = np.asarray(y), np.asarray(p)
     fold = np.zeros(len(y)) if fold is None else np.asarray(fold)
@@ -207,7 +293,15 @@ def auc_over_folds(y, p, fold=None, q=None) -> Interval:
 
 
 def permutation_p(observed: float, null: Sequence[float]) -> float:
-    """One-sided permutation p-value (b + 1)/(n + 1): never 0, valid at any number of permutations; NaN of NaN."""
+    """One-sided permutation p-value (b + 1)/(n + 1): never 0, valid at any number of permutations.
+
+    Parameters
+    ----------
+    observed : float
+        The statistic, for which high values speak against the null. If it is NaN, so is the p-value.
+    null : (n,)
+        The statistic, finite, after each permutation; b of these values are at least as high as `observed`.
+    """
     null = _finite("null", null)
     return np.nan if np.isnan(observed) else float((np.sum(null >= observed) + 1) / (null.size + 1))
 
@@ -221,7 +315,18 @@ def correlations(X, y) -> np.ndarray:
 
 
 def spearman_interval(x, y) -> Interval:
-    """Spearman's rho of two vectors with Fisher's z interval and the standard error of Bonett and Wright (2000)."""
+    """Spearman's rho with Fisher's z interval at 95 % and the standard error of Bonett and Wright (2000).
+
+    Parameters
+    ----------
+    x, y : (n,)
+        Paired values.
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ, there are fewer than four pairs, or a value is not finite.
+    """
     x, y = _finite("x", x), _finite("y", y)
     if x.size != y.size or x.size < 4:
         raise ValueError(f"x, y: got {x.size} and {y.size} values, expected two equally long vectors of at least 4")

@@ -23,10 +23,16 @@ def variance(values, *groups) -> float:
 
 
 def interval(values, first, second, *, seeds: Sequence[float] = ()) -> Interval:
-    """Mean of `values` with its two-way clustered interval; t with one degree less than the smaller number of groups.
+    """Mean with its two-way clustered interval at 95 %; t with one degree less than the smaller number of groups.
 
-    `seeds` are means of the same tasks by single seeds, if `values` are means over seeds: their error is added. The
-    limits are NaN where a grouping has a single group.
+    The limits are NaN where a grouping has a single group.
+
+    Parameters
+    ----------
+    values, first, second : (n,)
+        Values, and two groups of labels as in :func:`variance`.
+    seeds : sequence of float
+        Means of the same tasks by single seeds, if `values` are means over seeds: their error is added.
     """
     values = np.asarray(values, float)
     mean = float(values.mean())
@@ -54,7 +60,19 @@ def p_value(found: Interval, *groups) -> float:
 
 
 def summary(scores: pd.DataFrame) -> pd.DataFrame:
-    """Mean AUC of each model with its interval and sd over seeds, from ``drug, cluster, model, seed, auc``."""
+    """Mean AUC of each model with its interval and its sd over seeds.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        ``drug, cluster, model, seed, auc``.
+
+    Returns
+    -------
+    DataFrame
+        A row for each model: ``model, mean, ci_low, ci_high, tasks, drugs, seeds, sd_seeds``. Each task (a drug and a
+        cluster) is averaged over seeds first; the interval is that of :func:`interval`, with the error of the seeds.
+    """
     rows = []
     for model, part in scores.groupby("model", sort=False):
         task = part.groupby(["drug", "cluster"], as_index=False)["auc"].mean()
@@ -71,10 +89,23 @@ def corrected(p: pd.Series) -> pd.Series:
 
 
 def differences(scores: pd.DataFrame, against: str) -> pd.DataFrame:
-    """Paired differences of mean AUC to the model `against` on common tasks and seeds, scores as of :func:`summary`.
+    """Paired differences of mean AUC to one model, on common tasks and seeds.
 
-    A model of one seed is compared with every seed of the other. ``p_holm`` is corrected for all models of the table;
-    it is NaN where an interval has no limits.
+    A model of one seed is compared with every seed of the other. A task counts if both models have it with all of their
+    seeds.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        As in :func:`summary`.
+    against : str
+        The model that is subtracted from each of the others.
+
+    Returns
+    -------
+    DataFrame
+        A row for each other model: ``model, against, difference, ci_low, ci_high, p, p_holm, tasks, drugs``. ``p_holm``
+        is corrected for all models of the table; it is NaN where an interval has no limits.
     """
     wide, rows = scores.pivot(index=["drug", "cluster"], columns=["model", "seed"], values="auc"), []
     for model in scores["model"].drop_duplicates().loc[lambda m: m != against]:
@@ -96,9 +127,16 @@ def differences(scores: pd.DataFrame, against: str) -> pd.DataFrame:
 
 
 def jackknifed(table: pd.DataFrame, statistic: Callable[[pd.DataFrame], float]) -> Interval:
-    """A statistic of a table of tasks with ``drug`` and ``cluster``, with an interval robust within each of the two.
+    """A statistic of a table of tasks, with an interval at 95 % robust to dependence within drugs and within clusters.
 
     The parts of :func:`variance` come from leaving out one drug, one cluster or one task at a time.
+
+    Parameters
+    ----------
+    table : DataFrame
+        A row for each task, with a unique index, ``drug``, ``cluster``, and what the statistic reads.
+    statistic : callable
+        Gives a float for the table, also with some of its rows left out.
     """
     parts, groups = [], [table["drug"], table["cluster"]]
     for labels in (*groups, pd.Series(table.index, table.index)):
@@ -109,7 +147,13 @@ def jackknifed(table: pd.DataFrame, statistic: Callable[[pd.DataFrame], float]) 
 
 
 def risk_coverage(auc, trust) -> pd.DataFrame:
-    """Mean AUC over the most trusted tasks against their share, ``coverage, mean``; ties keep their order."""
+    """Mean AUC over the most trusted tasks against their share of all, as columns ``mean`` and ``coverage``.
+
+    Parameters
+    ----------
+    auc, trust : (n,)
+        AUC of each task, and a sign of trust, high for a task that is trusted; ties keep their order.
+    """
     order = np.argsort(-np.asarray(trust, float), kind="stable")
     count = np.arange(1, len(order) + 1)
     return pd.DataFrame({"coverage": count / len(order), "mean": np.cumsum(np.asarray(auc, float)[order]) / count})

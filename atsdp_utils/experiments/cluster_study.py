@@ -45,7 +45,8 @@ CANDIDATES = (
 #: regression and for the network.
 Amounts = namedtuple("Amounts", "drugs trees permutations of_network")
 AMOUNTS = {"smoke": Amounts(9, 10, 1, 1), "quick": Amounts(None, 100, 5, 1), "paper": Amounts(None, 300, 20, 5)}
-#: Splits of lines whose models are averaged, each on a share of the lines; neighbours of a smoothed score.
+#: Splits of lines whose models are averaged, each on a share of the lines; neighbours of a smoothed score; folds of a
+#: cross-validated AUC.
 SPLITS, SHARE, NEIGHBOURS, FOLDS = 5, 0.8, 10, 3
 
 
@@ -71,7 +72,7 @@ class Side:
 
     @cached_property
     def kernel(self) -> tuple[np.ndarray, np.ndarray]:
-        """Gaussian kernel of the training rows, and of target with training rows, of width 1 / genes."""
+        """Gaussian kernel of the training rows, and of target with training rows: exp(-distance² / genes)."""
         own, cross = (self.A**2).sum(1), self.B @ self.A.T
         of_train = own[:, None] + own - 2 * self.A @ self.A.T
         of_target = (self.B**2).sum(1)[:, None] + own - 2 * cross

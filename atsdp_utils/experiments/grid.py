@@ -95,9 +95,21 @@ def prepare(tasks: Iterable[Task], label: str = "data sets", **parallel) -> None
 
 
 def run(tasks: Sequence[Task], *, jobs: int = 1, backend: str = "loky", label: str = "grid") -> list[Result]:
-    """Results of `tasks`, in their order; what is in the cache is read, the rest is computed and stored.
+    """Results of tasks, in their order: what is in the cache is read, the rest is computed and stored.
 
-    `jobs`, `backend` and `label` are those of :func:`pool.call_all`; what was finished is kept whatever happens.
+    Data sets are prepared and shared bulk stages trained first. What was finished is kept, whatever happens.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+        What to train, of any protocols and data sets.
+    jobs, backend, label
+        As in :func:`pool.call_all`. They change no result.
+
+    Raises
+    ------
+    RuntimeError
+        If a result is gone or unreadable right after it was computed.
     """
     parallel = {"jobs": jobs, "backend": backend}
     prepare(tasks, f"{label}: data sets", **parallel)

@@ -16,13 +16,35 @@ WITHOUT_PARTS = 3
 
 @lru_cache(maxsize=4)
 def cells_of(dataset: str, profile: str) -> preprocess.Cells:
-    """The prepared set, sub-sampled as the profile says."""
+    """A prepared set, sub-sampled as the profile says, not standardised.
+
+    Calls in a process share the arrays, which must not be changed.
+
+    Parameters
+    ----------
+    dataset : str
+        A name of :data:`config.DATASETS` that is prepared (:func:`datasets.prepare`).
+    profile : str
+        Its ``max_cells`` says about how many cells are drawn, with a fixed seed and equal shares of every culture and
+        label; None keeps all.
+    """
     return preprocess.subsample(datasets.load_prepared(dataset), config.profile(profile).max_cells)
 
 
 @lru_cache(maxsize=4)
 def source_of(dataset: str, profile: str, seed: int) -> preprocess.Source:
-    """The bulk side of a set under a profile."""
+    """The bulk side of a set: cell lines on the genes shared with the cells, standardised on the training lines.
+
+    Of the cells only the names of genes are read. Beside a twin, the lines that its response was estimated on are left
+    out. Calls in a process share the arrays, which must not be changed.
+
+    Parameters
+    ----------
+    dataset, profile : str
+        As in :func:`cells_of`; the profile's ``max_genes`` bounds the number of genes.
+    seed : int
+        Draws the held-out fifth of the lines.
+    """
     return datasets.source_domain(cells_of(dataset, profile), config.profile(profile).max_genes, seed)
 
 
@@ -49,9 +71,20 @@ def features(task: Task, source: preprocess.Source) -> np.ndarray:
 
 
 def unlabelled(task: Task, source: preprocess.Source) -> np.ndarray:
-    """Standardised cells, all of them; in a separate gene space on the set's own most variable genes.
+    """Cells as a model sees them that transfers to them: all of them, standardised on themselves. No label is read.
 
-    Genes of equal variance, as in a set that was published z-scored by gene, come in a drawn order.
+    Parameters
+    ----------
+    task : Task
+        With ``gene_space`` = ``separate`` the genes are as many of the set's own most variable ones. Genes of equal
+        variance, as in a set that was published z-scored by gene, come in an order drawn with a fixed seed.
+    source : Source
+        The bulk side, whose genes are taken otherwise.
+
+    Returns
+    -------
+    (cells, genes) float32
+        A single column, log1p of the library size, for a model that sees no gene.
     """
     X = features(task, source)
     if task.options.get("gene_space") == "separate":
@@ -78,7 +111,20 @@ def labels(task: Task) -> np.ndarray:
 
 
 def splits(cells: preprocess.Cells, folds: int, repeat: int) -> np.ndarray:
-    """Fold of each cell, (cells,), -1 without a label; stratified by label, saved once, shared by all models."""
+    """Fold of each cell, (cells,), -1 without a label; stratified by label, saved once and shared by all models.
+
+    Parameters
+    ----------
+    cells : Cells
+        The set, as of :func:`cells_of`.
+    folds, repeat : int
+        Number of folds; which partition, the seed of the draw.
+
+    Raises
+    ------
+    ValueError
+        If there are more folds than cells of the rarer class.
+    """
     rarest = int(np.bincount(cells.y[cells.labelled], minlength=2).min())
     if rarest < folds:
         raise ValueError(f"folds: got {folds} for {cells.name}, expected at most {rarest} (cells of the rarer class)")
@@ -107,7 +153,24 @@ def _dealt(y: np.ndarray, rows: np.ndarray, folds: int, seed: int) -> np.ndarray
 
 
 def folds_of(task: Task, y: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Number, test rows and training rows of every fold; a stress split is one. Rows without a label are in none."""
+    """Test and training rows of every fold of a task under protocol S.
+
+    Rows without a label are in none. A stress split (``train_cultures``, ``test_cultures``) is one fold. With
+    ``all_wells`` the wells that have a label by that alone are dealt to the folds, which stay as they are. With
+    ``without`` the rows of that fold are in no part, and the others are dealt anew into :data:`WITHOUT_PARTS`.
+
+    Parameters
+    ----------
+    task : Task
+        Its data set, folds, repeat and options.
+    y : (cells,)
+        Its labels (:func:`labels`): 1, 0, or -1 without one.
+
+    Yields
+    ------
+    int, (test,), (training,)
+        Number of the fold, and indices of its test and training rows, which share none.
+    """
     cells, options = cells_of(task.dataset, task.profile), task.options
     if "train_cultures" in options:
         test, train = (np.isin(cells.group, options[f"{part}_cultures"]) for part in ("test", "train"))

@@ -74,7 +74,7 @@ def _values(task: Task) -> str:
     joint = task.model == PLUS and _recipe(task).joint
     parts = [cache.key(gdsc.all_labels(gdsc.load_bulk().lines)) if joint else None]
     if task.protocol == "P" and _kind(task) == "twin":
-        return cache.key(*parts, datasets.cells_key(task.dataset), task.spec.counting)
+        return cache.key(*parts, datasets.cells_key(task.dataset), config.DATASETS[task.dataset].counting)
     if task.protocol in "BP":
         return cache.key(*parts, gdsc.bulk_key(task.dataset))
     cells = inputs.cells_of(task.dataset, task.profile)

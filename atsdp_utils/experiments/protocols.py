@@ -1,6 +1,6 @@
 """The protocols, each from rows to predictions: what is trained on what, and what is scored.
 
-Everything fitted (scaler, sampler, early stopping, threshold) sees training rows only. Nothing here knows of files of
+Everything fitted (scaler, sampler, early stopping) sees training rows only. Nothing here knows of files of
 results or parallel workers; that is :mod:`atsdp_utils.experiments.grid`.
 """
 
@@ -22,7 +22,18 @@ Scored = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list]
 
 
 def run_task(task: Task) -> Result:
-    """Train and predict; one entry of the grid."""
+    """Train and predict as the protocol of a task says; one entry of the grid.
+
+    Parameters
+    ----------
+    task : Task
+        What to train, on a data set that is prepared.
+
+    Raises
+    ------
+    ValueError
+        If the protocol is unknown, or if the setting lacks ``k`` under F or ``kind`` under P.
+    """
     started = time.perf_counter()
     run = globals()[task.function]
     needed = {"F": "k", "P": "kind"}.get(task.protocol)
@@ -50,7 +61,21 @@ def supervised(task: Task) -> Scored:
 
 
 def fit_fold(task: Task, X: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray, source: preprocess.Source):
-    """Fit on the rows `train`: P(sensitive) of the rows `test`, and the model. All that touches a fold is here."""
+    """Fit on the rows `train`: P(sensitive) of the rows `test`, and the model. All that touches a fold is here.
+
+    Parameters
+    ----------
+    task : Task
+        Names the model, how training rows are balanced, and whether its settings are searched on inner training rows.
+    X : (cells, columns)
+        Cells, not standardised: that is fitted on the training rows.
+    y : (cells,)
+        1 sensitive, 0 resistant; read on training rows alone.
+    train, test : indices
+        Training rows, which have a label, and rows to score.
+    source : Source
+        The bulk side, for models that use it.
+    """
     scaler = preprocess.Standardizer().fit(X[train])
     x_train = scaler.transform(X[train])
     model = tuned(task, x_train, y[train], source) if task.options.get("tune") else build(task)

@@ -107,11 +107,30 @@ def held_out_cluster(drug: str, seed: int) -> np.ndarray:
 
 
 def make(name: str, kind: str, seed: int, max_genes: int) -> Target:
-    """A target domain of a drug, or of a twin by its name.
+    """A target domain without a real cell, with known labels, and the source domain that is left for it.
 
-    `kind` is one of :data:`KINDS`; ``twin:10`` keeps the most cells of the twin of which 10 % are sensitive,
-    ``lines:3`` holds cluster 3 out. Else `seed` says which eligible cluster of the drug is held out (in turn); the
-    counts and a twin's held-out lines have it.
+    Parameters
+    ----------
+    name : str
+        A drug; for the kind ``twin`` the name of a twin.
+    kind : str
+        One of :data:`KINDS`. ``lines:3`` holds cluster 3 out; else `seed` says which eligible cluster of the drug it
+        is. ``twin:10`` keeps the most cells of the twin of which 10 % are sensitive.
+    seed : int
+        The cluster (in turn), the counts of pseudo-cells, and a twin's held-out lines and mix of cells.
+    max_genes : int
+        How many genes are kept, the most variable ones over the bulk lines.
+
+    Returns
+    -------
+    Target
+        The target standardised on itself, with labels for scoring only (pseudo-cells come from labelled lines alone);
+        and the lines outside the cluster, standardised on themselves, all for training. A twin's lines are split 80/20.
+
+    Raises
+    ------
+    ValueError
+        If the kind is unknown, or if no cluster has enough labelled lines of both classes.
     """
     kind, _, share = kind.partition(":")
     if kind not in KINDS:
@@ -138,7 +157,17 @@ def make(name: str, kind: str, seed: int, max_genes: int) -> Target:
 
 
 def mix(y: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Rows in which a `share` of the cells is sensitive: the most there are, the scarce class whole, no unlabelled."""
+    """Rows of the largest mix in which a given share of the cells is sensitive: sorted indices, none twice.
+
+    Parameters
+    ----------
+    y : (cells,)
+        1 sensitive, 0 resistant, -1 without a label (in no mix).
+    share : float
+        Share of sensitive cells, inside (0, 1).
+    seed : int
+        Draws the cells of the class of which some are left over; the scarce class is taken whole.
+    """
     of_class = [np.flatnonzero(y == c) for c in (0, 1)]
     total = min(len(of_class[0]) / (1 - share), len(of_class[1]) / share)
     sizes = [round(total * (1 - share)), round(total * share)]

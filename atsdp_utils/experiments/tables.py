@@ -15,7 +15,7 @@ BULK_DRUGS = ("CISPLATIN", "DOCETAXEL", "I.BET.762", "PLX.4720", "AFATINIB", "SO
 REFERENCES = ("Logistic", "RandomForest")
 #: First principal component of the cells with the sign of a bulk logistic regression: protocol U only.
 PC1 = "PC1Sign"
-#: Models that every table of protocol U shows beside the networks, and that count as simple ones.
+#: Simple models beside the networks without labels of cells.
 REFERENCES_U = (*REFERENCES, PC1)
 Pairs = tuple[tuple[str, object], ...]
 #: What a table compares, by name: a model and what is changed in it.
@@ -29,15 +29,24 @@ def _supervised(spec: Dataset, profile: str, folds: int, model: str = ATSDP, set
 def _unsupervised(spec: Dataset, profile: str, model: str = ATSDP, setting: Pairs = ()) -> list[Task]:
     """Over seeds, as many in every table, so that a comparison has one answer.
 
-    On twins a setting that is compared with the default one gets fewer. The paper's eight are long to train and have as
-    many as that on every set.
+    Every model and setting has the same number on a real set. On twins the paper's eight and settings that are compared
+    with the default one have fewer.
     """
     sizes = config.profile(profile)
     of_eight = model in REGISTRY and REGISTRY[model].paper_name
-    seeds = sizes.seeds_ablation if setting or of_eight else sizes.seeds
-    if spec.tier == "real" and not of_eight:
-        seeds = sizes.seeds_real
+    on_twins = sizes.seeds_ablation if setting or of_eight else sizes.seeds
+    seeds = sizes.seeds_real if spec.tier == "real" else on_twins
     return [Task(spec.name, "U", model, profile, setting, seed=s) for s in range(seeds)]
+
+
+def _few(spec: Dataset, profile: str, model: str) -> list[Task]:
+    """Over numbers of labelled cells and the seeds of protocol U."""
+    sizes = config.profile(profile)
+    seeds = range(sizes.seeds_real if spec.tier == "real" else sizes.seeds)
+    return [
+        Task(spec.name, "F", model, profile, (("k", k), *_short(model, profile)), seed)
+        for k, seed in itertools.product(sizes.few, seeds)
+    ]
 
 
 def _short(model: str, profile: str) -> Pairs:
@@ -159,8 +168,7 @@ def table3(data: str, profile: str) -> list[Task]:
         for model in NAIVE[: 1 if spec.values == "zscored" else None]:  # z-scores hold no library size
             tasks += _supervised(spec, profile, folds, model, repeats=sizes.repeats)
         if not spec.null:
-            few = itertools.product(sizes.few, range(sizes.seeds))
-            tasks += [Task(spec.name, "F", ATSDP, profile, (("k", k),), seed) for k, seed in few]
+            tasks += _few(spec, profile, ATSDP)
     return tasks
 
 
@@ -255,7 +263,7 @@ def variance(data: str, profile: str) -> list[Task]:
     A Latin square: every level of a part meets every level of each other part once, which tells the three apart with
     a few trainings, each of a seed's own. What they do together is in the residual.
     """
-    levels = {"smoke": 3, "quick": 3, "paper": 7}[profile]
+    levels = {"smoke": 3, "quick": 5, "paper": 7}[profile]
     square = itertools.product(range(levels), repeat=2)
     seeds = [(i, (("weights", j), ("batches", (i + j) % levels))) for i, j in square]
     return [Task(spec.name, "U", ATSDP, profile, seed=i, seeds=parts) for spec in config.REAL for i, parts in seeds]
@@ -317,21 +325,16 @@ def plus_score(data: str, profile: str) -> list[Task]:
     for spec, model in itertools.product(
         config.datasets(data, nulls=False), (PLUS, ATSDP, BULK_ONLY, FURTHER, *REFERENCES_U)
     ):
-        most = config.profile(profile).seeds_ablation if spec.tier == "real" else 2  # a seed of PLUS is five trainings
         setting: Pairs = (("members", 2),) if model == PLUS and profile == "smoke" else _short(model, profile)
-        tasks += _unsupervised(spec, profile, model, setting)[: most if model == PLUS else None]
+        few = model == PLUS and spec.tier != "real"  # a seed of PLUS is five trainings
+        tasks += _unsupervised(spec, profile, model, setting)[: 2 if few else None]
     return tasks
 
 
 def few_shot(data: str, profile: str) -> list[Task]:
     """Notebook 12: a few labelled cells a class; 0, and what ATSDP-NET+ needs, is :func:`plus_score`."""
-    sizes = config.profile(profile)
-    return [
-        Task(spec.name, "F", model, profile, (("k", k), *_short(model, profile)), seed)
-        for spec in config.datasets(data, nulls=False)
-        for model, k in itertools.product((ATSDP, *REFERENCES), sizes.few)
-        for seed in range(sizes.seeds)
-    ]
+    models = (ATSDP, *REFERENCES)
+    return [t for spec in config.datasets(data, nulls=False) for model in models for t in _few(spec, profile, model)]
 
 
 #: Models of notebook 16 that are trained by the grid; one is a candidate for ATSDP-NET+.

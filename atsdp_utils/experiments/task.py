@@ -45,7 +45,7 @@ class Task:
     (:mod:`atsdp_utils.experiments.pseudo`).
     """
 
-    dataset: str  # a single-cell set; under protocols B and P a drug
+    dataset: str  # a single-cell set; under B a drug; under P a drug, or a twin where the kind is one
     protocol: str  # S supervised, U unsupervised transfer, F few-shot, B held-out bulk lines, P pseudo-transfer
     model: str  # ATSDP-NET (or one of its variants) or a name of baselines.REGISTRY
     profile: str
@@ -75,7 +75,7 @@ class Task:
 
     @property
     def spec(self) -> Dataset:
-        """The data set; under protocols B and P a stand-in with the drug and Table 2's sizes of DATA1."""
+        """The data set; under B and P a stand-in with the name as its drug and Table 2's sizes of DATA1."""
         return Dataset(self.dataset, "real", self.dataset) if self.protocol in "BP" else config.DATASETS[self.dataset]
 
     @property
@@ -108,7 +108,7 @@ class Task:
     def balance(self) -> str:
         """How training rows are balanced: as the task says, else as the paper chose; not for models that must not be.
 
-        Held-out lines (B) are not balanced unless the task says so.
+        Under B the lines of a baseline are not balanced unless the task says so; a network has `training.balance`.
         """
         if self.baseline and not self.baseline.balanced:
             return "none"

@@ -44,7 +44,18 @@ def write_atomically(path: Path, write: Callable[[str], object]) -> Path:
 
 
 def kept(path: Path, read: Callable[[Path], T], write: Callable[[str], object]) -> T:
-    """What `read` finds in a cached file; an absent or damaged one is written (atomically) first."""
+    """Read a cached file; if it is absent or damaged, it is written (atomically) first.
+
+    Parameters
+    ----------
+    path : Path
+        The file. Its name is to hold a key of all that its content depends on.
+    read : callable
+        Gives the content of the file at a path. ``FileNotFoundError`` means absent; any other error means damaged, and
+        there is a warning.
+    write : callable
+        Computes the content and writes it to the temporary path (a str) that it is given.
+    """
     try:
         return read(path)
     except FileNotFoundError:

@@ -30,7 +30,7 @@ class Architecture:
     #: ``linear`` (a width-matched linear layer). See ambiguity 9.
     attention: str = "tokens"
     tokens: int = 16  # that the embedding is split into
-    token_dim: int = 32  # a bottleneck narrower than tokens x token_dim is first projected to it
+    token_dim: int = 32  # a bottleneck of another width than tokens x token_dim is first projected to it
 
 
 TABLE2: dict[str, Architecture] = {
@@ -64,7 +64,7 @@ class Training:
     patience: int = 10
     omega: float = 0.25
     theta: float = 0.1
-    align: str = "mmd"  # what omega weighs: a key of models.discrepancy.DISCREPANCIES
+    align: str = "mmd"  # what omega weighs in transfer: a key of models.discrepancy.DISCREPANCIES
     mmd_scale: float | None = None  # squared bandwidth of the MMD; None: around the median squared distance
     balance: str = "smote"
     validation: float = 0.15
@@ -90,7 +90,7 @@ class Profile:
     name: str
     seeds: int  # of protocol U
     seeds_real: int  # of protocol U on real sets: their AUCs differ by seed, from right to reversed
-    seeds_ablation: int  # of settings that are compared with the default one, on twins; of the paper's eight everywhere
+    seeds_ablation: int  # of settings that are compared with the default one, and of the paper's eight, on twins
     folds: int
     folds_table3: int
     repeats: int
@@ -212,7 +212,20 @@ TIERS = {name: spec.tier for name, spec in DATASETS.items()}
 
 
 def datasets(data: str, *, nulls: bool = True) -> list[Dataset]:
-    """Data sets of a tier: ``embedded`` (real + twins [+ null twins]) or ``geo`` (real + the paper's)."""
+    """Data sets that a run uses.
+
+    Parameters
+    ----------
+    data : str
+        ``embedded`` (the real sets and the twins) or ``geo`` (the real sets and the paper's own).
+    nulls : bool
+        Whether ``embedded`` includes the null twins, in which no signal is planted.
+
+    Raises
+    ------
+    ValueError
+        If `data` is neither.
+    """
     if data == "embedded":
         return [*REAL, *TWINS, *(NULLS if nulls else ())]
     if data == "geo":
@@ -235,7 +248,7 @@ def units(specs: Sequence[Dataset]) -> str:
 
 
 def stand_in(paper: str, data: str) -> Dataset:
-    """The paper's set in tier ``geo``, its twin in tier ``embedded``."""
+    """The paper's set (``DATA1`` to ``DATA4``) in tier ``geo``, its twin in tier ``embedded``."""
     return DATASETS[paper if data == "geo" else f"{paper}-sim"]
 
 

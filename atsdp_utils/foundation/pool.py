@@ -18,9 +18,27 @@ MAX_RESTARTS = 3
 
 
 def call_all(function: Callable, arguments: list[tuple], *, jobs: int = 1, backend: str = "loky", label: str) -> None:
-    """Call `function` with each of `arguments`, in this process if `jobs` is 1 (loky); `label` names the progress bar.
+    """Call a function many times in worker processes, with a progress bar; what it returns is dropped.
 
-    `backend` is ``loky`` (joblib) or ``dask`` (extra ``[cluster]``). Workers that keep dying are a RuntimeError.
+    Parameters
+    ----------
+    function : callable
+        Called with each of `arguments`, in no fixed order; an error of a call is raised here.
+    arguments : list of tuple
+        Positional arguments of each call.
+    jobs : int
+        Number of workers; with 1 (and loky) the calls are made in this process.
+    backend : str
+        ``loky`` (joblib) or ``dask`` (extra ``[cluster]``).
+    label : str
+        Name of the progress bar.
+
+    Raises
+    ------
+    ValueError
+        If the backend is unknown.
+    RuntimeError
+        If workers (of loky) keep dying: more than :data:`MAX_RESTARTS` times without a call finishing in between.
     """
     ways = {"loky": by_loky, "dask": by_dask}
     if backend not in ways:

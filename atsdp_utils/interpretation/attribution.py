@@ -52,7 +52,22 @@ def _attribution(forward: Forward, X: Tensor, values: Tensor, baselines: Tensor)
 
 
 def integrated_gradients(forward: Forward, X: np.ndarray, baseline: np.ndarray, *, steps: int = 32) -> Attribution:
-    """(x - b) times the integral over t in [0, 1] of the gradient at b + t (x - b), by Gauss-Legendre quadrature."""
+    """Integrated gradients: how much every gene contributes to the log-odds of *sensitive* in every cell.
+
+    Parameters
+    ----------
+    forward : callable
+        The network: a tensor (n, genes) to logits (n, 2), resistant first, or to one value for each cell, (n,).
+    X, baseline : (n, genes) and (genes,)
+        Expression of the cells, as `forward` takes it, and of the point b from which contributions count.
+    steps : int
+        Nodes of the quadrature. Each takes one gradient over all cells.
+
+    Returns
+    -------
+    Attribution
+        (x - b) times the integral over t in [0, 1] of the gradient at b + t (x - b), by Gauss-Legendre quadrature.
+    """
     X, baseline = (torch.as_tensor(np.asarray(a), dtype=torch.float32) for a in (X, baseline))
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     gradient = torch.zeros_like(X)
@@ -69,6 +84,17 @@ def expected_gradients(
     The draws are stratified, for each cell anew: one baseline from each of `baselines` equal strata of `reference` by
     log-odds, and on the line to it `points` at equal distances from a random start. So the contributions add up to the
     change within a fraction of the error of as many plain draws.
+
+    Parameters
+    ----------
+    forward, X
+        The network, and the cells (n, genes), as in :func:`integrated_gradients`.
+    reference : (cells, genes)
+        Cells from which baselines are drawn. No label is read. ``change`` counts from their mean log-odds.
+    baselines, points : int
+        Baselines of each cell, and points for each of them; their product is the number of gradients over all cells.
+    seed : int
+        Fixes all draws.
     """
     X, reference = (torch.as_tensor(np.asarray(a), dtype=torch.float32) for a in (X, reference))
     generator = torch.Generator().manual_seed(seed)
@@ -91,11 +117,22 @@ def ensemble(attributions: Sequence[Attribution]) -> Attribution:
 
 
 def rank_genes(attribution: Attribution, X: np.ndarray, y, genes: Sequence[str]) -> pd.DataFrame:
-    """Key genes, in the order of `genes`, from the attribution of cells `X` (n, genes) with labels `y`.
+    """How large the attribution of each gene is, how it differs between the classes, and the gene's direction.
 
-    ``mean_abs`` is the mean |attribution|; ``z, p, padj`` a rank-sum test of attributions between classes;
-    ``slope`` how the attribution moves with expression, which gives the ``direction``: the sign of z cannot, as that of
-    a resistance gene too is higher in sensitive cells.
+    Parameters
+    ----------
+    attribution, X : Attribution and (n, genes)
+        Attribution of cells, and the expression from which it was made.
+    y, genes : (n,) and (genes,)
+        Labels of the cells, 1 sensitive and 0 resistant, both present, and names of the genes.
+
+    Returns
+    -------
+    DataFrame
+        One row for each of `genes`, in their order. ``mean_abs`` is the mean absolute attribution; ``z, p, padj`` are a
+        rank-sum test of attributions between classes; ``slope`` is how the attribution moves with expression, which
+        gives the ``direction``, sensitive where it is positive. The sign of z cannot, as the attribution of a
+        resistance gene too is higher in sensitive cells.
     """
     values = attribution.values.astype(np.float64)
     centred = X - X.mean(axis=0)
@@ -107,7 +144,7 @@ def rank_genes(attribution: Attribution, X: np.ndarray, y, genes: Sequence[str])
 
 
 def key_genes(ranking: pd.DataFrame, *, top: int = 10, by: str = "mean_abs") -> dict[str, np.ndarray]:
-    """Positions of the `top` genes of each direction in `ranking`, best first, by ``mean_abs`` or ``z``."""
+    """Positions of the `top` genes of each direction in `ranking`, best first, by the size of ``mean_abs`` or ``z``."""
     order = ranking[by].abs().sort_values(ascending=False, kind="stable").index
     direction = ranking["direction"].loc[order]
     return {d: order[direction == d][:top].to_numpy() for d in DIRECTIONS}

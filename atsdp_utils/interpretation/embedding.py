@@ -20,7 +20,15 @@ def signal_components(X: np.ndarray) -> int:
 
 
 def umap(X: np.ndarray, seed: int = 0, components: int = 30) -> np.ndarray:
-    """UMAP coordinates (n, 2) of rows (n, features), by igraph: umap-learn compiles itself anew in every process."""
+    """UMAP coordinates (n, 2) of rows, by igraph: umap-learn compiles itself anew in every process.
+
+    Parameters
+    ----------
+    X : (n, features)
+        Expression, or other values, of the cells.
+    seed, components : int
+        What fixes the result, and how many principal components, at most, the 15 nearest neighbours are found in.
+    """
     n = len(X)
     Z = PCA(min(components, n - 1, X.shape[1]), random_state=seed, svd_solver="randomized").fit_transform(X)
     distance = kneighbors_graph(Z, min(15, n - 1), mode="distance").tocoo()

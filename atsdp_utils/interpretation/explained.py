@@ -33,7 +33,13 @@ class Explained(NamedTuple):
 
 
 def training_rows(name: str, profile: str) -> np.ndarray:
-    """Rows of ``inputs.cells_of`` outside fold 0 of the saved partition that all models share."""
+    """Rows of ``inputs.cells_of`` outside fold 0 of the saved partition that all models share.
+
+    Returns
+    -------
+    (rows,) int
+        The rows that the explained networks learn from, in rising order. No cell without a label is among them.
+    """
     fold = inputs.splits(inputs.cells_of(name, profile), config.profile(profile).folds, 0)
     return np.flatnonzero(fold > 0)
 
@@ -89,7 +95,17 @@ def _explain(task: Task, source: preprocess.Source, X: np.ndarray, y: np.ndarray
 def explain_all(
     name: str, profile: str, seeds: Sequence[int], *, jobs: int = 1, randomised: bool = False
 ) -> list[Explained]:
-    """:func:`explain` for several seeds, in parallel processes; the same result for any `jobs`."""
+    """:func:`explain` for several seeds, in parallel processes; what is in the cache is not trained again.
+
+    Parameters
+    ----------
+    name, profile, seeds
+        A data set, a profile, and one seed for each network. No expression or label of a cell in fold 0 is read.
+    jobs : int
+        Processes. The result is the same for any number.
+    randomised : bool
+        Whether labels are shuffled before training, by a permutation that the seed fixes.
+    """
     datasets.prepare(name)  # in tier geo no training has prepared the twin
     left = [(name, profile, s, randomised) for s in seeds if not asked(name, profile, s, randomised)[-1].exists()]
     pool.call_all(explain, left, jobs=jobs, label=f"{name} explained")

@@ -37,9 +37,20 @@ def rank_sum(ranks: np.ndarray, sensitive: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def differential_genes(X: np.ndarray, y, genes: Sequence[str]) -> pd.DataFrame:
-    """Wilcoxon test of every gene between sensitive and resistant cells, in the order of `genes`.
+    """Wilcoxon test of every gene between sensitive and resistant cells.
 
-    Columns ``gene, z, p, padj`` (Benjamini-Hochberg), ``delta`` (Cliff's); positive is higher in sensitive cells.
+    Parameters
+    ----------
+    X, genes : (n, genes) and (genes,)
+        Expression, or another value of which only the ranks within a gene count, and the names of the genes.
+    y : (n,)
+        1 sensitive, 0 resistant. Another value, or one class alone, is an error: drop unlabelled cells first.
+
+    Returns
+    -------
+    DataFrame
+        One row for each gene, in the order of `genes`: ``gene, z, p, padj`` (Benjamini-Hochberg), ``delta`` (Cliff's).
+        Positive ``z`` and ``delta`` are higher in sensitive cells.
     """
     return tested(sps.rankdata(X, axis=0), y, genes)
 
@@ -53,7 +64,15 @@ def tested(ranks: np.ndarray, y, genes: Sequence[str]) -> pd.DataFrame:
 
 
 def deg_lists(table: pd.DataFrame, *, top: int = 50, alpha: float = 0.05) -> dict[str, np.ndarray]:
-    """Positions of the `top` genes of each direction with adjusted p below `alpha`, best first; Figure 5 read so."""
+    """Positions of the `top` genes of each direction with adjusted p below `alpha`, best first; Figure 5 read so.
+
+    Parameters
+    ----------
+    table : DataFrame
+        That of :func:`differential_genes`. A gene is *sensitive* where ``z`` is above 0, *resistant* where it is below.
+    top, alpha : int and float
+        The most genes of a list, and the limit of ``padj``: above 1, every gene passes. A list may be empty.
+    """
     z, passed = table["z"].to_numpy(), table["padj"].to_numpy() < alpha
     lists = {}
     for name, sign in zip(DIRECTIONS, (1, -1), strict=True):
@@ -63,9 +82,22 @@ def deg_lists(table: pd.DataFrame, *, top: int = 50, alpha: float = 0.05) -> dic
 
 
 def recovery(scores: Mapping[str, np.ndarray], planted: np.ndarray, ks: Sequence[int] = (10, 20, 50)) -> pd.DataFrame:
-    """How well rankings, name to (genes,) values with larger more important, find `planted` genes, (genes,) booleans.
+    """How well rankings find planted genes.
 
-    ``low, high`` is the 95 % interval of ``auroc``; areas are NaN where no gene, or every gene, is planted.
+    Parameters
+    ----------
+    scores : mapping of str to (genes,)
+        Rankings by name; larger values are more important.
+    planted : (genes,) bool
+        Which genes were planted. One alone, or all but one, is an error: the interval needs two of each.
+    ks : sequence of int
+        Numbers of best genes for ``precision@k``, the share of them that is planted.
+
+    Returns
+    -------
+    DataFrame
+        One row for each ranking: ``ranking``; ``auroc``, with its 95 % interval ``low, high``; ``ap``, the average
+        precision; ``precision@k``. The areas are NaN where no gene, or every gene, is planted.
     """
     planted, rows = np.asarray(planted, dtype=bool), []
     for name, value in scores.items():
@@ -79,7 +111,13 @@ def recovery(scores: Mapping[str, np.ndarray], planted: np.ndarray, ks: Sequence
 
 
 def stability(scores: np.ndarray, k: int = 50) -> pd.DataFrame:
-    """Agreement of every pair of `scores` (rankings, genes): Spearman over all genes and Jaccard of the `k` best."""
+    """Agreement of every pair of rankings, the rows of `scores` (rankings, genes), in which larger is more important.
+
+    Returns
+    -------
+    DataFrame
+        One row for each pair: ``a, b``, rows of `scores`; ``spearman`` over all genes; ``jaccard@k`` of the `k` best.
+    """
     best = [set(np.argsort(-s, kind="stable")[:k].tolist()) for s in scores]
     rows = [
         (i, j, sps.spearmanr(scores[i], scores[j]).statistic, len(best[i] & best[j]) / len(best[i] | best[j]))
@@ -89,7 +127,21 @@ def stability(scores: np.ndarray, k: int = 50) -> pd.DataFrame:
 
 
 def ranks_of(named: Sequence[str], genes: Sequence[str], scores: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """Rank (1 is best) of named genes under each ranking; missing where a gene is not among `genes`."""
+    """Rank of genes, by name, under each ranking.
+
+    Parameters
+    ----------
+    named, genes : sequence of str
+        Genes that are looked up, and the names of all genes that are ranked.
+    scores : mapping of str to (genes,)
+        Rankings by name; larger values are more important.
+
+    Returns
+    -------
+    DataFrame
+        One row for each of `named`: ``gene``; ``measured``, whether it is among `genes`; its rank under each ranking, 1
+        for the best, missing where it is not measured; ``of``, the number of `genes`.
+    """
     ranks = pd.DataFrame(scores).set_axis(np.asarray(genes)).rank(ascending=False, method="min")
     table = ranks.reindex(list(named)).astype("Int64").rename_axis("gene").reset_index()
     table.insert(1, "measured", table["gene"].isin(genes))
@@ -99,9 +151,28 @@ def ranks_of(named: Sequence[str], genes: Sequence[str], scores: Mapping[str, np
 def enrichment(
     hits: Sequence[str], background: Sequence[str], sets: Mapping[str, Sequence[str]], *, min_size: int = 5
 ) -> pd.DataFrame:
-    """Hypergeometric over-representation of gene sets among `hits`, Benjamini-Hochberg over the sets tested.
+    """Hypergeometric over-representation of gene sets among `hits`.
 
-    The background is the measured genes: against the whole genome every list looks enriched for what is measured well.
+    Parameters
+    ----------
+    hits, background : sequence of str
+        A list of genes, and those from which it was taken, the measured genes: against the whole genome every list
+        looks enriched for what is measured well.
+    sets : mapping of str to sequence of str
+        Gene sets by name.
+    min_size : int
+        How many genes of a set must be in the background for it to be tested.
+
+    Returns
+    -------
+    DataFrame
+        One row for each set tested, by p: ``set``; ``size``, its measured genes; ``overlap``, its hits; ``expected``,
+        hits by chance; ``p``; ``padj``, Benjamini-Hochberg over the sets tested.
+
+    Raises
+    ------
+    ValueError
+        If a hit is not in the background.
     """
     background, hits = set(background), set(hits)
     if not hits <= background:

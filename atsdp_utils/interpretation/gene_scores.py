@@ -32,9 +32,17 @@ def membership(sets: Sequence[np.ndarray], n_genes: int) -> np.ndarray:
 
 
 def score_sets(X: np.ndarray, member: np.ndarray, bins: np.ndarray) -> np.ndarray:
-    """Score (n, sets) of every set in every cell: mean of its genes minus that of all other genes of like expression.
+    """Mean of the genes of every set in every cell minus that of all other genes of like expression, (cells, sets).
 
     ``scanpy.tl.score_genes`` samples 50 controls from each bin. NaN for an empty set.
+
+    Parameters
+    ----------
+    X : (cells, genes)
+        Log-normalised expression, whose unit the score has.
+    member, bins : (genes, sets) bool and (genes,) int
+        The genes of each set, and the bin of each gene (:func:`expression_bins`). Genes of one bin are alike in mean
+        expression.
     """
     one_hot = (bins[:, None] == np.unique(bins)[None, :]).astype(np.float64)
     size = member.sum(axis=0)
@@ -58,7 +66,14 @@ def draw_sets(strata: np.ndarray, reference: np.ndarray, n_sets: int, seed: int)
 
 
 def correlate(a, b) -> dict[str, float]:
-    """Pearson r and r² of two scores with intervals and the line b = slope·a + intercept; NaN for an empty list."""
+    """Pearson r and r² of two scores of the same cells, (n,) each, with 95 % intervals, and the line between them.
+
+    Returns
+    -------
+    dict of str to float
+        ``r, r_low, r_high, r2, r2_low, r2_high``; ``slope`` and ``intercept`` of b = slope·a + intercept; ``n``, the
+        cells. All but ``n`` are NaN where a score is missing, as for an empty list, or does not vary.
+    """
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     values = (np.nan,) * 8
     if np.isfinite(a).all() and np.isfinite(b).all() and np.ptp(a) > 0 and np.ptp(b) > 0:
@@ -80,7 +95,17 @@ class ScoreComparison(NamedTuple):
 
 
 class ListScorer:
-    """Derives lists from the cells `derive` and scores them on those of `score`; all cells, as in the paper."""
+    """Derives lists from the cells `derive` and scores them on those of `score`; all cells, as in the paper.
+
+    Parameters
+    ----------
+    X, genes : (n, genes) and (genes,)
+        Log-normalised expression of all cells, and the names of the genes.
+    derive, score : (n,) bool, optional
+        Cells that give lists and bins of expression, the only ones of which a label is read, and cells that are scored.
+    top, alpha : int and float
+        Those of :func:`deg_lists`.
+    """
 
     def __init__(self, X, genes, *, derive=None, score=None, top: int = 50, alpha: float = 0.05) -> None:
         X, everything = np.asarray(X), np.ones(len(X), dtype=bool)
@@ -95,7 +120,15 @@ class ListScorer:
         return deg_lists(table, top=self.top, alpha=self.alpha)
 
     def compare(self, y_true, y_pred) -> ScoreComparison:
-        """Lists and scores from true and from predicted labels, both (n,) of 0 and 1 over all cells."""
+        """Lists and scores from true and from predicted labels, both (n,) of 0 and 1 over all cells.
+
+        Returns
+        -------
+        ScoreComparison
+            Its ``table`` has a row for each direction: ``list``; what :func:`correlate` finds of the predicted list's
+            score (a) and the true list's (b); ``n_true, n_predicted, n_shared``, genes on each list and on both;
+            ``r_unshared``, r without those on both.
+        """
         true, called = self.lists(y_true), self.lists(y_pred)
         scores, rows = {}, []
         for name in DIRECTIONS:
@@ -109,11 +142,23 @@ class ListScorer:
         return ScoreComparison(true, called, pd.DataFrame(scores), pd.DataFrame(rows))
 
     def nulls(self, comparison: ScoreComparison, y_pred, n_draws: int, seed: int) -> pd.DataFrame:
-        """Correlations with the score of the true list that arise without a good prediction: ``list, null, r``.
+        """Correlations with the score of the true list that arise without a good prediction.
 
         *plain*: random genes, as many as the predicted list has (the paper's test); *matched*: of the same expression
         bins; *permuted*: the list that predictions dealt out to random cells give. None is exact: predictions follow
         the expression, whatever they know of labels, and those dealt out do not.
+
+        Parameters
+        ----------
+        comparison, y_pred : ScoreComparison and (n,)
+            What :meth:`compare` found, and the predicted labels that it was given.
+        n_draws, seed : int
+            Draws of each null, and what fixes them.
+
+        Returns
+        -------
+        DataFrame
+            ``list, null, r``, one row for each draw; none for a list that is empty or whose true list has no score.
         """
         rng = np.random.default_rng(seed)
         sensitive = binary(np.asarray(y_pred)[self.derive])
@@ -135,7 +180,15 @@ class ListScorer:
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["list", "null", "r"])
 
     def shuffled(self, y_true, y_pred, n_shuffles: int, seed: int) -> pd.DataFrame:
-        """Table of :meth:`compare` after true and predicted labels move **together** to random cells of `derive`."""
+        """Tables of :meth:`compare` after true and predicted labels move **together** to random cells of `derive`.
+
+        Parameters
+        ----------
+        y_true, y_pred : (n,)
+            Labels of 0 and 1 over all cells.
+        n_shuffles, seed : int
+            How often they move, one table each time, and what fixes where they go.
+        """
         rng, y, tables = np.random.default_rng(seed), np.column_stack([y_true, y_pred]), []
         for _ in range(n_shuffles):
             moved = y.copy()
@@ -145,7 +198,14 @@ class ListScorer:
 
 
 def null_table(comparison: ScoreComparison, null: pd.DataFrame) -> pd.DataFrame:
-    """Observed r against :meth:`ListScorer.nulls`: ``list, null, r, null_mean, null_95, null_max, p``."""
+    """Observed r of each list against the draws of :meth:`ListScorer.nulls`.
+
+    Returns
+    -------
+    DataFrame
+        One row for each list and null: ``list, null``; observed ``r``; mean, 95th percentile and largest draw,
+        ``null_mean, null_95, null_max``; one-sided ``p``.
+    """
     observed = comparison.table.set_index("list")["r"]
     rows = []
     for (name, kind), draws in null.groupby(["list", "null"], sort=False)["r"]:
@@ -157,7 +217,21 @@ def null_table(comparison: ScoreComparison, null: pd.DataFrame) -> pd.DataFrame:
 def scores_by_seed(name: str, profile: str, *, resamples: int = 200, **parallel) -> pd.DataFrame:
     """Correlation of gene scores under S (over repeats) and U (over seeds), with the errors of seeds and of cells.
 
-    ``p`` is that of the first seed against plain random lists. No rows of a protocol where some list is empty.
+    Parameters
+    ----------
+    name, profile : str
+        A data set and a profile. Lists and scores rest on all labelled cells, as in the paper.
+    resamples : int
+        Bootstrap draws of cells within each class, of a fixed seed, for the error of the cells.
+    **parallel
+        ``jobs`` and ``backend`` of :func:`grid.run`, which trains what is not in the cache.
+
+    Returns
+    -------
+    DataFrame
+        One row for each protocol and list, and for *sensitive - resistant*: ``protocol, list``; ``seeds``, their
+        number, or that of repeats; mean ``r``, 95 % interval ``r_low, r_high``, ``df``; ``p`` of the first seed against
+        plain random lists, of which there are ``draws``. No rows of a protocol where some list is empty.
     """
     rows, rng, draws = [], np.random.default_rng(0), config.profile(profile).permutations
     for protocol in ("S", "U"):
@@ -191,10 +265,24 @@ def scores_by_seed(name: str, profile: str, *, resamples: int = 200, **parallel)
 def built_in(
     data: predicted.Predicted, without: dict[int, np.ndarray], n_shuffles: int, seed: int, *, top: int = 50
 ) -> pd.DataFrame:
-    """How much of the correlation of two gene scores comes from the construction; one row a list, fold and shuffle.
+    """How much of the correlation of two gene scores comes from the construction.
 
-    ``cells`` are the *same* for lists and scores, or *held out*: no list and no model that made it saw a label of the
-    fold that is scored (`without`, from :func:`predicted.without_folds`).
+    Parameters
+    ----------
+    data, without : Predicted and dict of int to (n,)
+        Cells with predictions under S, and those of models that saw no label of a fold
+        (:func:`predicted.without_folds`).
+    n_shuffles, seed : int
+        Shuffles of the labels (:meth:`ListScorer.shuffled`), and what fixes them.
+    top : int
+        Genes of a list, whatever their p.
+
+    Returns
+    -------
+    DataFrame
+        ``cells, labels, list, r, r_unshared``, a row for each list, fold and shuffle. ``cells`` are the *same* for
+        lists and scores, or *held out*: no list and no model that made it saw a label of the fold that is scored.
+        ``labels`` are *real* or *shuffled*.
     """
     tables = []
     designs = [("same", None, None, data.label)]

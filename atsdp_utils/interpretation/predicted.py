@@ -37,7 +37,18 @@ def results(name: str, profile: str, protocol: str, *, repeats: bool, **parallel
 
 
 def predictions(name: str, profile: str, *, protocol: str = "S", **parallel) -> Predicted:
-    """Under S the first repeat of the cross-validation; under U the mean of P over all seeds of the profile."""
+    """ATSDP-NET's predictions of the labelled cells of a set.
+
+    Parameters
+    ----------
+    name, profile : str
+        A data set and a profile.
+    protocol : {"S", "U"}
+        Under S the first repeat of the cross-validation, in which the model of a cell saw no label of its fold; under U
+        the mean of P over all seeds of the profile, whose models saw no label of any cell.
+    **parallel
+        ``jobs`` and ``backend`` of :func:`grid.run`, which trains what is not in the cache.
+    """
     found = results(name, profile, protocol, repeats=False, **parallel)
     cells, first, row = inputs.cells_of(name, profile), found[0], found[0].row
     p = np.mean([r.p for r in found], axis=0)
@@ -47,9 +58,21 @@ def predictions(name: str, profile: str, *, protocol: str = "S", **parallel) -> 
 
 
 def without_folds(name: str, profile: str, *, most: int = 3, **parallel) -> dict[int, np.ndarray]:
-    """Predicted labels of the cells outside a fold by models that saw no label of it; by fold, for the first `most`.
+    """Predicted labels of the cells outside a fold by models that saw no label of it.
 
-    Each is (n,) over the cells of :func:`predictions` under S, -1 in the fold itself.
+    The cells outside are dealt to new folds and cross-validated among themselves.
+
+    Parameters
+    ----------
+    name, profile, most : str, str and int
+        A data set, a profile, and how many folds are left out in turn, from the first on.
+    **parallel
+        ``jobs`` and ``backend`` of :func:`grid.run`.
+
+    Returns
+    -------
+    dict of int to (n,) int
+        By fold, over the cells of :func:`predictions` under S: 1 sensitive, 0 resistant, -1 in the fold itself.
     """
     (first,) = results(name, profile, "S", repeats=False, **parallel)
     folds = np.unique(first.fold)[:most].tolist()

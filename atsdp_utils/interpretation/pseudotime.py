@@ -11,14 +11,30 @@ from atsdp_utils.evaluation import stats
 
 
 def root_without_labels(adata, signature: np.ndarray) -> int:
-    """End of the first moving diffusion component where `signature` (n,), resistance by bulk lines, is lower."""
+    """Row of the cell at the end of the first moving diffusion component where `signature` is lower.
+
+    Parameters
+    ----------
+    adata : AnnData
+        Cells after ``sc.tl.diffmap``. No label of theirs is read.
+    signature : (n,)
+        Resistance of each cell by bulk lines. Only its order counts.
+    """
     component = np.asarray(adata.obsm["X_diffmap"][:, np.argmax(_moving(adata))], dtype=np.float64)
     rises = sps.spearmanr(component, signature).statistic >= 0
     return int(np.argmin(component) if rises else np.argmax(component))
 
 
 def root_from_labels(adata, sensitive: np.ndarray) -> int:
-    """Root from the labels: the sensitive cell at the largest mean distance from resistant cells."""
+    """Root from the labels: row of the sensitive cell at the largest mean distance from resistant cells.
+
+    Parameters
+    ----------
+    adata : AnnData
+        Cells after ``sc.pp.neighbors`` and ``sc.tl.diffmap``.
+    sensitive : (n,) bool
+        Which cells are sensitive; all others are resistant. One that the graph does not reach counts as distance 0.
+    """
     sensitive = np.asarray(sensitive, dtype=bool)
     distance = diffusion_distances(adata)[np.ix_(sensitive, ~sensitive)]
     mean = np.where(np.isfinite(distance), distance, 0).mean(axis=1)
@@ -42,7 +58,13 @@ def diffusion_distances(adata) -> np.ndarray:
 
 
 def all_roots(adata, values: np.ndarray) -> np.ndarray:
-    """Spearman correlation of pseudotime with `values` for every cell as the root, (n,)."""
+    """Spearman correlation of pseudotime with `values` (n,) for every cell as the root.
+
+    Returns
+    -------
+    (n,)
+        Correlation over the cells that each root reaches; NaN where they are fewer than three, the root included.
+    """
     distance = diffusion_distances(adata)
     result = np.full(len(distance), np.nan)
     for i, row in enumerate(distance):
@@ -53,9 +75,15 @@ def all_roots(adata, values: np.ndarray) -> np.ndarray:
 
 
 def genes_along(time: np.ndarray, X: np.ndarray, genes: Sequence[str]) -> pd.DataFrame:
-    """Spearman correlation of every gene of X (n, genes) with `time`, over the cells that it reaches.
+    """Spearman correlation of every gene of X (n, genes) with `time` (n,), over the cells that it reaches (finite).
 
     A time made from these genes is not independent of them: p is no evidence that a gene changes.
+
+    Returns
+    -------
+    DataFrame
+        One row for each gene: ``gene, rho``, two-sided ``p``, ``padj`` (Benjamini-Hochberg). A gene that does not vary
+        has rho 0 and p 1.
     """
     reached = np.isfinite(time)
     rho = stats.correlations(sps.rankdata(X[reached], axis=0), sps.rankdata(time[reached]))
@@ -70,7 +98,19 @@ def smooth(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gaussian kernel mean of `Y` (n, genes) over the rank of pseudotime, and its 95 % band by a bootstrap of cells.
 
-    `width` of the kernel is a share of the cells; each is (points, genes), on an even grid over [0, 1].
+    Parameters
+    ----------
+    time, Y : (n,) and (n, genes)
+        Pseudotime and expression. Cells that it does not reach (infinite) come last.
+    width, points : float and int
+        Standard deviation of the kernel as a share of the cells, and places of the even grid over [0, 1].
+    n_boot, seed : int
+        Bootstrap draws, and what fixes them.
+
+    Returns
+    -------
+    mean, low, high : (points, genes)
+        The curve, and the limits of its band at each place.
     """
     position = (sps.rankdata(time) - 0.5) / len(time)
     kernel = np.exp(-0.5 * ((np.linspace(0, 1, points)[:, None] - position) / width) ** 2)

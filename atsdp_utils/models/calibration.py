@@ -9,9 +9,19 @@ def fewest(alpha: float) -> int:
 
 
 class Calibration:
-    """What scores z (n,) mean: isotonic probabilities and split-conformal sets, from lines that no training saw.
+    """What scores mean: isotonic probabilities and split-conformal sets, from lines that no training saw.
 
-    Labels y (n,) of both classes must be there.
+    Parameters
+    ----------
+    z : (n,)
+        Scores of held-out lines on any scale, higher for sensitive ones.
+    y : (n,)
+        Their labels: 0 resistant, 1 sensitive.
+
+    Raises
+    ------
+    ValueError
+        If the labels are not of both classes, or others than 0 and 1 are among them.
     """
 
     def __init__(self, z: np.ndarray, y: np.ndarray) -> None:
@@ -33,6 +43,23 @@ class Calibration:
         A label is in the set if its conformal p-value, (1 + lines of that class at least as strange) / (lines + 1),
         exceeds `alpha`. For a new row exchangeable with the lines, each class is covered with probability
         >= 1 - alpha; cells are not exchangeable with lines, so nothing is guaranteed for them.
+
+        Parameters
+        ----------
+        z : (n,)
+            Scores of new rows, on the scale of the lines' scores.
+        alpha : float
+            Miss rate: the share of rows of a class whose label may be missing from their set.
+
+        Returns
+        -------
+        ndarray
+            (n, 2) bool: whether the set holds resistant, and whether it holds sensitive. It may hold both or none.
+
+        Raises
+        ------
+        ValueError
+            If `alpha` is not between 0 and 1.
         """
         if not 0 < alpha < 1:
             raise ValueError(f"alpha: got {alpha}, expected a miss rate in (0, 1)")

@@ -29,6 +29,13 @@ class Coral(nn.Module):
     name = "coral"
 
     def forward(self, z_g: Tensor, z_t: Tensor) -> Tensor:
+        """The distance of two batches, a scalar with a gradient for both.
+
+        Parameters
+        ----------
+        z_g, z_t : (n, d) and (m, d)
+            Embeddings of lines and of cells, at least two rows of each; with a single row the value is NaN.
+        """
         return (torch.cov(z_g.T) - torch.cov(z_t.T)).square().sum() / (4 * z_g.shape[1] ** 2)
 
 
@@ -57,6 +64,16 @@ class Adversary(nn.Module):
         self.critic = nn.Sequential(nn.Linear(width, 64), nn.ReLU(), nn.Linear(64, 1))
 
     def forward(self, z_g: Tensor, z_t: Tensor) -> Tensor:
+        """Cross-entropy of the critic, in nats, on a batch of lines and a batch of cells.
+
+        A step that lowers it teaches the critic. The gradient that the embeddings receive has the other sign, so the
+        same step moves the embeddings to where the critic errs. A critic that always answers one half has ln 2.
+
+        Parameters
+        ----------
+        z_g, z_t : (n, width) and (m, width)
+            Embeddings of lines (class 1 of the critic) and of cells (class 0).
+        """
         lines, cells = (self.critic(_Reversed.apply(z)).squeeze(1) for z in (z_g, z_t))
         return (F.softplus(-lines).mean() + F.softplus(cells).mean()) / 2
 

@@ -83,7 +83,23 @@ def joint_heads(
 
 
 def joint_stage(source: Source, arch: Architecture, cfg: Training, seed: int, autoencoder_seed: int) -> ATSDPNet:
-    """Bulk stage over all drugs, in which the logit of the drug at hand becomes the two of the network."""
+    """Bulk stage over all drugs, in which the logit of the drug at hand becomes the two of the network.
+
+    Parameters
+    ----------
+    source : Source
+        Lines with the labels of all drugs (``others``). Held-out lines take part in no training; their labels only help
+        to find the column of the drug (:func:`joint_labels`).
+    arch, cfg : Architecture, Training
+        Sizes and settings.
+    seed, autoencoder_seed : int
+        The second draws the autoencoder, the first all else.
+
+    Returns
+    -------
+    ATSDPNet
+        With logits (n, 2), resistant first, and E_t a copy of E_g. The joint training is read from disk if it is there.
+    """
     labels, drug = joint_labels(source)
     net, two = joint_heads(source, labels, arch, cfg, seed, autoencoder_seed)
     heads = net.predictor.mlp[-1]

@@ -23,7 +23,7 @@ def tensor(x: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def batch_size(n: int, most: int) -> int:
-    """Rows of a step on `n` labelled cells: four steps an epoch or more, no batch below 16 rows or above `most`."""
+    """Rows of a step on `n` rows: four steps an epoch or more, no batch below 16 rows or above `most`."""
     return min(most, max(16, n // 4))
 
 
@@ -87,10 +87,23 @@ class Stage:
 
 
 def fit(net: nn.Module, stage: Stage) -> History:
-    """Minimise the losses of a stage, in place; the mean of the loss and of every named term, an epoch a row.
+    """Minimise the losses of a stage, in place, and give the history of the training.
 
-    With a validation loss, `patience` epochs without a better one, after the stage's `least`, end it, and the weights
-    of the best epoch are restored.
+    With a validation loss, `patience` epochs without a better one, after the stage's `least`, end the training, and the
+    weights of the best epoch are restored. Random numbers are those of torch's global generator, which callers seed.
+
+    Parameters
+    ----------
+    net : Module
+        What is trained; it is in evaluation mode afterwards.
+    stage : Stage
+        What is drawn and minimised, and which parts of `net` learn.
+
+    Returns
+    -------
+    list of dict
+        One entry for each epoch: ``epoch`` (from 0), the means over its steps of ``loss`` and of every named term, what
+        the stage watches, and ``validation`` where there is such a loss.
     """
     parameters = [p for part in stage.trained(net) for p in part.parameters()]
     rate, decay = stage.cfg.learning_rate, stage.cfg.weight_decay

@@ -11,19 +11,42 @@ BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 def cross_entropy(logits: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Mean cross-entropy of rows (equation 10), each times its weight."""
+    """Mean cross-entropy of rows (equation 10), each times its weight; the divisor is n, not the sum of the weights.
+
+    Parameters
+    ----------
+    logits : (n, 2)
+        Of the resistant class first, then of the sensitive one.
+    y : (n,) int64
+        0 resistant, 1 sensitive; every row must have a label.
+    weight : (n,), optional
+        Weights of the rows; without them each is 1.
+    """
     loss = F.cross_entropy(logits, y, reduction="none")
     return (loss if weight is None else loss * weight).mean()
 
 
 def mmd2(x: Tensor, y: Tensor, scale: Tensor | float | None = None) -> Tensor:
-    r"""Squared maximum mean discrepancy of two samples of embeddings, (n, d) and (m, d): equation 15, squared.
+    r"""Squared maximum mean discrepancy of two samples of embeddings: equation 15, squared.
 
     .. math:: \| \tfrac1n \sum_i \phi(x_i) - \tfrac1m \sum_j \phi(y_j) \|_H^2
               = \overline{k(x, x')} - 2\, \overline{k(x, y)} + \overline{k(y, y')}
 
-    The kernel k is a mean of RBF kernels; `scale`, a squared length, is by default the median squared distance of the
-    pooled sample, without gradient. The gradient is in closed form; `make bench` times what that saves.
+    The kernel k is the mean of the RBF kernels :math:`\exp(-\|x - x'\|^2 / (b s))` for b in :data:`BANDWIDTHS`, and s
+    is `scale`. The means are over all pairs, those of a row with itself included, so equal samples give 0. The gradient
+    is in closed form; `make bench` times what that saves.
+
+    Parameters
+    ----------
+    x, y : (n, d) and (m, d)
+        The two samples.
+    scale : Tensor or float, optional
+        A squared length; by default the median squared distance within the pooled sample. It gets no gradient.
+
+    Raises
+    ------
+    ValueError
+        If `x` and `y` are not two matrices of the same width.
     """
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         raise ValueError(f"x, y: got shapes {tuple(x.shape)} and {tuple(y.shape)}, expected (n, d) and (m, d)")
@@ -68,10 +91,15 @@ class _MMD2(torch.autograd.Function):
 
 
 def cluster_dissimilarity(z: Tensor, cluster: Tensor) -> Tensor:
-    r"""Regulariser of equation 17 as read in ambiguity 14: mean :math:`1 - \cos` of embeddings (n, d) within a cluster.
+    r"""Regulariser of equation 17 as read in ambiguity 14: mean :math:`1 - \cos` of embeddings within a cluster.
 
     The mean cosine over the pairs of a cluster of n unit vectors u is :math:`(\|\sum u\|^2 - n) / (n (n - 1))`, so no
-    pair is formed. Clusters (n,) of one cell do not count; without another the value is 0.
+    pair is formed. Every cluster weighs the same. Clusters of one cell do not count; without another the value is 0.
+
+    Parameters
+    ----------
+    z, cluster : (n, d) and (n,)
+        Embeddings of cells, and the cluster of each, an integer.
     """
     _, index, size = torch.unique(cluster, return_inverse=True, return_counts=True)
     totals = z.new_zeros(len(size), z.shape[1]).index_add(0, index, F.normalize(z, dim=1))

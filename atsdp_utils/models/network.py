@@ -36,7 +36,22 @@ class Dropout(nn.Dropout):
 
 
 def corrupt(x: Tensor, p: float, generator: torch.Generator | None = None) -> Tensor:
-    """Noise injection G of equation 1: a value is set to zero with probability p (F_g in [0, 1)), else kept."""
+    """Noise injection G of equation 1: a value is set to zero with probability p (F_g in [0, 1)), else kept.
+
+    Parameters
+    ----------
+    x : Tensor
+        Values of any shape. Those that are kept are not rescaled.
+    p : float
+        Probability with which each value, by itself, is set to zero.
+    generator : Generator, optional
+        What draws; by default torch's global generator.
+
+    Raises
+    ------
+    ValueError
+        If `p` is not in [0, 1).
+    """
     if not 0 <= p < 1:
         raise ValueError(f"p: got {p}, expected a masking probability in [0, 1)")
     return x * keep_mask(x, p, generator) if p else x
@@ -111,6 +126,13 @@ class MultiHeadAttention(nn.Module):
         return torch.softmax(torch.einsum("nthd,nshd->nhts", q, k) / math.sqrt(q.shape[-1]), dim=-1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Equation 8, (n, tokens, dim): the outputs of all heads (equation 9), side by side, through W^O.
+
+        Parameters
+        ----------
+        x : (n, tokens, dim)
+            n sequences; a token attends to the tokens of its own sequence only.
+        """
         heads = torch.einsum("nhts,nshd->nthd", self.weights(x), self._by_head(self.w_v(x)))
         return self.w_o(heads.reshape(x.shape))
 
@@ -182,14 +204,27 @@ class ATSDPNet(nn.Module):
         self.predictor = Predictor(arch)
 
     def embed(self, x: Tensor, domain: str = "target") -> Tensor:
-        """Embeddings (n, bottleneck) by E_t (``target``) or E_g (``source``)."""
+        """Embeddings (n, bottleneck) of rows by the encoder of their domain.
+
+        Parameters
+        ----------
+        x : (n, genes)
+            Standardised expression on the genes of that encoder.
+        domain : str
+            ``target`` for E_t (cells) or ``source`` for E_g (lines).
+
+        Raises
+        ------
+        ValueError
+            If `domain` is neither of the two.
+        """
         encoders = {"source": self.source, "target": self.target}
         if domain not in encoders:
             raise ValueError(f"domain: got {domain!r}, expected 'source' or 'target'")
         return encoders[domain](x)
 
     def forward(self, x: Tensor, domain: str = "target") -> Tensor:
-        """Logits (n, 2) of standardised expression (n, genes)."""
+        """Logits (n, 2), resistant first, of rows that are given as to :meth:`embed`."""
         return self.predictor(self.embed(x, domain))
 
 

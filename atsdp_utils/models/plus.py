@@ -93,7 +93,12 @@ class ATSDPPlus:
     def fit_transfer(self, X: np.ndarray, source: Source) -> ATSDPPlus:
         """Learn from labelled lines and unlabelled cells, then calibrate on the held-out lines of `source`, if any.
 
-        X is (cells, genes) float32, standardised on the cells themselves, on the genes of `source`.
+        Parameters
+        ----------
+        X : (cells, genes) float32
+            Cells, standardised on themselves, on the genes of `source`.
+        source : Source
+            Lines. The held-out ones take part in no training; those with a label calibrate, if both classes are there.
         """
         source = replace(source, X=self._features(source.X))
         X = self._features(X)
@@ -120,7 +125,17 @@ class ATSDPPlus:
         return ALIGNMENTS[self.recipe.align](net, source, X, self.cfg, seed)
 
     def fit_few(self, X_all: np.ndarray, X: np.ndarray, y: np.ndarray, *, source: Source) -> ATSDPPlus:
-        """Protocol F: transfer to all cells, then the few labelled ones join the logit (:class:`FewLabels`)."""
+        """Protocol F: transfer to all cells, then the few labelled ones join the logit (:class:`FewLabels`).
+
+        The calibration is that of :meth:`fit_transfer`, which does not know the few labels.
+
+        Parameters
+        ----------
+        X_all, source
+            As `X` and `source` of :meth:`fit_transfer`.
+        X, y : (k, genes) and (k,)
+            The labelled cells, standardised with all cells, and their labels: 0 resistant, 1 sensitive, both there.
+        """
         self.fit_transfer(X_all, source)
         self.few_ = FewLabels(self.logits(X_all), self._features(X_all), self._features(X), y)
         return self
@@ -138,7 +153,10 @@ class ATSDPPlus:
         return self._logits(self._features(X), "source").mean(0)
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """P(sensitive), (n,): sigmoid of the mean logit. At 0.5 both classes of the lines weigh the same."""
+        """P(sensitive), (n,), of standardised cells (n, genes): sigmoid of the mean logit, not calibrated.
+
+        At 0.5 both classes of the lines weigh the same.
+        """
         return expit(self.logits(X))
 
     @property

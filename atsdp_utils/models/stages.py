@@ -110,12 +110,25 @@ class Classification(Stage):
 
     @classmethod
     def of(cls, X: np.ndarray, y: np.ndarray, cfg: Training, seed: int) -> Classification:
-        """Rows are held out before balancing, so no duplicate or synthetic line is validated on."""
+        """The stage on labelled lines; a part of them, stratified by class, is held out to choose the epoch.
+
+        Rows are held out before balancing, so no duplicate or synthetic line is validated on.
+
+        Parameters
+        ----------
+        X, y : (n, genes) and (n,)
+            Standardised training lines, and their labels: 0 resistant, 1 sensitive.
+        cfg : Training
+            `validation` is the share that is held out, `balance` the strategy for the other lines.
+        seed : int
+            Draws the lines that are held out and the synthetic ones.
+        """
         rows, held = hold_out(len(y), cfg.validation, seed, y)
         lines = _labelled(*preprocess.balance(X[rows], y[rows], cfg.balance, seed))
         return cls(cfg, lines, tensor(X[held]), tensor(y[held], torch.long))
 
     def loss(self, logits: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
+        """:func:`losses.cross_entropy` of a batch: logits (n, 2), labels y (n,), and weights (n,) or None."""
         return cross_entropy(logits, y, weight)
 
     def epoch(self, net: ATSDPNet) -> Iterator[Step]:
@@ -142,8 +155,24 @@ def pretrain(
 ) -> Pretrained:  # fmt: skip
     """Stage 1: autoencoder on all training lines, then predictor on the labelled ones.
 
-    Members of an ensemble share one autoencoder, by its own seed. `seed` draws the first weights of the predictor, and,
-    unless `batch_seed` does, the lines held out, the synthetic ones, their order and noise.
+    Parameters
+    ----------
+    source : Source
+        The lines. Of its held-out lines (``train`` is false) neither values nor labels are read.
+    arch, cfg : Architecture, Training
+        Sizes and settings; settings of later stages have no effect.
+    seed : int
+        Draws the first weights of the predictor. It is also the default of the two other seeds.
+    autoencoder_seed : int, optional
+        Draws all of the autoencoder, so that the members of an ensemble can share one.
+    batch_seed : int, optional
+        Draws the training lines that choose the epoch, the synthetic lines, their order and noise.
+
+    Returns
+    -------
+    Pretrained
+        The network ``net``, whose E_t is a copy of E_g, and the histories of both trainings, ``dae_history`` and
+        ``predictor_history``. A training with the same inputs is read from disk.
     """
     cfg, rows = cfg.bulk_only(), source.fit_rows
     dae_seed = seed if autoencoder_seed is None else autoencoder_seed
@@ -166,7 +195,7 @@ def _with_alignment(
     class_loss: Tensor, z_g: Tensor, z_t: Tensor, clusters: Tensor | None, cfg: Training, apart: nn.Module,
     also: Tensor | float = 0,
 ) -> Step:  # fmt: skip
-    """Add omega MMD^2 and theta times the regulariser (equation 16); name the terms for the history."""
+    """Add omega times the discrepancy and theta times the regulariser (equation 16); name the terms for the history."""
     loss, named = class_loss + also, {"class": class_loss}
     if cfg.omega:
         named[apart.name] = apart(z_g, z_t)
@@ -192,7 +221,7 @@ def continue_on_cells(net: ATSDPNet, X: np.ndarray, cfg: Training, seed: int) ->
 
 @dataclass
 class Transfer(Stage):
-    """Equation 16 on as many cells as lines: class loss + omega MMD^2 + theta regulariser, updating E_g, E_t and P.
+    """Equation 16 on as many cells as lines: class loss + omega discrepancy + theta regulariser; E_g, E_t and P learn.
 
     All epochs run: what would tell that cells are aligned well enough are their labels, which nothing here may see.
     """
@@ -231,10 +260,28 @@ class Transfer(Stage):
 def transfer(
     net: ATSDPNet, source: Source, X: np.ndarray, cfg: Training, seed: int, *, keep: bool = False
 ) -> tuple[ATSDPNet, History]:
-    """Stages 2 and 3 of a copy of a pre-trained network; the history of stage 3 names its terms.
+    """Stages 2 and 3 of a copy of a pre-trained network, on cells without labels.
 
-    They are ``class``, ``mmd2`` and ``regulariser``. X is (cells, genes), standardised, on the genes that the `target`
-    encoder reads. With `keep` the network is stored: protocols U and F and every number of labelled cells share it.
+    Parameters
+    ----------
+    net : ATSDPNet
+        As :func:`pretrain` left it; it is not changed.
+    source : Source
+        The lines. Its held-out lines are not read, and those that chose the epoch of the bulk stage are left out.
+    X : (cells, genes)
+        Cells, standardised, on the genes that the `target` encoder reads.
+    cfg : Training
+        Settings; stage 3 runs all of its `epochs_transfer`.
+    seed : int
+        Draws everything. It must be the bulk stage's `batch_seed` for the same lines to be left out.
+    keep : bool
+        Store the network on disk: protocols U and F and every number of labelled cells share it.
+
+    Returns
+    -------
+    tuple
+        The new network, and the history of stage 3 with its terms ``class``, ``mmd2`` (with another `cfg.align` it is
+        ``coral`` or ``critic``) and ``regulariser``. A term whose weight is 0 is not there.
     """
     net = copy.deepcopy(net)
 
@@ -254,8 +301,14 @@ def transfer(
 def further_steps(net: ATSDPNet, source: Source, X: np.ndarray, cfg: Training, seed: int) -> tuple[ATSDPNet, History]:
     """The control of transfer: as many further steps on batches of the same lines, without MMD, regulariser or stage 2.
 
-    E_t ends as a copy of E_g, so no cell is learned from. X only draws random numbers; the batches are those of
-    a transfer without stage 2.
+    E_t ends as a copy of E_g, so no cell is learned from.
+
+    Parameters
+    ----------
+    net, source, cfg, seed
+        As in :func:`transfer`. The batches of lines are those of a transfer without stage 2.
+    X : (cells, genes)
+        Cells, for which random numbers are drawn as in a transfer; their values change nothing.
     """
     net, history = transfer(net, source, X, replace(cfg, omega=0.0, theta=0.0, epochs_cells=0), seed)
     net.target.load_state_dict(net.source.state_dict())
@@ -323,10 +376,24 @@ def fine_tune(
     net: ATSDPNet, X: np.ndarray, y: np.ndarray, cfg: Training, seed: int,
     *, balance: str = "none", source: Source | None = None, validation: bool = True,
 ) -> tuple[ATSDPNet, History]:  # fmt: skip
-    """Protocols S and F of a copy of a network, on standardised cells X (n, genes) with labels, not yet balanced.
+    """Protocols S and F: train E_t and P of a copy of a network on labelled cells; E_g is frozen.
 
-    Embeddings of the bulk rows of `source` by the frozen E_g keep P true to the bulk and anchor the MMD; without, cells
-    alone. With `validation` a part of the cells decides when to stop (not with a handful of them).
+    Parameters
+    ----------
+    net : ATSDPNet
+        A pre-trained or new network; it is not changed.
+    X, y : (n, genes) and (n,)
+        Standardised training cells, not yet balanced, and their labels: 0 resistant, 1 sensitive.
+    cfg, seed : Training, int
+        Settings, among them `epochs_tune`, the most epochs; and the seed, which rules everything that is drawn.
+    balance : str
+        Strategy of :func:`preprocess.balance` for the cells that are learned from.
+    source : Source, optional
+        Embeddings of its labelled training lines by the frozen E_g keep P true to the bulk and anchor the MMD. Without
+        it the cross-entropy of the cells is all that is minimised.
+    validation : bool
+        Whether the share `cfg.validation` of the cells is held out and decides when to stop; without it all epochs run,
+        as they should on a handful of cells.
     """
     torch.manual_seed(seed)
     net = copy.deepcopy(net)
@@ -336,13 +403,23 @@ def fine_tune(
 
 @torch.no_grad()
 def predict(net: ATSDPNet, X: np.ndarray, domain: str = "target") -> np.ndarray:
-    """P(sensitive), (n,) float64, of standardised rows (n, genes)."""
+    """P(sensitive), (n,) float64, of rows by the encoder of their domain and P.
+
+    Parameters
+    ----------
+    net : ATSDPNet
+        The network; it is set to evaluation mode.
+    X : (n, genes)
+        Expression, standardised as the rows of that domain were in training.
+    domain : str
+        ``target`` for cells or ``source`` for lines.
+    """
     net.eval()
     return torch.softmax(net(tensor(X), domain).double(), dim=1)[:, 1].cpu().numpy()
 
 
 @torch.no_grad()
 def embed(net: ATSDPNet, X: np.ndarray, domain: str = "target") -> np.ndarray:
-    """Embeddings (n, bottleneck) float32 of standardised rows."""
+    """Embeddings (n, bottleneck) float32 of rows that are given as to :func:`predict`."""
     net.eval()
     return net.embed(tensor(X), domain).cpu().numpy()

@@ -24,7 +24,13 @@ def misranked(logits: Tensor, y: Tensor) -> Tensor:
 def misranked_first(logits: Tensor, y: Tensor) -> Tensor:
     """1 - AUC, and where that is equal the smaller class-balanced cross-entropy.
 
-    Few held-out cells are soon ranked without a fault; a network that goes on learning is then the better one.
+    Few held-out cells are soon ranked without a fault; a network that goes on learning is then the better one. The
+    value, to be minimised, is :func:`misranked` plus 1e-4 times :func:`balanced_cross_entropy`.
+
+    Parameters
+    ----------
+    logits, y : (n, 2) and (n,) int64
+        Logits of held-out cells, resistant first, and their labels: 0 resistant, 1 sensitive.
     """
     return misranked(logits, y) + 1e-4 * balanced_cross_entropy(logits, y)
 

@@ -1,6 +1,7 @@
 """The command ``atsdp``: score a person's own cells, list the drugs, check the installation.
 
-Exit status: 0 done, 1 a failure inside, 2 something wrong with what was given. Never a traceback; nothing half-written.
+Exit status: 0 done, 1 a failure inside, 2 something wrong with what was given, or with a file of ``data/``. Never a
+traceback; nothing half-written.
 """
 
 import errno

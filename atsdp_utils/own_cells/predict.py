@@ -87,9 +87,31 @@ def predict(
 ) -> Prediction:  # fmt: skip
     """Score the cells of a file for a drug and write scores and a report; both appear complete or not at all.
 
-    By default they lie beside the file, which is only read: ``<stem>.<DRUG>.atsdp.h5ad``, and beside that, ``.html``.
-    `labels` is a column of ``obs`` that the finished scores are compared with, `say` receives one line a step, and
-    `asked` goes to :func:`prepare`: ``layer``, ``values``, ``species``, ``seed`` and ``settings``.
+    Parameters
+    ----------
+    path : Path
+        The file, in any format of :func:`readers.read`. It is only read.
+    drug : str
+        Any name that :func:`drugs.find_drug` knows.
+    out, report : Path, optional
+        Where scores (``.h5ad``) and page (``.html``) go; by default beside the file, ``<stem>.<DRUG>.atsdp.h5ad``, and
+        beside that, ``.html``.
+    labels : str, optional
+        A column of ``obs`` that the finished scores are compared with. No score depends on it.
+    say : callable
+        Receives one line at each step.
+    **asked
+        Goes to :func:`prepare`: ``layer``, ``values``, ``species``, ``seed`` and ``settings``.
+
+    Returns
+    -------
+    Prediction
+        What was written, for every row of the file in its order.
+
+    Raises
+    ------
+    InputError
+        If something is wrong with what was given. The message says the way out.
     """
     drug = drugs.find_drug(drug)
     out, report = output.destinations(path, drug, out, report)
@@ -124,7 +146,29 @@ def prepare(
     path: Path, say: Callable[[str], object], *, layer: str | None = None, values: str = "auto",
     species: str | None = None, labels: str | None = None, seed: int = 0, settings: Settings = SETTINGS,
 ) -> Ready:  # fmt: skip
-    """Read a file and find out what its genes, values and rows are, or say what is wrong with it."""
+    """Read a file and find out what its genes, values and rows are, or say what is wrong with it.
+
+    Parameters
+    ----------
+    path, layer, labels, say
+        Those of :func:`readers.read`, and what receives one line at each step.
+    values : {"auto", "counts", "lognorm", "zscored"}
+        What the values are; *auto* finds out (:func:`cell_values.detect_values`).
+    species : {"human", "mouse"}, optional
+        Of the gene names; without it human, and names in lower case are refused.
+    seed, settings : int and Settings
+        What draws the cells that a network and the picture see and fixes later trainings, and how much is computed.
+
+    Returns
+    -------
+    Ready
+        Values of the cells that can be scored, for any drug, on genes shared with the bulk; and why other rows cannot.
+
+    Raises
+    ------
+    InputError
+        If the file does not hold cells that can be scored. The message says the way out.
+    """
     runtime.one_thread()
     file = readers.read(path, layer, labels)
     say("; ".join([f"{path.name}: {file.kind}, {len(file.obs):,} cells x {file.X.shape[1]:,} genes", *file.notes]))

@@ -38,9 +38,25 @@ STARTS = {
 
 
 def read(path: Path, layer: str | None = None, labels: str | None = None) -> CellFile:
-    """Read the cells of `path`, whatever its format.
+    """Read the cells of `path`, whatever its format; antibodies, peaks and genes missing in every cell are left out.
 
-    `layer` is a layer of an h5ad file, or ``raw`` for its ``.raw``; `labels` tells a column of labels from a gene.
+    Parameters
+    ----------
+    path : Path
+        An h5ad, a 10x ``.h5``, a 10x folder, or a delimited table, also gzipped.
+    layer, labels : str, optional
+        A layer of an h5ad file, or ``raw`` for its ``.raw``, else ``X``; and the name of a column or row of labels in a
+        table, which else might be taken for a gene.
+
+    Returns
+    -------
+    CellFile
+        The matrix (cells, genes), with the values as they stand in the file.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or holds no cells, no genes or no numbers.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file or folder. Expected {FORMATS}.")

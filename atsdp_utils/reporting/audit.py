@@ -85,8 +85,21 @@ def confusion_scores(sensitive: int, resistant: int) -> tuple[np.ndarray, np.nda
 def candidates(printed: pd.DataFrame, farthest: float) -> pd.DataFrame:
     """Every counting of the cells, averaging and confusion matrix near a printed row, and how far off each score is.
 
-    Precision, recall and F1 are within `farthest` units of the last decimal, the AUC read as balanced accuracy may be
-    further. ``row`` is the index in `printed`, an averaging its position in :data:`AVERAGES`.
+    Parameters
+    ----------
+    printed : DataFrame
+        One row for each printed row: ``dataset, precision, recall, f1, auc`` (:func:`printed_rows`).
+    farthest : float
+        How far precision, recall and F1 may be off, in units of the last decimal (1e-4). The AUC, read as balanced
+        accuracy, may be further.
+
+    Returns
+    -------
+    DataFrame
+        ``row`` is the index in `printed`, ``counting`` a position in :data:`CLASS_SIZES`, with its ``sensitive`` and
+        ``resistant`` cells; ``precision_averaging``, … are positions in :data:`AVERAGES`; ``sensitive_right`` and
+        ``resistant_right`` are the matrix; ``off_precision`` to ``off_auc`` are its scores less the printed ones, in
+        units.
     """
     found, limit = [], farthest + SLACK
     for counting, ((dataset, _), sizes) in enumerate(CLASS_SIZES.items()):
@@ -111,7 +124,17 @@ def _errors(found: pd.DataFrame, auc: str) -> pd.DataFrame:
 
 
 def fits(found: pd.DataFrame, auc: str, error_model: str) -> pd.Series:
-    """Which candidates print as the row does."""
+    """Which candidates print as the row does.
+
+    Parameters
+    ----------
+    found : DataFrame
+        The table of :func:`candidates`.
+    auc : str
+        One of :data:`AUC_READINGS`. Where the AUC is that of a score, it need not fit.
+    error_model : str
+        A key of :data:`ERROR_MODELS`, which says how far every score may be off.
+    """
     (low, high), off = ERROR_MODELS[error_model], _errors(found, auc)
     return ((off >= low - SLACK) & (off <= high + SLACK)).all(axis=1)
 
@@ -120,8 +143,13 @@ def fits(found: pd.DataFrame, auc: str, error_model: str) -> pd.Series:
 def averaging_search() -> pd.DataFrame:
     """The nearest confusion matrix of every printed row, once with the AUC as its balanced accuracy, once without it.
 
-    Beside it ``largest_error`` (of the three scores, or of four with the AUC), whether any matrix fits under each of
-    :data:`ERROR_MODELS`, and ``matrices``, how many do to one unit. Empty where none comes within :data:`FARTHEST`.
+    Returns
+    -------
+    DataFrame
+        Two rows for each printed row, by ``auc`` of :data:`AUC_READINGS`: counting, averagings and matrix as in
+        :func:`candidates`, in words, empty where none comes within :data:`FARTHEST`; ``largest_error`` (of the three
+        scores, or of four with the AUC); whether any matrix fits, in a column for each of :data:`ERROR_MODELS`;
+        ``matrices``, how many candidates do to one unit.
     """
     printed, tables = printed_rows(), []
     found = candidates(printed, FARTHEST)
@@ -235,7 +263,21 @@ def _beside(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def checked(check: str, rows: pd.DataFrame | None = None) -> pd.DataFrame:
-    """What a check finds in each of its printed rows (or of `rows`): the value, what it is held against, a verdict."""
+    """What a check finds in each of its printed rows.
+
+    Parameters
+    ----------
+    check : str
+        Name of a check in ``checks.csv``.
+    rows : DataFrame, optional
+        Rows to check in place of those that the check names, with the same columns.
+
+    Returns
+    -------
+    DataFrame
+        ``check, where, dataset, model, metric``; the value, ``reported``; what it is held against, ``expected``; the
+        verdict, ``flagged``; and ``finding``, in words.
+    """
     rule = checks().loc[check]
     rows = ROWS[rule["rows"]]().query(rule["query"] or "index == index") if rows is None else rows
     found = _beside(rows.reset_index(drop=True)).assign(check=check)

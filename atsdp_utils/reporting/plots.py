@@ -1,7 +1,7 @@
 """One look for every figure, the mark of simulated data, and the forms that several notebooks share.
 
-Colours are Okabe and Ito's, told apart with any common colour vision. Sensitive is always blue and resistant always
-vermillion; neither colour means anything else in this book. A form draws into axes it is given.
+Colours are Okabe and Ito's and three more, told apart with any common colour vision. Sensitive is always blue and
+resistant always vermillion; neither colour means anything else in this book. A form draws into axes it is given.
 """
 
 import itertools
@@ -19,7 +19,7 @@ from pandas.api.types import is_numeric_dtype
 
 from atsdp_utils.foundation.cache import write_atomically
 
-#: Colours of models, settings and series: what is left of Okabe-Ito once the classes have theirs.
+#: Colours of models, settings and series: what is left of Okabe-Ito once the classes have theirs, and three more.
 SERIES = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F6A00", "#5D3A9B", "#555555")
 CLASS = {1: "#0072B2", 0: "#D55E00", -1: "#999999"}
 CLASS_NAME = {1: "sensitive", 0: "resistant", -1: "unlabelled"}

@@ -100,7 +100,22 @@ class Run:
         pd.set_option("display.precision", 4, "display.max_rows", 80, "display.max_columns", 40)
 
     def table(self, df: pd.DataFrame, name: str, *, caption: str = "", **source) -> pd.DataFrame:
-        """Write ``<name>.csv``, record its `source` (datasets, protocol, seeds) and caption (else the notebook's)."""
+        """Write ``<name>.csv``, to six digits, and its entry of the manifest.
+
+        Parameters
+        ----------
+        df, name : DataFrame and str
+            The table, without its index, and the name of the file. :data:`TIDY_TABLES` must keep to :func:`check_tidy`.
+        caption : str
+            What the manifest says of it; without one, that in the notebook's metadata.
+        **source
+            Where it comes from: ``datasets``, ``protocol`` and ``seeds``.
+
+        Returns
+        -------
+        DataFrame
+            `df` itself, to be shown.
+        """
         if name in TIDY_TABLES:
             check_tidy(df, name)
         # Six digits: more than any reader uses, fewer than the last bits in which processors differ.
@@ -109,9 +124,24 @@ class Run:
         return df
 
     def figure(self, fig, name: str, *, caption: str = "", legend=(), **source) -> Image:
-        """Write ``<name>.png`` and ``<name>.svg`` with their source line, record them, close `fig`; returns the PNG.
+        """Write ``<name>.png`` and ``<name>.svg`` with their source line, record them, and close `fig`.
 
-        Without a `caption` it is the first sentence of that in the book. `legend` are axes whose key stands above all.
+        Parameters
+        ----------
+        fig, name : Figure and str
+            The figure, and the name of its files.
+        caption : str
+            What the manifest says of it; without one, the first sentence of that in the book.
+        legend : Axes or sequence of Axes
+            Those whose key stands above all.
+        **source
+            Where it comes from: ``datasets``, ``protocol`` and ``seeds``. What is simulated is marked
+            (:func:`plots.mark_tier`).
+
+        Returns
+        -------
+        Image
+            The PNG.
         """
         if len(axes := np.ravel(legend)):
             plots.legend(fig, *axes)
@@ -124,14 +154,33 @@ class Run:
         return Image(data=pictures[0].read_bytes(), format="png", alt=caption or name)
 
     def inputs(self, datasets: Iterable[str], bulk: bool = True) -> None:
-        """Show a table of inputs: name, tier, origin, shape and short hash."""
+        """Show a table of inputs: name, tier, origin, shape and short hash.
+
+        Parameters
+        ----------
+        datasets : iterable of str
+            Names of data sets, or of :data:`OTHER_INPUTS`.
+        bulk : bool
+            Whether the GDSC lines are put first.
+        """
         table = pd.DataFrame([_describe(name) for name in [*(["GDSC-bulk"] if bulk else []), *datasets]])
         table["sha256"] = table["sha256"].str[:12]
         with pd.option_context("display.max_colwidth", None):
             display(HTML(table.to_html(index=False, classes="inputs")))
 
     def glue(self, **values: str | float) -> None:
-        """Give computed values to the text of the chapter, which shows ``value`` as ``{glue:text}`value:.2f```."""
+        """Give computed values to the text of the chapter, which shows ``value`` as ``{glue:text}`value:.2f```.
+
+        Parameters
+        ----------
+        **values
+            A number or word for each name.
+
+        Raises
+        ------
+        TypeError
+            If a value is neither.
+        """
         from myst_nb import glue
 
         for name, value in values.items():

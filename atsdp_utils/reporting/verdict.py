@@ -67,8 +67,15 @@ def decide(effects: Sequence[Effect], above: float, below: float) -> str:
     """Verdict on a claim that all of the effects are large.
 
     Supported if every interval lies above `above`; refuted if one lies below `below`, with limits that hold for all of
-    them at once and with room for as much. For a level both are the threshold less the margin; for *better*, zero and
-    the margin: refuted is an advantage that matters.
+    them at once and with room for as much; else undecided, as with limits that are NaN.
+
+    Parameters
+    ----------
+    effects : sequence of Effect
+        At least one; turned so that more is in favour of the claim.
+    above, below : float
+        For a level both are the threshold less the margin. For *better* they are zero and the margin: refuted is an
+        advantage that matters.
     """
     if all(e.low > above for e in effects):
         return SUPPORTED
@@ -78,7 +85,16 @@ def decide(effects: Sequence[Effect], above: float, below: float) -> str:
 
 
 def reproduces(effect: Effect, printed: float, margin: float) -> str:
-    """Whether a printed number is found again: *yes* only if the whole interval lies within the margin around it."""
+    """Whether a printed number is found again: *yes*, *no* or *undecided*.
+
+    Parameters
+    ----------
+    effect : Effect
+        What was found, with its limits.
+    printed, margin : float
+        *yes* only if the whole interval lies within the margin around the printed number, *no* only if all of it is
+        outside on one side.
+    """
     if effect.low >= printed - margin and effect.high <= printed + margin:
         return YES
     return NO if effect.high < printed - margin or effect.low > printed + margin else UNDECIDED

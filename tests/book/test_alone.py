@@ -20,7 +20,7 @@ READERS = {
     "profiles.beside(run.folder, paths.COMMITTED[beside])",
 }
 #: Where tables come from that no run writes.
-COMMITTED = ("checksums.verify", "geo.SERIES", "paths.COMMITTED", "paths.DATA", "paths.PAPER", "plus_study.EVIDENCE")
+COMMITTED = ("checksums.verify", "paths.COMMITTED")
 
 
 def foreign(code: str) -> list[str]:

@@ -142,7 +142,7 @@ def test_rows_of_the_transfer_table_are_named_by_what_was_trained(grid_run):
             found = row[["mean", "reference_mean", "difference"]].tolist()
             assert found == pytest.approx([*means, means[0] - means[1]])
             assert row["ci_low"] < row["difference"] < row["ci_high"] and row["seeds"] == len(shared)
-    drift = space["run"].tables["control_changes"].set_index("dataset")
+    drift = space["run"].tables["control_changes"].query("first == 'further steps on bulk'").set_index("dataset")
     means = changes["mean"].xs("further steps on bulk", level="setting") - changes["mean"].xs(
         "before transfer", level="setting"
     )
@@ -150,7 +150,7 @@ def test_rows_of_the_transfer_table_are_named_by_what_was_trained(grid_run):
 
 
 def test_chapter_4_opens_with_what_transfer_adds_to_further_steps(grid_run):
-    space = execute("04", ("grid", "changes", "gains"), grid=grid_run)
+    space = execute("04", ("grid", "changes", "gains", "gains-parts"), grid=grid_run)
     clusters = {"of_cluster_low": 0.9, "of_cluster_high": 1.0}  # of another cell
     made, shown = grid_run.made, text("04", "found", space["run"].glued | clusters)
     aucs = {

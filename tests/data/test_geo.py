@@ -401,6 +401,9 @@ REFUSED = {
     "values that are no counts": (
         "DATA3", members(lambda m, names: m.update({names[0]: gzip.compress(
             gzip.decompress(m[names[0]]).replace(b"\t", b"\t0.5"))})), [mini.TAR, "expected counts (whole numbers"]),
+    "values without an end": (
+        "DATA3", members(lambda m, names: m.update({names[0]: gzip.compress(
+            gzip.decompress(m[names[0]]).replace(b"\t1\n", b"\tinf\n"))})), [mini.TAR, "found values such as inf"]),
     "path traversal": ("DATA3", add_member("../GSM4161700_c.counts.txt.gz"), [mini.TAR, "unsafe", "../GSM"]),
     "absolute path": ("DATA3", add_member("/GSM4161700_c.counts.txt.gz"), ["unsafe"]),
     "link": ("DATA3", add_member("GSM4161700_c.counts.txt.gz", "/etc/hostname"), ["unsafe"]),

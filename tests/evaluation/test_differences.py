@@ -101,6 +101,30 @@ def test_resampled_metrics_are_those_of_the_drawn_cells(ties):
         assert {m: v[k] for m, v in found.items()} == pytest.approx({m: expected[m] for m in evaluate.MEASURES})
 
 
+def test_seeds_that_leave_out_a_few_cells_share_the_luck_of_the_others():
+    """With a few labelled cells each seed scores all but its own; the error of the cells is that of all of them."""
+    rows, rng = [], np.random.default_rng(1)
+    whole = {name: result(name, 0, strength) for name, strength in (("a", 2.0), ("b", 0.5))}
+    for seed in range(4):
+        kept = np.sort(rng.permutation(60)[2:])  # two cells are learned from
+        for name, one in whole.items():
+            task = Task("A375-PLX4720", "F", name, "quick", (("k", 1),), seed)
+            rows.append(Result(task, one.row[kept], one.y[kept], one.p[kept], one.fold[kept], 0.0, 0))
+    row, exact = ask(rows, [("a", "b")]).iloc[0], stats.auc_over_folds(whole["a"].y, whole["a"].p, q=whole["b"].p)
+    assert row.difference == pytest.approx(exact.mean, abs=0.02)
+    assert row.ci_high - row.ci_low == pytest.approx(exact.high - exact.low, rel=0.25)
+    mean = evaluate.over_seeds(rows, [r.task.model for r in rows]).set_index("model").loc["a"]
+    exact = stats.auc_over_folds(whole["a"].y, whole["a"].p)
+    assert mean.ci_high - mean.ci_low == pytest.approx(exact.high - exact.low, rel=0.25)
+    assert mean.protocol == "F" and mean.seeds == 4
+
+
+def test_draws_that_leave_a_seed_without_a_value_are_left_out():
+    draws = np.random.default_rng(0).normal(size=(50, 1)) + np.zeros((50, 3))
+    gaps = np.vstack([draws, [[np.nan, 1.0, 1.0]]])
+    assert stats.shared_variance(gaps) == pytest.approx(stats.shared_variance(draws)) and np.var(draws) > 0
+
+
 def test_a_mean_over_seeds_shows_the_sign_that_it_hides():
     rows = [result("a", s, 3.0 if s < 14 else -3.0) for s in range(20)]
     row = evaluate.over_seeds(rows).iloc[0]

@@ -10,7 +10,7 @@ import pytest
 from atsdp_utils.data import datasets, gdsc, preprocess, real_cells, twins  # fmt: skip
 from atsdp_utils.experiments import inputs, protocols  # fmt: skip
 from atsdp_utils.experiments.keys import key
-from atsdp_utils.experiments.task import ATSDP, FURTHER, Task
+from atsdp_utils.experiments.task import ATSDP, FURTHER, PLUS, Task
 from atsdp_utils.foundation import cache, checksums, closure, config, paths, runtime  # fmt: skip
 from atsdp_utils.interpretation import explained
 from atsdp_utils.models import atsdp, stages
@@ -209,6 +209,16 @@ def test_an_input_changes_the_keys_that_it_must_and_no_other(keys, monkeypatch, 
 
 def test_the_same_inputs_give_the_same_keys(keys):
     assert keys(world()) == keys(world())
+
+
+def test_the_counting_of_a_twin_is_in_the_keys_of_tasks_on_it(monkeypatch):
+    """Under P a twin stands under its own name; what counts its labels is its own entry, not a stand-in's."""
+    name = "DATA4-sim"
+    task = Task(name, "P", PLUS, "smoke", (("kind", "twin"), ("recipe", "plain"), ("members", 1)))
+    before = key(task)
+    other = {"sensitive": "sensitive_paper", "sensitive_paper": "sensitive"}[config.DATASETS[name].counting]
+    monkeypatch.setitem(config.DATASETS, name, dataclasses.replace(config.DATASETS[name], counting=other))
+    assert key(task) != before
 
 
 def test_a_name_that_is_not_there_is_told():

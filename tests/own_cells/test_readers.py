@@ -811,6 +811,8 @@ def test_genes_of_a_reference_of_two_species(counts, genes):
     assert (found.symbol != "").sum() == 150 and of_other_species(both, found).tolist() == [False] * 150 + [True] * 150
     found = recognise(both, "mouse")
     assert (found.symbol[:150] == "").all() and of_other_species(both, found)[:150].all()
+    marked = ["mm10_TP53", "b'mm10_TP53'", "\xa0mm10_TP53", "b'GRCh38_TP53'"]
+    assert gene_names.translate(marked, "human symbols")[0].tolist() == ["", "", "", "TP53"]
     alone = named(genes, counts)
     assert not of_other_species(alone, recognise(alone)).any()
 
