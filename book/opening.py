@@ -6,7 +6,7 @@ first of several runs that has its tables. Each sentence names the profile of th
 
 import json
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -189,21 +189,29 @@ def few_labels(out: Outputs) -> dict:
     """AUC with five labelled cells a class, and for each number of them on how many sets the difference is told."""
     rows = out.read("few_shot_paired")
     rows["side"] = rows.apply(_side, axis=1)
-    counts = {tier: _by_number(of) for tier, of in rows.groupby("tier")}
+    told = {(tier, side): rows[rows["tier"] == tier].groupby("k")["side"].agg(lambda of, side=side: (of == side).sum())
+            for tier in rows["tier"].unique() for side in ("better", "worse")}  # fmt: skip
     k = 5 if 5 in set(rows["k"]) else rows["k"].max()
-    real = rows[(rows["tier"] == "real") & (rows["k"] == k)]
+    of_real = rows[rows["tier"] == "real"]
+    real = of_real[of_real["k"] == k]
     aucs = [f"{row.dataset} {row.first_mean:.3f} and {row.second_mean:.3f}" for row in real.itertuples()]
     said = [f"{_interval(row[DIFFERENCE], '+')} ({row['dataset']})" for _, row in real.iterrows()]
-    twins = rows.loc[rows["tier"] == "simulated", "dataset"].nunique()
-    on_twins = SENTENCES["few_labels"]["twins"].format(twins=twins, counts=counts["simulated"]) if twins else ""
-    return {"aucs": ", ".join(aucs), "differences": ", ".join(said), "counts": counts["real"], "k": int(k),
-            "names": len(real), "draws": int(real["pairs"].min()), "on_twins": on_twins}  # fmt: skip
+    sure = of_real[of_real["side"].isin(["better", "worse"])]
+    named = [f"{row.side} on {row.dataset} with {row.k}" for row in sure.itertuples()]
+    twins, on_twins = rows.loc[rows["tier"] == "simulated", "dataset"].nunique(), ""
+    if twins:
+        counts = {side: _listed(told["simulated", side]) for side in ("better", "worse")}
+        on_twins = SENTENCES["few_labels"]["twins"].format(twins=twins, **counts)
+    return {"aucs": ", ".join(aucs), "differences": ", ".join(said), "k": int(k), "ks": _listed(sorted(set(rows["k"]))),
+            "better_real": _listed(told["real", "better"]), "worse_real": _listed(told["real", "worse"]),
+            "named": f"It is {', '.join(named)}. " * bool(named), "names": len(real),
+            "draws": int(real["pairs"].min()), "on_twins": on_twins}  # fmt: skip
 
 
-def _by_number(rows: pd.DataFrame) -> str:
-    """Sets on which the first is better, and on which it is worse, by number of labelled cells, as text."""
-    sides = rows.groupby("k")["side"].agg(lambda of: f"{(of == 'better').sum()} / {(of == 'worse').sum()}")
-    return ", ".join(f"{k}: {said}" for k, said in sides.items())
+def _listed(values: Iterable) -> str:
+    """Values in a sentence: commas, and *and* before the last."""
+    *first, last = map(str, values)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def attention(out: Outputs) -> dict:

@@ -185,10 +185,14 @@ def test_five_labelled_cells_count_the_sets_on_which_the_difference_is_told(tabl
     said = opening.few_labels(tables)
     assert said["aucs"].startswith("A375-PLX4720 0.900 and 0.800, SCC47-afatinib")
     assert said["differences"].startswith("+0.100 (+0.100 to +0.300) (A375-PLX4720), +0.100 (-0.100 to")
-    assert said["counts"] == "1: 0 / 1, 5: 2 / 0"
+    assert (said["ks"], said["better_real"], said["worse_real"]) == ("1 and 5", "0 and 2", "1 and 0")
+    assert (
+        said["named"]
+        == "It is better on A375-PLX4720 with 5, worse on SCC47-afatinib with 1, better on SCC47-sorafenib with 5. "
+    )
     assert (said["k"], said["names"], said["draws"]) == (5, 3, 4)
     # The interval of DATA2-sim leaves out zero, too, but Holm's correction does not leave it standing.
-    twins = " On 2 simulated twins, by number of cells, it is better / worse on 1: 0 / 1, 5: 0 / 1"
+    twins = " On 2 simulated twins it is better on 0 and 0 and worse on 1 and 1 with these numbers"
     assert said["on_twins"].startswith(twins)
 
 
