@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from atsdp_utils.baselines import REGISTRY
 from atsdp_utils.data import gdsc
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.reporting import audit, found
@@ -144,11 +145,20 @@ def short(out: Outputs) -> dict:
     plain = {"dataset": [*scores["dataset"]], "protocol": "U", "metric": "auc", "setting": "none"}
     counts = {
         "above": (scores["ci_low"] > 0.5).sum(), "unbalanced": (out.table("table1", **plain)["ci_low"] > 0.5).sum(),
-        "names": len(scores), "runs": runs, "turned": runs - right,
+        "names": len(scores), "runs": runs, "turned": runs - right, **_eight(out, [*scores["dataset"]]),
         "pc1_better": (told & (changes["difference"] < 0)).sum(), "pc1_above": (changes["ci_low"] > 0).sum(),
         "pc1_worse": (told & (changes["difference"] > 0)).sum(),
     }  # fmt: skip
     return held_out_clusters(out) | {name: int(n) for name, n in counts.items()}
+
+
+def _eight(out: Outputs, names: list[str]) -> dict[str, int]:
+    """Comparisons with the paper's eight baselines without labels, and how many are told in either direction."""
+    eight = [name for name, b in REGISTRY.items() if b.paper_name]
+    rows = out.table("baselines_against_atsdp", dataset=names, protocol="U", metric="auc")
+    rows = rows[rows["model"].isin(eight)]
+    told, minus = rows["p_holm"] < 0.05, rows["difference"]  # of the baseline minus ATSDP-NET
+    return {"eight": len(rows), "eight_better": (told & (minus < 0)).sum(), "eight_worse": (told & (minus > 0)).sum()}
 
 
 def _ranks(rows: pd.DataFrame, of: pd.Series) -> pd.Series:

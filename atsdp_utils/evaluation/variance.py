@@ -16,7 +16,7 @@ WORDS = {
     "lines": "split of the lines",
     "weights": "first weights, autoencoder",
     "batches": "batches, noise, held-out lines",
-    "rest": "what they do together",
+    "rest": "rest of the training",
     "cells": "sampling of the cells",
 }
 

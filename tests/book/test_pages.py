@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from atsdp_utils.baselines import REGISTRY
 from atsdp_utils.foundation import config, paths
 from atsdp_utils.reporting.outputs import Outputs
 from atsdp_utils.reporting.verdict import MISSING
@@ -249,7 +250,14 @@ def test_the_table_of_real_cells_holds_differences_and_stars_those_told_from_zer
     # Each set has seven comparisons here; the two names of one axis are a family. Only the second set has any told.
     assert said["family"] == "7 on A375-PLX4720, 14 on SCC47 axis"
     assert said["printed_aucs"].startswith("0.50 (A375-PLX4720), ") and said["no_regulariser_told"] == 2
+    eight = [name for name, b in REGISTRY.items() if b.paper_name]
+    against = [{"dataset": s.name, "protocol": "U", "metric": "auc", "model": model, "difference": 0.1 * (i - 1),
+                "p_holm": 0.01 if i == 0 and model != eight[0] else 0.2 if i else 0.06}
+               for i, s in enumerate(config.REAL) for model in (*eight, "kNN")]  # fmt: skip
+    against[-2] |= {"difference": 0.3, "p_holm": 0.01}
+    pd.DataFrame(against).to_csv(tables.folder / "baselines_against_atsdp.csv", index=False)
     short = opening.short(tables)
+    assert [short[k] for k in ("eight", "eight_better", "eight_worse")] == [24, 7, 1]
     assert [short[k] for k in ("above", "names", "turned", "runs", "pc1_better", "pc1_worse")] == [0, 3, 15, 60, 0, 0]
     assert short["unbalanced"] == 1
     assert said["no_mmd"].startswith("+0.010 (-0.300 to +0.200) on A375-PLX4720, +0.010") and said["no_mmd_told"] == 2
