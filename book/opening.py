@@ -149,7 +149,9 @@ def short(out: Outputs) -> dict:
         "pc1_better": (told & (changes["difference"] < 0)).sum(), "pc1_above": (changes["ci_low"] > 0).sum(),
         "pc1_worse": (told & (changes["difference"] > 0)).sum(),
     }  # fmt: skip
-    return held_out_clusters(out) | {name: int(n) for name, n in counts.items()}
+    printed = out.table("transfer", dataset=[*scores["dataset"]], setting=f"after transfer, {PARTS['printed']}")
+    ends = {"printed_low": printed["auc_mean"].min(), "printed_high": printed["auc_mean"].max()}
+    return held_out_clusters(out) | {name: int(n) for name, n in counts.items()} | ends
 
 
 def _eight(out: Outputs, names: list[str]) -> dict[str, int]:
