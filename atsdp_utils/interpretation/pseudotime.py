@@ -101,7 +101,7 @@ def smooth(
     Parameters
     ----------
     time, Y : (n,) and (n, genes)
-        Pseudotime and expression. Cells that it does not reach (infinite) come last.
+        Pseudotime and expression. Cells that it does not reach (infinite) are left out.
     width, points : float and int
         Standard deviation of the kernel as a share of the cells, and places of the even grid over [0, 1].
     n_boot, seed : int
@@ -112,6 +112,8 @@ def smooth(
     mean, low, high : (points, genes)
         The curve, and the limits of its band at each place.
     """
+    reached = np.isfinite(time)
+    time, Y = time[reached], Y[reached]
     position = (sps.rankdata(time) - 0.5) / len(time)
     kernel = np.exp(-0.5 * ((np.linspace(0, 1, points)[:, None] - position) / width) ** 2)
     counts = np.random.default_rng(seed).multinomial(len(time), np.full(len(time), 1 / len(time)), size=n_boot)

@@ -32,7 +32,7 @@ def rank(
 ) -> pd.DataFrame:  # fmt: skip
     """Score the cells of a file for several drugs, or ``all``, and write a table and a page, a row a drug.
 
-    Options are those of :func:`predict.predict`; the table is by default ``<stem>.drugs.atsdp.csv`` beside the input.
+    Options are those of :func:`predict.prepare`; the table is by default ``<stem>.drugs.atsdp.csv`` beside the input.
     """
     wanted = drugs.find(names)
     out, report = output.destinations(path, "drugs", out, report, ".csv")

@@ -423,3 +423,5 @@ def test_smoothing_recovers_a_trend_within_its_band():
     np.testing.assert_allclose(mean[inside, 0], np.linspace(0, 1, 50)[inside], atol=0.1)
     assert (low[:, 0] <= mean[:, 0]).all() and (mean[:, 0] <= high[:, 0]).all()
     np.testing.assert_allclose(high[:, 1] - low[:, 1], 0, atol=1e-12)
+    apart = pseudotime.smooth(np.r_[time, [np.inf] * 20], np.r_[Y, np.full((20, 2), 9.0)], width=0.05)
+    np.testing.assert_array_equal(apart, (mean, low, high))  # cells that it does not reach
