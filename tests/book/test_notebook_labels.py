@@ -168,13 +168,23 @@ def test_chapter_4_opens_with_what_transfer_adds_to_further_steps(grid_run):
         row = rows.loc[(name, end)]
         assert f"{-row['difference']:+.3f} ({-row['ci_high']:+.3f} to {-row['ci_low']:+.3f})" in shown
     parts = ("no MMD", "no regulariser", "regulariser as printed")
-    asked = ("further steps on bulk", *(f"after transfer, {part}" for part in parts), "PC1, bulk sign")
+    asked = (
+        "before transfer",
+        "further steps on bulk",
+        *(f"after transfer, {part}" for part in parts),
+        "PC1, bulk sign",
+    )
     told = [(rows.xs(setting, level="setting").loc[list(REAL), "p_holm"] < 0.05).sum() for setting in asked]
-    assert re.findall(r"\| (\d+) of 3 \|", shown) == [str(n) for n in told]
-    assert f"that of the control on {told[0]} of 3 data sets" in shown
+    beside = space["run"].tables["control_changes"].set_index(["first", "dataset"])
+    drift = beside.loc["further steps on bulk"].loc[list(REAL)]
+    assert re.findall(r"\| (\d+) of 3 \|", shown) == [str(n) for n in ((drift["p_holm"] < 0.05).sum(), *told)]
+    for row in drift.itertuples():
+        assert f"{row.difference:+.3f} ({row.ci_low:+.3f} to {row.ci_high:+.3f})" in shown
+    assert f"that of the control on {told[1]} of 3 data sets" in shown
+    assert f"from that before transfer on {told[0]}." in shown
     stages = ("before transfer", "further steps on bulk", "after transfer")
     means = [" / ".join(f"{np.mean(aucs[n, s]):.2f}" for s in stages) for n in REAL]
-    assert "of the control / after transfer | {} | {} | {} |".format(*means) in shown
+    assert "of the control / after transfer (intervals below) | {} | {} | {} |".format(*means) in shown
     turned = [a < 0.5 for name in REAL for a in after[name]]
     assert f"In {sum(turned)} of {len(turned)} trainings the AUC after transfer is below 0.5" in shown
     gain = np.mean(after[REAL[0]]) - np.mean(aucs[REAL[0], "after transfer, no MMD"])
@@ -251,7 +261,9 @@ def test_chapter_5_says_first_what_was_found_on_the_set_that_it_names(grid_run, 
     for key, of_kind in (("hits", once[real]), ("own_hits", once[~real])):
         for protocol, part in of_kind.groupby("protocol"):
             sure = part[part["p_holm"] < 0.05]
-            where = ", ".join(f"{r.dataset}: {r.setting} {r.difference:+.2f}" for r in sure.itertuples())
+            limits = "({0.ci_low:+.2f} to {0.ci_high:+.2f})".format
+            where = [f"{r.dataset}: {r.setting} {r.difference:+.2f} {limits(r)}" for r in sure.itertuples()]
+            where = ", ".join(where)
             assert glued[f"{key}_{protocol}"] == f"{len(sure)} of {len(part)}" + f" ({where})" * bool(where)
     of_ways = [network(REAL[0], "U", setting=(("balance", how),)) for how in config.BALANCING]
     assert [glued["how_low"], glued["how_high"]] == pytest.approx([min(of_ways), max(of_ways)])

@@ -75,6 +75,7 @@ def test_models_below_and_above_atsdp_are_counted_where_they_belong():
         ("SCC47-sorafenib", "U", tables.PC1, 0.12, -0.1, 0.9), ("DATA1-sim", "S", "Logistic", 0.01, -0.1, 0.01),
         ("DATA1-sim", "U", tables.PC1, -0.3, -0.5, 0.001), ("SCC47-afatinib", "U", "CNN", -0.4, -0.6, 0.01),
         ("A375-PLX4720", "U", "PCA+SVM", -0.5, -0.9, 0.01), ("A375-PLX4720", "U", "CNN", 0.1, -0.1, 0.5),
+        ("DATA1-sim", "U", "CNN", 0.2, -0.1, 0.5),
     ]  # fmt: skip
     against = pd.DataFrame(made, columns=["dataset", "protocol", "model", "difference", "ci_low", "p_holm"])
     against = against.assign(ci_high=against["difference"] + 0.5, pairs=7, first_mean=0.24)
@@ -93,7 +94,9 @@ def test_models_below_and_above_atsdp_are_counted_where_they_belong():
     assert [glued[f"u_simple_first_{k}"] for k in ("tests", "below", "above")] == [2, 1, 1]
     assert [glued[f"u_simple_axis_{k}"] for k in ("tests", "below", "above")] == [2, 0, 0]
     assert [glued[f"paper_s_{k}"] for k in ("tests", "below", "above")] == [1, 0, 1]
-    assert [glued[f"paper_u_{k}"] for k in ("tests", "below", "above")] == [1, 1, 0]
+    assert [glued[f"paper_u_{k}"] for k in ("tests", "below", "above")] == [2, 1, 0]
+    assert (glued["seeds_eight"], glued["seeds_others"]) == (7, 7)
+    assert (glued["axis_line_s_clear"], glued["axis_pc1_u_clear"]) == ("2 of 2", "0 of 2")
     told = " ".join(labels.text("07", "found", glued).split())
     eight = "without labels, the paper's eight models, SCC47 under both drug names (7 seeds)"
     assert f"{eight} | 2 | 1 | 0 |" in told
@@ -146,8 +149,9 @@ def test_changes_of_the_ledger_on_real_cells_are_the_largest_of_each_number():
 def test_verdicts_are_counted_and_each_claim_stands_in_one_table():
     words = ["supported", "does not hold", "undecided", "ill-posed", "cannot be tested here", "supported"]
     claims = pd.DataFrame({"verdict": words, "made": "implied", "claim": list("abcdef")})
-    columns = ["mean", "ci_low", "ci_high", "quoted", "tier", "where", "page", "note"]
+    columns = ["mean", "ci_low", "ci_high", "quoted", "tier", "where", "page", "note", "by_reading"]
     claims = claims.assign(**dict.fromkeys(columns, "x"), kind="claim")
+    claims.loc[2, ["by_reading", "note"]] = "one: supported; other: does not hold", np.nan
     shown = []
     space = execute(
         "11", ("judge", "decided", "open"), show=shown.append, own=[], out=None,
@@ -159,6 +163,7 @@ def test_verdicts_are_counted_and_each_claim_stands_in_one_table():
     assert [glued[f"n_{k}"] for k in ("undecided", "ill_posed", "untested", "missing")] == [1, 1, 1, 0]
     assert ["".join(table["claim"]) for table in shown] == ["afb", "cd", "e"]
     assert all(table.columns[0] == "verdict" for table in shown)
+    assert shown[1]["note"].tolist() == ["one: supported; other: does not hold", "x; x"]
 
 
 def test_answers_of_real_cells_count_each_unit_once():
@@ -180,20 +185,23 @@ def test_the_rarest_class_is_told():
     told = labels.text("12", "mix-said", space["run"].glued)
     assert "for 5 % sensitive cells, over 2 seeds. With MMD 30% of the cells" in told
     assert "without 20%." in told and "closer to one half MMD brings this share on the same seeds: +0.10" in told
-    assert "the mean share called sensitive is 20% to 90%, whatever" in told
+    assert "At 5 and 95 % sensitive cells the mean share called sensitive is 20% to 90%" in told
 
 
 def test_changes_of_one_step_are_counted():
-    rows = [("d", "as it is", 0.8, np.nan, np.nan), ("d", "less", 0.6, -0.2, 0.01), ("d", "no MMD", 0.9, 0.1, 0.04),
-            ("e", "as it is", 0.7, np.nan, np.nan), ("e", "less", 0.4, -0.3, 0.01),
-            ("e", "no MMD", 0.6, -0.1, 0.2)]  # fmt: skip
+    d, e = "A375-PLX4720", "SCC47-afatinib"
+    rows = [(d, "as it is", 0.8, np.nan, np.nan), (d, "less", 0.6, -0.2, 0.01), (d, "no MMD", 0.9, 0.1, 0.04),
+            (e, "as it is", 0.7, np.nan, np.nan), (e, "less", 0.4, -0.3, 0.01),
+            (e, "no MMD", 0.6, -0.1, 0.2)]  # fmt: skip
     changes = pd.DataFrame(rows, columns=["dataset", "setting", "mean", "difference", "p_holm"])
     changes = changes.assign(ci_low=-0.5, ci_high=0.5, count=[20, 5, 6, 20, 5, 6])
+    changes["p"] = [np.nan, 0.03, 0.04, np.nan, 0.01, 0.2]  # of which the first two are not told together
     space = execute("12", ("ablation-told",), changes=changes)
     told, glued = space["told"], space["run"].glued
-    assert [*zip(told["dataset"], told["setting"], strict=True)] == [("d", "less"), ("d", "no MMD"), ("e", "less")]
+    assert [*zip(told["dataset"], told["setting"], strict=True)] == [(d, "less"), (d, "no MMD"), (e, "less")]
     assert [glued[f"changes_{k}"] for k in ("told", "tested", "least", "up")] == [3, 4, 5, 1]
-    assert [glued[f"no_mmd_{k}"] for k in "de"] == ["+0.100 (-0.500 to +0.500)", "-0.100 (-0.500 to +0.500)"]
+    assert glued["changes_together"] == 1
+    assert [glued[f"no_mmd_{k}"] for k in (d, e)] == ["+0.100 (-0.500 to +0.500)", "-0.100 (-0.500 to +0.500)"]
     assert glued["no_mmd_told"] == 1
 
 
@@ -231,7 +239,7 @@ def test_coverage_is_that_of_lines_and_of_cells():
         and "These are means of 2 trainings, without an interval" in told
     )
     assert "These are 10% to 60% of the sets of lines and 20% to 40% of the sets of cells" in told
-    assert "than on lines for 1 of 2 data sets" in told and "own probability for 1 of 2." in told
+    assert "than on lines for 1 of 2 data sets" in told and "before calibration, for 1 of 2." in told
 
 
 def test_drugs_told_from_chance_are_counted():
@@ -293,13 +301,16 @@ def test_what_is_said_of_a_persons_cells_is_under_its_name(own):
 
 
 def test_coverage_and_calibration_of_a_persons_cells_are_counted(own):
-    space = execute("13", ("sets", "sets-glue"), scores={"A-drug": own["found"]}, truth={"A-drug": own["y"]})
+    space = execute("13", ("sets", "sets-glue"), scores={"A-drug": own["found"]}, truth={"A-drug": own["y"]},
+                    ours={"A-drug": 0.7})  # fmt: skip
     of = space["covered"]["A-drug"]
     names = ["promised", "sensitive cells covered", "resistant cells covered", "sets that hold both labels"]
     assert of[names].tolist() == pytest.approx([0.9, 0.8, 0.4, 0.5])
     squares = [np.mean((p - own["y"]) ** 2) for p in (own["found"].p, own["found"].calibrated)]
     assert of[["Brier of the score", "Brier, calibrated"]].tolist() == pytest.approx(squares)
     assert of[["mean calibrated P", "are sensitive"]].tolist() == pytest.approx([own["found"].p.mean() / 2, 0.5])
+    kept = space["run"].tables["own_cells_scored"].iloc[0]
+    assert kept[["auc", "brier", "brier_calibrated"]].tolist() == pytest.approx([0.7, *squares])
     text = labels.text("13", "sets-read", space["run"].glued)
     assert "90% of the lines of each class. Of the classes of\ncells 0 of 2 are covered as promised" in text
     assert "the least covered one to\n40%" in text
