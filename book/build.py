@@ -32,8 +32,6 @@ from book import opening  # noqa: E402
 
 PARAMETERS = 'DATA = "embedded"\nPROFILE = "quick"\nJOBS = 2\nBACKEND = "loky"'
 MAX_LINES = 25
-#: What of ``book/`` makes the book and is no part of it.
-TOOLS = ("build.py", "lock.py", "opening.py", "readme.py", "record.py", "train.py")
 BLANK = "# Your solution"
 #: What the text of a task holds beside the task, and how it is known.
 TOLD = {"a hint": "Hint", "what to expect": "Expected|Answer", "its minutes": "minutes"}
@@ -309,7 +307,7 @@ def assemble(data: str, profile: str) -> Path:
     root, figures = paths.run_dir(data, profile), paths.figures_dir(data, profile)
     book, executed = root / "book", root / "notebooks"
     shutil.rmtree(book, ignore_errors=True)
-    tools = shutil.ignore_patterns(*TOOLS, "templates", "__pycache__")
+    tools = shutil.ignore_patterns(*(tool.name for tool in paths.BOOK.glob("*.py")), "templates", "__pycache__")
     shutil.copytree(paths.BOOK, book, ignore=tools)
     for folder in ("notebooks", "files"):
         (book / folder).mkdir()

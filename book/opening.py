@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from atsdp_utils.baselines import REGISTRY
 from atsdp_utils.data import gdsc
 from atsdp_utils.foundation import config, paths
-from atsdp_utils.reporting import audit, found
+from atsdp_utils.reporting import audit, found, rules
 from atsdp_utils.reporting.outputs import Missing, Outputs
 from atsdp_utils.reporting.verdict import MISSING, UNTESTED
 
@@ -28,8 +27,9 @@ CALLED = {
     "PC1, bulk sign": "PC1",
 }
 #: Parts of transfer, and the setting of notebook 04 that leaves each out or turns it round.
-PARTS = {"no_mmd": "no MMD", "no_stage2": "no stage 2", "no_regulariser": "no regulariser",
-         "printed": "regulariser as printed"}  # fmt: skip
+PARTS = {"no_mmd": "after transfer, no MMD", "no_stage2": "after transfer, no stage 2",
+         "no_regulariser": "after transfer, no regulariser",
+         "printed": "after transfer, regulariser as printed"}  # fmt: skip
 #: Profiles in the order in which they are asked. ``paper`` comes second until its networks are trained anew.
 ORDER = ("quick", "paper")
 #: A fold within an item of a list, which Markdown of the book and of README both know.
@@ -122,9 +122,8 @@ def single_cells(out: Outputs) -> dict:
     family = by["dataset"].map(lambda name: config.DATASETS[name].unit).value_counts(sort=False)
     counts["family"] = ", ".join(f"{n} on {unit}" for unit, n in family.items())
     names = [*minus["dataset"].unique()]
-    settings = {part: f"after transfer, {setting}" for part, setting in PARTS.items()}
-    parts = out.table("transfer_changes", dataset=names, setting=[*settings.values()]).set_index("setting")
-    for part, setting in settings.items():
+    parts = out.table("transfer_changes", dataset=names, setting=[*PARTS.values()]).set_index("setting")
+    for part, setting in PARTS.items():
         without = parts.loc[[setting]]
         changed = [f"{_interval(row[DIFFERENCE], '+')} on {row['dataset']}" for _, row in without.iterrows()]
         counts |= {part: ", ".join(changed), f"{part}_told": int((without["p_holm"] < 0.05).sum())}
@@ -138,29 +137,28 @@ def single_cells(out: Outputs) -> dict:
 
 def short(out: Outputs) -> dict:
     """What single cells and held-out clusters say of the method, and what no set here can say."""
-    scores = out.table("transfer", dataset=[spec.name for spec in config.REAL], setting="after transfer")
-    changes = out.table("transfer_changes", dataset=[*scores["dataset"]], setting="PC1, bulk sign")
+    names = [spec.name for spec in config.REAL]
+    of = out.table("transfer", dataset=names, setting=["after transfer", PARTS["printed"]]).set_index("setting")
+    scores, printed = (of.loc[[setting]] for setting in ("after transfer", PARTS["printed"]))
+    changes = out.table("transfer_changes", dataset=names, setting="PC1, bulk sign")
+    plain = out.table("table1", dataset=names, protocol="U", metric="auc", setting="none")
     told, runs = changes["p_holm"] < 0.05, int(scores["auc_count"].sum())
     right = (scores["right"] * scores["auc_count"]).round().sum()
-    plain = {"dataset": [*scores["dataset"]], "protocol": "U", "metric": "auc", "setting": "none"}
     counts = {
-        "above": (scores["ci_low"] > 0.5).sum(), "unbalanced": (out.table("table1", **plain)["ci_low"] > 0.5).sum(),
-        "names": len(scores), "runs": runs, "turned": runs - right, **_eight(out, [*scores["dataset"]]),
+        "above": (scores["ci_low"] > 0.5).sum(), "unbalanced": (plain["ci_low"] > 0.5).sum(),
+        "names": len(scores), "runs": runs, "turned": runs - right, **_eight(out, names),
         "pc1_better": (told & (changes["difference"] < 0)).sum(), "pc1_above": (changes["ci_low"] > 0).sum(),
         "pc1_worse": (told & (changes["difference"] > 0)).sum(),
     }  # fmt: skip
-    printed = out.table("transfer", dataset=[*scores["dataset"]], setting=f"after transfer, {PARTS['printed']}")
     ends = {"printed_low": printed["auc_mean"].min(), "printed_high": printed["auc_mean"].max()}
     return held_out_clusters(out) | {name: int(n) for name, n in counts.items()} | ends
 
 
 def _eight(out: Outputs, names: list[str]) -> dict[str, int]:
     """Comparisons with the paper's eight baselines without labels, and how many are told in either direction."""
-    eight = [name for name, b in REGISTRY.items() if b.paper_name]
-    rows = out.table("baselines_against_atsdp", dataset=names, protocol="U", metric="auc")
-    rows = rows[rows["model"].isin(eight)]
-    told, minus = rows["p_holm"] < 0.05, rows["difference"]  # of the baseline minus ATSDP-NET
-    return {"eight": len(rows), "eight_better": (told & (minus < 0)).sum(), "eight_worse": (told & (minus > 0)).sum()}
+    eight = {"dataset": names, "protocol": "U", "metric": "auc", "model": rules.models("the eight", "U")}
+    sides = out.table("baselines_against_atsdp", **eight).apply(_side, axis=1)  # of the baseline
+    return {"eight": len(sides), "eight_better": (sides == "worse").sum(), "eight_worse": (sides == "better").sum()}
 
 
 def _ranks(rows: pd.DataFrame, of: pd.Series) -> pd.Series:
@@ -201,8 +199,9 @@ def few_labels(out: Outputs) -> dict:
     """AUC with five labelled cells a class, and for each number of them on how many sets the difference is told."""
     rows = out.read("few_shot_paired")
     rows["side"] = rows.apply(_side, axis=1)
-    told = {(tier, side): rows[rows["tier"] == tier].groupby("k")["side"].agg(lambda of, side=side: (of == side).sum())
-            for tier in rows["tier"].unique() for side in ("better", "worse")}  # fmt: skip
+    counts = rows.groupby(["tier", "k"])["side"].value_counts().unstack()
+    counts = counts.reindex(columns=["better", "worse"]).fillna(0).astype(int)
+    counts = {tier: of.apply(_listed) for tier, of in counts.groupby("tier")}
     k = 5 if 5 in set(rows["k"]) else rows["k"].max()
     of_real = rows[rows["tier"] == "real"]
     real = of_real[of_real["k"] == k]
@@ -212,12 +211,10 @@ def few_labels(out: Outputs) -> dict:
     named = [f"{row.side} on {row.dataset} with {row.k}" for row in sure.itertuples()]
     twins, on_twins = rows.loc[rows["tier"] == "simulated", "dataset"].nunique(), ""
     if twins:
-        counts = {side: _listed(told["simulated", side]) for side in ("better", "worse")}
-        on_twins = SENTENCES["few_labels"]["twins"].format(twins=twins, **counts)
+        on_twins = SENTENCES["few_labels"]["twins"].format(twins=twins, **counts["simulated"])
     return {"aucs": ", ".join(aucs), "differences": ", ".join(said), "k": int(k), "ks": _listed(sorted(set(rows["k"]))),
-            "better_real": _listed(told["real", "better"]), "worse_real": _listed(told["real", "worse"]),
-            "named": f"It is {', '.join(named)}. " * bool(named), "names": len(real),
-            "draws": int(real["pairs"].min()), "on_twins": on_twins}  # fmt: skip
+            **counts["real"].add_suffix("_real"), "named": f"It is {', '.join(named)}. " * bool(named),
+            "names": len(real), "draws": int(real["pairs"].min()), "on_twins": on_twins}  # fmt: skip
 
 
 def _listed(values: Iterable) -> str:

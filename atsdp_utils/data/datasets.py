@@ -76,23 +76,10 @@ def is_prepared(name: str) -> bool:
 
 
 def prepare(name: str) -> Cells:
-    """Prepared cells of a set, from the cache, else made from the loader and cached (atomically).
+    """Prepared cells of a set, from the cache, else made of what :func:`load_cells` gives, and cached.
 
-    Parameters
-    ----------
-    name : str
-        A key of :data:`config.DATASETS`.
-
-    Returns
-    -------
-    Cells
-        After :func:`preprocess.to_cells`: log1p of counts per 10,000, or z-scores as published. All callers in one
-        process share the arrays, so they must not be changed.
-
-    Raises
-    ------
-    KeyError
-        If there is no set of that name.
+    They are those of :func:`preprocess.to_cells`: log1p of counts per 10,000, or z-scores as published. All callers in
+    one process share the arrays, so they must not be changed.
     """
     try:
         return load_prepared(name)

@@ -304,7 +304,7 @@ class _Scored:
         self.cells = min(np.bincount(r.y.astype(int), minlength=2).min() for r in results) - 1
         if self.scores.index.has_duplicates:
             raise ValueError(f"results: {results[0].task} and another have one name, and the same repeat or seed")
-        self.draws = cache(lambda unit, cells: on_resampled_cells(self.results[unit], measures, cells))
+        self.draws = cache(lambda unit, of: on_resampled_cells(self.results[unit], measures, of))
 
 
 @lru_cache(maxsize=8)
@@ -318,24 +318,24 @@ def _resampled_cells(y: tuple[int, ...]) -> np.ndarray:
     return weights
 
 
-#: Rows of some cells in their set, in order, and their labels.
-Cells = tuple[tuple[int, ...], tuple[int, ...]]
+#: Cells that are resampled: their rows in the set, in order, and their labels.
+Population = tuple[tuple[int, ...], tuple[int, ...]]
 
 
-def _cells(results: Iterable[Result]) -> Cells:
+def _population(results: Iterable[Result]) -> Population:
     """All cells that some of the results score: with a few labelled cells (F) each seed leaves out its own."""
     rows, labels = (np.concatenate(parts) for parts in zip(*((r.row, r.y) for r in results), strict=True))
     rows, first = np.unique(rows, return_index=True)
     return tuple(rows.tolist()), tuple(labels[first].tolist())
 
 
-def on_resampled_cells(result: Result, measures: Sequence[str] = ("auc",), cells: Cells | None = None) -> np.ndarray:
+def on_resampled_cells(result: Result, measures: Sequence[str] = ("auc",), of: Population | None = None) -> np.ndarray:
     """Measures of a result on cells resampled within a class, (RESAMPLES, measures).
 
-    Drawn are `cells`, by default those of the result, alike for all results that are given the same cells. What the
-    result does not score of them counts for nothing there.
+    They are drawn from `of`, by default the cells of the result, alike for all results that are given the same. What
+    the result does not score of them counts for nothing there.
     """
-    rows, y = cells or _cells([result])
+    rows, y = of or _population([result])
     weights = _resampled_cells(y)[:, np.searchsorted(rows, result.row)]
     found = metrics.resampled(result.y, result.p, weights)
     return np.stack([found[m] for m in measures], axis=1)
@@ -368,15 +368,15 @@ def _paired(a: _Scored, b: _Scored, measures: Sequence[str]) -> Iterator[tuple]:
     """Of each measure: its name, number of pairs, both means, difference, limits, df, p and the Bayesian three."""
     common = a.scores.index.intersection(b.scores.index).sort_values()
     first, second = (s.scores.loc[common, list(measures)].to_numpy() for s in (a, b))
-    of = [] if a.folds else [(a.results[u], b.results[u]) for u in common]
-    draws = None
-    if of and all(np.array_equal(x.row, y.row) for x, y in of):
-        cells = _cells(r for pair in of for r in pair)
-        draws = np.stack([a.draws(u, cells) - b.draws(u, cells) for u in common], axis=1)
+    both, draws = [] if a.folds else [(a.results[u], b.results[u]) for u in common], None
+    if both and all(np.array_equal(x.row, y.row) for x, y in both):
+        of = _population(x for x, _ in both)
+        draws = np.stack([a.draws(u, of) - b.draws(u, of) for u in common], axis=1)
     for i, measure in enumerate(measures):
         known = np.isfinite(first[:, i] - second[:, i])
         x, y = first[known, i], second[known, i]
-        t = stats.mean_test(x - y, a.folds or 1, draws if draws is None else draws[:, known, i], cells=a.cells)
+        of_measure = None if draws is None else draws[:, known, i]
+        t = stats.mean_test(x - y, a.folds or 1, of_measure, cells=a.cells)
         repeats = common[known].get_level_values("repeat").nunique()
         bayes = stats.bayesian_ttest(x, y, repeats) if a.folds and len(x) >= 2 * repeats else (np.nan,) * 3
         means = (x.mean(), y.mean()) if len(x) else (np.nan, np.nan)
@@ -426,8 +426,8 @@ def over_seeds(
     rows = []
     for (dataset, name), of in groups.items():
         scored = _Scored(of, measures)
-        cells = _cells(of)
-        draws = np.stack([scored.draws(u, cells) for u in scored.scores.index], axis=1)
+        population = _population(of)
+        draws = np.stack([scored.draws(u, population) for u in scored.scores.index], axis=1)
         for i, measure in enumerate(measures):
             values = scored.scores[measure]
             t = stats.mean_test(values, 1, draws[:, :, i], cells=scored.cells)

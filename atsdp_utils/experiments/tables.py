@@ -41,11 +41,10 @@ def _unsupervised(spec: Dataset, profile: str, model: str = ATSDP, setting: Pair
 
 def _few(spec: Dataset, profile: str, model: str) -> list[Task]:
     """Over numbers of labelled cells and the seeds of protocol U."""
-    sizes = config.profile(profile)
-    seeds = range(sizes.seeds_real if spec.tier == "real" else sizes.seeds)
+    seeds = [task.seed for task in _unsupervised(spec, profile)]
     return [
         Task(spec.name, "F", model, profile, (("k", k), *_short(model, profile)), seed)
-        for k, seed in itertools.product(sizes.few, seeds)
+        for k, seed in itertools.product(config.profile(profile).few, seeds)
     ]
 
 
