@@ -1,6 +1,5 @@
 """Tables of notebook 12: ablation, class mixes, choice of the recipe, score, few-shot, calibration on lines."""
 
-from collections import namedtuple
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,8 +10,8 @@ from sklearn.model_selection import StratifiedShuffleSplit
 from atsdp_utils.data import preprocess
 from atsdp_utils.evaluation import evaluate, metrics
 from atsdp_utils.experiments import inputs, tables
-from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, FURTHER, PLUS, Result, Task, build
-from atsdp_utils.foundation import config, runtime
+from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, FURTHER, PLUS, Result
+from atsdp_utils.foundation import config
 from atsdp_utils.models import plus
 from atsdp_utils.models.calibration import Calibration
 
@@ -153,41 +152,20 @@ def few_shot(zero: Sequence[Result], results: Sequence[Result]) -> pd.DataFrame:
 BY_CLASS = ["coverage_resistant", "coverage_sensitive"]
 
 
-def coverage_tasks(data: str, profile: str, seeds: int) -> list[Task]:
-    """ATSDP-NET+ on the real sets, the first seeds."""
-    plus = [t for t in tables.plus_score(data, profile) if t.model == PLUS and t.seed < seeds]
-    return [t for t in plus if config.DATASETS[t.dataset].tier == "real"]
-
-
-#: Logits and labels of held-out lines and of labelled cells, by one model of one task.
-Scores = namedtuple("Scores", "dataset seed lines y_lines cells y_cells")
-
-
-def held_out_scores(task: Task) -> Scores:
-    """Train ATSDP-NET+ as protocol U does and score the held-out lines beside the cells."""
-    runtime.one_thread()
-    source = inputs.source_of(task.dataset, task.profile, task.seed)
-    cells = inputs.cells_of(task.dataset, task.profile)
-    X = preprocess.standardised(cells, source)
-    model = build(task).fit_transfer(X, source)
-    held, labelled = source.test_rows, cells.labelled
-    z = model.line_logits(source.X[held])
-    return Scores(task.dataset, task.seed, z, source.y[held], model.logits(X[labelled]), cells.y[labelled])
-
-
-def coverage(asked: Sequence[Scores], alpha: float) -> pd.DataFrame:
+def coverage(results: Sequence[Result], alpha: float) -> pd.DataFrame:
     """Coverage of conformal sets, also by class, shares of sets with both labels or none, and calibration error.
 
-    Two rows a task: ``asked`` = ``lines`` (means over random halves: one calibrates, the other is asked) and ``cells``.
+    `results` are of ATSDP-NET+ under U. Two rows each: ``asked`` = ``lines`` (means over random halves: one calibrates,
+    the other is asked) and ``cells``.
     ``lines_resistant`` and ``lines_sensitive`` are how many lines calibrate.
     """
     rows = []
-    for s in asked:
-        about = {"dataset": s.dataset, "tier": config.DATASETS[s.dataset].tier, "seed": s.seed}
-        splits = StratifiedShuffleSplit(20, test_size=0.5, random_state=s.seed).split(s.lines[:, None], s.y_lines)
-        lines = [_asked(s.lines[a], s.y_lines[a], s.lines[b], s.y_lines[b], alpha) for a, b in splits]
+    for r in results:
+        about = {"dataset": r.task.dataset, "tier": r.task.spec.tier, "seed": r.task.seed}
+        splits = StratifiedShuffleSplit(20, test_size=0.5, random_state=r.task.seed).split(r.line_z[:, None], r.line_y)
+        lines = [_asked(r.line_z[a], r.line_y[a], r.line_z[b], r.line_y[b], alpha) for a, b in splits]
         rows.append(about | {"asked": "lines"} | {k: float(np.mean([row[k] for row in lines])) for k in lines[0]})
-        rows.append(about | {"asked": "cells"} | _asked(s.lines, s.y_lines, s.cells, s.y_cells, alpha))
+        rows.append(about | {"asked": "cells"} | _asked(r.line_z, r.line_y, plus.logit(r.p), r.y, alpha))
     return pd.DataFrame(rows)
 
 

@@ -63,7 +63,7 @@ def _work(task: Task, key: str) -> None:
 def _prepare_bulk(task: Task) -> None:
     """Body of a worker: the bulk stage of a task, into the cache."""
     runtime.one_thread()
-    source = protocols.target_of(task).source if task.protocol == "P" else inputs.bulk_side(task)
+    source = protocols.target_of(task).source if task.protocol == "P" else inputs.learnt_from(task)
     build(task).fit_bulk(source)
 
 
@@ -80,7 +80,8 @@ def bulk_stages(tasks: Iterable[Task]) -> list[Task]:
     stages: dict[tuple, Task] = {}
     for task in tasks:
         if task.model in (ATSDP, BULK_ONLY, FURTHER):
-            lines = gene_space(task), task.spec.drug, task.options.get("kind"), task.options.get("max_genes")
+            own = (task.options.get(name) for name in ("kind", "max_genes", "permute_lines"))
+            lines = gene_space(task), task.spec.drug, *own
             seeds = tuple(map(task.seed_of, SEEDED))
             stages.setdefault((*lines, seeds, task.architecture, task.training.bulk_only()), task)
     return list(stages.values())

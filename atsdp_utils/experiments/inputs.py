@@ -1,6 +1,7 @@
 """What a task reads: cells, lines, columns, labels and folds. Nothing here is fitted but scales without labels."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -55,6 +56,16 @@ def bulk_side(task: Task) -> preprocess.Source:
     bulk = gdsc.load_bulk(task.dataset)
     genes = gdsc.shared_genes(bulk, bulk.genes, task.options.get("max_genes", len(bulk.genes)))
     return gdsc.bulk_source(bulk, genes, task.seed_of("lines"))
+
+
+def learnt_from(task: Task) -> preprocess.Source:
+    """The bulk side of a task under U; with ``permute_lines`` the labels of its lines change places, by the seed."""
+    source = bulk_side(task)
+    if not task.options.get("permute_lines"):
+        return source
+    y, known = source.y.copy(), np.flatnonzero(source.y >= 0)
+    y[known] = np.random.default_rng([task.seed, 101]).permutation(y[known])
+    return replace(source, y=y)
 
 
 def library_size_only(task: Task) -> bool:

@@ -42,7 +42,8 @@ def run_task(task: Task) -> Result:
     row, y, p, fold, models = run(task)
     parameters = int(getattr(models[-1], "n_parameters", 0) or 0)
     chosen = tuple(m.chosen_ for m in models if hasattr(m, "chosen_"))
-    return Result(task, row, y, p, fold, time.perf_counter() - started, parameters, chosen)
+    seconds = time.perf_counter() - started
+    return Result(task, row, y, p, fold, seconds, parameters, chosen, **getattr(models[-1], "held_", {}))
 
 
 # --- S: labelled cells, cross-validated -------------------------------------------------------------------------------
@@ -107,13 +108,28 @@ def tuned(task: Task, X: np.ndarray, y: np.ndarray, source: preprocess.Source):
 
 def unsupervised(task: Task) -> Scored:
     """U: bulk labels and cells without labels; all labelled cells are scored."""
-    source, y, model = inputs.bulk_side(task), inputs.labels(task), build(task)
+    source, y = inputs.learnt_from(task), inputs.labels(task)
+    model = searched_on_lines(task) if task.options.get("tune") else build(task)
     X = inputs.unlabelled(task, source)
     if task.model == ATSDP and not task.setting and not task.spec.null:
         model.fit_transfer(X, source, keep=True)  # few-shot learning starts from this network
     else:
         _fit_transfer(task, model, X, source)
     return _scored(model, X, y, np.flatnonzero(y >= 0))
+
+
+def searched_on_lines(task: Task):
+    """A baseline with the setting that held rows of the training lines chose (``chosen_``), unfitted.
+
+    No cell is read. The lines are those of seed 0 for every seed, so that a model has one setting on a set.
+    """
+    first = replace(task, seed=0)
+    source = inputs.learnt_from(first)
+    rows = source.fit_rows
+    chosen = tuned(first, source.X[rows], source.y[rows], source).chosen_
+    model = build(task.changed(**chosen))
+    model.chosen_ = chosen
+    return model
 
 
 def few_shot(task: Task) -> Scored:

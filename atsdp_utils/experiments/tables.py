@@ -211,8 +211,9 @@ def heads(data: str, profile: str) -> list[Task]:
 def table4(data: str, profile: str) -> list[Task]:
     """Table 4: every baseline and ATSDP-NET on the same splits (S), and under U where a model can use bulk labels.
 
-    Under S settings of each model are compared on inner rows of each fold (`Profile.searched`). Profile
-    ``smoke`` searches on the first set only. Sets without counts have no library size.
+    Under S settings of each model are compared on inner rows of each fold (`Profile.searched`), under U those of the
+    paper's eight on rows of the lines. Profile ``smoke`` searches on the first set only. Sets without counts have no
+    library size.
     """
     sizes = config.profile(profile)
     tasks = []
@@ -223,7 +224,8 @@ def table4(data: str, profile: str) -> list[Task]:
             setting = (*_short(model, profile), *search)
             tasks += _supervised(spec, profile, sizes.folds, model, setting, sizes.repeats_table4)
         for model in (ATSDP, BULK_ONLY, FURTHER, *(m for m, b in REGISTRY.items() if b.under_u)):
-            tasks += _unsupervised(spec, profile, model, _short(model, profile))
+            own = search if model in REGISTRY and REGISTRY[model].paper_name else ()
+            tasks += _unsupervised(spec, profile, model, (*_short(model, profile), *own))
     return tasks
 
 
@@ -364,6 +366,17 @@ def clusters(data: str, profile: str) -> list[Task]:
     return tasks
 
 
+def permuted(data: str, profile: str) -> list[Task]:
+    """Notebook 16: models without labels of cells on the real sets, from lines with their labels and permuted ones."""
+    models, null = (ATSDP, FURTHER, "Logistic", PC1), (("permute_lines", True),)
+    return [
+        task
+        for spec, model in itertools.product(config.REAL, models)
+        for own in ((), null)
+        for task in _unsupervised(spec, profile, model, (*_short(model, profile), *own))
+    ]
+
+
 def held_out(task: Task) -> str:
     """Name of a task's model in notebook 16: of those that fit, the one that changes most."""
     fits = (name for name, (model, own) in HELD_OUT.items() if model == task.model and {*own} <= {*task.setting})
@@ -373,8 +386,8 @@ def held_out(task: Task) -> str:
 #: All lists, by the number of the notebook that shows them.
 LISTS = {
     "03": (bulk, stopping), "04": (transfer,), "05": (table1, table3), "06": (heads,), "07": (table4,),
-    "12": (ablation, variance, class_mix, plus_selection, plus_score, few_shot), "14": (peers,), "16": (clusters,),
-    "17": (strict, wells, stress), "18": (table4,),
+    "12": (ablation, variance, class_mix, plus_selection, plus_score, few_shot), "14": (peers,),
+    "16": (clusters, permuted), "17": (strict, wells, stress), "18": (table4,),
 }  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -28,8 +28,8 @@ _ARCHITECTURE = {f.name for f in dataclasses.fields(Architecture)}
 _TRAINING = {f.name for f in dataclasses.fields(Training)} - {"balance"}
 #: Settings of a task that are neither sizes nor training settings nor hyperparameters of a baseline.
 _TASK_SETTINGS = {
-    "max_genes", "balance", "permute", "strict", "all_wells", "k", "train_cultures", "test_cultures", "gene_space",
-    "start", "kind", "shuffle_genes", "tune", "without",
+    "max_genes", "balance", "permute", "permute_lines", "strict", "all_wells", "k", "train_cultures", "test_cultures",
+    "gene_space", "start", "kind", "shuffle_genes", "tune", "without",
 }  # fmt: skip
 
 
@@ -38,10 +38,11 @@ class Task:
     """One entry of a grid; folds run inside it.
 
     A setting overrides sizes (``heads``), training (``omega``), ``balance`` or a baseline's hyperparameters. It may ask
-    for shuffled labels (``permute``), no holiday cells (``strict``), control and empty wells that count as sensitive
-    (``all_wells``), a stress split (``train_cultures``, ``test_cultures``), cross-validation among the cells outside a
-    fold (``without``), a ``separate`` ``gene_space``, an ``own`` ``start`` of E_t, or an inner search of a baseline's
-    settings (``tune``). It must hold ``k``, labelled cells a class, under F and ``kind`` under P
+    for shuffled labels of cells (``permute``) or of lines (``permute_lines``, under U), no holiday cells (``strict``),
+    control and empty wells that count as sensitive (``all_wells``), a stress split (``train_cultures``,
+    ``test_cultures``), cross-validation among the cells outside a fold (``without``), a ``separate`` ``gene_space``, an
+    ``own`` ``start`` of E_t, or an inner search of a baseline's settings (``tune``: under S on cells of each fold,
+    under U on lines). It must hold ``k``, labelled cells a class, under F and ``kind`` under P
     (:mod:`atsdp_utils.experiments.pseudo`).
     """
 
@@ -131,6 +132,8 @@ class Result:
     seconds: float  # wall time of the trainings, all folds
     parameters: int  # trainable ones of the model, 0 where it does not count them
     chosen: tuple[dict, ...] = ()  # by tuning, one setting a fold
+    line_z: np.ndarray = field(default_factory=lambda: np.empty(0))  # logits of held-out lines, by ATSDP-NET+ alone
+    line_y: np.ndarray = field(default_factory=lambda: np.empty(0, np.int8))
 
 
 def budget(task: Task) -> dict[str, int]:

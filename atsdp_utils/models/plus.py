@@ -109,7 +109,8 @@ class ATSDPPlus:
             self.scale_ = _spread(self._networks(X).mean(0)) / _spread(self.linear_.decision_function(X))
         held, self._calibration = source.test_rows, None
         if len(set(source.y[held].tolist())) == 2:
-            self._calibration = Calibration(self._logits(source.X[held], "source").mean(0), source.y[held])
+            self.held_ = {"line_z": self._logits(source.X[held], "source").mean(0), "line_y": source.y[held]}
+            self._calibration = Calibration(*self.held_.values())
         return self
 
     def networks(self, X: np.ndarray, source: Source) -> list[ATSDPNet]:

@@ -98,6 +98,11 @@ def row(drug: str, source: preprocess.Source, given: predict.Ready) -> dict:
         found = predict.learn(drug, source, given, lambda line: None)
     except InputError as error:
         return {"drug": drug, "note": str(error).partition(": ")[2]}
+    return known_of(drug, source, given, found)
+
+
+def known_of(drug: str, source: preprocess.Source, given: predict.Ready, found: predict.Learned) -> dict:
+    """The row of a drug whose models were learned from `source`."""
     p, alike = pooled(found.members), agreement(found.members)
     held = found.model.line_logits(source.X[source.test_rows])
     low, high = prediction.auc_limits(source.y[source.test_rows], plus.expit(held))

@@ -228,15 +228,17 @@ def test_coverage_is_that_of_lines_and_of_cells():
                "ece_calibrated"]  # fmt: skip
     covered = pd.DataFrame(rows, columns=columns).assign(tier="real", ece_raw=0.15, lines_resistant=40)
     covered["lines_sensitive"] = [20, 20, 8, 8]  # of so few no rank excludes the label
-    about = {"coverage": pd.DataFrame({"seed": [0, 1, 0, 1]}), "plus_study": plus_study,
-             "calibration": calibration, "ALPHA": 0.1}  # fmt: skip
+    seeds = pd.DataFrame({"seed": [0, 1, 0], "dataset": ["d", "d", "e"], "asked": ["cells", "cells", "cells"],
+                          "coverage_sensitive": [0.3, 0.7, 0.1]})  # fmt: skip
+    about = {"coverage": seeds, "plus_study": plus_study, "calibration": calibration, "ALPHA": 0.1}
     space = execute("12", ("coverage-numbers",), covered=covered, **about)
     told = labels.text("12", "coverage-said", space["run"].glued)
     assert "promise to hold the label of 90% of each class" in told and "is *sensitive* of d, with 50.0%; every" in told
     assert (
         "covered to at least 75.0%" in told
         and "100 % whatever the score: sensitive (e) (" in told
-        and "These are means of 2 trainings, without an interval" in told
+        and "These are means of 2 trainings, and" in told
+        and "single trainings cover it to 30.0% to 70.0%." in told
     )
     assert "These are 10% to 60% of the sets of lines and 20% to 40% of the sets of cells" in told
     assert "than on lines for 1 of 2 data sets" in told and "before calibration, for 1 of 2." in told

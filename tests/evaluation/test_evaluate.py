@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atsdp_utils.evaluation import evaluate, metrics
-from atsdp_utils.experiments.task import Result, Task
+from atsdp_utils.evaluation import evaluate, metrics, plus_study
+from atsdp_utils.experiments import grid
+from atsdp_utils.experiments.task import PLUS, Result, Task
+from atsdp_utils.models.plus import expit
 from atsdp_utils.reporting import report
 
 
@@ -151,3 +153,23 @@ def test_a_question_of_another_notebook_keeps_its_answer_and_does_not_count_agai
     found = evaluate.one_answer(table, tmp_path, asked)
     assert found.tolist() == pytest.approx([0.07, 0.04, 0.04, 0.04])
     assert table["p_holm"].tolist() == [0.03, 0.04, 0.04, 0.04]
+
+
+def test_sets_of_exchangeable_cells_keep_the_promise_and_sets_of_shifted_ones_do_not(run_folders):
+    """Logits of held-out lines travel with a result, through its file; cells are as the lines, or two units lower."""
+    rng, task = np.random.default_rng(0), Task("A375-PLX4720", "U", PLUS, "smoke")
+    y, y_lines = np.tile([0, 1], 2000).astype(np.int8), np.tile([0, 1], 200).astype(np.int8)
+    z, z_lines = 2.0 * y + rng.normal(size=len(y)), 2.0 * y_lines + rng.normal(size=len(y_lines))
+    found = {}
+    for shift in (0.0, 2.0):
+        p = expit(z - shift)
+        result = Result(task, np.arange(len(y)), y, p, np.zeros(len(y), int), 1.0, 1, line_z=z_lines, line_y=y_lines)
+        grid.save(result, "a" * 20)
+        found[shift] = plus_study.coverage([grid.load(task, "a" * 20)], 0.1).set_index("asked")
+    for asked in ("lines", "cells"):
+        row = found[0.0].loc[asked]
+        assert row[plus_study.BY_CLASS].between(0.85, 0.95).all() and row["ece_calibrated"] < 0.08
+    shifted = found[2.0].loc["cells"]
+    assert shifted["coverage_sensitive"] < 0.5 and shifted["coverage_resistant"] > 0.95
+    assert found[2.0].loc["lines"].equals(found[0.0].loc["lines"])
+    assert found[0.0].loc["cells", "lines_resistant"] == 200

@@ -18,6 +18,7 @@ from atsdp_utils.data import datasets
 from atsdp_utils.experiments import cluster_study, grid, inputs, keys, pseudo, tables
 from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, FURTHER, Task
 from atsdp_utils.foundation import paths, pool
+from atsdp_utils.own_cells import held_out
 from book import train
 from tests.bench import plan
 
@@ -67,9 +68,10 @@ def test_simple_models_of_held_out_clusters_are_fitted_in_the_pool_of_all_traini
     train.train("embedded", "smoke", "2", "loky", "04_transfer")
     assert not asked
     train.train("embedded", "smoke", "2", "loky", "15_lines_as_cells", "16_held_out_clusters")
-    ((function, parts, options),) = asked
-    assert function is cluster_study.held_out_values and (options["jobs"], options["backend"]) == (2, "loky")
-    assert parts == sorted({(k, "smoke") for _, k in pseudo.held_out_tasks("smoke")}) and len(parts) > 1
+    assert [function for function, *_ in asked] == [cluster_study.held_out_values, held_out.held_out_rows]
+    assert all((options["jobs"], options["backend"]) == (2, "loky") for *_, options in asked)
+    (parts,) = {tuple(parts) for _, parts, _ in asked}
+    assert [*parts] == sorted({(k, "smoke") for _, k in pseudo.held_out_tasks("smoke")}) and len(parts) > 1
 
 
 def test_every_list_names_the_notebook_that_shows_it():
@@ -216,11 +218,12 @@ def test_a_benchmark_tells_how_much_longer_a_profile_takes_that_was_never_run():
 
 def test_a_bulk_stage_is_one_for_all_trainings_that_start_from_it_and_another_where_it_differs():
     places = [((("kind", f"lines:{k}"),), seed) for k in (1, 2) for seed in (0, 1)]
-    held_out = [Task("CISPLATIN", "P", model, "smoke", setting, seed)
+    of_clusters = [Task("CISPLATIN", "P", model, "smoke", setting, seed)
                 for setting, seed in places for model in (BULK_ONLY, FURTHER, ATSDP, "Logistic")]  # fmt: skip
-    assert len(grid.bulk_stages(held_out)) == 4
+    assert len(grid.bulk_stages(of_clusters)) == 4
     later = [(("omega", 0.0),), (("epochs_cells", 0),), (("align", "coral"),), ()]
-    own = [(("stopping", "last epoch"),), (("epochs_dae", 0),), (("balance", "none"),), (("heads", 0),)]
+    own = [(("stopping", "last epoch"),), (("epochs_dae", 0),), (("balance", "none"),), (("heads", 0),),
+           (("permute_lines", True),)]  # fmt: skip
     on_cells = [Task("A375-PLX4720", "U", ATSDP, "smoke", s) for s in (*later, *own)]
     assert len(grid.bulk_stages(on_cells)) == 1 + len(own)
 

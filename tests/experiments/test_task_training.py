@@ -272,6 +272,43 @@ def test_a_baseline_under_u_learns_from_training_lines_with_a_label(spies, how):
     assert result.row.tolist() == spies.cells.labelled.tolist()
 
 
+@pytest.mark.parametrize("model", [ATSDP, BULK_ONLY, "Logistic"])
+def test_permuted_lines_keep_all_but_the_places_of_their_labels(spies, model):
+    dealt = set()
+    for seed in range(3):
+        result, (m,), source = run(spies, "U", model, [("permute_lines", True), ("balance", "none")], seed=seed)
+        (fit,) = m.fits
+        given = fit.source
+        assert fit.how != "once" and result.y.tolist() == spies.cells.y[result.row].tolist()
+        assert all(np.array_equal(getattr(given, f), getattr(source, f)) for f in ("X", "genes", "train"))
+        assert ((given.y < 0) == (source.y < 0)).all() and (given.y != source.y).any()
+        assert np.bincount(given.y[given.y >= 0]).tolist() == np.bincount(source.y[source.y >= 0]).tolist()
+        if fit.how == "fit":
+            assert fit.y.tolist() == given.y[given.fit_rows].tolist()
+        dealt.add(tuple(given.y))
+    assert len(dealt) == 3
+
+
+def test_a_search_under_u_reads_lines_of_the_first_seed_and_no_cell(spies, monkeypatch):
+    asked = []
+
+    def tuned(task, X, y, source):
+        asked.append((task, rows_of(X, LINE_CODE), y))
+        return SimpleNamespace(chosen_={"dropout": 0.25})
+
+    monkeypatch.setattr(protocols, "tuned", tuned)
+    for seed in (0, 3):
+        del spies.made[:]
+        result = protocols.run_task(Task(NAME, "U", "SA", "smoke", (("tune", True),), seed=seed))
+        (m,), of_search, source = spies.made, _source(0), _source(seed)
+        assert m.task.options == {"tune": True, "dropout": 0.25} and m.task.seed == seed
+        assert result.chosen == ({"dropout": 0.25},)
+        assert rows_of(m.fits[0].X, LINE_CODE).tolist() == source.fit_rows.tolist()
+    for task, rows, y in asked:
+        assert task.seed == 0 and rows.tolist() == of_search.fit_rows.tolist()
+        assert y.tolist() == of_search.y[of_search.fit_rows].tolist()
+
+
 @pytest.mark.parametrize("model", [ATSDP, "Logistic", PLUS])
 @pytest.mark.parametrize("k", [1, 4])
 def test_few_shot_learns_k_cells_of_each_class_with_their_labels_and_scores_the_others(spies, model, k):
