@@ -120,7 +120,7 @@ def targets(table: pd.DataFrame, auc: float, sd: float) -> pd.DataFrame:
 def joined(zero: Result, other: Result) -> Result:
     """ATSDP-NET+ under protocol F from its result `zero` under U, on the labelled cells of another model's result.
 
-    Its scale is the spread of the scores over the labelled cells; `fit_few` takes that over all cells.
+    The few labels join the logit (:class:`plus.FewLabels`); all spreads are over the labelled cells.
     """
     task = zero.task
     source = inputs.source_of(task.dataset, task.profile, task.seed)

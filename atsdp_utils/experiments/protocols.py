@@ -138,7 +138,7 @@ def few_shot(task: Task) -> Scored:
     X, k = inputs.unlabelled(task, source), int(task.options["k"])
     rng = np.random.default_rng([task.seed, 79])
     few = np.concatenate([rng.choice(np.flatnonzero(y == label), k, replace=False) for label in (0, 1)])
-    if task.model in (ATSDP, PLUS):
+    if task.model == ATSDP:
         model.fit_few(X, X[few], y[few], source=source)
     else:
         model.fit(X[few], y[few], source=source)

@@ -29,7 +29,7 @@ _TRAINING = {f.name for f in dataclasses.fields(Training)} - {"balance"}
 #: Settings of a task that are neither sizes nor training settings nor hyperparameters of a baseline.
 _TASK_SETTINGS = {
     "max_genes", "balance", "permute", "permute_lines", "strict", "all_wells", "k", "train_cultures", "test_cultures",
-    "gene_space", "start", "kind", "shuffle_genes", "tune", "without",
+    "gene_space", "start", "kind", "tune", "without",
 }  # fmt: skip
 
 

@@ -74,7 +74,7 @@ ALIGNMENTS: dict[str, Callable] = {"mmd": mmd, "adabn": adabn, "balanced": balan
 
 
 class ATSDPPlus:
-    """ATSDP-NET+ with the interface of ATSDP-NET under protocols U and F, and with calibrated outputs.
+    """ATSDP-NET+ with the interface of ATSDP-NET under protocol U, and with calibrated outputs.
 
     Member i has the seed ``seed * 1000 + i``; all share one autoencoder. `recipe` is a key of ``config.RECIPES``, which
     says how many members there are unless `members` does.
@@ -103,11 +103,11 @@ class ATSDPPlus:
         source = replace(source, X=self._features(source.X))
         X = self._features(X)
         self.nets_ = self.networks(X, source)
-        self.few_ = self.linear_ = None
+        self.linear_ = None
         if self.recipe.linear:
             self.linear_ = logistic().fit(source.X[source.fit_rows], source.y[source.fit_rows])
             self.scale_ = _spread(self._networks(X).mean(0)) / _spread(self.linear_.decision_function(X))
-        held, self._calibration = source.test_rows, None
+        held, self.held_, self._calibration = source.test_rows, {}, None
         if len(set(source.y[held].tolist())) == 2:
             self.held_ = {"line_z": self._logits(source.X[held], "source").mean(0), "line_y": source.y[held]}
             self._calibration = Calibration(*self.held_.values())
@@ -124,22 +124,6 @@ class ATSDPPlus:
         else:
             net = stages.pretrain(source, self.arch, self.cfg, seed, autoencoder_seed=self.seed).net
         return ALIGNMENTS[self.recipe.align](net, source, X, self.cfg, seed)
-
-    def fit_few(self, X_all: np.ndarray, X: np.ndarray, y: np.ndarray, *, source: Source) -> ATSDPPlus:
-        """Protocol F: transfer to all cells, then the few labelled ones join the logit (:class:`FewLabels`).
-
-        The calibration is that of :meth:`fit_transfer`, which does not know the few labels.
-
-        Parameters
-        ----------
-        X_all, source
-            As `X` and `source` of :meth:`fit_transfer`.
-        X, y : (k, genes) and (k,)
-            The labelled cells, standardised with all cells, and their labels: 0 resistant, 1 sensitive, both there.
-        """
-        self.fit_transfer(X_all, source)
-        self.few_ = FewLabels(self.logits(X_all), self._features(X_all), self._features(X), y)
-        return self
 
     def member_proba(self, X: np.ndarray) -> np.ndarray:
         """P(sensitive) by each member, (members, n), of standardised cells (n, genes)."""
@@ -181,7 +165,7 @@ class ATSDPPlus:
         if self.linear_ is not None:
             path = self.scale_ * self.linear_.decision_function(X)
             z = (1 - self.recipe.linear) * z + self.recipe.linear * path
-        return z if self.few_ is None else self.few_.join(z, X)
+        return z
 
 
 class FewLabels:
@@ -197,7 +181,7 @@ class FewLabels:
         self.scale_ = _spread(zero) / _spread(self.few_.decision_function(X_all))
 
     def join(self, z: np.ndarray, X: np.ndarray) -> np.ndarray:
-        """Logits of both together; z is (n,) or (members, n), X (n, genes)."""
+        """Logits of both together, (n,); z is (n,), X (n, genes)."""
         return (1 - self.share_) * z + self.share_ * self.scale_ * self.few_.decision_function(X)
 
 

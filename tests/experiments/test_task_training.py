@@ -309,7 +309,7 @@ def test_a_search_under_u_reads_lines_of_the_first_seed_and_no_cell(spies, monke
         assert y.tolist() == of_search.y[of_search.fit_rows].tolist()
 
 
-@pytest.mark.parametrize("model", [ATSDP, "Logistic", PLUS])
+@pytest.mark.parametrize("model", [ATSDP, "Logistic"])
 @pytest.mark.parametrize("k", [1, 4])
 def test_few_shot_learns_k_cells_of_each_class_with_their_labels_and_scores_the_others(spies, model, k):
     drawn = set()
