@@ -132,7 +132,20 @@ def single_cells(out: Outputs) -> dict:
     counts |= {"cluster_low": clusters.min(), "cluster_high": clusters.max()}
     mean = out.table("gene_scores_real", protocol="U", list="sensitive")
     averaged = " and ".join(f"{auc:.3f} ({name})" for name, auc in zip(mean["dataset"], mean["auc"], strict=True))
-    return counts | {"averaged": averaged, "rows": "\n  ".join(rows), "names": len(rows), "moves": ", ".join(moved)}
+    counts |= {"averaged": averaged, "rows": "\n  ".join(rows), "names": len(rows), "moves": ", ".join(moved)}
+    return counts | _permuted(out, names)
+
+
+def _permuted(out: Outputs, names: list[str]) -> dict[str, object]:
+    """On how many draws of permuted labels of lines ATSDP-NET reaches its mean AUC, and how far it is from one half."""
+    null = out.table("permuted_labels", dataset=names, model="ATSDP-NET")
+    wide = null.pivot(index=["dataset", "seed"], columns="labels", values="auc")
+    by_set = wide.groupby("dataset", sort=False)
+    reached = (wide["permuted"] >= by_set["own"].transform("mean")).groupby("dataset", sort=False).sum()
+    far = wide["permuted"].sub(0.5).abs().groupby("dataset", sort=False).mean()
+    said = {"null_reached": ", ".join(f"{n} ({name})" for name, n in reached.items())}
+    said["null_far"] = ", ".join(f"{away:.2f} ({name})" for name, away in far.items())
+    return said | {"null_draws": null["seed"].nunique()}
 
 
 def short(out: Outputs) -> dict:
@@ -289,7 +302,7 @@ def sentences(
     for values in of:
         entry = SENTENCES[values.__name__]
         profile, found_there = _told(of_runs, values)
-        also = {"averaging": cited("08"), "other_platform": cited("15")}
+        also = {"averaging": cited("08"), "other_platform": cited("15"), "permuted": cited("16")}
         parts = (entry.get(part, "") for part in ("lead", "text", "more"))
         lead, text, more = (part.format(**found_there, **also) if found_there else "" for part in parts)
         title = entry["title"].format(**{"kinds": "real and simulated"} | found_there)

@@ -300,10 +300,12 @@ def permutation_p(observed: float, null: Sequence[float]) -> float:
     observed : float
         The statistic, for which high values speak against the null. If it is NaN, so is the p-value.
     null : (n,)
-        The statistic, finite, after each permutation; b of these values are at least as high as `observed`.
+        The statistic, finite, after each permutation; b of these values are at least as high as `observed`, or lower
+        by rounding alone.
     """
     null = _finite("null", null)
-    return np.nan if np.isnan(observed) else float((np.sum(null >= observed) + 1) / (null.size + 1))
+    reached = (null >= observed) | np.isclose(null, observed, rtol=1e-9, atol=1e-12)
+    return np.nan if np.isnan(observed) else float((reached.sum() + 1) / (null.size + 1))
 
 
 def correlations(X, y) -> np.ndarray:

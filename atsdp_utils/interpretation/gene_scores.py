@@ -280,7 +280,8 @@ def built_in(
     Returns
     -------
     DataFrame
-        ``cells, labels, list, r, r_unshared``, a row for each list, fold and shuffle. ``cells`` are the *same* for
+        ``cells, labels, list, r, r_unshared, n_unshared``, a row for each list, fold and shuffle; the last two are of
+        genes on one list alone. ``cells`` are the *same* for
         lists and scores, or *held out*: no list and no model that made it saw a label of the fold that is scored.
         ``labels`` are *real* or *shuffled*.
     """
@@ -291,4 +292,6 @@ def built_in(
         scorer = ListScorer(data.X, data.genes, derive=derive, score=score, top=top, alpha=1.1)
         tables.append(scorer.compare(data.y, called).table.assign(cells=name, labels="real"))
         tables.append(scorer.shuffled(data.y, called, n_shuffles, seed).assign(cells=name, labels="shuffled"))
-    return pd.concat(tables, ignore_index=True)[["cells", "labels", "list", "r", "r_unshared"]]
+    table = pd.concat(tables, ignore_index=True)
+    table["n_unshared"] = table["n_true"] - table["n_shared"]
+    return table[["cells", "labels", "list", "r", "r_unshared", "n_unshared"]]

@@ -201,6 +201,15 @@ def test_permutation_p():
     assert stats.permutation_p(1.0, np.zeros(999)) == 1 / 1000
 
 
+def test_a_statistic_that_no_permutation_changes_has_a_p_of_one():
+    """One fold of one setting misses a pair: shuffled within the fold, the means are others by their last bits."""
+    values = np.ones((5, 7))
+    values[2, 1:] -= 1 / 108
+    rng = np.random.default_rng(0)
+    null = [rng.permuted(values, axis=1).mean(0).std() for _ in range(200)]
+    assert len({*null}) > 1 and stats.permutation_p(values.mean(0).std(), null) == 1
+
+
 def test_a_column_that_does_not_vary_has_no_correlation():
     X = np.column_stack([np.full(7, 0.1), np.arange(7.0)])  # whose mean is not 0.1 to the last digit
     found = stats.correlations(X, np.arange(7.0))
