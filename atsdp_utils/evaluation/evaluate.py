@@ -210,7 +210,12 @@ def _answers(folder: Path, name: str) -> dict[tuple[str, str], float]:
     """``p_holm`` without labels in a table of another notebook, by data set and setting; none where it was not made."""
     if not (file := folder / f"{name}.csv").exists():
         return {}
-    return pd.read_csv(file).query("protocol == 'U'").set_index(["dataset", "setting"])["p_holm"].to_dict()
+    return (
+        pd.read_csv(file)
+        .query("protocol == 'U' and metric == 'auc'")
+        .set_index(["dataset", "setting"])["p_holm"]
+        .to_dict()
+    )
 
 
 def tag(name: str) -> str:
@@ -366,6 +371,8 @@ def rank_over_cells(y: np.ndarray, scores: np.ndarray, own: int) -> stats.Interv
 
 def _paired(a: _Scored, b: _Scored, measures: Sequence[str]) -> Iterator[tuple]:
     """Of each measure: its name, number of pairs, both means, difference, limits, df, p and the Bayesian three."""
+    if a.folds != b.folds:
+        raise ValueError(f"results: got {a.folds} and {b.folds} folds, expected the same partition for a paired test")
     common = a.scores.index.intersection(b.scores.index).sort_values()
     first, second = (s.scores.loc[common, list(measures)].to_numpy() for s in (a, b))
     both, draws = [] if a.folds else [(a.results[u], b.results[u]) for u in common], None

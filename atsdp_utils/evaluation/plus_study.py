@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 from sklearn.model_selection import StratifiedShuffleSplit
 
 from atsdp_utils.data import preprocess
-from atsdp_utils.evaluation import evaluate, metrics
+from atsdp_utils.evaluation import evaluate, metrics, stats
 from atsdp_utils.experiments import inputs, tables
 from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, FURTHER, PLUS, Result
 from atsdp_utils.foundation import config
@@ -66,11 +67,22 @@ def evidence(results: Sequence[Result]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["place", "kind", "seed", "candidate", "n", "sensitive", "auc"])
 
 
-def _over_kinds(values: pd.Series) -> tuple[float, float]:
-    """Mean over kinds of the mean over tasks, and its standard error over tasks; `values` is indexed by kind."""
+def _over_kinds(values: pd.Series) -> tuple[float, float, float]:
+    """Mean over kinds of the mean over tasks, its standard error, and the half of its 95 % interval.
+
+    `values` is indexed by kind and place. The error is over places, twins apart: a drug is the task of two kinds, whose
+    errors are no independent ones. It is 0, and the interval NaN, where a place is alone.
+    """
     kinds = values.groupby(level="kind")
-    error = kinds.var(ddof=1).fillna(0) / kinds.count()
-    return float(kinds.mean().mean()), float(np.sqrt(error.sum()) / len(error))
+    own = (values - kinds.transform("mean")) / kinds.transform("count") / kinds.ngroups
+    twin = own.index.get_level_values("kind") == "twin"
+    groups = [own[rows].groupby(level="place").sum() for rows in (twin, ~twin) if rows.any()]
+    parts = np.array([len(g) * g.var() if len(g) > 1 else np.nan for g in groups])
+    half = total = parts.sum()
+    if total > 0:
+        df = total**2 / sum(part**2 / (len(g) - 1) for part, g in zip(parts, groups, strict=True))
+        half = stdtrit(df, stats.UPPER) * np.sqrt(total)
+    return float(kinds.mean().mean()), float(np.sqrt(np.nansum(parts))), float(half)
 
 
 def choose(table: pd.DataFrame) -> tuple[str, pd.DataFrame]:
@@ -84,11 +96,11 @@ def choose(table: pd.DataFrame) -> tuple[str, pd.DataFrame]:
     best = max(eligible, key=lambda name: score[name][0])
     rows = []
     for name in [*eligible, *(c for c in wide if c not in eligible)]:
-        mean, error = score[name]
-        behind, behind_se = _over_kinds(wide[best] - wide[name])
+        mean, _, half = score[name]
+        behind, behind_se, _ = _over_kinds(wide[best] - wide[name])
         by_kind = wide[name].groupby(level="kind").mean().to_dict()
-        rows.append({"candidate": name, **by_kind, "score": mean, "ci_low": mean - 1.96 * error,
-                     "ci_high": mean + 1.96 * error, "behind": behind, "behind_se": behind_se,
+        rows.append({"candidate": name, **by_kind, "score": mean, "ci_low": mean - half,
+                     "ci_high": mean + half, "behind": behind, "behind_se": behind_se,
                      "tied": name in eligible and behind <= behind_se, "eligible": name in eligible,
                      "changed": config.RECIPES[name].changed if name in eligible else "simple reference",
                      "tier": "bulk and simulated"})  # fmt: skip
@@ -156,16 +168,20 @@ def coverage(results: Sequence[Result], alpha: float) -> pd.DataFrame:
     """Coverage of conformal sets, also by class, shares of sets with both labels or none, and calibration error.
 
     `results` are of ATSDP-NET+ under U. Two rows each: ``asked`` = ``lines`` (means over random halves: one calibrates,
-    the other is asked) and ``cells``.
-    ``lines_resistant`` and ``lines_sensitive`` are how many lines calibrate.
+    the other is asked) and ``cells``. ``lines_resistant`` and ``lines_sensitive`` are how many lines calibrate. With
+    one held-out line of a class there is no row of lines, without one no row.
     """
     rows = []
     for r in results:
         about = {"dataset": r.task.dataset, "tier": r.task.spec.tier, "seed": r.task.seed}
-        splits = StratifiedShuffleSplit(20, test_size=0.5, random_state=r.task.seed).split(r.line_z[:, None], r.line_y)
-        lines = [_asked(r.line_z[a], r.line_y[a], r.line_z[b], r.line_y[b], alpha) for a, b in splits]
-        rows.append(about | {"asked": "lines"} | {k: float(np.mean([row[k] for row in lines])) for k in lines[0]})
-        rows.append(about | {"asked": "cells"} | _asked(r.line_z, r.line_y, plus.logit(r.p), r.y, alpha))
+        rarer = np.bincount(r.line_y, minlength=2).min()
+        if rarer > 1:
+            halves = StratifiedShuffleSplit(20, test_size=0.5, random_state=r.task.seed)
+            splits = halves.split(r.line_z[:, None], r.line_y)
+            lines = [_asked(r.line_z[a], r.line_y[a], r.line_z[b], r.line_y[b], alpha) for a, b in splits]
+            rows.append(about | {"asked": "lines"} | {k: float(np.mean([row[k] for row in lines])) for k in lines[0]})
+        if rarer:
+            rows.append(about | {"asked": "cells"} | _asked(r.line_z, r.line_y, plus.logit(r.p), r.y, alpha))
     return pd.DataFrame(rows)
 
 

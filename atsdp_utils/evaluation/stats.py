@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from scipy import stats as sps
+from scipy.optimize import brentq
 from scipy.special import expit, logit, stdtr, stdtridf, stdtrit
 from statsmodels.stats.proportion import proportion_confint
 
@@ -56,7 +57,8 @@ def mean_test(values, folds: int = 1, draws=None, cells: float = np.inf) -> TTes
     TTest
         Half the interval is the root of t_own^2 var_own + t_cells^2 var_cells, each with the t of its own degrees of
         freedom (after Cochran 1951; Satterthwaite's covers too seldom with five seeds); `df` are those that give as
-        wide an interval. The limits are NaN for fewer than two values.
+        wide an interval, and `p` is the level at which the interval ends at 0. The limits are NaN for fewer than two
+        values.
     """
     values = _finite("values", values)
     n, mean = values.size, float(values.mean()) if values.size else np.nan
@@ -65,11 +67,23 @@ def mean_test(values, folds: int = 1, draws=None, cells: float = np.inf) -> TTes
     own = (1 / n + (1 / (folds - 1) if folds > 1 else 0.0)) * float(np.var(values, ddof=1))
     shared = 0.0 if draws is None else shared_variance(np.asarray(draws, dtype=float))
     variance, wide = own + shared, stdtrit((n - 1, cells), UPPER)
-    half = float(np.sqrt(wide[0] ** 2 * own + wide[1] ** 2 * shared))
+    half = float(np.hypot(*(wide * np.sqrt([own, shared]))))
     ends = sorted((n - 1, min(cells, 1e6)))  # reached where one of the two variances is nothing beside the other
     df = float(np.clip(stdtridf(UPPER, half / np.sqrt(variance)), *ends) if shared > 0 else n - 1)
     t = mean / np.sqrt(variance) if variance > 0 else float(np.copysign(np.inf, mean)) if mean else 0.0
-    return TTest(mean, float(mean - half), float(mean + half), t, df, float(2 * stdtr(df, -abs(t))))
+    p = _level(abs(mean), own, shared, n, cells) if shared > 0 else float(2 * stdtr(df, -abs(t)))
+    return TTest(mean, float(mean - half), float(mean + half), t, df, p)
+
+
+def _level(distance: float, own: float, shared: float, n: int, cells: float) -> float:
+    """Level at which the interval of :func:`mean_test` is as wide, to one side, as the mean is far from 0."""
+
+    def beyond(log_level: float) -> float:
+        wide = -stdtrit((n - 1, cells), np.exp(log_level) / 2)
+        return float(np.hypot(*(wide * np.sqrt([own, shared])))) - distance
+
+    least = -600.0  # of a logarithm: smaller levels are 0
+    return float(np.exp(brentq(beyond, least, 0.0))) if beyond(least) > 0 else 0.0
 
 
 def shared_variance(draws: np.ndarray) -> float:

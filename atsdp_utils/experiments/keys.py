@@ -102,4 +102,4 @@ def _departures(task: Task) -> tuple[tuple[str, object], ...]:
     if task.protocol in "BP":
         return task.setting
     default = {"balance": task.spec.balance} | ({} if task.baseline else {"heads": task.spec.architecture.heads})
-    return tuple(pair for pair in task.setting if pair[1] != default.get(pair[0], object()))
+    return tuple(pair for pair in task.options.items() if pair[1] != default.get(pair[0], object()))

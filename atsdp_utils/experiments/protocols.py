@@ -32,13 +32,19 @@ def run_task(task: Task) -> Result:
     Raises
     ------
     ValueError
-        If the protocol is unknown, or if the setting lacks ``k`` under F or ``kind`` under P.
+        If the protocol is unknown, if the setting lacks ``k`` under F or ``kind`` under P or asks for what the protocol
+        or the model has no way to do.
     """
     started = time.perf_counter()
     run = globals()[task.function]
     needed = {"F": "k", "P": "kind"}.get(task.protocol)
     if needed and needed not in task.options:
         raise ValueError(f"setting: got {task.setting!r}, expected a pair {needed!r} under protocol {task.protocol}")
+    if task.options.get("permute_lines") and (task.protocol != "U" or task.model == PLUS or task.options.get("tune")):
+        wanted = f"protocol U, a model of one drug and no search, got {task.protocol}, {task.model}, {task.setting!r}"
+        raise ValueError(f"setting: permute_lines needs {wanted}")
+    if task.protocol == "F" and task.model == PLUS:
+        raise ValueError(f"model: {PLUS} has no training under F; plus_study.joined makes its result from one under U")
     row, y, p, fold, models = run(task)
     parameters = int(getattr(models[-1], "n_parameters", 0) or 0)
     chosen = tuple(m.chosen_ for m in models if hasattr(m, "chosen_"))

@@ -34,7 +34,9 @@ def held_out_rows(cluster: int, profile: str) -> pd.DataFrame:
     """
     bulk, settings = gdsc.load_bulk(), _settings(profile)
     drugs = [drug for drug, k in pseudo.held_out_tasks(profile) if k == cluster]
-    parts = cluster, drugs, gdsc.bulk_key(), gdsc.all_labels(bulk.lines), settings
+    model = predict.MODELS[settings.model]
+    made = settings, model.max_genes, config.RECIPES[model.recipe]
+    parts = cluster, drugs, gdsc.bulk_key(), gdsc.all_labels(bulk.lines), made
     key = cache.key(*parts, runtime.precision(), cache.code("own_cells.held_out._rows"))
     path = paths.RESULTS / "clusters" / f"command-{cluster}-{key}.csv"
     return cache.kept(path, pd.read_csv, lambda part: _rows(cluster, drugs, settings).to_csv(part, index=False))

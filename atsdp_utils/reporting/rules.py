@@ -39,6 +39,8 @@ def of_share(hits: float, of: float, tests: float = 1) -> Effect:
 
 def of_random_lists(p: float, lists: float, printed: float, tests: float) -> Effect:
     """The share of random lists that do as well, from a p that counts the list itself; limits as of a share."""
+    if np.isnan(p):
+        raise Missing("no p of the random lists: there is no correlation")
     if lists + 1 <= 1 / printed:
         raise Missing(f"{lists:,.0f} random lists; a p below {printed:g} needs at least {1 / printed:,.0f}")
     return of_share(round(p * (lists + 1)) - 1, lists, tests)
@@ -113,6 +115,7 @@ def highest(out: Outputs, c, reading: str) -> Found:
 def models(name: str, protocol: str) -> list[str]:
     """Models that a claim means: the eight, those beyond, or ATSDP-NET without transfer and, under U, its control."""
     others = [n for n, b in REGISTRY.items() if not b.paper_name and not b.variant_of and n not in NAIVE]
+    others = [n for n in others if (REGISTRY[n].under_u if protocol == "U" else REGISTRY[n].under_s)]
     eight = [n for n, b in REGISTRY.items() if b.paper_name]
     words = {"no transfer": [BULK_ONLY, FURTHER] if protocol == "U" else [NO_TRANSFER], "the eight": eight, "": []}
     return (words | {"beyond the eight": others}).get(name, [name])

@@ -149,7 +149,8 @@ def test_a_question_of_another_notebook_keeps_its_answer_and_does_not_count_agai
     found = evaluate.one_answer(table, tmp_path, asked)
     assert found.tolist() == pytest.approx([np.nan, 0.04, 0.04, 0.04], nan_ok=True)  # not made yet: no answer
     before = pd.DataFrame({"dataset": ["A375-PLX4720", "x"], "setting": "before transfer", "protocol": "U"})
-    before.assign(p_holm=[0.07, 0.5]).to_csv(tmp_path / "made.csv", index=False)
+    before = pd.concat([before.assign(p_holm=[0.07, 0.5], metric="auc"), before.assign(p_holm=0.9, metric="ap")])
+    before.to_csv(tmp_path / "made.csv", index=False)
     found = evaluate.one_answer(table, tmp_path, asked)
     assert found.tolist() == pytest.approx([0.07, 0.04, 0.04, 0.04])
     assert table["p_holm"].tolist() == [0.03, 0.04, 0.04, 0.04]

@@ -85,17 +85,24 @@ def test_bands_of_a_trend_hold_the_mean_19_times_of_20():
     assert (half / (Y.std(0) / np.sqrt(200))).mean() == pytest.approx(1.96, abs=0.06)
 
 
-def test_candidates_have_normal_95_per_cent_intervals_over_tasks():
-    auc = RNG.normal(0.7, 0.1, (6, 2))
-    places = [("lines", i) for i in range(4)] + [("twin", i) for i in range(2)]
-    rows = [{"kind": k, "place": f"{k}{i}", "seed": 0, "candidate": c, "auc": row[m]}
+def test_candidates_have_95_per_cent_intervals_over_places_in_which_a_drug_counts_once():
+    auc = RNG.normal(0.7, 0.1, (10, 2))
+    auc[6:, :] = auc[:4, :] + 0.05 * RNG.normal(size=(4, 2))  # pseudo-cells of the same drugs
+    places = (
+        [("lines", i) for i in range(4)] + [("twin", i) for i in range(2)] + [("pseudo-cells", i) for i in range(4)]
+    )
+    rows = [{"kind": k, "place": f"{k}{i}" if k == "twin" else f"drug{i}", "seed": 0, "candidate": c, "auc": row[m]}
             for (k, i), row in zip(places, auc, strict=True) for m, c in enumerate(("plain", "ensemble"))]  # fmt: skip
     _, summary = plus_study.choose(pd.DataFrame(rows))
     one = summary.set_index("candidate").loc["plain"]
-    kinds = auc[:4, 0], auc[4:, 0]
-    error = np.sqrt(sum(k.var(ddof=1) / len(k) for k in kinds)) / 2
-    assert one["score"] == pytest.approx(np.mean([k.mean() for k in kinds]))
-    assert one["ci_high"] - one["score"] == pytest.approx(1.96 * error) == one["score"] - one["ci_low"]
+    lines, twins, pseudo = auc[:4, 0], auc[4:6, 0], auc[6:, 0]
+    of_drugs, of_twins = ((lines + pseudo) / 3).var(ddof=1) / 4, (twins / 3).var(ddof=1) / 2
+    df = (of_drugs + of_twins) ** 2 / (of_drugs**2 / 3 + of_twins**2 / 1)
+    half = sps.t.ppf(0.975, df) * np.sqrt(of_drugs + of_twins)
+    assert one["score"] == pytest.approx(np.mean([lines.mean(), twins.mean(), pseudo.mean()]))
+    assert one["ci_high"] - one["score"] == pytest.approx(half) == one["score"] - one["ci_low"]
+    alone = plus_study.choose(pd.DataFrame([r for r in rows if r["place"] == "drug0"]))[1]
+    assert alone[["ci_low", "ci_high"]].isna().all(axis=None) and (alone["behind_se"] == 0).all()
 
 
 def test_summaries_give_both_limits_on_their_side_and_the_mean_of_all():

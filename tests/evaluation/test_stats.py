@@ -196,6 +196,25 @@ def test_auc_over_folds_is_the_mean_of_folds_and_covers():
     assert found.mean == pytest.approx(np.mean(by_fold))
 
 
+@pytest.mark.parametrize(("n", "shared"), [(3, 0.02), (3, 0.15), (5, 0.5), (20, 4.0)])
+@pytest.mark.parametrize("factor", [0.5, 1.0, 3.0, 30.0])
+def test_p_is_the_level_at_which_the_interval_ends_at_zero(n, shared, factor):
+    rng = np.random.default_rng(n)
+    values = rng.normal(size=n)
+    values = (values - values.mean()) / values.std(ddof=1)
+    luck = rng.normal(size=4000)
+    draws = np.sqrt(shared / n) * luck[:, None] + rng.normal(size=(4000, n)) * 1e-6
+    start = stats.mean_test(values, draws=draws, cells=50)
+    values = values + factor * (start.high - start.mean)
+    found = stats.mean_test(values, draws=draws, cells=50)
+    both = 1 / n, stats.shared_variance(draws)
+    wide = sps.t.isf(found.p / 2, [n - 1, 50])
+    assert np.sqrt(wide[0] ** 2 * both[0] + wide[1] ** 2 * both[1]) == pytest.approx(abs(found.mean), rel=1e-6)
+    assert (found.p < 0.05) == (found.low > 0 or found.high < 0) or factor == 1.0
+    if factor == 1.0:
+        assert found.p == pytest.approx(0.05, rel=1e-3)
+
+
 def test_permutation_p():
     assert stats.permutation_p(0.9, [0.1, 0.9, 0.95, 0.3]) == (2 + 1) / 5
     assert stats.permutation_p(1.0, np.zeros(999)) == 1 / 1000

@@ -289,6 +289,18 @@ def test_permuted_lines_keep_all_but_the_places_of_their_labels(spies, model):
     assert len(dealt) == 3
 
 
+@pytest.mark.parametrize(("protocol", "model", "more"), [("F", ATSDP, [("k", 1)]), ("S", ATSDP, []), ("U", PLUS, []),
+                                                         ("U", "SA", [("tune", True)])])  # fmt: skip
+def test_lines_are_permuted_only_where_all_that_learns_from_them_sees_it(spies, protocol, model, more):
+    with pytest.raises(ValueError, match="permute_lines needs protocol U, a model of one drug and no search"):
+        run(spies, protocol, model, [("permute_lines", True), *more], folds=2)
+
+
+def test_the_ensemble_has_no_training_with_a_few_labels(spies):
+    with pytest.raises(ValueError, match=r"plus_study\.joined"):
+        run(spies, "F", PLUS, [("k", 1)])
+
+
 def test_a_search_under_u_reads_lines_of_the_first_seed_and_no_cell(spies, monkeypatch):
     asked = []
 
