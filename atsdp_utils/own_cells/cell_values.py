@@ -297,6 +297,15 @@ def unscored(path: Path, reason: np.ndarray, least: int) -> list[str]:
     return [f"{NOT_SCORED} (atsdp_label): {count:,}; atsdp_reason: {said}" for said, count in why.items()]
 
 
+def dominant(X: Matrix, symbol: np.ndarray) -> list[str]:
+    """A remark if one gene holds most of all counts, as an intensity or annotation of cells called like a gene does."""
+    of_gene = np.asarray(X.sum(0)).ravel()
+    most = int(of_gene.argmax())
+    share = of_gene[most] / max(of_gene.sum(), 1)
+    said = f"{share:.0%} of all counts are in {symbol[most]}: no gene but a measurement called like one?"
+    return [said] if share > 0.5 else []
+
+
 def absent(X: sparse.csr_matrix, parts: dict[str, np.ndarray], scored: np.ndarray) -> list[str]:
     """What is said of parts of a file in which genes that the other cells have were not measured; X are counts."""
     notes = []
@@ -377,13 +386,18 @@ def _multiples(X: sparse.csr_matrix, base: float | None) -> tuple[sparse.csr_mat
     row, filled = np.repeat(np.arange(len(sizes)), sizes), np.flatnonzero(sizes)
     least, found = np.ones(len(sizes)), np.zeros(len(sizes), bool)
     least[filled] = np.minimum.reduceat(linear, X.indptr[filled]) if len(filled) else 1
-    low = np.lexsort((data, row))[X.indptr[filled] + sizes[filled] // 10]
+    order, start = np.lexsort((data, row)), X.indptr[filled]
+    median = data[order[start + sizes[filled] // 2]]
+    tiny = np.bincount(row, data < 0.01 * median[np.searchsorted(filled, row)], len(sizes))[filled].astype(int)
+    low = order[start + tiny + (sizes[filled] - tiny) // 10]
     data = data / np.maximum(data[low], np.finfo(np.float32).tiny)[np.searchsorted(filled, row)]
     for unit in (least, least / 2, least / 3):  # the smallest value of a cell is mostly that of one count
         multiple = linear / unit[row]
         off = np.abs(multiple - np.rint(multiple)) > np.minimum(0.2, 2e-3 * multiple)
         off |= multiple > 1e8  # where every number is whole, as beside the residues of a decontamination
-        new = ~found & (np.bincount(row, off, len(sizes)) == 0)
+        tens = [k * unit for k in (1, 2, 3)]  # a unit of 0.1, 0.01, ... is the last digit that a file was rounded to
+        digit = (unit < 0.4) & np.any([abs(t - 10.0 ** np.rint(np.log10(t))) < 1e-3 * t for t in tens], axis=0)
+        new = ~found & ~digit & (np.bincount(row, off, len(sizes)) == 0)
         data, found = np.where(new[row], np.rint(multiple), data), found | new
     return _filled(X, data), found
 

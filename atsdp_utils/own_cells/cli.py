@@ -26,6 +26,9 @@ Model = Literal["regression", "network"]
 @app.callback()
 def surroundings() -> None:
     """Predict which single cells a drug kills, from bulk cell lines."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal in Latin-1 has no dots, a name may be no UTF-8
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     # Trained networks of any checkout or working folder are kept once a person; which `paths` reads on import.
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     os.environ.setdefault("ATSDP_BUILD", str(cache / "atsdp"))

@@ -28,6 +28,11 @@ ENDING = re.compile(r"(\.atsdp)?(\.(h5ad|h5|csv|tsv|txt|tab))?(\.gz)?$")
 PAGE = b"<h2>How it was made</h2>"
 
 
+def plain_name(path: Path) -> str:
+    """Name of a file or folder as text that can be written, whatever its bytes."""
+    return os.fsencode(Path(os.path.abspath(path)).name).decode(errors="backslashreplace")
+
+
 def destinations(path: Path, drug: str, out: Path | None, report: Path | None, ending=".h5ad") -> tuple[Path, Path]:
     """Where scores and report go, checked before any work is done; by default beside the input, a link's own folder."""
     if not path.exists():
@@ -49,7 +54,11 @@ def destinations(path: Path, drug: str, out: Path | None, report: Path | None, e
         if not os.access(folder, os.W_OK):
             raise InputError(f"{option} {target}: the folder may not be written to. Choose another with {option}.")
     there, given = _fact(out, "drug"), _fact(out, "input")
-    if ending == ".h5ad" and out.exists() and (there, ENDING.sub("", given)) != (drug, ENDING.sub("", here.name)):
+    if (
+        ending == ".h5ad"
+        and out.exists()
+        and (there, ENDING.sub("", given)) != (drug, ENDING.sub("", plain_name(path)))
+    ):
         other = " of ".join(filter(None, (there, given)))
         holds = f"the scores of {other}, which are" if other else "no scores of this command, and is"
         raise InputError(f"--out {out}: holds {holds} kept. Choose another name with --out.")
@@ -90,8 +99,12 @@ def check_output(file: CellFile, out: Path, members: int) -> None:
     n = len(file.obs)
     missing = np.full((members + 2, n), np.nan)
     blank = Prediction(missing[2:], missing[0], missing[1], None, np.full(n, SCORED), np.zeros(0))
-    size = sum(p.stat().st_size for p in (file.path.rglob("*") if file.path.is_dir() else [file.path]))
-    for folder, needed in ((out.resolve().parent, size + ROOM), (paths.CACHE, ROOM)):
+    theirs = _cells(out)
+    if len(theirs) and np.isin(theirs, file.obs.index.astype(str)).mean() < 0.5:
+        raise InputError(
+            f"--out {out}: holds the scores of other cells, which are kept. Choose another name with --out."
+        )
+    for folder, needed in ((out.resolve().parent, _size(file, out) + ROOM), (paths.CACHE, ROOM)):
         way = "choose another with --out" if folder != paths.CACHE else "name another in the variable ATSDP_BUILD"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -102,6 +115,25 @@ def check_output(file: CellFile, out: Path, members: int) -> None:
             raise InputError(f"{folder}: cannot be written to ({error.strerror or error}); {way}.") from error
         if free < needed:
             raise InputError(f"{folder}: {free / 1e6:,.0f} MB free, {needed / 1e6:,.0f} MB needed; make room or {way}.")
+
+
+def _cells(out: Path) -> np.ndarray:
+    """Names of the cells in a file of scores; none if there is no such file."""
+    try:
+        with h5py.File(out, "r") as f:
+            return f["obs"][f["obs"].attrs["_index"]].asstr()[:]
+    except (OSError, KeyError, TypeError, ValueError):
+        return np.empty(0, str)
+
+
+def _size(file: CellFile, out: Path) -> int:
+    """Bytes of the scores, about: an h5ad is copied, another format written without compression, a table is small."""
+    if out.suffix != ".h5ad":
+        return 0
+    if file.kind == "h5ad":
+        return file.path.stat().st_size
+    X = file.X
+    return X.nbytes if isinstance(X, np.ndarray) else X.data.nbytes + X.indices.nbytes + X.indptr.nbytes
 
 
 def write_obs(part: Path, obs: pd.DataFrame, found: Prediction) -> None:

@@ -35,8 +35,9 @@ SPELLINGS = (
 )  # fmt: skip
 #: Columns in which 1 and True mean the resistant: ``nonresponder``, ``survived``, ``NR``; not ``cisplatin_response``.
 OF_RESISTANT = re.compile(
-    r"(?i)resist|tolera|persist|surviv|viab|alive|refract|relaps|progress|escap|(non|un)[-_ .]?(respon|sensit)"
-    r"|(?<![a-z])in(respon|sensit)|(?<![^\W_])(nr|dtp|pd|r|res)(?![^\W_])"
+    r"(?i)resist|tolera|persist|surviv|viab|alive|(?<![a-z])liv(e|ing)(?![a-z])|refract|relaps|recur|progress|escap"
+    r"|(?<![a-z])mrd(?![a-z])|(non|un)[-_ .]?(respon|sens)|(?<![a-z])in(respon|sensit)"
+    r"|(?<![^\W_])(nr|dtp|pd|r|res)(?![^\W_])|(?-i:(?<=[a-z])(R|Res)(?![a-zA-Z]))"
 )
 #: Fewer training lines of a class carry no lesson.
 MIN_LINES = 5
@@ -196,7 +197,9 @@ def prepare(
     Z, said = cell_values.shared_matrix(X, genes.symbol[genes.symbol != ""], chosen, counted)
     reason[(reason == SCORED) & (np.asarray(abs(Z).sum(1)).ravel() == 0)] = ZERO
     more += deep + said + cell_values.unscored(path, reason, settings.min_cells)
-    more += cell_values.absent(X, parts, reason == SCORED) if counted else []
+    if counted:
+        more += cell_values.absent(X, parts, reason == SCORED)
+        more += cell_values.dominant(X, genes.symbol[genes.symbol != ""])
     del known, X
     Z, where = Z[reason == SCORED], np.flatnonzero(reason == SCORED)
     silent = int((np.asarray(abs(Z).sum(0)).ravel() == 0).sum())
@@ -206,7 +209,7 @@ def prepare(
     order = cell_values.canonical(Z, settings.chunk)
     Z, where = Z[order], where[order]
     facts = {
-        "input": Path(os.path.abspath(path)).name, "values": kind, "gene_names": genes.naming,
+        "input": output.plain_name(path), "values": kind, "gene_names": genes.naming,
         "gene_names_in": genes.place, "genes_in_file": len(genes.symbol), "genes_shared": genes.shared,
         "genes_in_bulk": len(bulk.genes), "gene_overlap": genes.shared / len(bulk.genes),
         "gene_names_found": genes.ways, "genes_used": len(chosen), "genes_zero": silent,

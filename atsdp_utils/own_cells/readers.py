@@ -5,6 +5,7 @@ import gzip
 import os
 import re
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -17,7 +18,16 @@ from scipy.io import mmread
 from atsdp_utils.data import gene_names
 from atsdp_utils.foundation import checksums
 from atsdp_utils.own_cells import tables
-from atsdp_utils.own_cells.cellfile import FORMATS, CellFile, InputError, checked, dense, listed, names_of_no_gene
+from atsdp_utils.own_cells.cellfile import (
+    FORMATS,
+    MIN_SHARED,
+    CellFile,
+    InputError,
+    checked,
+    dense,
+    listed,
+    names_of_no_gene,
+)  # fmt: skip
 
 #: Bytes of a dense matrix beyond which a file is refused: it would not fit beside its own copies.
 MAX_DENSE = 3e9
@@ -79,6 +89,8 @@ def read(path: Path, layer: str | None = None, labels: str | None = None) -> Cel
         said = f"cannot be read, truncated or damaged? Copy it again. ({short})"
         if re.search("plugin|filter|can't open directory", short):
             said = f"compressed in a way that is not read here. Write it again with gzip or without. ({short})"
+        if "does not support dtype" in short:
+            said = f"numbers of a byte order or kind that is not read here. Write them again as float32. ({short})"
         if "No read method registered" in short:
             said = f"written by another version of anndata. Write it again without what is named here. ({short})"
         if isinstance(error, BlockingIOError) or "unable to lock" in str(error):
@@ -184,8 +196,11 @@ def _frame(f: h5py.File, place: str) -> pd.DataFrame:
     frame = frame if isinstance(frame, pd.DataFrame) else _unencoded(f, place, frame)
     for column, codes in dict(frame).items():
         for words in (f"{place}/__categories/{column}", f"uns/{column}_categories"):
-            if words in f and codes.dtype.kind == "i" and codes.between(-1, len(f[words]) - 1).all():
-                frame[column] = pd.Categorical.from_codes(codes, f[words].asstr()[:])
+            if words not in f or not hasattr(f[words], "shape") or codes.dtype.kind != "i":
+                continue
+            named = f[words][:] if f[words].dtype.kind in "biuf" else f[words].asstr()[:]
+            if codes.between(-1, len(named) - 1).all():
+                frame[column] = pd.Categorical.from_codes(codes, named)
     return frame
 
 
@@ -204,8 +219,9 @@ def _unencoded(f: h5py.File, place: str, table: dict | np.ndarray) -> pd.DataFra
 
 
 def _only_kinds(column: np.ndarray) -> bool:
-    """Whether a column holds kinds of features and nothing else."""
-    return all(GENES.fullmatch(kind) or KINDS.fullmatch(kind) for kind in set(column))
+    """Whether a column holds kinds of features and nothing else; with most fields empty it is a remark on genes."""
+    empty = np.isin(np.char.lower(column.astype(str)), ("", "nan", "none", "<na>"))
+    return empty.mean() < 0.5 and all(GENES.fullmatch(kind) or KINDS.fullmatch(kind) for kind in set(column))
 
 
 def _expression(file: CellFile, *columns: np.ndarray) -> CellFile:
@@ -219,7 +235,16 @@ def _expression(file: CellFile, *columns: np.ndarray) -> CellFile:
     others = ", ".join(sorted(others)[:4])
     if others and not keep.any():
         raise InputError(f"{file.path}: no gene among the features, only {others}. Expected some of 'Gene Expression'.")
+    own, aside = ({*gene_names.translate(n, "human symbols")[0]} - {""} for n in _called(file, keep))
+    if len(aside - own) >= MIN_SHARED:
+        lost = f"{len(aside - own):,} have names of genes of the bulk that no other feature has: were genes left out?"
+        file = replace(file, warnings=[*file.warnings, f"{(~keep).sum():,} features are called {others}, but {lost}"])
     return file.only(keep, f"{(~keep).sum():,} features other than gene expression left out ({others})")
+
+
+def _called(file: CellFile, keep: np.ndarray) -> tuple[list[str], list[str]]:
+    """All names of the features that are kept, and of the others."""
+    return tuple([n for names in file.names.values() for n in names[rows]] for rows in (keep, ~keep))
 
 
 def _beside_ids(file: CellFile) -> CellFile:
@@ -258,6 +283,7 @@ def _read_10x_h5(path: Path) -> tuple:
 
 def _read_10x_group(g: h5py.Group) -> tuple:
     X = sparse.csr_matrix((g["data"][:], g["indices"][:], g["indptr"][:]), tuple(map(int, g["shape"][:]))[::-1])
+    X.check_format(full_check=True)  # before compiled code meets its indices
     places = {"id": "features/id", "name": "features/name", "feature_type": "features/feature_type"}
     if "features" not in g:  # Cell Ranger 2
         places = {"id": "genes", "name": "gene_names"}
@@ -283,6 +309,9 @@ def _read_10x_folder(folder: Path) -> tuple:
     form = {"sep": "\t", "header": None, "dtype": str, "keep_default_na": False, "quoting": csv.QUOTE_NONE}
     opened = (gzip.open(f, "rt", encoding="utf-8") if tables.is_gzip(f) else f for f in found[1:])
     table, cells = (pd.read_csv(f, **form).replace(r'^"(.*)"$', r"\1", regex=True) for f in opened)
+    numbers = table[0].tolist()
+    if len(table.columns) > 2 and any(numbers == [str(i + k) for i in range(len(table))] for k in (0, 1)):
+        table = table.drop(columns=0).set_axis(range(len(table.columns) - 1), axis=1)  # of rows
     called = ["id", "name", "feature_type"]
     if len(table.columns) == 2 and _only_kinds(table[1].to_numpy(str)):
         called = ["id", "feature_type"]

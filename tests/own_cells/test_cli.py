@@ -1,11 +1,13 @@
 """The command: scores, report and messages; what it must never do (use labels, change the input, write half a file)."""
 
 import inspect
+import io
 import os
 import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args
 
@@ -295,9 +297,10 @@ def test_numbers_in_a_column_called_resistant_are_asked_about(values):
 @pytest.mark.parametrize("asked", [True, False])
 def test_numbers_in_columns_that_tell_of_the_resistant_are_asked_about(asked):
     of_resistant = ["nonresponder", "non_responder", "un-responsive", "insensitive", "NR", "is_NR", "Res", "survived",
-                    "DTP", "tolerant", "persister", "viable", "refractory", "relapse", "progression"]  # fmt: skip
-    of_sensitive = ["response", "responder", "sensitive", "killed", "dead", "cisplatin_response", "cisplatin.sensitive",
-                    "PDX_response", "drug_R1", "outcome"]  # fmt: skip
+                    "DTP", "tolerant", "persister", "viable", "refractory", "relapse", "progression", "non_sens",
+                    "live", "living", "IsRes", "isR", "recurrence", "MRD"]  # fmt: skip
+    of_sensitive = ["response", "responder", "sensitive", "killed", "dead", "cisplatin_response",
+                    "cisplatin.sensitive", "PDX_response", "drug_R1", "outcome", "untreated", "parental", "delivered", "PFS_short"]  # fmt: skip
     for column in of_resistant if asked else of_sensitive:
         for values in ([True, False], [1, 0], ["1.0", "0.0"]):
             file = predict.CellFile("x", "h5ad", np.ones((2, 1)), {}, pd.DataFrame({column: values}))
@@ -500,3 +503,22 @@ def test_a_perfect_order_of_few_labelled_cells_has_a_wide_interval():
     found.metrics = scored
     text = words(page.render(found, y))
     assert "1.000 (0.398 to 1.000)" in text and "So few cells of a class can give any AUC by chance" in text
+
+
+def test_letters_that_a_terminal_or_a_name_lacks_stop_nothing(monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="latin-1", newline="\n")
+    monkeypatch.setenv("ATSDP_BUILD", "build")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    cli.surroundings()
+    print("genes\u2026")
+    terminal.flush()
+    assert terminal.buffer.getvalue() == b"genes\\u2026\n"
+    assert output.plain_name(Path(os.fsdecode(b"M\xfcnchen.h5ad"))) == "M\\xfcnchen.h5ad"
+
+
+def test_room_is_asked_for_what_is_written(tmp_path):
+    (tmp_path / "mine.h5").write_bytes(b"short")
+    file = predict.CellFile(tmp_path / "mine.h5", "10x h5", sparse.csr_matrix(np.ones((100, 50), np.float32)), {}, None)
+    assert output._size(file, tmp_path / "a.h5ad") > 100 * 50 * 8
+    assert output._size(file, tmp_path / "a.csv") == 0
+    assert output._size(replace(file, kind="h5ad", X=None), tmp_path / "a.h5ad") == 5

@@ -293,6 +293,13 @@ def test_scores_of_another_file_and_pages_of_others_are_kept(linear, file, tmp_p
     kept = scores.read_bytes()
     with pytest.raises(InputError, match="holds the scores of CISPLATIN of one.h5ad, which are kept"):
         linear(two, out=scores)
+    other = tmp_path / "B" / "one.h5ad"  # of the same name, as every 10x matrix is, with other cells
+    other.parent.mkdir()
+    adata = anndata.read_h5ad(one)
+    adata.obs_names = [f"other-{name}" for name in adata.obs_names]
+    adata.write_h5ad(other)
+    with pytest.raises(InputError, match="holds the scores of other cells, which are kept"):
+        linear(other, out=scores)
     notes = tmp_path / "notes.html"
     notes.write_text("<h1>Mine</h1>")
     with pytest.raises(InputError, match="notes.html: no page of this command, and is kept. Choose another"):

@@ -1497,3 +1497,76 @@ def test_a_clone_behind_a_symbol_is_of_an_antibody(counts, genes):
         found = recognise(named([*genes[:-10], *(form.replace("{}", g) for g in genes[-10:])], counts))
         assert (found.symbol[-10:] == "").all() and (found.symbol[:-10] != "").all()
     assert list(recognise(named([f"{g} (7157)" for g in genes], counts)).symbol) == genes
+
+
+@pytest.mark.parametrize("remark", [("custom", ""), ("peak_0", None), ("surface protein", np.nan)])
+def test_a_remark_on_a_few_genes_is_no_kind_of_feature(remark, tmp_path, counts, genes):
+    var = pd.DataFrame({"panel": [remark[0]] * 50 + [remark[1]] * 100}, genes)
+    anndata.AnnData(counts, pd.DataFrame(index=CELLS), var).write_h5ad(tmp_path / "a.h5ad")
+    assert list(recognise(readers.read(tmp_path / "a.h5ad")).symbol) == genes
+
+
+def test_genes_that_a_column_of_kinds_takes_away_are_told(tmp_path, counts):
+    many = list(gdsc.load_bulk().genes[:400])
+    X = np.tile(counts, 3)[:, :400]
+    var = pd.DataFrame({"category": ["gene"] * 250 + ["surface"] * 150}, many)
+    anndata.AnnData(X, pd.DataFrame(index=CELLS), var).write_h5ad(tmp_path / "a.h5ad")
+    (told,) = readers.read(tmp_path / "a.h5ad").warnings
+    assert told.startswith("150 features are called surface, but 150 have names of genes of the bulk")
+
+
+@pytest.mark.parametrize("layout", [sparse.csr_matrix, sparse.csc_matrix])
+@pytest.mark.parametrize("index", [2_000_000_000, -1])
+def test_indices_outside_a_sparse_matrix_meet_no_compiled_code(layout, index, tmp_path, counts, genes):
+    path = tmp_path / "a.h5ad"
+    anndata.AnnData(layout(counts), pd.DataFrame(index=CELLS), pd.DataFrame(index=genes)).write_h5ad(path)
+    with h5py.File(path, "r+") as f:
+        indices = f["X/indices"][:]
+        indices[::7] = index
+        f["X/indices"][:] = indices
+    with pytest.raises(InputError, match="truncated or damaged"):
+        readers.read(path)
+
+
+def test_two_genomes_with_a_damaged_pointer_are_refused(tmp_path, counts, genes):
+    X = sparse.csr_matrix(counts)
+    with h5py.File(tmp_path / "a.h5", "w") as f:
+        for genome in ("GRCh38", "mm10"):
+            pointer = X.indptr.copy()
+            pointer[3] = 10**6
+            f[f"{genome}/data"], f[f"{genome}/indices"], f[f"{genome}/indptr"] = X.data.astype(int), X.indices, pointer
+            f[f"{genome}/shape"], f[f"{genome}/barcodes"] = X.shape[::-1], [c.encode() for c in CELLS]
+            f[f"{genome}/genes"] = f[f"{genome}/gene_names"] = [g.encode() for g in genes]
+    with pytest.raises(InputError, match="truncated or damaged"):
+        readers.read(tmp_path / "a.h5")
+
+
+def test_integers_beside_numeric_categories_stay_integers_or_become_them(tmp_path, counts, genes):
+    path = tmp_path / "a.h5ad"
+    obs = pd.DataFrame({"batch": np.arange(12) % 2, "leiden": np.arange(12) % 3}, CELLS)
+    anndata.AnnData(counts, obs, pd.DataFrame(index=genes)).write_h5ad(path)
+    with h5py.File(path, "r+") as f:
+        f["uns/batch_categories"] = [10, 20]
+        f.create_group("uns/leiden_categories")
+    found = readers.read(path).obs
+    assert found["batch"].tolist() == [10, 20] * 6 and found["leiden"].tolist() == [0, 1, 2] * 4
+
+
+def test_values_of_another_byte_order_are_told(tmp_path, counts, genes):
+    path = write(tmp_path, "a.h5ad", counts, genes)
+    with h5py.File(path, "r+") as f:
+        data = f["X/data"][:]
+        del f["X/data"]
+        f["X/data"] = data.astype(">f4")
+    with pytest.raises(InputError, match="byte order or kind that is not read here. Write them again as float32"):
+        readers.read(path)
+
+
+@pytest.mark.parametrize("start", [0, 1])
+def test_a_folder_whose_features_are_numbered(start, tmp_path, counts, genes):
+    folder = write(tmp_path, "folder", counts, genes)
+    named = [*genes[:-2], "CITED1", ""]
+    rows = [f"{i + start}\tENSG{i:011d}\t{g}" for i, g in enumerate(named)]
+    (folder / "features.tsv").write_text("\n".join(rows) + "\n")
+    file = readers.read(folder)
+    assert file.X.shape == counts.shape and file.names["features, name"].tolist() == named

@@ -199,3 +199,39 @@ def test_droplets_around_few_or_many_cells_are_droplets(counts, tmp_path):
     assert len(ready(tmp_path, np.vstack([counts, empty]))[0]) == N
     with pytest.raises(InputError, match="6 cells with values; .* more are far less depth than the other cells"):
         ready(tmp_path, np.vstack([counts[:6], empty]))
+
+
+# --- counts that were divided by lengths ------------------------------------------------------------------------------
+
+
+def tpm(rng, n=150):
+    """Transcripts per million of genes of unequal lengths, as drawn from reads; (cells, genes)."""
+    length, level = np.exp(rng.normal(7.6, 0.7, GENES)), np.exp(rng.normal(0, 2.2, (3, GENES)))
+    share = rng.dirichlet([0.3] * 3, n) @ level * length
+    share /= share.sum(1, keepdims=True)
+    reads = rng.poisson(share * rng.lognormal(np.log(3e5), 0.5, n)[:, None] * (rng.random((n, GENES)) < 0.3))
+    rate = reads / length
+    return rate / rate.sum(1, keepdims=True) * 1e6
+
+
+@pytest.mark.parametrize("way", [lambda V: V, lambda V: V.round(1), lambda V: V.round(2),
+                                 lambda V: np.log2(V.round(2) + 1), lambda V: np.log2(V + 1)])  # fmt: skip
+def test_the_last_digit_of_rounded_values_is_no_count(way, tmp_path):
+    Z, _ = ready(tmp_path, way(tpm(np.random.default_rng(11))))
+    assert len(Z) == 150
+
+
+def test_residues_of_an_estimation_make_no_cell_shallow(counts, tmp_path):
+    """As kallisto leaves them: some cells have tiny values where others have none."""
+    rng = np.random.default_rng(3)
+    tiny = 10.0 ** rng.uniform(-8, -2, counts.shape)
+    here = (rng.random(counts.shape) < rng.uniform(0, 0.2, (N, 1))) & (counts == 0)
+    split = counts + np.abs(rng.normal(0, 0.05, counts.shape)) * (counts > 0)
+    Z, _ = ready(tmp_path, np.where(here, tiny, split))
+    assert len(Z) == N
+
+
+def test_an_intensity_called_like_a_gene_is_told(counts, tmp_path):
+    X = counts.copy()
+    X[:, 5] = np.random.default_rng(0).integers(10_000, 60_000, N)
+    assert "of all counts are in" in ready(tmp_path, X)[1] and "of all counts are in" not in ready(tmp_path, counts)[1]
