@@ -299,8 +299,9 @@ def test_numbers_in_columns_that_tell_of_the_resistant_are_asked_about(asked):
     of_resistant = ["nonresponder", "non_responder", "un-responsive", "insensitive", "NR", "is_NR", "Res", "survived",
                     "DTP", "tolerant", "persister", "viable", "refractory", "relapse", "progression", "non_sens",
                     "live", "living", "IsRes", "isR", "recurrence", "MRD"]  # fmt: skip
-    of_sensitive = ["response", "responder", "sensitive", "killed", "dead", "cisplatin_response",
-                    "cisplatin.sensitive", "PDX_response", "drug_R1", "outcome", "untreated", "parental", "delivered", "PFS_short"]  # fmt: skip
+    of_sensitive = ["response", "responder", "sensitive", "killed", "dead", "cisplatin_response", "PDX_response",
+                    "cisplatin.sensitive", "drug_R1", "outcome", "untreated", "parental", "delivered",
+                    "PFS_short"]  # fmt: skip
     for column in of_resistant if asked else of_sensitive:
         for values in ([True, False], [1, 0], ["1.0", "0.0"]):
             file = predict.CellFile("x", "h5ad", np.ones((2, 1)), {}, pd.DataFrame({column: values}))
