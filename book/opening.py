@@ -164,7 +164,7 @@ def short(out: Outputs) -> dict:
         "pc1_worse": (told & (changes["difference"] > 0)).sum(),
     }  # fmt: skip
     ends = {"printed_low": printed["auc_mean"].min(), "printed_high": printed["auc_mean"].max()}
-    return held_out_clusters(out) | {name: int(n) for name, n in counts.items()} | ends
+    return held_out_clusters(out) | {name: int(n) for name, n in counts.items()} | ends | _permuted(out, names)
 
 
 def _eight(out: Outputs, names: list[str]) -> dict[str, int]:
@@ -337,7 +337,7 @@ def opening(
     said, used = sentences(of_runs, cited)
     _, in_short = _told(of_runs, short)
     words = (TEMPLATES / "in_short.md").read_text(encoding="utf-8").strip()
-    in_short = words.format(**in_short) if in_short else MISSING
+    in_short = words.format(**in_short, permuted=cited("16")) if in_short else MISSING
     drawn = drawing(of_runs, found.PICTURE)
     of_picture = next((profile for profile, out in of_runs.items() if drawn and out.folder == drawn.parent), "")
     shown = f"The picture is of profile `{of_picture}`.\n\n" if of_picture and used != [of_picture] else ""
