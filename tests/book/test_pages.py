@@ -10,7 +10,7 @@ import pytest
 
 from atsdp_utils.baselines import REGISTRY
 from atsdp_utils.foundation import config, paths
-from atsdp_utils.reporting.outputs import Outputs
+from atsdp_utils.reporting.outputs import Missing, Outputs
 from atsdp_utils.reporting.verdict import MISSING
 from book import build, opening
 
@@ -267,7 +267,11 @@ def test_the_table_of_real_cells_holds_differences_and_stars_those_told_from_zer
     against = pd.DataFrame(against)
     against["ci_low"], against["ci_high"] = against["difference"] - 0.05, against["difference"] + 0.05
     against.to_csv(tables.folder / "baselines_against_atsdp.csv", index=False)
+    with pytest.raises(Missing, match="tuning_choices"):  # the sentence says that the eight were searched
+        opening.short(tables)
+    pd.DataFrame({"protocol": ["S", "U"], "model": "SA"}).to_csv(tables.folder / "tuning_choices.csv", index=False)
     short = opening.short(tables)
+    assert short["null_reached"] == said["null_reached"]
     assert [short[k] for k in ("eight", "eight_better", "eight_worse")] == [24, 7, 1]
     assert [short[k] for k in ("above", "names", "turned", "runs", "pc1_better", "pc1_worse")] == [0, 3, 15, 60, 0, 0]
     assert (short["unbalanced"], short["printed_low"], short["printed_high"]) == (1, 0.47, 0.52)
