@@ -269,9 +269,11 @@ def test_the_table_of_real_cells_holds_differences_and_stars_those_told_from_zer
     against.to_csv(tables.folder / "baselines_against_atsdp.csv", index=False)
     with pytest.raises(Missing, match="tuning_choices"):  # the sentence says that the eight were searched
         opening.short(tables)
-    pd.DataFrame({"protocol": ["S", "U"], "model": "SA"}).to_csv(tables.folder / "tuning_choices.csv", index=False)
+    searched = pd.DataFrame({"protocol": ["S", "U"], "model": "SA", "tried": [3, 2]})
+    searched.to_csv(tables.folder / "tuning_choices.csv", index=False)
     short = opening.short(tables)
-    assert short["null_reached"] == said["null_reached"]
+    assert short["null_reached"] == said["null_reached"] and short["tried"] == 2
+    assert said["null_mean"][:22] == "0.40 (A375-PLX4720), 0" and said["own_far"][:20] == "0.20 (A375-PLX4720),"
     assert [short[k] for k in ("eight", "eight_better", "eight_worse")] == [24, 7, 1]
     assert [short[k] for k in ("above", "names", "turned", "runs", "pc1_better", "pc1_worse")] == [0, 3, 15, 60, 0, 0]
     assert (short["unbalanced"], short["printed_low"], short["printed_high"]) == (1, 0.47, 0.52)
