@@ -71,7 +71,7 @@ def _over_kinds(values: pd.Series) -> tuple[float, float, float]:
     """Mean over kinds of the mean over tasks, its standard error, and the half of its 95 % interval.
 
     `values` is indexed by kind and place. The error is over places, twins apart: a drug is the task of two kinds, whose
-    errors are no independent ones. It is 0, and the interval NaN, where a place is alone.
+    errors are no independent ones. A place that is alone adds no error, and the interval is NaN.
     """
     kinds = values.groupby(level="kind")
     own = (values - kinds.transform("mean")) / kinds.transform("count") / kinds.ngroups

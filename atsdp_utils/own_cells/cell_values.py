@@ -302,7 +302,7 @@ def dominant(X: Matrix, symbol: np.ndarray) -> list[str]:
     of_gene = np.asarray(X.sum(0)).ravel()
     most = int(of_gene.argmax())
     share = of_gene[most] / max(of_gene.sum(), 1)
-    said = f"{share:.0%} of all counts are in {symbol[most]}: no gene but a measurement called like one?"
+    said = f"{share:.0%} of the counts of all genes are in {symbol[most]}: a measurement that is called like a gene?"
     return [said] if share > 0.5 else []
 
 

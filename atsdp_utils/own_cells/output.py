@@ -99,8 +99,8 @@ def check_output(file: CellFile, out: Path, members: int) -> None:
     n = len(file.obs)
     missing = np.full((members + 2, n), np.nan)
     blank = Prediction(missing[2:], missing[0], missing[1], None, np.full(n, SCORED), np.zeros(0))
-    theirs = _cells(out)
-    if len(theirs) and np.isin(theirs, file.obs.index.astype(str)).mean() < 0.5:
+    theirs, ours = _cells(out), file.obs.index.astype(str)
+    if len(theirs) and max(np.isin(theirs, ours).mean(), np.isin(ours, theirs).mean()) < 0.5:
         raise InputError(
             f"--out {out}: holds the scores of other cells, which are kept. Choose another name with --out."
         )

@@ -498,7 +498,7 @@ def two_groups(apart: float, seed: int = 5) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("data", ["embedded", "geo"])
 def test_first_component_stands_in_every_table_of_protocol_u_and_in_no_other(data):
     lists = tables.all_tables(data, "quick")
-    shown = ("transfer", "table3", "table4", "plus_score", "peers")
+    shown = ("transfer", "table3", "table4", "plus_score", "peers", "permuted")
     for name, tasks in lists.items():
         mine = [t for t in tasks if t.model == tables.PC1]
         assert {t.protocol for t in mine} == ({"U"} if name in shown else set()), name

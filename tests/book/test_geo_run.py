@@ -117,6 +117,7 @@ def test_chapters_that_did_not_run_read_no_set_of_the_paper(chapter):
         "tasks = tables.bulk(DATA, PROFILE)": lambda data: tables.bulk(data, "smoke"),
         "runs = tables.stopping(DATA, PROFILE)": lambda data: tables.stopping(data, "smoke"),
         "tables.clusters(DATA, PROFILE)": lambda data: tables.clusters(data, "smoke"),
+        "asked = tables.permuted(DATA, PROFILE)": lambda data: tables.permuted(data, "smoke"),
         "tasks = tables.peers(DATA, PROFILE)": lambda data: tables.peers(data, "smoke"),
         "config.datasets(DATA) if spec.tier == ": lambda data: [s for s in config.datasets(data) if s.tier == "real"],
         "tasks = [t for t in tables.transfer(DATA, PROFILE)": of_real_cells,

@@ -234,4 +234,7 @@ def test_residues_of_an_estimation_make_no_cell_shallow(counts, tmp_path):
 def test_an_intensity_called_like_a_gene_is_told(counts, tmp_path):
     X = counts.copy()
     X[:, 5] = np.random.default_rng(0).integers(10_000, 60_000, N)
-    assert "of all counts are in" in ready(tmp_path, X)[1] and "of all counts are in" not in ready(tmp_path, counts)[1]
+    assert (
+        "of the counts of all genes" in ready(tmp_path, X)[1]
+        and "of the counts of all genes" not in ready(tmp_path, counts)[1]
+    )
