@@ -210,12 +210,8 @@ def _answers(folder: Path, name: str) -> dict[tuple[str, str], float]:
     """``p_holm`` without labels in a table of another notebook, by data set and setting; none where it was not made."""
     if not (file := folder / f"{name}.csv").exists():
         return {}
-    return (
-        pd.read_csv(file)
-        .query("protocol == 'U' and metric == 'auc'")
-        .set_index(["dataset", "setting"])["p_holm"]
-        .to_dict()
-    )
+    rows = pd.read_csv(file).query("protocol == 'U' and metric == 'auc'")
+    return rows.set_index(["dataset", "setting"])["p_holm"].to_dict()
 
 
 def tag(name: str) -> str:

@@ -281,9 +281,8 @@ def built_in(
     -------
     DataFrame
         ``cells, labels, list, r, r_unshared, n_unshared``, a row for each list, fold and shuffle; the last two are of
-        genes on one list alone. ``cells`` are the *same* for
-        lists and scores, or *held out*: no list and no model that made it saw a label of the fold that is scored.
-        ``labels`` are *real* or *shuffled*.
+        genes on one list alone. ``cells`` are the *same* for lists and scores, or *held out*: no list and no model that
+        made it saw a label of the fold that is scored. ``labels`` are *real* or *shuffled*.
     """
     tables = []
     designs = [("same", None, None, data.label)]

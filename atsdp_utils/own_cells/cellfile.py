@@ -77,10 +77,9 @@ def checked(X) -> Matrix:
     X = X if sparse.issparse(X) else np.asarray(X)
     X = X.astype(np.float32) if X.dtype == np.float16 else X
     if sparse.issparse(X):
-        if X.format in ("csr", "csc"):
-            X.check_format(full_check=True)  # before scipy's compiled code turns it
+        X = X if X.format == "csc" else sparse.csr_matrix(X)
+        X.check_format(full_check=True)  # before scipy's compiled code turns it
         X = sparse.csr_matrix(X)
-        X.check_format(full_check=True)
         X.sum_duplicates()
     return X
 

@@ -5,7 +5,9 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import anndata
 import h5py
@@ -18,6 +20,7 @@ from atsdp_utils.own_cells.cell_values import SCORED
 from atsdp_utils.own_cells.cellfile import FORMATS, CellFile, InputError
 from atsdp_utils.own_cells.prediction import Prediction
 
+T = TypeVar("T")
 #: A context in which anndata writes strings with missing values.
 any_strings = functools.partial(anndata.settings.override, allow_write_nullable_strings=True)
 #: Bytes beyond those of the input that scores, report and a first use of the cache take.
@@ -54,11 +57,8 @@ def destinations(path: Path, drug: str, out: Path | None, report: Path | None, e
         if not os.access(folder, os.W_OK):
             raise InputError(f"{option} {target}: the folder may not be written to. Choose another with {option}.")
     there, given = _fact(out, "drug"), _fact(out, "input")
-    if (
-        ending == ".h5ad"
-        and out.exists()
-        and (there, ENDING.sub("", given)) != (drug, ENDING.sub("", plain_name(path)))
-    ):
+    same = there == drug and ENDING.sub("", given) == ENDING.sub("", plain_name(path))
+    if ending == ".h5ad" and out.exists() and not same:
         other = " of ".join(filter(None, (there, given)))
         holds = f"the scores of {other}, which are" if other else "no scores of this command, and is"
         raise InputError(f"--out {out}: holds {holds} kept. Choose another name with --out.")
@@ -67,13 +67,23 @@ def destinations(path: Path, drug: str, out: Path | None, report: Path | None, e
     return out, report
 
 
-def _fact(out: Path, name: str) -> str:
-    """What a file of scores says of itself; '' if it is no file of this command."""
+def _stored(out: Path, read: Callable[[h5py.File], T], none: T) -> T:
+    """What a file of scores holds; `none` if it is no file of this command."""
     try:
         with h5py.File(out, "r") as f:
-            return f[f"uns/atsdp/{name}"].asstr()[()]
+            return read(f)
     except (OSError, KeyError, TypeError, ValueError):
-        return ""
+        return none
+
+
+def _fact(out: Path, name: str) -> str:
+    """What a file of scores says of itself."""
+    return _stored(out, lambda f: f[f"uns/atsdp/{name}"].asstr()[()], "")
+
+
+def _cells(f: h5py.File) -> set[str]:
+    """Names of the cells in an open file."""
+    return {*f["obs"][f["obs"].attrs["_index"]].asstr()[:]}
 
 
 def writable(obs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -99,11 +109,10 @@ def check_output(file: CellFile, out: Path, members: int) -> None:
     n = len(file.obs)
     missing = np.full((members + 2, n), np.nan)
     blank = Prediction(missing[2:], missing[0], missing[1], None, np.full(n, SCORED), np.zeros(0))
-    theirs, ours = _cells(out), file.obs.index.astype(str)
-    if len(theirs) and max(np.isin(theirs, ours).mean(), np.isin(ours, theirs).mean()) < 0.5:
-        raise InputError(
-            f"--out {out}: holds the scores of other cells, which are kept. Choose another name with --out."
-        )
+    ours, theirs = set(file.obs.index.astype(str)), _stored(out, _cells, set())
+    if theirs and len(ours & theirs) < 0.5 * min(len(ours), len(theirs)):
+        other = "holds the scores of other cells, which are kept. Choose another name with --out."
+        raise InputError(f"--out {out}: {other}")
     for folder, needed in ((out.resolve().parent, _size(file, out) + ROOM), (paths.CACHE, ROOM)):
         way = "choose another with --out" if folder != paths.CACHE else "name another in the variable ATSDP_BUILD"
         try:
@@ -115,15 +124,6 @@ def check_output(file: CellFile, out: Path, members: int) -> None:
             raise InputError(f"{folder}: cannot be written to ({error.strerror or error}); {way}.") from error
         if free < needed:
             raise InputError(f"{folder}: {free / 1e6:,.0f} MB free, {needed / 1e6:,.0f} MB needed; make room or {way}.")
-
-
-def _cells(out: Path) -> np.ndarray:
-    """Names of the cells in a file of scores; none if there is no such file."""
-    try:
-        with h5py.File(out, "r") as f:
-            return f["obs"][f["obs"].attrs["_index"]].asstr()[:]
-    except (OSError, KeyError, TypeError, ValueError):
-        return np.empty(0, str)
 
 
 def _size(file: CellFile, out: Path) -> int:

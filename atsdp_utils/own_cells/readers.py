@@ -27,7 +27,7 @@ from atsdp_utils.own_cells.cellfile import (
     dense,
     listed,
     names_of_no_gene,
-)  # fmt: skip
+)
 
 #: Bytes of a dense matrix beyond which a file is refused: it would not fit beside its own copies.
 MAX_DENSE = 3e9
@@ -235,16 +235,16 @@ def _expression(file: CellFile, *columns: np.ndarray) -> CellFile:
     others = ", ".join(sorted(others)[:4])
     if others and not keep.any():
         raise InputError(f"{file.path}: no gene among the features, only {others}. Expected some of 'Gene Expression'.")
-    own, aside = ({*gene_names.translate(n, "human symbols")[0]} - {""} for n in _called(file, keep))
-    if len(aside - own) >= MIN_SHARED:
-        lost = f"{len(aside - own):,} have names of genes of the bulk that no other feature has: were genes left out?"
-        file = replace(file, warnings=[*file.warnings, f"{(~keep).sum():,} features are called {others}, but {lost}"])
+    lost = _genes_among(file, ~keep) - _genes_among(file, keep) if others else ()
+    if len(lost) >= MIN_SHARED:
+        said = f"{len(lost):,} have names of genes of the bulk that no other feature has: were genes left out?"
+        file = replace(file, warnings=[*file.warnings, f"{(~keep).sum():,} features are called {others}, but {said}"])
     return file.only(keep, f"{(~keep).sum():,} features other than gene expression left out ({others})")
 
 
-def _called(file: CellFile, keep: np.ndarray) -> tuple[list[str], list[str]]:
-    """All names of the features that are kept, and of the others."""
-    return tuple([n for names in file.names.values() for n in names[rows]] for rows in (keep, ~keep))
+def _genes_among(file: CellFile, rows: np.ndarray) -> set[str]:
+    """Genes of the bulk that some of the features are called like, by any of their names."""
+    return {g for names in file.names.values() for g in gene_names.translate(names[rows], "human symbols")[0]} - {""}
 
 
 def _beside_ids(file: CellFile) -> CellFile:
@@ -275,7 +275,7 @@ def _read_10x_h5(path: Path) -> tuple:
     if len(found) == 1:
         return found.popitem()[1]
     cells = pd.Index(np.concatenate([barcodes for *_, barcodes in found.values()])).unique()
-    rows = ((X.tocoo(), cells.get_indexer(barcodes)) for X, _, barcodes in found.values())
+    rows = ((checked(X).tocoo(), cells.get_indexer(barcodes)) for X, _, barcodes in found.values())
     parts = [sparse.csr_matrix((X.data, (row[X.row], X.col)), (len(cells), X.shape[1])) for X, row in rows]
     named = {k: [f"{genome}_{n}" for genome, (_, of, _) in found.items() for n in of[k]] for k in ("id", "name")}
     return sparse.hstack(parts, "csr"), {k: np.array(names) for k, names in named.items()}, cells.to_numpy(str)
@@ -283,7 +283,6 @@ def _read_10x_h5(path: Path) -> tuple:
 
 def _read_10x_group(g: h5py.Group) -> tuple:
     X = sparse.csr_matrix((g["data"][:], g["indices"][:], g["indptr"][:]), tuple(map(int, g["shape"][:]))[::-1])
-    X.check_format(full_check=True)  # before compiled code meets its indices
     places = {"id": "features/id", "name": "features/name", "feature_type": "features/feature_type"}
     if "features" not in g:  # Cell Ranger 2
         places = {"id": "genes", "name": "gene_names"}
