@@ -138,14 +138,11 @@ def single_cells(out: Outputs) -> dict:
 
 def _permuted(out: Outputs, names: list[str]) -> dict[str, object]:
     """AUC of ATSDP-NET after the labels of lines were permuted: its mean, draws that reach the own mean, distances."""
-    null = out.table("permuted_labels", dataset=names, model="ATSDP-NET")
-    wide = null.pivot(index=["dataset", "seed"], columns="labels", values="auc")
-    by_set, away = wide.groupby("dataset", sort=False), wide.sub(0.5).abs().groupby("dataset", sort=False).mean()
-    reached = (wide["permuted"] >= by_set["own"].transform("mean") - 1e-6).groupby("dataset", sort=False).sum()
-    of = {"null_mean": by_set["permuted"].mean(), "null_far": away["permuted"], "own_far": away["own"]}
-    said = {key: ", ".join(f"{value:.2f} ({name})" for name, value in values.items()) for key, values in of.items()}
-    said["null_reached"] = ", ".join(f"{n} ({name})" for name, n in reached.items())
-    return said | {"null_draws": null["seed"].nunique()}
+    rows = out.table("permuted_labels_summary", dataset=names, model="ATSDP-NET").set_index("dataset")
+    of = {"null_mean": "permuted_mean", "null_far": "permuted_distance", "own_far": "own_distance"}
+    said = {key: ", ".join(f"{value:.2f} ({name})" for name, value in rows[of[key]].items()) for key in of}
+    said["null_reached"] = ", ".join(f"{n} ({name})" for name, n in rows["draws_that_reach_own_mean"].items())
+    return said | {"null_draws": int(rows["seeds"].iloc[0])}
 
 
 def short(out: Outputs) -> dict:
