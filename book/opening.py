@@ -14,7 +14,7 @@ import pandas as pd
 
 from atsdp_utils.data import gdsc
 from atsdp_utils.foundation import config, paths
-from atsdp_utils.reporting import audit, found, rules
+from atsdp_utils.reporting import audit, found, report, rules
 from atsdp_utils.reporting.outputs import Missing, Outputs
 from atsdp_utils.reporting.verdict import MISSING, UNTESTED
 
@@ -343,7 +343,7 @@ def opening(
         paper_low=printed_auc.min(), paper_high=printed_auc.max(), sentences=said, short=in_short,
         picture=picture(drawn), shown=shown,
         amounts="\n".join(map(_amounts, used)), paper_epochs=config.PAPER_EPOCHS,
-        units=config.units(config.REAL), claims=len(verdicts),
+        units=report.units(config.REAL), claims=len(verdicts),
         untestable=int((verdicts == UNTESTED).sum()), ten=cited("11"), own=cited("13"), scores=cited("08"),
         bit=cited("04"), hour=", ".join(map(cited, ("03", "04", "16"))),
     )  # fmt: skip

@@ -68,7 +68,7 @@ def readme_block(out: Outputs, published: Outputs) -> str:
 
     real = []
     for unit, part in findings.by_unit(findings.real_findings(judged)).groupby("unit", sort=False):
-        what = config.units([spec for spec in config.REAL if spec.unit == unit])
+        what = report.units([spec for spec in config.REAL if spec.unit == unit])
         yes = part.loc[part["answer"] == "yes", "question"]
         named = f" Yes: {' '.join(yes)}" * bool(len(yes))
         said = counted(part["answer"], findings.ANSWERS)

@@ -175,8 +175,7 @@ def holm(table: pd.DataFrame, protocol: str, column: str = "model") -> pd.Series
     if protocol == "S":
         family = family.where([not config.DATASETS[d].axis for d in table["dataset"]], table["dataset"])
     learns = (table[[column, "second"]] != CONSTANT).all(axis=1) if "second" in table else table[column] != CONSTANT
-    known = table["p"].where(learns).dropna()
-    return known.groupby(family).transform(stats.holm).reindex(table.index)
+    return table["p"].where(learns).groupby(family).transform(stats.holm)
 
 
 def one_answer(

@@ -7,7 +7,6 @@ from collections import namedtuple
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from scipy import stats as sps
 from scipy.optimize import brentq
 from scipy.special import expit, logit, stdtr, stdtridf, stdtrit
@@ -24,9 +23,6 @@ Interval = namedtuple("Interval", "mean low high")
 TTest = namedtuple("TTest", "mean low high t df p")
 #: Posterior probabilities that a - b is below -ROPE (b better), within it (no matter), above it (a better).
 Bayes = namedtuple("Bayes", "p_left p_rope p_right")
-Selection = namedtuple("Selection", "best reported nested bias")
-#: Mean ranks (1 is best), critical difference of two, Nemenyi p of all pairs.
-Friedman = namedtuple("Friedman", "chi2 p ranks critical_difference pairwise")
 
 
 def _finite(name: str, values) -> np.ndarray:
@@ -132,45 +128,16 @@ def bayesian_ttest(a, b, repeats: int = 1) -> Bayes:
 
 
 def holm(p) -> np.ndarray:
-    """Holm's step-down adjusted p-values, in the order given."""
-    p = _finite("p", p)
-    if ((p < 0) | (p > 1)).any():
-        raise ValueError(f"p: got values in [{p.min()}, {p.max()}], expected [0, 1]")
-    order = np.argsort(p, kind="stable")  # statsmodels collects garbage at each call: seconds, where torch is loaded
-    stepped = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1))
-    return np.minimum(stepped, 1)[np.argsort(order)]
-
-
-def selection_bias(scores: pd.DataFrame) -> Selection:
-    """What reporting the best of several settings on the folds that chose it adds to the score.
-
-    The winner is partly the luckiest. Nested estimate: for each fold, choose the setting by the mean over all *other*
-    folds and score it on this one.
-
-    Parameters
-    ----------
-    scores : DataFrame
-        Folds x settings, high is good.
-
-    Returns
-    -------
-    Selection
-        ``best``, the setting with the highest mean; ``reported``, that mean; ``nested``, the mean of the nested
-        estimate; ``bias`` = reported - nested, which is itself noisy.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two folds or settings, or if a score is not finite.
-    """
-    table = scores.to_numpy(dtype=float)
-    if table.shape[0] < 2 or table.shape[1] < 2 or not np.isfinite(table).all():
-        raise ValueError(f"scores: got shape {table.shape}, expected at least 2 folds x 2 settings, all finite")
-    without_fold = (table.sum(0) - table) / (len(table) - 1)
-    chosen = without_fold.argmax(1)
-    means = table.mean(0)
-    reported, nested = float(means.max()), float(table[np.arange(len(table)), chosen].mean())
-    return Selection(str(scores.columns[means.argmax()]), reported, nested, reported - nested)
+    """Holm's step-down adjusted p-values, in the order given. A value that is NaN stays so and counts as no test."""
+    p = np.asarray(p, dtype=float)
+    known = ~np.isnan(p)
+    if p.ndim != 1 or ((p[known] < 0) | (p[known] > 1)).any():
+        raise ValueError(f"p: got {p}, expected a vector of values in [0, 1] or NaN")
+    adjusted, tested = p.copy(), p[known]
+    order = np.argsort(tested, kind="stable")  # statsmodels collects garbage at each call: seconds, beside torch
+    stepped = np.maximum.accumulate(tested[order] * np.arange(tested.size, 0, -1))
+    adjusted[known] = np.minimum(stepped, 1)[np.argsort(order)]
+    return adjusted
 
 
 def expected_maximum(settings: int, sd: float) -> float:
@@ -178,37 +145,6 @@ def expected_maximum(settings: int, sd: float) -> float:
     x = np.linspace(-9, 9, 4001)
     density = settings * sps.norm.pdf(x) * sps.norm.cdf(x) ** (settings - 1)
     return float(sd * np.trapezoid(x * density, x))
-
-
-def friedman(scores: pd.DataFrame) -> Friedman:
-    """Friedman test over data sets, with the Nemenyi critical difference (Demsar 2006).
-
-    Parameters
-    ----------
-    scores : DataFrame
-        Data sets x models, high is good.
-
-    Returns
-    -------
-    Friedman
-        ``chi2`` and ``p`` of the test; ``ranks``, the mean rank of each model (1 is best); ``critical_difference`` of
-        two mean ranks at 5 %; ``pairwise``, Nemenyi's p of all pairs, models x models.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two data sets or three models.
-    """
-    import scikit_posthocs
-
-    blocks, models = scores.shape
-    if models < 3 or blocks < 2:
-        raise ValueError(f"scores: got {blocks} blocks x {models} models, expected at least 2 x 3")
-    chi2, p = sps.friedmanchisquare(*scores.to_numpy(dtype=float).T)
-    quantile = sps.studentized_range.ppf(0.95, models, np.inf) / np.sqrt(2)
-    distance = float(quantile * np.sqrt(models * (models + 1) / (6 * blocks)))
-    pairwise = scikit_posthocs.posthoc_nemenyi_friedman(scores)
-    return Friedman(float(chi2), float(p), scores.rank(axis=1, ascending=False).mean(), distance, pairwise)
 
 
 def _placements(y, p) -> tuple[np.ndarray, np.ndarray]:

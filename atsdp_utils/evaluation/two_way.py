@@ -82,12 +82,6 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["model", "mean", "ci_low", "ci_high", "tasks", "drugs", "seeds", "sd_seeds"])
 
 
-def corrected(p: pd.Series) -> pd.Series:
-    """Holm's adjusted p-values of those that are known; NaN for the others, which count as no test."""
-    known = p.dropna()
-    return pd.Series(holm(known), known.index).reindex(p.index)
-
-
 def differences(scores: pd.DataFrame, against: str) -> pd.DataFrame:
     """Paired differences of mean AUC to one model, on common tasks and seeds.
 
@@ -122,7 +116,7 @@ def differences(scores: pd.DataFrame, against: str) -> pd.DataFrame:
         found = interval(own.mean(axis=1) - base.mean(axis=1), drug, cluster, seeds=by_seed)
         rows.append((model, against, *found, p_value(found, drug, cluster), len(both), drug.nunique()))
     table = pd.DataFrame(rows, columns=["model", "against", "difference", "ci_low", "ci_high", "p", "tasks", "drugs"])
-    table.insert(6, "p_holm", corrected(table["p"]))
+    table.insert(6, "p_holm", holm(table["p"]))
     return table
 
 

@@ -4,7 +4,6 @@ Nothing here computes. Table 2 of the paper is :data:`TABLE2`; what the paper le
 batch size, weights of the losses, noise) is :class:`Training`, fixed before any single cell was scored.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -231,20 +230,6 @@ def datasets(data: str, *, nulls: bool = True) -> list[Dataset]:
     if data == "geo":
         return [*REAL, *GEO]
     raise ValueError(f"DATA: got {data!r}, expected 'embedded' or 'geo'")
-
-
-def units(specs: Sequence[Dataset]) -> str:
-    """Count sets in words, each unit once and kinds of label apart."""
-    parts = []
-    for kind, word in (("culture", "culture task"), ("programme", "programme axis")):
-        names: dict[str, list[str]] = {}
-        for spec in specs:
-            if spec.label == kind:
-                names.setdefault(spec.unit, []).append(spec.name)
-        told = [", ".join(v) if [*v] == [k] else f"{k}, under the names {' and '.join(v)}" for k, v in names.items()]
-        plural = word if len(names) == 1 else word.replace("axis", "axe") + "s"
-        parts += [f"{len(names)} {plural} ({'; '.join(told)})"] if names else []
-    return " and ".join(parts)
 
 
 def stand_in(paper: str, data: str) -> Dataset:

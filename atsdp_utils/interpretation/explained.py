@@ -93,7 +93,7 @@ def _explain(task: Task, source: preprocess.Source, X: np.ndarray, y: np.ndarray
 
 
 def explain_all(
-    name: str, profile: str, seeds: Sequence[int], *, jobs: int = 1, randomised: bool = False
+    name: str, profile: str, seeds: Sequence[int], *, jobs: int = 1, backend: str = "loky", randomised: bool = False
 ) -> list[Explained]:
     """:func:`explain` for several seeds, in parallel processes; what is in the cache is not trained again.
 
@@ -101,14 +101,14 @@ def explain_all(
     ----------
     name, profile, seeds
         A data set, a profile, and one seed for each network. No expression or label of a cell in fold 0 is read.
-    jobs : int
-        Processes. The result is the same for any number.
+    jobs, backend
+        As in :func:`pool.call_all`. They change no result.
     randomised : bool
         Whether labels are shuffled before training, by a permutation that the seed fixes.
     """
     datasets.prepare(name)  # in tier geo no training has prepared the twin
     left = [(name, profile, s, randomised) for s in seeds if not asked(name, profile, s, randomised)[-1].exists()]
-    pool.call_all(explain, left, jobs=jobs, label=f"{name} explained")
+    pool.call_all(explain, left, jobs=jobs, backend=backend, label=f"{name} explained")
     return [explain(name, profile, s, randomised) for s in seeds]
 
 

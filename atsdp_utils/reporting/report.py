@@ -37,6 +37,20 @@ def tier_of(name: str) -> str:
     return tiers[name]
 
 
+def units(specs: Sequence[config.Dataset]) -> str:
+    """Data sets counted in words, each unit once and kinds of label apart."""
+    parts = []
+    for kind, word in (("culture", "culture task"), ("programme", "programme axis")):
+        names: dict[str, list[str]] = {}
+        for spec in specs:
+            if spec.label == kind:
+                names.setdefault(spec.unit, []).append(spec.name)
+        told = [", ".join(v) if [*v] == [k] else f"{k}, under the names {' and '.join(v)}" for k, v in names.items()]
+        plural = word if len(names) == 1 else word.replace("axis", "axe") + "s"
+        parts += [f"{len(names)} {plural} ({'; '.join(told)})"] if names else []
+    return " and ".join(parts)
+
+
 def check_tidy(df: pd.DataFrame, name: str) -> None:
     """Check the contract of ``table1`` … ``table4``: one row per data set x model (or setting) x metric.
 

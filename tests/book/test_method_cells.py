@@ -312,6 +312,7 @@ SCORES, LISTS, MAPS, SHARES = (
 )
 AUDIT, VERDICT = "atsdp_utils.reporting.audit", "atsdp_utils.reporting.verdict"
 CALIBRATION, VARIANCE = "atsdp_utils.models.calibration", "atsdp_utils.evaluation.variance"
+PLUS_STUDY = "atsdp_utils.evaluation.plus_study"
 DISCREPANCY, LINE_PAIRS = "atsdp_utils.models.discrepancy", "atsdp_utils.evaluation.line_pairs"
 #: Each replaces ``module.name`` by ``wrong(original)``; a row a fault, in the order of chapters.
 FAULTS: list[Fault] = [
@@ -390,6 +391,8 @@ FAULTS: list[Fault] = [
     Fault("11", AUDIT, "confusion_scores", _accuracy),
     Fault("11", VERDICT, "decide", lambda f: lambda effects, **sides: f([e.negated() for e in effects], **sides)),
     Fault("11", VERDICT, "decide", lambda f: lambda effects, above, below: f(effects, below, below)),
+    Fault("12", PLUS_STUDY, "_over_kinds", lambda f: lambda values: (values.mean(), *f(values)[1:])),
+    Fault("12", PLUS_STUDY, "_over_kinds", lambda f: lambda values: (f(values)[0], f(values)[1] / 3, f(values)[2])),
     Fault("12", CALIBRATION, "Calibration.sets", _without_the_new_one),
     Fault("12", CALIBRATION, "Calibration.sets", lambda f: lambda self, z, alpha=0.1: f(self, -z, alpha)),
     Fault("12", VARIANCE, "square", _added(lambda part, rest, levels: part * levels)),

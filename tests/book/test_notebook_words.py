@@ -58,6 +58,61 @@ def test_a_value_is_bold_only_where_one_model_beats_all_others():
     assert winners(THREE | {"b": 2.0}, ["a", "b", "c"]) == {}  # a is above c, and not above b
 
 
+def selection(scores):
+    """The table of notebook 06 on what picking the best number of heads adds, of tables of folds x settings."""
+    about = {"settings": [*next(iter(scores.values()))], "own_heads": {}, "config": config, "stats": stats, "about": {}}
+    return execute("06", ("selection",), scores=scores, **about)["selection"]
+
+
+def test_the_best_setting_is_scored_on_folds_that_did_not_choose_it():
+    found = selection({"A375-PLX4720": pd.DataFrame({2: [0.9, 0.5, 0.7], 8: [0.6, 0.9, 0.65]})}).iloc[0]
+    # means .70 and .71667; without fold 0: .60 .775 -> 8; without 1: .8 .625 -> 2; without 2: .7 .75 -> 8
+    assert found["best"] == "8" and found["best_mean"] == pytest.approx(2.15 / 3)
+    assert found["nested"] == pytest.approx((0.6 + 0.5 + 0.65) / 3)
+    assert found["optimism"] == pytest.approx(found["best_mean"] - found["nested"])
+    assert found["gain_over_mean"] == pytest.approx(2.15 / 3 - 4.25 / 6)
+
+
+def test_what_picking_among_equal_settings_adds_is_that_of_theory():
+    """Seven settings that are the same but for noise: the best looks better by the expected maximum."""
+    rng, excess, nested, equal = np.random.default_rng(2), [], [], []
+    for _ in range(400):
+        (found,) = selection({"A375-PLX4720": pd.DataFrame(rng.normal(0.7, 0.05, (10, 7)))}).itertuples()
+        excess.append(found.best_mean - 0.7)
+        nested.append(found.nested - 0.7)
+        equal.append(found.gain_if_equal)
+    assert np.mean(excess) == pytest.approx(stats.expected_maximum(7, 0.05 / np.sqrt(10)), rel=0.05)
+    assert np.mean(equal) == pytest.approx(stats.expected_maximum(7, 0.05 / np.sqrt(10)), rel=0.05)
+    assert abs(np.mean(nested)) < np.mean(excess) / 4, "the nested estimate must be nearly unbiased"
+
+
+def test_ranks_over_data_sets_and_their_critical_difference():
+    from itertools import combinations
+
+    from scikit_posthocs import posthoc_nemenyi_friedman
+    from scipy.stats import friedmanchisquare, studentized_range
+
+    # Four data sets, model c always best, then b, then ATSDP-NET.
+    aucs = {"ATSDP-NET": [0.1, 0.2, 0.3, 0.1], "b": [0.2, 0.3, 0.4, 0.2], "c": [0.3, 0.4, 0.5, 0.3]}
+    frame = pd.DataFrame(aucs, index=list("defg")).rename_axis("dataset").reset_index()
+    frame = frame.melt("dataset", var_name="model", value_name="auc").assign(protocol="S")
+    drawn = []
+    plots_eval = SimpleNamespace(critical_difference=lambda ax, *values: drawn.append(values))
+    library = {"friedmanchisquare": friedmanchisquare, "studentized_range": studentized_range,
+               "posthoc_nemenyi_friedman": posthoc_nemenyi_friedman, "combinations": combinations}  # fmt: skip
+    plots = SimpleNamespace(figure=lambda *size: (None, None))
+    about = {"frame": frame, "nine": [*aucs], "stand_ins": list("defg"), "plots": plots, "plots_eval": plots_eval}
+    space = execute("18", ("fig-cd", "cd-counts"), **about, **library)
+    ((ranks, distance, sets),) = drawn
+    assert ranks.to_dict() == {"ATSDP-NET": 3, "b": 2, "c": 1} and sets == 4
+    # Demsar 2006, table 5: q(0.05, 3 models) = 2.343
+    assert distance == pytest.approx(2.343 * np.sqrt(3 * 4 / (6 * 4)), rel=1e-3)
+    glued = space["run"].glued
+    # chi2 = 12 N / (k (k + 1)) * sum (mean rank - 2)^2 = 48 / 12 * 2, of two degrees of freedom
+    assert glued["friedman_p"] == pytest.approx(np.exp(-4))
+    assert [glued[k] for k in ("apart", "pairs_of_ranks", "place", "models_ranked")] == [1, 3, 3, 3]
+
+
 def winners(strengths, models) -> dict:
     """Sets with a winner in AUC among some models of notebook 07."""
     code, results = labels.source("07", "winners"), folds(strengths)

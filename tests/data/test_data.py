@@ -167,11 +167,6 @@ def test_each_set_says_what_its_label_is_and_what_counts_once():
     axis = ("programme", "SCC47 axis")
     assert [(spec.label, spec.unit) for spec in real] == [("culture", names[0]), axis, axis]
     assert {(spec.label, spec.unit == spec.name) for spec in (*config.TWINS, *config.GEO)} == {("culture", True)}
-    assert config.units(real) == (
-        "1 culture task (A375-PLX4720) and 1 programme axis (SCC47 axis, under the names SCC47-afatinib and "
-        "SCC47-sorafenib)"
-    )
-    assert config.units(config.GEO[:2]) == "2 culture tasks (DATA1; DATA2)"
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,15 @@ def test_source_line_names_tiers():
     assert line == "Data: GDSC-bulk (real); DATA1-sim, DATA2-sim (simulated) · protocol U · profile quick"
 
 
+def test_sets_are_counted_in_words_an_axis_with_two_names_once():
+    real = [config.DATASETS[name] for name in ("A375-PLX4720", "SCC47-afatinib", "SCC47-sorafenib")]
+    assert report.units(real) == (
+        "1 culture task (A375-PLX4720) and 1 programme axis (SCC47 axis, under the names SCC47-afatinib and "
+        "SCC47-sorafenib)"
+    )
+    assert report.units(config.GEO[:2]) == "2 culture tasks (DATA1; DATA2)"
+
+
 def test_manifest_notices_a_missing_output(run):
     run.table(_tidy(), "extra", caption="", datasets=["DATA1-sim"])
     (run.folder / "extra.csv").unlink()
