@@ -301,7 +301,7 @@ class _Scored:
         self.folds = max(r.task.folds for r in results)
         self.scores = scores(results).set_index(["repeat", "fold"])[[*measures]]
         self.results = {(r.task.seed, 0): r for r in results} if not self.folds else {}
-        self.cells = min(np.bincount(r.y.astype(int), minlength=2).min() for r in results) - 1
+        self.df_cells = min(np.bincount(r.y.astype(int), minlength=2).min() for r in results) - 1
         if self.scores.index.has_duplicates:
             raise ValueError(f"results: {results[0].task} and another have one name, and the same repeat or seed")
         self.draws = cache(lambda unit, of: on_resampled_cells(self.results[unit], measures, of))
@@ -378,7 +378,7 @@ def _paired(a: _Scored, b: _Scored, measures: Sequence[str]) -> Iterator[tuple]:
         known = np.isfinite(first[:, i] - second[:, i])
         x, y = first[known, i], second[known, i]
         of_measure = None if draws is None else draws[:, known, i]
-        t = stats.mean_test(x - y, a.folds or 1, of_measure, cells=a.cells)
+        t = stats.mean_test(x - y, a.folds or 1, of_measure, df_cells=a.df_cells)
         repeats = common[known].get_level_values("repeat").nunique()
         bayes = stats.bayesian_ttest(x, y, repeats) if a.folds and len(x) >= 2 * repeats else (np.nan,) * 3
         means = (x.mean(), y.mean()) if len(x) else (np.nan, np.nan)
@@ -432,7 +432,7 @@ def over_seeds(
         draws = np.stack([scored.draws(u, population) for u in scored.scores.index], axis=1)
         for i, measure in enumerate(measures):
             values = scored.scores[measure]
-            t = stats.mean_test(values, 1, draws[:, :, i], cells=scored.cells)
+            t = stats.mean_test(values, 1, draws[:, :, i], df_cells=scored.df_cells)
             low, high = metrics.RANGES.get(measure, (0.0, 1.0))
             sign = (np.nan,) * 4
             if measure == "auc":

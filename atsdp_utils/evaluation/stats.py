@@ -32,7 +32,7 @@ def _finite(name: str, values) -> np.ndarray:
     return values
 
 
-def mean_test(values, folds: int = 1, draws=None, cells: float = np.inf) -> TTest:
+def mean_test(values, folds: int = 1, draws=None, df_cells: float = np.inf) -> TTest:
     """Interval and two-sided test against 0 for the mean of scores, or of paired differences of scores.
 
     Parameters
@@ -45,7 +45,7 @@ def mean_test(values, folds: int = 1, draws=None, cells: float = np.inf) -> TTes
     draws : (resamples, n), optional
         The values on resampled cells, for seeds that are all scored on the same cells, or nearly. They share the luck
         of these cells, which their spread does not show: :func:`shared_variance` is added.
-    cells : int
+    df_cells : int
         Degrees of freedom behind `draws`: cells of the rarer class, less one.
 
     Returns
@@ -62,20 +62,20 @@ def mean_test(values, folds: int = 1, draws=None, cells: float = np.inf) -> TTes
         return TTest(mean, *[np.nan] * 5)
     own = (1 / n + (1 / (folds - 1) if folds > 1 else 0.0)) * float(np.var(values, ddof=1))
     shared = 0.0 if draws is None else shared_variance(np.asarray(draws, dtype=float))
-    variance, wide = own + shared, stdtrit((n - 1, cells), UPPER)
+    variance, wide = own + shared, stdtrit((n - 1, df_cells), UPPER)
     half = float(np.hypot(*(wide * np.sqrt([own, shared]))))
-    ends = sorted((n - 1, min(cells, 1e6)))  # reached where one of the two variances is nothing beside the other
+    ends = sorted((n - 1, min(df_cells, 1e6)))  # reached where one of the two variances is nothing beside the other
     df = float(np.clip(stdtridf(UPPER, half / np.sqrt(variance)), *ends) if shared > 0 else n - 1)
     t = mean / np.sqrt(variance) if variance > 0 else float(np.copysign(np.inf, mean)) if mean else 0.0
-    p = _level(abs(mean), own, shared, n, cells) if shared > 0 else float(2 * stdtr(df, -abs(t)))
+    p = _level(abs(mean), own, shared, n, df_cells) if shared > 0 else float(2 * stdtr(df, -abs(t)))
     return TTest(mean, float(mean - half), float(mean + half), t, df, p)
 
 
-def _level(distance: float, own: float, shared: float, n: int, cells: float) -> float:
+def _level(distance: float, own: float, shared: float, n: int, df_cells: float) -> float:
     """Level at which the interval of :func:`mean_test` is as wide, to one side, as the mean is far from 0."""
 
     def beyond(log_level: float) -> float:
-        wide = -stdtrit((n - 1, cells), np.exp(log_level) / 2)
+        wide = -stdtrit((n - 1, df_cells), np.exp(log_level) / 2)
         return float(np.hypot(*(wide * np.sqrt([own, shared])))) - distance
 
     least = -600.0  # of a logarithm: smaller levels are 0

@@ -257,7 +257,7 @@ def scores_by_seed(name: str, profile: str, *, resamples: int = 200, **parallel)
             r.append((drawn[0], drawn[1:]))
         gap = [sensitive - resistant for sensitive, resistant in zip(*r, strict=True)]
         for shown, (by_seed, by_draw) in zip((*DIRECTIONS, "sensitive - resistant"), (*r, gap), strict=True):
-            t = stats.mean_test(by_seed, draws=by_draw, cells=np.bincount(y).min() - 1)
+            t = stats.mean_test(by_seed, draws=by_draw, df_cells=np.bincount(y).min() - 1)
             rows.append((protocol, shown, len(found), t.mean, t.low, t.high, t.df, p.get(shown, np.nan), draws))
     return pd.DataFrame(rows, columns=["protocol", "list", "seeds", "r", "r_low", "r_high", "df", "p", "draws"])
 

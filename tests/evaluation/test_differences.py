@@ -137,7 +137,7 @@ def test_a_mean_over_seeds_shows_the_sign_that_it_hides():
     assert row.ci_low < row["mean"] < row.ci_high <= 1
     draws = np.hstack([evaluate.on_resampled_cells(r) for r in rows])
     few = min(np.bincount(rows[0].y.astype(int))) - 1
-    expected = stats.mean_test(areas, 1, draws, cells=few)
+    expected = stats.mean_test(areas, 1, draws, df_cells=few)
     assert (row.df, row.ci_low) == pytest.approx((expected.df, expected.low)) and row.df < stats.mean_test(
         areas, 1, draws
     ).df
@@ -188,8 +188,8 @@ def _coverage(effects, spread, own, cells, seeds=5, trials=800):
             by_seed = (effect + spread * rng.normal(size=(seeds, 1))) * y
             found.append(_areas(y, by_seed + noise + own * rng.normal(size=(seeds, cells)), weights))
         (a, a_draw), (b, b_draw) = found
-        mean = stats.mean_test(a, 1, a_draw, cells=cells // 2 - 1)
-        gap = stats.mean_test(a - b, 1, a_draw - b_draw, cells=cells // 2 - 1)
+        mean = stats.mean_test(a, 1, a_draw, df_cells=cells // 2 - 1)
+        gap = stats.mean_test(a - b, 1, a_draw - b_draw, df_cells=cells // 2 - 1)
         picked = rng.integers(0, seeds, (len(a_draw), seeds))
         low, high = np.quantile(np.take_along_axis(a_draw, picked, 1).mean(1), (0.025, 0.975))
         held.append((mean.low <= truth[0] <= mean.high, gap.low <= truth[0] - truth[1] <= gap.high,

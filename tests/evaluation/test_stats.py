@@ -169,9 +169,9 @@ def test_p_is_the_level_at_which_the_interval_ends_at_zero(n, shared, factor):
     values = (values - values.mean()) / values.std(ddof=1)
     luck = rng.normal(size=4000)
     draws = np.sqrt(shared / n) * luck[:, None] + rng.normal(size=(4000, n)) * 1e-6
-    start = stats.mean_test(values, draws=draws, cells=50)
+    start = stats.mean_test(values, draws=draws, df_cells=50)
     values = values + factor * (start.high - start.mean)
-    found = stats.mean_test(values, draws=draws, cells=50)
+    found = stats.mean_test(values, draws=draws, df_cells=50)
     both = 1 / n, stats.shared_variance(draws)
     wide = sps.t.isf(found.p / 2, [n - 1, 50])
     assert np.sqrt(wide[0] ** 2 * both[0] + wide[1] ** 2 * both[1]) == pytest.approx(abs(found.mean), rel=1e-6)
