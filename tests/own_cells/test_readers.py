@@ -1528,6 +1528,29 @@ def test_indices_outside_a_sparse_matrix_meet_no_compiled_code(layout, index, tm
         readers.read(path)
 
 
+@pytest.mark.parametrize("name", ["a.h5ad", "10x.h5"])
+def test_more_rows_than_a_sparse_matrix_stores_are_refused_before_memory_is_asked_for(name, tmp_path, counts, genes):
+    path = write(tmp_path, name, counts, genes)
+    with h5py.File(path, "r+") as f:
+        if name == "a.h5ad":
+            f["X"].attrs["shape"] = [10**13, len(genes)]
+        else:
+            f["matrix/shape"][:] = [len(genes), 10**13]
+    with pytest.raises(InputError, match=r"10,000,000,000,000.* rows or columns of 12"):
+        readers.read(path)
+
+
+@pytest.mark.parametrize("part", ["X/indptr", "obs/_index", "var/other"])
+def test_a_part_that_declares_more_than_its_bytes_can_unpack_to_is_refused(part, tmp_path, counts, genes):
+    path = write(tmp_path, "a.h5ad", counts, genes)
+    with h5py.File(path, "r+") as f:
+        if part in f:
+            del f[part]
+        f.create_dataset(part, (10**11,), "i4", chunks=(10**6,), compression="gzip")
+    with pytest.raises(InputError, match=rf"/{part} declares 400 GB and stores 0 bytes"):
+        readers.read(path)
+
+
 def test_two_genomes_with_a_damaged_pointer_are_refused(tmp_path, counts, genes):
     X = sparse.csr_matrix(counts)
     with h5py.File(tmp_path / "a.h5", "w") as f:
