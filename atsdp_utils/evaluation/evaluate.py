@@ -183,8 +183,9 @@ def one_answer(
 ) -> pd.Series:
     """Give ``p_holm`` of a table of :func:`differences`, some of whose questions another notebook puts too.
 
-    Such a question, on the AUC without labels (protocol U), keeps the answer that it has there, which is NaN until that
-    notebook has run. :func:`holm` corrects the other AUCs under U, among themselves. All other rows keep their value.
+    Such a question, on the AUC without labels (protocol U), keeps the answer that it has there. It is NaN until that
+    notebook has run on the same trainings, which its ``p`` tells. :func:`holm` corrects the other AUCs under U, among
+    themselves. All other rows keep their value.
 
     Parameters
     ----------
@@ -199,18 +200,19 @@ def one_answer(
     """
     p_holm, of = table["p_holm"].copy(), (table["protocol"] == "U") & (table["metric"] == "auc")
     again, made = of & table[column].isin(asked), {name: _answers(folder, name) for name, _ in asked.values()}
-    rows = zip(table["dataset"][again], table[column][again].map(asked), strict=True)
-    p_holm[again] = [made[name].get((dataset, setting), np.nan) for dataset, (name, setting) in rows]
+    for row, question in table.loc[again, column].map(asked).items():
+        p, answer = made[question[0]].get((table.at[row, "dataset"], question[1]), (np.nan, np.nan))
+        p_holm[row] = answer if np.isclose(p, table.at[row, "p"], rtol=1e-4, atol=0) else np.nan
     p_holm[of & ~again] = holm(table[of & ~again], "U", column)
     return p_holm
 
 
-def _answers(folder: Path, name: str) -> dict[tuple[str, str], float]:
-    """``p_holm`` without labels in a table of another notebook, by data set and setting; none where it was not made."""
+def _answers(folder: Path, name: str) -> dict[tuple[str, str], tuple[float, float]]:
+    """``p, p_holm`` without labels in a table of another notebook, by data set and setting; none if it did not run."""
     if not (file := folder / f"{name}.csv").exists():
         return {}
-    rows = pd.read_csv(file).query("protocol == 'U' and metric == 'auc'")
-    return rows.set_index(["dataset", "setting"])["p_holm"].to_dict()
+    rows = pd.read_csv(file).query("protocol == 'U' and metric == 'auc'").set_index(["dataset", "setting"])
+    return dict(zip(rows.index, rows[["p", "p_holm"]].itertuples(index=False, name=None), strict=True))
 
 
 def tag(name: str) -> str:

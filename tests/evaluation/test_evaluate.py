@@ -149,10 +149,14 @@ def test_a_question_of_another_notebook_keeps_its_answer_and_does_not_count_agai
     found = evaluate.one_answer(table, tmp_path, asked)
     assert found.tolist() == pytest.approx([np.nan, 0.04, 0.04, 0.04], nan_ok=True)  # not made yet: no answer
     before = pd.DataFrame({"dataset": ["A375-PLX4720", "x"], "setting": "before transfer", "protocol": "U"})
+    before = before.assign(p=[0.0100001, 0.2])  # with the digits of a file
     before = pd.concat([before.assign(p_holm=[0.07, 0.5], metric="auc"), before.assign(p_holm=0.9, metric="ap")])
     before.to_csv(tmp_path / "made.csv", index=False)
     found = evaluate.one_answer(table, tmp_path, asked)
     assert found.tolist() == pytest.approx([0.07, 0.04, 0.04, 0.04])
+    before.assign(p=0.011).to_csv(tmp_path / "made.csv", index=False)  # of other trainings: no answer to this question
+    found = evaluate.one_answer(table, tmp_path, asked)
+    assert found.tolist() == pytest.approx([np.nan, 0.04, 0.04, 0.04], nan_ok=True)
     assert table["p_holm"].tolist() == [0.03, 0.04, 0.04, 0.04]
 
 
