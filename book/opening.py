@@ -164,6 +164,20 @@ def short(out: Outputs) -> dict:
     return held_out_clusters(out) | {name: int(n) for name, n in counts.items()} | ends | _permuted(out, names)
 
 
+def _larger(of_runs: dict[str, Outputs], cited: Callable[[str], str]) -> str:
+    """What ATSDP-NET reaches on the real sets at ``paper``, as an item of a list; empty where that did not run."""
+    with suppress(KeyError, Missing):
+        names = [spec.name for spec in config.REAL]
+        rows = of_runs["paper"].table("peers_recipes", dataset=names, recipe="ATSDP-NET", metric="auc")
+        aucs = (f"{_interval(row[['mean', 'ci_low', 'ci_high']])} on {row['dataset']}" for _, row in rows.iterrows())
+        return (TEMPLATES / "larger.md").read_text(encoding="utf-8").format(
+            genes=config.profile("paper").max_genes, peers=cited("14"), aucs=", ".join(aucs), names=len(rows),
+            above=(rows["ci_low"] > 0.5).sum(), runs=rows["seeds"].sum(),
+            turned=round(((1 - rows["right"]) * rows["seeds"]).sum()),
+        )  # fmt: skip
+    return ""
+
+
 def _eight(out: Outputs, names: list[str]) -> dict[str, int]:
     """Comparisons with the paper's eight baselines without labels, and how many are told in either direction."""
     tried = int(out.table("tuning_choices", protocol="U")["tried"].min())
@@ -335,7 +349,8 @@ def opening(
     said, used = sentences(of_runs, cited)
     _, in_short = _told(of_runs, short)
     words = (TEMPLATES / "in_short.md").read_text(encoding="utf-8").strip()
-    in_short = words.format(**in_short, permuted=cited("16")) if in_short else MISSING
+    in_short |= {"permuted": cited("16"), "larger": _larger(of_runs, cited)} if in_short else {}
+    in_short = words.format(**in_short) if in_short else MISSING
     drawn = drawing(of_runs, found.PICTURE)
     of_picture = next((profile for profile, out in of_runs.items() if drawn and out.folder == drawn.parent), "")
     shown = f"The picture is of profile `{of_picture}`.\n\n" if of_picture and used != [of_picture] else ""
