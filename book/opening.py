@@ -171,7 +171,7 @@ def _larger(of_runs: dict[str, Outputs], cited: Callable[[str], str]) -> str:
         rows = of_runs["paper"].table("peers_recipes", dataset=names, recipe="ATSDP-NET", metric="auc")
         aucs = (f"{_interval(row[['mean', 'ci_low', 'ci_high']])} on {row['dataset']}" for _, row in rows.iterrows())
         return (TEMPLATES / "larger.md").read_text(encoding="utf-8").format(
-            genes=config.profile("paper").max_genes, peers=cited("14"), aucs=", ".join(aucs), names=len(rows),
+            peers=cited("14"), aucs=", ".join(aucs), names=len(rows),
             above=(rows["ci_low"] > 0.5).sum(), runs=rows["seeds"].sum(),
             turned=round(((1 - rows["right"]) * rows["seeds"]).sum()),
         )  # fmt: skip

@@ -36,7 +36,7 @@ from tests.bench import plan
 
 Row = tuple[str, str, str, object, str]
 #: Cost of a pair of epochs (autoencoder and predictor, 803 lines x 6,163 genes) of the prior art's public code on two
-#: cores, as stated in the plan of this work; it is not measured here.
+#: cores, as it was given to us; it is not measured here.
 PRIOR_PAIR_SECONDS, PRIOR_EPOCHS = 0.7, 500
 #: What the Makefile holds torch by, but for products of bfloat16, which are slow under it; their section goes without.
 HELD = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
@@ -808,7 +808,7 @@ def page(table: pd.DataFrame) -> str:
         stated = PRIOR_EPOCHS * PRIOR_PAIR_SECONDS
         parts.append(
             f"**Target.** {PRIOR_EPOCHS} pairs of epochs of the prior art's public code cost about {stated:.0f} s "
-            f"({PRIOR_PAIR_SECONDS} s a pair, a figure stated in the plan and not measured here); a tenth of that is "
+            f"({PRIOR_PAIR_SECONDS} s a pair, a figure that was given to us and not measured here); a tenth of that is "
             f"{stated / 10:.0f} s.\n\n{target(table)}"
         )
     parts += [text for text in (speed(table), bought(table)) if text]
