@@ -347,7 +347,8 @@ def opening(
     """
     printed_auc = audit.reported().query("where == 'Table 3' and metric == 'auc'")["value"]
     said, used = sentences(of_runs, cited)
-    _, in_short = _told(of_runs, short)
+    profile, in_short = _told(of_runs, short)
+    where = f" Profile `{profile}`, but where another is named:" * bool(profile)
     words = (TEMPLATES / "in_short.md").read_text(encoding="utf-8").strip()
     in_short |= {"permuted": cited("16"), "larger": _larger(of_runs, cited)} if in_short else {}
     in_short = words.format(**in_short) if in_short else MISSING
@@ -355,7 +356,7 @@ def opening(
     of_picture = next((profile for profile, out in of_runs.items() if drawn and out.folder == drawn.parent), "")
     shown = f"The picture is of profile `{of_picture}`.\n\n" if of_picture and used != [of_picture] else ""
     return (TEMPLATES / "opening.md").read_text(encoding="utf-8").strip().format(
-        paper_low=printed_auc.min(), paper_high=printed_auc.max(), sentences=said, short=in_short,
+        paper_low=printed_auc.min(), paper_high=printed_auc.max(), sentences=said, short=in_short, where=where,
         picture=picture(drawn), shown=shown,
         amounts="\n".join(map(_amounts, used)), paper_epochs=config.PAPER_EPOCHS,
         units=report.units(config.REAL), claims=len(verdicts),
