@@ -152,11 +152,9 @@ def short(out: Outputs) -> dict:
     scores, printed = (of.loc[[setting]] for setting in ("after transfer", PARTS["printed"]))
     changes = out.table("transfer_changes", dataset=names, setting="PC1, bulk sign")
     plain = out.table("table1", dataset=names, protocol="U", metric="auc", setting="none")
-    told, runs = changes["p_holm"] < 0.05, int(scores["auc_count"].sum())
-    right = (scores["right"] * scores["auc_count"]).round().sum()
+    told = changes["p_holm"] < 0.05
     counts = {
-        "above": (scores["ci_low"] > 0.5).sum(), "unbalanced": (plain["ci_low"] > 0.5).sum(),
-        "names": len(scores), "runs": runs, "turned": runs - right, **_eight(out, names),
+        **_signs(scores, scores["auc_count"]), "unbalanced": (plain["ci_low"] > 0.5).sum(), **_eight(out, names),
         "pc1_better": (told & (changes["difference"] < 0)).sum(), "pc1_above": (changes["ci_low"] > 0).sum(),
         "pc1_worse": (told & (changes["difference"] > 0)).sum(),
     }  # fmt: skip
@@ -164,18 +162,19 @@ def short(out: Outputs) -> dict:
     return held_out_clusters(out) | {name: int(n) for name, n in counts.items()} | ends | _permuted(out, names)
 
 
-def _larger(of_runs: dict[str, Outputs], cited: Callable[[str], str]) -> str:
-    """What ATSDP-NET reaches on the real sets at ``paper``, as an item of a list; empty where that did not run."""
-    with suppress(KeyError, Missing):
-        names = [spec.name for spec in config.REAL]
-        rows = of_runs["paper"].table("peers_recipes", dataset=names, recipe="ATSDP-NET", metric="auc")
-        aucs = (f"{_interval(row[['mean', 'ci_low', 'ci_high']])} on {row['dataset']}" for _, row in rows.iterrows())
-        return (TEMPLATES / "larger.md").read_text(encoding="utf-8").format(
-            peers=cited("14"), aucs=", ".join(aucs), names=len(rows),
-            above=(rows["ci_low"] > 0.5).sum(), runs=rows["seeds"].sum(),
-            turned=round(((1 - rows["right"]) * rows["seeds"]).sum()),
-        )  # fmt: skip
-    return ""
+def _signs(rows: pd.DataFrame, seeds: pd.Series) -> dict[str, int]:
+    """Sets whose interval lies above one half, of how many; trainings that rank the cells backwards, of how many."""
+    runs = seeds.sum()
+    turned = runs - (rows["right"] * seeds).round().sum()
+    return {"above": (rows["ci_low"] > 0.5).sum(), "names": len(rows), "runs": runs, "turned": int(turned)}
+
+
+def larger(out: Outputs) -> dict:
+    """What ATSDP-NET reaches without labels on the real sets, as chapter 14 has it."""
+    names = [spec.name for spec in config.REAL]
+    rows = out.table("peers_recipes", dataset=names, recipe="ATSDP-NET", metric="auc")
+    aucs = (f"{_interval(row[['mean', 'ci_low', 'ci_high']])} on {row['dataset']}" for _, row in rows.iterrows())
+    return {"aucs": ", ".join(aucs), **_signs(rows, rows["seeds"])}
 
 
 def _eight(out: Outputs, names: list[str]) -> dict[str, int]:
@@ -349,9 +348,10 @@ def opening(
     said, used = sentences(of_runs, cited)
     profile, in_short = _told(of_runs, short)
     where = f" Profile `{profile}`, but where another is named:" * bool(profile)
-    words = (TEMPLATES / "in_short.md").read_text(encoding="utf-8").strip()
-    in_short |= {"permuted": cited("16"), "larger": _larger(of_runs, cited)} if in_short else {}
-    in_short = words.format(**in_short) if in_short else MISSING
+    _, at_paper = _told({name: out for name, out in of_runs.items() if name == "paper"}, larger)
+    words, more = ((TEMPLATES / f"{name}.md").read_text(encoding="utf-8") for name in ("in_short", "larger"))
+    more = more.format(**at_paper, peers=cited("14")) if at_paper else ""
+    in_short = words.strip().format(**in_short, permuted=cited("16"), larger=more) if in_short else MISSING
     drawn = drawing(of_runs, found.PICTURE)
     of_picture = next((profile for profile, out in of_runs.items() if drawn and out.folder == drawn.parent), "")
     shown = f"The picture is of profile `{of_picture}`.\n\n" if of_picture and used != [of_picture] else ""

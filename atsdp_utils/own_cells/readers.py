@@ -174,7 +174,7 @@ def _read_h5ad(path: Path, layer: str | None) -> CellFile:
         if hasattr(f[place], "shape") and f[place].size * f[place].dtype.itemsize > MAX_DENSE:
             size = f"{f[place].shape[0]:,} x {f[place].shape[1]:,}"
             raise InputError(f"{path}: a dense matrix of {size}. Store it sparse (scipy.sparse.csr_matrix) first.")
-        _stored(path, f[place], f["obs"], f[var])
+        _not_hollow(path, f[place], f["obs"], f[var])
         X = read_elem(f[place])
         if isinstance(X, dict):
             raise InputError(f"{path}: {place} {UNENCODED}")
@@ -193,26 +193,26 @@ def _read_h5ad(path: Path, layer: str | None) -> CellFile:
     return _expression(file, *kinds)
 
 
-def _stored(path: Path, *parts: h5py.Group | h5py.Dataset) -> None:
+def _not_hollow(path: Path, *parts: h5py.Group | h5py.Dataset) -> None:
     """Refuse parts that declare far more than the file can hold, before memory is asked for them."""
     for part in parts:
         for item in _datasets(part):
-            declared, stored = item.size * item.dtype.itemsize, item.id.get_storage_size()
-            if declared > MAX_HOLLOW and declared > MAX_UNPACKED * stored:
-                size = f"declares {declared / 1e9:,.0f} GB and stores {stored:,} bytes"
-                raise InputError(f"{path}: {item.name} {size}. Damaged, or not written to its end: write it again.")
+            size, stored = item.size * item.dtype.itemsize, item.id.get_storage_size()
+            if size > MAX_HOLLOW and size > MAX_UNPACKED * stored:
+                said = f"declares {size / 1e9:,.0f} GB and stores {stored:,} bytes"
+                raise InputError(f"{path}: {item.name} {said}. Damaged, or not written to its end: write it again.")
         if isinstance(part, h5py.Group) and "indptr" in part:
             shape = [int(n) for n in (part["shape"][:] if "shape" in part else part.attrs.get("shape", ()))]
             if shape and (ends := part["indptr"].size - 1) not in shape:
-                size = f"declares {' x '.join(f'{n:,}' for n in shape)} values and stores rows or columns of {ends:,}"
-                raise InputError(f"{path}: {part.name} {size}. Damaged, or not written to its end: write it again.")
+                said = f"declares {' x '.join(f'{n:,}' for n in shape)} values and stores rows or columns of {ends:,}"
+                raise InputError(f"{path}: {part.name} {said}. Damaged, or not written to its end: write it again.")
 
 
 def _datasets(part: h5py.Group | h5py.Dataset) -> list[h5py.Dataset]:
-    found = [part] if isinstance(part, h5py.Dataset) else []
-    if not found:
-        part.visititems(lambda name, item: found.append(item) if isinstance(item, h5py.Dataset) else None)
-    return found
+    items = [part]
+    if isinstance(part, h5py.Group):
+        part.visititems(lambda name, item: items.append(item))
+    return [item for item in items if isinstance(item, h5py.Dataset)]
 
 
 def _frame(f: h5py.File, place: str) -> pd.DataFrame:
@@ -307,7 +307,7 @@ def _read_10x_h5(path: Path) -> tuple:
 
 
 def _read_10x_group(g: h5py.Group) -> tuple:
-    _stored(Path(g.file.filename), g)
+    _not_hollow(Path(g.file.filename), g)
     X = sparse.csr_matrix((g["data"][:], g["indices"][:], g["indptr"][:]), tuple(map(int, g["shape"][:]))[::-1])
     places = {"id": "features/id", "name": "features/name", "feature_type": "features/feature_type"}
     if "features" not in g:  # Cell Ranger 2

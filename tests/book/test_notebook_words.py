@@ -111,6 +111,7 @@ def test_ranks_over_data_sets_and_their_critical_difference():
     # chi2 = 12 N / (k (k + 1)) * sum (mean rank - 2)^2 = 48 / 12 * 2, of two degrees of freedom
     assert glued["friedman_p"] == pytest.approx(np.exp(-4))
     assert [glued[k] for k in ("apart", "pairs_of_ranks", "place", "models_ranked")] == [1, 3, 3, 3]
+    assert space["nemenyi"].loc["ATSDP-NET", "c"] < 0.05 < space["nemenyi"].loc["ATSDP-NET", "b"]
 
 
 def winners(strengths, models) -> dict:

@@ -342,14 +342,23 @@ def test_the_committed_runs_stand_in_for_profiles_that_this_run_is_not_of(data, 
         assert out.folder == (paths.figures_dir(data, profile) if name == own else committed[name])
 
 
-def test_what_paper_reaches_without_labels_is_told_where_it_was_run(tmp_path):
+#: What the summary says of the first run.
+FIELDS = {*re.findall(r"{(\w+)", (opening.TEMPLATES / "in_short.md").read_text(encoding="utf-8"))}
+
+
+def test_what_paper_reaches_without_labels_is_told_where_it_was_run(tmp_path, monkeypatch):
     names = [spec.name for spec in config.REAL]
     rows = {"dataset": names, "recipe": "ATSDP-NET", "metric": "auc", "seeds": 20, "mean": [0.57, 0.97, 0.82],
             "ci_low": [0.36, 0.94, 0.67], "ci_high": [0.78, 1.0, 0.97], "right": [0.5, 1.0, 0.8]}  # fmt: skip
     rows = pd.DataFrame(rows)
     pd.concat([rows, rows.assign(recipe="CORAL", ci_low=0.9)]).to_csv(tmp_path / "peers_recipes.csv", index=False)
-    said = opening._larger({"quick": Outputs(tmp_path / "none"), "paper": Outputs(tmp_path)}, "chapter {}".format)
-    assert "the mean AUC is 0.57 (0.36–0.78) on A375-PLX4720, 0.97 (0.94–1.00) on SCC47-afatinib, 0.82 (0.67" in said
-    assert "above one half on 2 of 3 sets, and 14 of 60 trainings rank the cells backwards" in said
-    assert opening._larger({"smoke": Outputs(tmp_path)}, str) == ""
-    assert opening._larger({"paper": Outputs(tmp_path / "none")}, str) == ""
+    monkeypatch.setattr(opening, "short", lambda out: dict.fromkeys(FIELDS - {"larger", "permuted"}, 0.0))
+
+    def said(of_runs):
+        return opening.opening(of_runs, pd.Series(["supported"]), "chapter {}".format, lambda drawn: "")
+
+    told = said({"quick": Outputs(tmp_path / "none"), "paper": Outputs(tmp_path)})
+    assert "the mean AUC is 0.57 (0.36–0.78) on A375-PLX4720, 0.97 (0.94–1.00) on SCC47-afatinib, 0.82 (0.67" in told
+    assert "above one half on 2 of 3 sets, and 14 of 60 trainings rank the cells backwards" in told
+    for elsewhere in ({"smoke": Outputs(tmp_path)}, {"paper": Outputs(tmp_path / "none")}):
+        assert "**In short.** Profile" in said(elsewhere) and "longer training" not in said(elsewhere)
