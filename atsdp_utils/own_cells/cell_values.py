@@ -70,8 +70,10 @@ def _above_lowest(X: np.ndarray, power: int = 1) -> np.ndarray:
     return np.where(high - low < 1e-5 * np.abs(low), 0, np.abs(high - low)) ** (1 / power)
 
 
-def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
+def detect_values(file: CellFile, asked: str = "auto", every: Matrix | None = None) -> tuple[str, list[str]]:
     """Whether the values are ``counts``, ``lognorm`` or ``zscored``, with remarks; what was asked has the last word.
+
+    `file` may hold the genes of the bulk alone, `every` all of the file.
 
     Unlogged but scaled values (TPM, CPM) count as counts: dividing by the total and taking logs treats both the same.
     """
@@ -95,7 +97,7 @@ def detect_values(file: CellFile, asked: str = "auto") -> tuple[str, list[str]]:
         example = f"{_first(file, lambda values: ~_whole(values))}, all others up to 999"
         raise InputError(f"{file.path}: {example}: is the point one of thousands? Write such numbers without it.")
     seen = f"values from {low:.3g} to {high:.3g}, {broken:.0%} of those not zero no integers"
-    guess = "counts" if whole or low < 0 else _kind_of_fractions(file.X)
+    guess = "counts" if whole or low < 0 else _kind_of_fractions(file.X, file.X if every is None else every)
     if low < 0:
         negative = f"{file.path}: {(v < 0).sum():,} of {np.prod(file.X.shape):,} values are negative ({seen})"
         if asked == "counts":
@@ -173,12 +175,12 @@ def _whole(v: np.ndarray) -> np.ndarray:
     return (near != 0) & (np.abs(v - near) < 1e-4 * np.maximum(1, np.abs(v) / 10))
 
 
-def _kind_of_fractions(X: Matrix) -> str:
+def _kind_of_fractions(X: Matrix, every: Matrix) -> str:
     """What values that are not whole are: of logarithms, counts or their multiples come back when undone."""
     if X.max() > MAX_LOG:
         return "zscored" if _scaled_by_gene(X) else "counts"
     some = _some(X)
-    if any(_multiples(some, base)[1].mean() > 0.5 for base in BASES):
+    if _of_one_total(every) or any(_multiples(some, base)[1].mean() > 0.5 for base in BASES):
         return "lognorm"
     values = _stored(X)
     if _roots(some) or _broken(values) < 0.5 and values[values > 0].min() < 1:  # shared reads; log2 is at least 1
@@ -186,8 +188,19 @@ def _kind_of_fractions(X: Matrix) -> str:
     if _scaled_by_gene(X):
         return "zscored"
     depth = _sums(_filled(some, np.exp2(some.data) - 1))
-    unlike = np.log(depth[depth > 0]).std() > SPREAD
+    unlike = np.subtract(*np.quantile(np.log(depth[depth > 0]), (0.75, 0.25))) > 1.35 * SPREAD  # a few may be empty
     return "counts" if unlike or _multiples(some, None)[1].mean() > 0.5 else "lognorm"
+
+
+def _of_one_total(every: Matrix) -> float | None:
+    """The base by which cells, undone, have one total over all genes, more so than as they are; None if none does."""
+    wide = _some(every)
+    if not 0 <= wide.min() <= wide.max() <= MAX_LOG:
+        return None
+    totals = {b: _sums(wide if b is None else _filled(wide, _undone(wide.data, b))) for b in (None, *BASES)}
+    spread = {b: t.std() / max(t.mean(), 1e-9) for b, t in totals.items()}
+    best = min(spread, key=spread.get)
+    return best if spread[best] < 0.01 else None
 
 
 def _scaled_by_gene(X: Matrix) -> bool:
@@ -209,7 +222,7 @@ def _no_logarithms(X: Matrix) -> np.ndarray:
     if not high.any() or len(rows) < 10:
         return np.zeros(len(high), bool)
     low, typed = _some(X[rows[:: max(1, len(rows) // 200)]]), (_stored(X) > MAX_LOG).sum() < 2 * high.sum()
-    logs = _multiples(low, None)[1].mean() <= 0.5 and _kind_of_fractions(low) == "lognorm"
+    logs = _multiples(low, None)[1].mean() <= 0.5 and _kind_of_fractions(low, low) == "lognorm"
     return high & (logs and (typed or bool(_fits(low))))
 
 
@@ -234,10 +247,11 @@ def not_cells(
     if {"cell_ID", "fov"} <= set(file.obs):  # as CosMx calls them
         reason[file.obs["cell_ID"].astype(str).isin(["0", "0.0"]).to_numpy()] = OUTSIDE
     if "in_tissue" in file.obs:  # as Space Ranger calls it
-        reason[file.obs["in_tissue"].astype(str).str.lower().isin(["0", "0.0", "false"]).to_numpy()] = BARE
+        reason[file.obs["in_tissue"].astype(str).str.lower().isin(["0", "0.0", "false", "out"]).to_numpy()] = BARE
     own = np.flatnonzero((reason == SCORED) & (detected > 0))
     if not counted or not len(own):
-        return reason, []
+        said = "genes of two species, and values that do not tell of which a cell is: score cells of one species alone"
+        return reason, [said] * bool(len(foreign) and len(own) and np.median(detected[own]) > 0.8 * X.shape[1])
     depth, doubtful = _sums(X), 0
     few = detected < MIN_GENES * X.shape[1] / GENOME_SIZE
     for rows in (own[batch[own] == code] for code in np.unique(batch[own])):
@@ -340,9 +354,7 @@ def counts(X: Matrix, every: Matrix, kind: str, chunk: int) -> tuple[sparse.csr_
     base, notes, some = None, [], _some(X)
     broken = _broken(_stored(X)) if kind == "counts" else 1.0
     if kind == "lognorm":
-        wide = _some(every)
-        totals = {b: _sums(_filled(wide, _undone(wide.data, b))) for b in BASES}
-        base = next((b for b, t in totals.items() if t.std() < 0.01 * t.mean()), None) or next(iter(_fits(some)), None)
+        base = _of_one_total(every) or next(iter(_fits(some)), None)
     if base is None and broken and _roots(some):
         base, notes = ROOT, ["square roots: counts are their squares"]
     elif kind == "lognorm":

@@ -23,6 +23,8 @@ OF_CELLS, OF_GENES, SUMS = "columns on cells", "columns on genes", "sums over ce
 OTHER = {"human": "mouse", "mouse": "human"}
 #: Places of names that tell of other genes than those measured.
 OF_OTHERS = re.compile("(?i)paralog|ortholog|homolog|partner|ligand|nearest|closest|neighbou?r")
+#: Symbols in upper case that only genes of mice have.
+OF_MICE = re.compile(r"GM\d{3,}|[A-Z]*\d\w+RIK\d?")
 #: Two places that name other genes for more than this share of the features contradict each other (measured: 0.0002).
 APART = 0.2
 
@@ -181,7 +183,9 @@ def contradicted(file: CellFile, found: Genes) -> list[str]:
         if sum(not n.startswith(own) for n in ids) > used.sum() / 2:
             way = "another species in upper case? Mouse is read by its ids with --species mouse"
             return [f"{found.naming} are used, but {place} holds ids such as {ids[0]}: {way}"]
-    return []
+    mice = [n for n in file.names[found.place] if OF_MICE.fullmatch(n)] if own == "ENSG0" else []
+    way = "as genes of mice are called and none of humans: mouse in upper case? Give mouse symbols or ids as they are"
+    return [f"{len(mice):,} names such as {listed(mice, 2)}, {way}"] if len(mice) > MIN_SHARED else []
 
 
 def of_other_species(file: CellFile, found: Genes) -> np.ndarray:

@@ -36,8 +36,10 @@ SPELLINGS = (
 #: Columns in which 1 and True mean the resistant: ``nonresponder``, ``survived``, ``NR``; not ``cisplatin_response``.
 OF_RESISTANT = re.compile(
     r"(?i)resist|tolera|persist|surviv|viab|alive|(?<![a-z])liv(e|ing)(?![a-z])|refract|relaps|recur|progress|escap"
-    r"|(?<![a-z])mrd(?![a-z])|(non|un)[-_ .]?(respon|sens)|(?<![a-z])in(respon|sensit)"
-    r"|(?<![^\W_])(nr|dtp|pd|r|res)(?![^\W_])|(?-i:(?<=[a-z])(R|Res)(?![a-zA-Z]))"
+    r"|(?<![a-z])mrd(?![a-z])|(non|un)[-_ .]?(respon|sens)|fail|residual"
+    r"|(?<![a-z])(no[nt]?|poor|low|bad|less)[-_ .]?(p?cr(?![a-z])|resp|sens)"
+    r"|(?<![a-z])in(respon|sens)|(?<![a-z])(drug_?)?tol(?![a-z])|ic_?50"
+    r"|(?<![^\W_])(nr|dtp|dtep|pd|rd|sd|r|res)(?![^\W_])|(?-i:(?<=[a-z])(R|Res)(?![a-zA-Z]))"
 )
 #: Fewer training lines of a class carry no lesson.
 MIN_LINES = 5
@@ -177,7 +179,8 @@ def prepare(
     known = file.only(genes.symbol != "")
     X, remarks = cell_values.from_zero(known.X, values)
     known = replace(known, X=X)  # the file may be written again
-    kind, more = cell_values.detect_values(known, values)
+    every = replace(file, X=cell_values.from_zero(file.X, values)[0]) if remarks else file
+    kind, more = cell_values.detect_values(known, values, every.X)
     remarks += more
     say("; ".join([f"values: {kind} ({'detected' if values == 'auto' else 'as asked'})", *remarks]))
     bulk = gdsc.load_bulk()
@@ -186,12 +189,12 @@ def prepare(
     overlap = f"{genes.shared:,} of {len(bulk.genes):,} of the bulk ({ways}), {len(chosen)} used"
     say("; ".join([f"genes: {genes.naming} in {genes.place}, {overlap}", *left_out(file, genes)]))
     file.obs, changed = output.writable(file.obs)
-    X, more = cell_values.counts(known.X, file.X, kind, settings.chunk)
+    X, more = cell_values.counts(known.X, every.X, kind, settings.chunk)
     counted, X = X is not None, known.X if X is None else X
     parts = prediction.origins(file.obs)
     batch = next((codes for name, codes in parts.items() if name.lower() == "batch"), np.zeros(len(file.obs)))
     judged = counted and cell_values.UNKNOWN not in more
-    reason, deep = cell_values.not_cells(file, X, genes, judged, batch, settings.min_cells)
+    reason, deep = cell_values.not_cells(every, X, genes, judged, batch, settings.min_cells)
     if file.kind == "h5ad":
         file.X = None  # the output is a copy of the file, and the matrix may be most of the memory
     Z, said = cell_values.shared_matrix(X, genes.symbol[genes.symbol != ""], chosen, counted)
@@ -200,7 +203,7 @@ def prepare(
     if counted:
         more += cell_values.absent(X, parts, reason == SCORED)
         more += cell_values.dominant(X, genes.symbol[genes.symbol != ""])
-    del known, X
+    del known, X, every
     Z, where = Z[reason == SCORED], np.flatnonzero(reason == SCORED)
     silent = int((np.asarray(abs(Z).sum(0)).ravel() == 0).sum())
     if len(chosen) - silent < cellfile.MIN_SHARED:

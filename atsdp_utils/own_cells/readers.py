@@ -35,9 +35,10 @@ MAX_DENSE = 3e9
 MAX_HOLLOW, MAX_UNPACKED = 1e9, 1100
 #: What kinds of features are called.
 GENES = re.compile(r"(?i)(gene.expression|genes?|gex|m?rna|nan|none|<na>)?")
+MARKED = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False, "nan": False, "<na>": False}
 KINDS = re.compile(
     r"(?i)gene.expression|gex|rna|.*(prot(ein)?s?\b(?!.coding)|surface|antibody|antigen|abseq|cite|hashtag|hto|adt).*"
-    r"|.*(multiplexing|crispr|guide|peak|custom|vdj).*|p?abo"
+    r"|.*(multiplexing|crispr|guide|peak|custom|vdj).*|p?abo|ab|tag|atac"
 )
 MARKS = re.compile(r"(?i)is_?(adts?|prot(ein)?s?|antibod(y|ies)|hashtags?|htos?)")  # columns of True and False
 UNENCODED = "is without encoding attributes, as some programmes write it. Write the file with anndata 0.8 or newer."
@@ -167,7 +168,7 @@ def _read_h5ad(path: Path, layer: str | None) -> CellFile:
         place, var = ("X", "var") if layer is None else (f"layers/{layer}", "var")
         if layer == "raw" and "raw" not in layers and raw:
             place, var = f"{raw}X", f"{raw}var"
-        if place not in f or layer == "":
+        if place not in f or layer == "" or (layer is None and getattr(f[place], "shape", 0) is None):
             wanted = "no X" if layer is None else f"no layer {layer!r}"
             have = f"Layers there: {', '.join(others)}. Choose one with --layer." if others else "Nor any: store one."
             raise InputError(f"{path}: {wanted} in this file. {have}")
@@ -189,7 +190,8 @@ def _read_h5ad(path: Path, layer: str | None) -> CellFile:
     way = [f"raw holds {more:,} genes of the bulk, X {have:,}: --layer raw lets the score rest on more"]
     file = CellFile(path, "h5ad", X, names, obs, notes, way if more > 1.2 * have else [])
     kinds = [w for c, w in words.items() if c in ("feature_types", "feature_type") or _only_kinds(w)]
-    kinds += [np.where(genes[c], "antibody", "gene") for c in genes if MARKS.fullmatch(c) and genes[c].dtype == bool]
+    marks = {c: genes[c].astype(str).str.lower().map(MARKED) for c in genes if MARKS.fullmatch(c)}
+    kinds += [np.where(marks[c].astype(bool), "antibody", "gene") for c in marks if marks[c].notna().all()]
     return _expression(file, *kinds)
 
 
@@ -236,6 +238,10 @@ def _unencoded(f: h5py.File, place: str, table: dict | np.ndarray) -> pd.DataFra
     index = next((name for name in called if name in names), None)
     if index is None:
         raise InputError(f"{f.filename}: {place} {UNENCODED}")
+    for k, v in table.items() if isinstance(table, dict) else ():
+        if isinstance(v, dict) and {"codes", "categories"} <= set(v):
+            words = [w.decode() if isinstance(w, bytes) else w for w in v["categories"]]
+            table[k] = np.array([*words, ""], dtype=object)[v["codes"]]
     columns = {k: table[k] for k in names if np.shape(table[k]) == np.shape(table[index])}
     for k, values in columns.items():
         if values.dtype.kind in "OS":
@@ -334,9 +340,7 @@ def _read_10x_folder(folder: Path) -> tuple:
     form = {"sep": "\t", "header": None, "dtype": str, "keep_default_na": False, "quoting": csv.QUOTE_NONE}
     opened = (gzip.open(f, "rt", encoding="utf-8") if tables.is_gzip(f) else f for f in found[1:])
     table, cells = (pd.read_csv(f, **form).replace(r'^"(.*)"$', r"\1", regex=True) for f in opened)
-    numbers = table[0].tolist()
-    if len(table.columns) > 2 and any(numbers == [str(i + k) for i in range(len(table))] for k in (0, 1)):
-        table = table.drop(columns=0).set_axis(range(len(table.columns) - 1), axis=1)  # of rows
+    table, cells = _without_numbers(table, 3), _without_numbers(cells, 2)
     called = ["id", "name", "feature_type"]
     if len(table.columns) == 2 and _only_kinds(table[1].to_numpy(str)):
         called = ["id", "feature_type"]
@@ -344,8 +348,17 @@ def _read_10x_folder(folder: Path) -> tuple:
     return mmread(gzip.open(found[0]) if tables.is_gzip(found[0]) else found[0]).T, columns, cells[0].to_numpy(str)
 
 
+def _without_numbers(table: pd.DataFrame, least: int) -> pd.DataFrame:
+    """Without a first column that numbers the rows, if there are at least so many columns."""
+    numbered = any(table[0].tolist() == [str(i + k) for i in range(len(table))] for k in (0, 1))
+    return table.iloc[:, 1:].T.reset_index(drop=True).T if numbered and len(table.columns) >= least else table
+
+
 def _ten_x(path: Path, kind: str, X, features: dict[str, np.ndarray], barcodes: np.ndarray) -> CellFile:
     """A 10x matrix, in more layouts than scanpy reads: without types of features, some files zipped, two genomes."""
+    if not {"id", "name"} & set(features) or len({len(names) for names in features.values()}) > 1:
+        have = ", ".join(f"{len(names):,} of {k}" for k, names in features.items()) or "none"
+        raise InputError(f"{path}: names of features: {have}. Expected as many of 'id', 'name' and 'feature_type'.")
     X, n_genes = checked(X), len(next(iter(features.values())))
     if X.shape == (n_genes, len(barcodes)) and n_genes != len(barcodes):
         X = checked(X.T)  # cells in rows, as scipy and Parse write them; a square matrix is as 10x has it

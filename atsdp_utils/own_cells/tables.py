@@ -28,6 +28,9 @@ STATISTICS = {"sum": np.sum, "mean": np.mean, "median": np.median, "maximum": np
               "number of values": np.count_nonzero}  # fmt: skip
 #: What stands above the names of rows.
 CORNERS = ("", "barcode", "cell", "cells", "gene", "genes", "symbol")
+#: What is measured of a cell, at an end of a column's name.
+MEASURE = r"(est_?counts?|expected_?count|counts?|abundance|tpm|[fr]pkm|cpm|(?:eff(?:ective)?_?)?length)"
+MEASURED = re.compile(rf"(?i){MEASURE}[ ._-](.+)|(.+)[ ._-]{MEASURE}")
 PLAIN = ". Write 1234.5 for numbers, without thousands or signs, and leave out rows of words or a second heading."
 
 
@@ -99,6 +102,11 @@ def read(path: Path, labels: str | None) -> CellFile:
 def _of_cells(file: CellFile, genes_in_rows: bool) -> CellFile:
     """Without lines whose values are no cell's: annotations of genes, whatever their name, and sums of the others."""
     X, called = file.X, file.obs.index
+    found = [m for m in map(MEASURED.fullmatch, called) if m]
+    kinds = sorted({(m[1] or m[4]).lower() for m in found})
+    if len(found) > len(called) / 2 and len({m[2] or m[3] for m in found}) <= len(found) / 2 and len(kinds) > 1:
+        said = f"several measures of one cell ({', '.join(kinds)}), as {found[0][0]} and {found[-1][0]}"
+        raise InputError(f"{file.path}: {said}. Expected one value a cell and gene: keep the counts alone.")
     strange = _annotations(X) if genes_in_rows else []
     named = cellfile.listed(called[strange], 4)
     if len(strange) > max(3, len(called) // 20):

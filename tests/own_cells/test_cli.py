@@ -298,10 +298,13 @@ def test_numbers_in_a_column_called_resistant_are_asked_about(values):
 def test_numbers_in_columns_that_tell_of_the_resistant_are_asked_about(asked):
     of_resistant = ["nonresponder", "non_responder", "un-responsive", "insensitive", "NR", "is_NR", "Res", "survived",
                     "DTP", "tolerant", "persister", "viable", "refractory", "relapse", "progression", "non_sens",
-                    "live", "living", "IsRes", "isR", "recurrence", "MRD"]  # fmt: skip
+                    "live", "living", "IsRes", "isR", "recurrence", "MRD", "no_response", "NoResponse", "nonresp",
+                    "not_sensitive", "insens", "poor_responder", "low_response", "treatment_failure",
+                    "residual_disease", "RD", "non_pCR", "DTEP", "drug_tol", "IC50_high", "IsNonResponder",
+                    "CisplatinNonResponder", "drugUnresponsive", "isUnsensitive"]  # fmt: skip
     of_sensitive = ["response", "responder", "sensitive", "killed", "dead", "cisplatin_response", "PDX_response",
                     "cisplatin.sensitive", "drug_R1", "outcome", "untreated", "parental", "delivered",
-                    "PFS_short"]  # fmt: skip
+                    "PFS_short", "pCR", "good_response", "normal_sensitivity"]  # fmt: skip
     for column in of_resistant if asked else of_sensitive:
         for values in ([True, False], [1, 0], ["1.0", "0.0"]):
             file = predict.CellFile("x", "h5ad", np.ones((2, 1)), {}, pd.DataFrame({column: values}))

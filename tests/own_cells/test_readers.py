@@ -1593,3 +1593,104 @@ def test_a_folder_whose_features_are_numbered(start, tmp_path, counts, genes):
     (folder / "features.tsv").write_text("\n".join(rows) + "\n")
     file = readers.read(folder)
     assert file.X.shape == counts.shape and file.names["features, name"].tolist() == named
+
+
+# --- shapes that people's files have and that were misread once -------------------------------------------------------
+def test_several_measures_of_a_cell_are_no_cells(genes, tmp_path):
+    rng, names = np.random.default_rng(0), [f"S{i}" for i in range(12)]
+    for form in ("{0}.{1}", "{1}_{0}"):
+        parts = {
+            form.format(kind, name): rng.random(150) for kind in ("abundance", "counts", "length") for name in names
+        }
+        pd.DataFrame(parts, genes).to_csv(tmp_path / "txi.csv")
+        with pytest.raises(InputError, match=r"several measures of one cell \(abundance, counts, length\)"):
+            readers.read(tmp_path / "txi.csv")
+    alone = {f"counts.{name}": rng.poisson(5, 150) for name in names}  # one measure is a way to call cells
+    pd.DataFrame(alone, genes).to_csv(tmp_path / "txi.csv")
+    assert readers.read(tmp_path / "txi.csv").X.shape == (12, 150)
+
+
+@pytest.mark.parametrize("index", ["peak_{}", "chr1.{}.500", "sample_peak_{}a"])
+def test_peaks_of_other_programmes_are_no_genes_either(index, genes, tmp_path):
+    var = pd.DataFrame({"SYMBOL": genes}, index=[index.format(i) for i in range(150)])
+    anndata.AnnData(np.ones((12, 150), np.float32), pd.DataFrame(index=CELLS), var).write_h5ad(tmp_path / "a.h5ad")
+    with pytest.raises(InputError, match="all names are of peaks"):
+        readers.read(tmp_path / "a.h5ad")
+
+
+@pytest.mark.parametrize("column", ["Undetermined_S0", "Mean_ctrl", "avg.S"])
+def test_columns_that_hold_no_cell_are_told_by_their_name(column, genes, tmp_path):
+    table = pd.DataFrame(np.random.default_rng(0).poisson(5, (150, 12)), genes, CELLS)
+    table.assign(**{column: 3}).to_csv(tmp_path / "a.csv")
+    assert list(readers.read(tmp_path / "a.csv").obs.index) == CELLS
+
+
+def test_where_a_spot_lies_is_no_gene_in_a_table(genes, tmp_path):
+    table = pd.DataFrame(np.random.default_rng(0).poisson(5, (12, 150)), CELLS, genes)
+    table.insert(0, "in_tissue", [0, 1] * 6)
+    table.to_csv(tmp_path / "a.csv")
+    file = readers.read(tmp_path / "a.csv")
+    assert file.X.shape == (12, 150) and file.obs["in_tissue"].astype(str).tolist() == ["0", "1"] * 6
+
+
+@pytest.mark.parametrize("marks", [
+    {"feature_types": ["gene", "Ab"]}, {"is_antibody": [0, 1]}, {"is_adt": ["FALSE", "TRUE"]},
+    {"is_antibody": pd.array([False, True], dtype="boolean")},
+])  # fmt: skip
+def test_antibodies_that_words_or_numbers_mark_are_no_genes(marks, genes, tmp_path):
+    marks = {k: pd.Series(v).repeat([142, 8]).array for k, v in marks.items()}
+    adata = anndata.AnnData(np.ones((12, 150), np.float32), pd.DataFrame(index=CELLS), pd.DataFrame(marks, index=genes))
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    assert readers.read(tmp_path / "a.h5ad").X.shape == (12, 142)
+
+
+def test_row_numbers_of_a_10x_folder_are_no_names(genes, tmp_path):
+    io.mmwrite(tmp_path / "matrix.mtx", sparse.coo_matrix(np.ones((150, 12), int)))
+    lines = {"features.tsv": [f"{g}\t{g}" for g in genes], "barcodes.tsv": CELLS}
+    for name, of in lines.items():
+        (tmp_path / name).write_text("".join(f'"{i}"\t{line}\n' for i, line in enumerate(of, 1)))
+    file = readers.read(tmp_path)
+    assert list(file.obs.index) == CELLS and list(file.names["features, name"]) == genes
+
+
+def test_features_without_names_or_with_too_few_are_told(genes, tmp_path):
+    def written(**places):
+        with h5py.File(tmp_path / "a.h5", "w") as f:
+            m, X = f.create_group("matrix"), sparse.csc_matrix(np.ones((150, 12), int))
+            m["data"], m["indices"], m["indptr"], m["shape"] = X.data, X.indices, X.indptr, X.shape
+            m["barcodes"] = np.array(CELLS, "S")
+            for name, values in places.items():
+                m[f"features/{name}"] = np.array(values, "S")
+        return tmp_path / "a.h5"
+
+    with pytest.raises(InputError, match="150 of id, 149 of name"):
+        readers.read(written(id=genes, name=genes[1:]))
+    with pytest.raises(InputError, match="names of features: none"):
+        readers.read(written(gene_ids=genes))
+
+
+def test_no_x_and_words_without_encoding_are_read(genes, tmp_path):
+    obs = pd.DataFrame({"kind": pd.Categorical(["a", "b"] * 6), "age": range(12)}, index=CELLS)
+    X = np.ones((12, 150), np.float32)
+    adata = anndata.AnnData(X, obs, pd.DataFrame(index=genes), layers={"counts": 2 * X})
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    with h5py.File(tmp_path / "a.h5ad", "a") as f:
+        for item in (f["obs"], f["obs/kind"], *f["obs/kind"].values()):
+            for key in [k for k in item.attrs if k != "_index"]:
+                del item.attrs[key]
+    assert readers.read(tmp_path / "a.h5ad").obs["kind"].tolist() == ["a", "b"] * 6
+    with h5py.File(tmp_path / "a.h5ad", "a") as f:
+        del f["X"]
+        f["X"] = h5py.Empty("f4")
+        f["X"].attrs.update({"encoding-type": "null", "encoding-version": "0.1.0"})
+    with pytest.raises(InputError, match="no X in this file. Layers there: counts"):
+        readers.read(tmp_path / "a.h5ad")
+    assert readers.read(tmp_path / "a.h5ad", "counts").X.max() == 2
+
+
+def test_mouse_symbols_in_upper_case_are_told(genes):
+    names = np.array([*genes, *(f"GM{i}" for i in range(1000, 1120))])
+    file = CellFile(None, "h5ad", np.ones((12, len(names))), {"the index of var": names}, pd.DataFrame(index=CELLS))
+    assert "mouse in upper case" in contradicted(file, recognise(file))[0]
+    few = file.only(np.arange(len(names)) < 160)
+    assert not contradicted(few, recognise(few))

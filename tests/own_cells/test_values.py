@@ -9,7 +9,7 @@ import pytest
 from scipy import sparse
 from scipy.stats import spearmanr
 
-from atsdp_utils.data import gdsc
+from atsdp_utils.data import gdsc, gene_names
 from atsdp_utils.own_cells import cell_values, predict
 from atsdp_utils.own_cells.cellfile import CellFile, InputError
 
@@ -238,3 +238,80 @@ def test_an_intensity_called_like_a_gene_is_told(counts, tmp_path):
         "of the counts of all genes" in ready(tmp_path, X)[1]
         and "of the counts of all genes" not in ready(tmp_path, counts)[1]
     )
+
+
+# --- one total over all genes, which the genes of the bulk do not have ------------------------------------------------
+@pytest.fixture(scope="module")
+def plate(counts):
+    """TPM of a plate with spike-ins, five of whose wells are empty: their TPM are spike-ins."""
+    rng = np.random.default_rng(3)
+    empty = np.arange(N) >= N - 5
+    of_genes = np.where(empty[:, None], rng.poisson(0.02 * counts), counts) / rng.lognormal(0, 0.7, GENES)
+    spikes = np.outer(np.where(empty, 1, 0.05) * of_genes.sum(1).max(), rng.dirichlet(np.ones(92)))
+    every = np.hstack([of_genes, spikes])
+    names = [*gdsc.load_bulk().genes[:GENES], *(f"ERCC-{i:05d}" for i in range(92))]
+    return every / every.sum(1, keepdims=True) * 1e6, names
+
+
+def prepared(folder, X, names):
+    """A file of these values under these names, ready to be scored, and what models see, (scored cells, genes)."""
+    cells = pd.DataFrame(index=[f"c{i}" for i in range(len(X))])
+    anndata.AnnData(X.astype(np.float32), cells, pd.DataFrame(index=names)).write_h5ad(folder / "mine.h5ad")
+    found = predict.prepare(folder / "mine.h5ad", lambda _: None, settings=SETTINGS)
+    Z = found.Z.toarray() if sparse.issparse(found.Z) else found.Z
+    return found, Z[np.argsort(found.where)]
+
+
+@pytest.mark.parametrize("base", [np.e, 2, 10])
+def test_logarithms_of_a_plate_with_empty_wells_are_logarithms(base, plate, tmp_path):
+    """The genes of the bulk alone have unlike totals; with the spike-ins all wells have one."""
+    X, names = plate
+    (plain, Z), (logs, Z_logs) = (prepared(tmp_path, V, names) for V in (X, np.log1p(X) / np.log(base)))
+    assert (plain.known["values"], logs.known["values"]) == ("counts", "lognorm")
+    assert (plain.reason == logs.reason).all() and (plain.reason != "scored").any()
+    np.testing.assert_allclose(Z, Z_logs, atol=0.02)
+
+
+def test_a_few_empty_wells_do_not_make_logarithms_of_unlike_depth_counts(plate, tmp_path):
+    X, names = plate
+    own = [name for name in names if not name.startswith("ERCC")]
+    found, _ = prepared(tmp_path, np.log2(1 + X)[:, : len(own)], own)
+    assert found.known["values"] == "lognorm"
+
+
+@pytest.mark.parametrize("to", [1, 30])
+def test_shares_of_a_cell_are_no_logarithms(to, counts):
+    """Their own totals are one, more so than those of what they would be the logarithms of."""
+    assert cell_values._of_one_total(sparse.csr_matrix(scaled(counts, to))) is None
+    assert cell_values._of_one_total(sparse.csr_matrix(np.log1p(scaled(counts)) / np.log(2))) == 2
+
+
+def test_the_base_that_fits_best_is_taken_where_cells_are_alike():
+    """Totals of logarithms to base 2 are alike to base e, too, if cells are; not as much as to base 2."""
+    rng = np.random.default_rng(0)
+    alike = rng.poisson(20 * rng.gamma(0.4, 6, GENES) * np.exp(rng.normal(0, 0.1, (N, 1)))).astype(float)
+    logs = np.log2(1 + scaled(alike))
+    assert np.expm1(logs).sum(1).std() < 0.01 * np.expm1(logs).sum(1).mean()
+    assert cell_values._of_one_total(sparse.csr_matrix(logs)) == 2
+
+
+def test_the_base_is_the_one_that_fits_best_and_offsets_are_off_everywhere(counts, tmp_path):
+    names = [*gdsc.load_bulk().genes[:GENES], *(f"LNC{i}" for i in range(20_000))]
+    C = np.hstack([counts, np.zeros((N, 20_000))])
+    lib = C.sum(1, keepdims=True)
+    p = 2 * lib / lib.mean()  # edgeR::cpm(log = TRUE); with many genes its totals are near one to base e, too
+    _, Z = prepared(tmp_path, C, names)
+    for X in (np.log2((C + p) / (lib + 2 * p) * 1e6), np.log10(C / lib * 1e4 + 1) + 1):
+        found, Z_logs = prepared(tmp_path, X, names)
+        assert any(f"base {b}" in n for b in (2, 10) for n in found.notes)
+        np.testing.assert_allclose(Z_logs, Z, atol=0.01)
+
+
+def test_two_species_that_z_scores_do_not_tell_apart_are_told(counts, tmp_path):
+    mouse = gene_names.human_to_mouse()
+    both = [g for g in gdsc.load_bulk().genes[:GENES] if g in mouse]
+    C = np.hstack([counts, np.random.default_rng(0).poisson(2.0, (N, len(both)))])
+    L = np.log1p(scaled(C))
+    names = [f"GRCh38_{g}" for g in gdsc.load_bulk().genes[:GENES]] + [f"mm10_{mouse[g]}" for g in both]
+    found, _ = prepared(tmp_path, (L - L.mean(0)) / np.maximum(L.std(0), 1e-6), names)
+    assert "genes of two species" in "; ".join(found.notes)
