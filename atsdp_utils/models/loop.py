@@ -41,7 +41,7 @@ class Rows:
 
     def batches(self, size: int) -> Iterator[Tensor]:
         """Shuffled rows in batches of nearly equal size, none of a single row (batch norm needs two)."""
-        order = torch.randperm(len(self), device=device())
+        order = torch.randperm(len(self), device=self.values[0].device)
         yield from torch.tensor_split(order, max(1, min(round(len(self) / size), len(self) // 2)))
 
     def draw(self, size: int) -> Tensor:

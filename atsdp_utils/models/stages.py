@@ -339,11 +339,17 @@ class FineTuning(Stage):
     ) -> FineTuning:  # fmt: skip
         """Cells with their clusters, and what the frozen E_g of `net` makes of the lines.
 
-        Cells are held out before balancing, so no duplicate or synthetic cell is validated on.
+        Cells are held out before balancing, so no duplicate or synthetic cell is validated on. Clusters are those of
+        the cells before balancing, since a copy would be its cell's neighbour; a new row has its nearest cell's.
         """
         keep, held = hold_out(len(y), cfg.validation, seed, y) if validation else (np.arange(len(y)), None)
         x_cells, y_cells, weight = preprocess.balance(X[keep], y[keep], balance, seed)
-        clusters = tensor(preprocess.louvain(x_cells, seed), torch.long) if cfg.theta else None
+        clusters = None
+        if cfg.theta:
+            from sklearn.metrics import pairwise_distances_argmin
+
+            of = pairwise_distances_argmin(x_cells, X[keep])
+            clusters = tensor(preprocess.louvain(X[keep], seed)[of], torch.long)
         cells = _labelled(x_cells, y_cells, weight, clusters)
         lines = None
         if source is not None:

@@ -285,7 +285,35 @@ def test_lines_of_fine_tuning_are_balanced_training_lines_as_the_frozen_encoder_
         np.testing.assert_array_equal(np.asarray(found), expected)
 
 
+@pytest.mark.parametrize("how", ["oversampling", "smote", "undersampling", "none"])
+def test_clusters_of_fine_tuning_are_those_of_the_cells_before_balancing(how, monkeypatch):
+    """A copy has its cell's cluster, a mixture that of its nearest cell; no copy takes part in finding clusters."""
+    rng, seen = np.random.default_rng(4), []
+    y = (np.arange(60) % 5 == 0).astype(np.int8)
+    cells = (rng.normal(size=(60, 5)) + 9 * (np.arange(60) % 3)[:, None]).astype(np.float32)
+
+    def of_three(X, seed):
+        seen.append(X)
+        return (X.mean(axis=1) / 9).round().astype(np.int64)
+
+    monkeypatch.setattr(preprocess, "louvain", of_three)
+    stage = stages.FineTuning.of(Net(), cells, y, CFG, 0, balance=how, source=None)
+    keep, _ = stages.hold_out(60, CFG.validation, 0, y)
+    np.testing.assert_array_equal(seen[0], cells[keep])
+    x, y_cells, _, clusters = stage.cells.values
+    nearest = ((x.numpy()[:, None] - cells[keep]) ** 2).sum(-1).argmin(1)
+    np.testing.assert_array_equal(clusters.numpy(), of_three(cells[keep], 0)[nearest])
+    assert (len(x) == len(keep)) == (how == "none") and len(set(np.bincount(y_cells))) == (1 if how != "none" else 2)
+
+
 # --- the loop ---------------------------------------------------------------------------------------------------------
+
+
+def test_rows_are_drawn_where_they_are(monkeypatch):
+    """Baselines keep their rows in memory, also beside a GPU, whose indices memory does not take."""
+    monkeypatch.setattr(loop, "device", lambda: torch.device("meta"))
+    rows = loop.Rows(torch.arange(20))
+    assert {batch.device.type for batch in rows.batches(8)} == {"cpu"}
 
 
 class Falling(loop.Stage):
