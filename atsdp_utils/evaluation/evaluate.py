@@ -1,6 +1,6 @@
 """From results of the grid to tidy tables: scores a fold, summaries beside the paper's values, paired comparisons."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -258,6 +258,7 @@ def differences(
     names: Sequence[str],
     pairs: Iterable[tuple[str, str]] | dict[str, Iterable[tuple[str, str]]],
     measures: Sequence[str] = ("auc",),
+    resample: Callable[..., np.ndarray] | None = None,
 ) -> pd.DataFrame:
     """Is A better than B? The one answer of the book: `first` minus `second`, paired, with interval and test.
 
@@ -272,6 +273,8 @@ def differences(
         What to compare, also by data set; a pair of which a data set lacks one is skipped there.
     measures
         Names of :data:`MEASURES`.
+    resample
+        In place of :func:`on_resampled_cells`, for scores that were fitted on the cells: has to fit anew on each draw.
 
     Returns
     -------
@@ -287,7 +290,8 @@ def differences(
     rows = []
     for (dataset, protocol), by_name in groups.items():
         own = [pair for pair in asked.get(dataset, ()) if set(pair) <= by_name.keys()]
-        scored = {name: _Scored(by_name[name], measures) for name in dict.fromkeys(n for pair in own for n in pair)}
+        of_pairs = dict.fromkeys(n for pair in own for n in pair)
+        scored = {name: _Scored(by_name[name], measures, resample) for name in of_pairs}
         for first, second in own:
             for measure, *found in _paired(scored[first], scored[second], measures):
                 rows.append((dataset, config.DATASETS[dataset].tier, protocol, measure, first, second, *found))
@@ -299,14 +303,14 @@ def differences(
 class _Scored:
     """Scores of one model on one data set, a row a fold or seed; of seeds also the same on resampled cells."""
 
-    def __init__(self, results: Sequence[Result], measures: Sequence[str]) -> None:
+    def __init__(self, results: Sequence[Result], measures: Sequence[str], resample: Callable | None = None) -> None:
         self.folds = max(r.task.folds for r in results)
         self.scores = scores(results).set_index(["repeat", "fold"])[[*measures]]
         self.results = {(r.task.seed, 0): r for r in results} if not self.folds else {}
         self.df_cells = min(np.bincount(r.y.astype(int), minlength=2).min() for r in results) - 1
         if self.scores.index.has_duplicates:
             raise ValueError(f"results: {results[0].task} and another have one name, and the same repeat or seed")
-        self.draws = cache(lambda unit, of: on_resampled_cells(self.results[unit], measures, of))
+        self.draws = cache(lambda unit, of: (resample or on_resampled_cells)(self.results[unit], measures, of))
 
 
 @lru_cache(maxsize=8)
@@ -397,7 +401,10 @@ def with_cells(table: pd.DataFrame, over: pd.DataFrame, name: str = "model") -> 
 
 
 def over_seeds(
-    results: Sequence[Result], names: Sequence[str] | None = None, measures: Sequence[str] = ("auc",)
+    results: Sequence[Result],
+    names: Sequence[str] | None = None,
+    measures: Sequence[str] = ("auc",),
+    resample: Callable[..., np.ndarray] | None = None,
 ) -> pd.DataFrame:
     """Mean over seeds of protocol U or F, with an interval that holds the errors of seeds and of cells.
 
@@ -409,15 +416,16 @@ def over_seeds(
         Name of the model or setting of each result, by default its model.
     measures : sequence of str
         Names of :data:`MEASURES`.
+    resample : callable, optional
+        As in :func:`differences`.
 
     Returns
     -------
     DataFrame
         A row for each data set, name (in ``model``) and measure: ``dataset, tier, protocol, model, metric, seeds, mean,
-        ci_low, ci_high, df, sd``, with the interval of :func:`stats.mean_test`, cut at the measure's range, and the sd
-        over seeds. For the AUC also what a mean hides where seeds take one of two signs, else missing: ``right``, the
-        share of seeds above one half, with Wilson's interval ``right_low, right_high``, and ``strength``, the mean of
-        |AUC - 0.5|.
+        ci_low, ci_high, df, sd``, with the interval of :func:`metrics.limits` and the sd over seeds. For the AUC also
+        what a mean hides where seeds take one of two signs, else missing: ``right``, the share of seeds above one half,
+        with Wilson's interval ``right_low, right_high``, and ``strength``, the mean of |AUC - 0.5|.
 
     Raises
     ------
@@ -429,18 +437,18 @@ def over_seeds(
         groups.setdefault((r.task.dataset, name), []).append(r)
     rows = []
     for (dataset, name), of in groups.items():
-        scored = _Scored(of, measures)
+        scored = _Scored(of, measures, resample)
         population = _population(of)
         draws = np.stack([scored.draws(u, population) for u in scored.scores.index], axis=1)
         for i, measure in enumerate(measures):
             values = scored.scores[measure]
             t = stats.mean_test(values, 1, draws[:, :, i], df_cells=scored.df_cells)
-            low, high = metrics.RANGES.get(measure, (0.0, 1.0))
+            ends = metrics.limits(t, measure, len(population[0]))
             sign = (np.nan,) * 4
             if measure == "auc":
                 sign = *stats.wilson(int((values > 0.5).sum()), len(values)), np.abs(values - 0.5).mean()
             about = (dataset, config.DATASETS[dataset].tier, of[0].task.protocol, name, measure, len(values))
-            rows.append((*about, t.mean, *np.clip((t.low, t.high), low, high), t.df, values.std(), *sign))
+            rows.append((*about, t.mean, *ends, t.df, values.std(), *sign))
     columns = ["dataset", "tier", "protocol", "model", "metric", "seeds", "mean", "ci_low", "ci_high", "df", "sd",
                *SIGN]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)

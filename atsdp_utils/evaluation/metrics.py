@@ -13,8 +13,16 @@ from atsdp_utils.evaluation import stats
 from atsdp_utils.foundation import config
 
 ECE_BINS = 10
-#: Lowest and highest possible value; intervals are cut there. Every other metric lies in [0, 1].
+#: Shares of cells, or of pairs of cells; their intervals are those of :func:`stats.share_limits`.
+SHARES = (*config.METRICS, "balanced_accuracy")
+#: Lowest and highest possible value; intervals of the others are cut there. Every other metric lies in [0, 1].
 RANGES = {"mcc": (-1.0, 1.0)}
+
+
+def limits(found: stats.TTest, metric: str, cells: int) -> tuple[float, float]:
+    """Limits of the interval for the mean of a metric over folds or seeds that score `cells` cells together."""
+    cut = np.clip((found.low, found.high), *RANGES.get(metric, (0.0, 1.0)))
+    return stats.share_limits(found, cells) if metric in SHARES else tuple(cut)
 
 
 def _checked(y, p) -> tuple[np.ndarray, np.ndarray]:
@@ -159,9 +167,9 @@ def summarise(
     """Means, spreads and 95 % intervals of many fits (a row a fit and test fold): a row a group of `by` and metric.
 
     The std is over repeats, each averaged over its folds, as in the paper; a single repeat leaves only the (larger) std
-    over folds (``std_over``). The interval is cut at the metric's range; undefined scores are left out.
+    over folds (``std_over``). The interval is that of :func:`limits`; undefined scores are left out.
     """
-    missing = {*by, "repeat", "fold", *metrics} - set(frame.columns)
+    missing = {*by, "repeat", "fold", "n", *metrics} - set(frame.columns)
     if missing:
         raise ValueError(f"frame: lacks columns {sorted(missing)}, has {list(frame.columns)}")
     rows = []
@@ -170,6 +178,6 @@ def summarise(
         values, per_repeat = scores[metric], scores.groupby("repeat")[metric].mean()
         over, spread = ("repeats", per_repeat) if len(per_repeat) > 1 else ("folds", values)
         found = stats.mean_test(values, max(scores["fold"].nunique(), 1))
-        low, high = np.clip((found.low, found.high), *RANGES.get(metric, (0.0, 1.0)))
-        rows.append((*key, metric, found.mean, spread.std(), len(values), over, low, high))
+        cells = scores.groupby("repeat")["n"].sum().max()
+        rows.append((*key, metric, found.mean, spread.std(), len(values), over, *limits(found, metric, cells)))
     return pd.DataFrame(rows, columns=[*by, "metric", "mean", "std", "n", "std_over", "ci_low", "ci_high"])

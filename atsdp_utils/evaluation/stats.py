@@ -93,6 +93,21 @@ def shared_variance(draws: np.ndarray) -> float:
     return max(float(n * total - np.var(draws, axis=0, ddof=1).mean()) / (n - 1), 0.0)
 
 
+def share_limits(found: TTest, cells: int) -> tuple[float, float]:
+    """Limits for a mean of shares or AUCs: Wilson's interval for as many cells as have the error of `found`.
+
+    Near 1 the symmetric interval of :func:`mean_test` ends too early: over 62 and 46 cells it holds an AUC of .99 in 82
+    of 100 draws, this one in 98. The effective number of cells, mean (1 - mean) / variance, counts up to `cells` (after
+    Korn and Graubard 1998), so that a mean of 1 has an open limit. A sign that no drawn seed takes is in neither.
+    """
+    mean, half, wide = round(found.mean, 12), found.high - found.mean, stdtrit(found.df, UPPER)
+    variance = 0.0 if half < 1e-9 else (half / wide) ** 2  # less is rounding
+    if variance == 0 and 0 < mean < 1:  # a constant
+        return mean, mean
+    n = min(mean * (1 - mean) / variance, cells) if variance else cells
+    return proportion_confint(mean * n, n, 2 * sps.norm.sf(wide), method="wilson")
+
+
 def wilson(hits: int, n: int) -> Interval:
     """Share of hits with Wilson's interval."""
     return Interval(hits / n, *proportion_confint(hits, n, method="wilson"))

@@ -106,11 +106,11 @@ def test_candidates_have_95_per_cent_intervals_over_places_in_which_a_drug_count
 
 
 def test_summaries_give_both_limits_on_their_side_and_the_mean_of_all():
-    frame = pd.DataFrame({"model": "m", "repeat": range(6), "fold": 0, "auc": [0.5, 0.6, 0.7, 0.8, 0.9, 0.61]})
-    row = metrics.summarise(frame, ["model"], ["auc"]).iloc[0]
-    low, high = sps.t.interval(0.95, 5, frame.auc.mean(), sps.sem(frame.auc))
-    assert (row["mean"], row.ci_low, row.ci_high) == pytest.approx((frame.auc.mean(), low, high))
-    assert row["std"] == pytest.approx(frame.auc.std()) and row.n == 6
+    frame = pd.DataFrame({"model": "m", "repeat": range(6), "fold": 0, "n": 9, "mcc": [0.5, 0.6, 0.7, 0.8, 0.9, 0.61]})
+    row = metrics.summarise(frame, ["model"], ["mcc"]).iloc[0]
+    low, high = sps.t.interval(0.95, 5, frame.mcc.mean(), sps.sem(frame.mcc))
+    assert (row["mean"], row.ci_low, row.ci_high) == pytest.approx((frame.mcc.mean(), low, high))
+    assert row["std"] == pytest.approx(frame.mcc.std()) and row.n == 6
 
 
 # --- nulls ------------------------------------------------------------------------------------------------------------

@@ -107,7 +107,14 @@ def test_per_fold_scores_each_fold_alone():
 
 def _scores(values, repeats, folds):
     index = pd.MultiIndex.from_product([range(repeats), range(folds)], names=["repeat", "fold"])
-    return pd.DataFrame({"model": "m", "auc": values}, index=index).reset_index()
+    return pd.DataFrame({"model": "m", "n": 50, "auc": values}, index=index).reset_index()
+
+
+def _wilson(mean, half, wide, cells):
+    """Wilson's interval of as many cells as give the error `half` / `wide`, at most `cells`."""
+    n = min(mean * (1 - mean) / (half / wide) ** 2, cells)
+    root = wide * np.sqrt(mean * (1 - mean) / n + wide**2 / (4 * n**2))
+    return tuple((mean + wide**2 / (2 * n) + side * root) / (1 + wide**2 / n) for side in (-1, 1))
 
 
 def test_summary_of_repeats_takes_std_over_repeats():
@@ -116,9 +123,8 @@ def test_summary_of_repeats_takes_std_over_repeats():
     assert row["mean"] == pytest.approx(np.mean(values)) and row["n"] == 6 and row["std_over"] == "repeats"
     assert row["std"] == pytest.approx(np.std([0.7, 0.8, 0.7], ddof=1))
     half = t.ppf(0.975, 5) * np.sqrt((1 / 6 + 1) * np.var(values, ddof=1))  # test/train = 1/(2 - 1)
-    assert row["ci_low"] == pytest.approx(max(np.mean(values) - half, 0))
-    assert row["ci_high"] == 1.0  # cut at the range of the metric
-    assert np.mean(values) + half > 1
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx(_wilson(np.mean(values), half, t.ppf(0.975, 5), 100))
+    assert np.mean(values) + half > 1 > row["ci_high"]
 
 
 def test_summary_of_one_repeat_says_that_std_is_over_folds():
@@ -132,7 +138,24 @@ def test_summary_of_seeds_uses_the_plain_t_interval():
     values = [0.50, 0.52, 0.48, 0.50]
     row = metrics.summarise(_scores(values, 4, 1), ["model"], ["auc"]).iloc[0]
     half = t.ppf(0.975, 3) * np.std(values, ddof=1) / 2
-    assert (row["ci_low"], row["ci_high"]) == pytest.approx((0.5 - half, 0.5 + half))
+    n = 0.25 / (half / t.ppf(0.975, 3)) ** 2
+    assert n > 50  # more than were scored: the error of this many cells is the least
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx(_wilson(0.5, half, t.ppf(0.975, 3), 50))
+
+
+def test_a_perfect_score_has_an_open_limit_and_a_constant_none():
+    perfect = metrics.summarise(_scores([1.0] * 5, 1, 5), ["model"], ["auc"]).iloc[0]
+    wide = t.ppf(0.975, 4)
+    assert (perfect["ci_low"], perfect["ci_high"]) == pytest.approx((1 / (1 + wide**2 / 250), 1))
+    for nearly in ([1, 1, 1, 1 + 2.2e-16, 1], [1 - 2e-16] * 5):  # as the sum of an average precision can be
+        row = metrics.summarise(_scores(nearly, 1, 5), ["model"], ["auc"]).iloc[0]
+        assert (row["ci_low"], row["ci_high"]) == pytest.approx((perfect["ci_low"], 1))
+    constant = metrics.summarise(_scores([0.5] * 5, 1, 5), ["model"], ["auc"]).iloc[0]
+    assert constant["ci_low"] == constant["ci_high"] == 0.5
+    constant = metrics.summarise(_scores([0.7] * 3, 1, 3), ["model"], ["auc"]).iloc[0]  # whose variance is 1e-32
+    assert constant["ci_low"] == constant["ci_high"] == 0.7
+    frame = _scores([0.1, 0.2, 0.0, 0.1], 1, 4).rename(columns={"auc": "ece"})  # no share of cells: cut at its range
+    assert metrics.summarise(frame, ["model"], ["ece"]).iloc[0]["ci_low"] == 0
 
 
 def test_summary_keeps_groups_apart_and_in_order():
