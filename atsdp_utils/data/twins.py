@@ -10,8 +10,8 @@ Log2 mean of gene g in a cell of culture c with progress t (0 sensitive, 1 resis
 
     base[c, g] + (t - 1/2) * (shared * direction[g] + private * specific[c, g] + key * planted[g])
 
-The `shared` dial of each twin was set by a rule (:func:`calibrated`) from the linear reference alone, before any
-network was scored; see notebook 01.
+The `shared` dial of each twin was set by a rule (:func:`calibrated`) from the linear reference alone; the rule replaced
+earlier dials, with which networks had been scored. See notebook 01.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Data sets, hyperparameters and profiles, as data.
 
-Nothing here computes. Table 2 of the paper is :data:`TABLE2`; what the paper leaves open (learning rate,
-batch size, weights of the losses, noise) is :class:`Training`, fixed before any single cell was scored.
+Nothing here computes. Table 2 of the paper is :data:`TABLE2`; what the paper leaves open is :class:`Training`:
+rates, batch size, weights of the losses and noise were fixed before any single cell was scored, passes were not.
 """
 
 from dataclasses import dataclass, replace
@@ -44,7 +44,7 @@ PAPER_EPOCHS = 500
 
 @dataclass(frozen=True)
 class Training:
-    """What the paper leaves open (ambiguity 25): conventional values, fixed before any single cell was scored.
+    """What the paper leaves open (ambiguity 25): conventional values.
 
     `epochs_*` are upper bounds where held-out rows choose the epoch (autoencoder, bulk stage, cells, fine-tuning):
     `patience` epochs without a better one (an autoencoder: by 1 %, after its tenth) end such a stage. Transfer runs all

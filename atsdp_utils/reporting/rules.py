@@ -13,13 +13,13 @@ from scipy import stats as sps
 from statsmodels.stats.proportion import proportion_confint
 
 from atsdp_utils.baselines import REGISTRY
-from atsdp_utils.data import gdsc
+from atsdp_utils.data import cell_lines, gdsc
 from atsdp_utils.experiments.tables import NAIVE
 from atsdp_utils.experiments.task import BULK_ONLY, FURTHER, NO_TRANSFER
 from atsdp_utils.foundation import checksums, config
 from atsdp_utils.reporting import audit, verdict
 from atsdp_utils.reporting.outputs import Missing, Outputs, numbers
-from atsdp_utils.reporting.verdict import Effect, Found, Untestable, decide, limit, plain, reproduces
+from atsdp_utils.reporting.verdict import Effect, Found, Untestable, decide, plain, reproduces
 
 OURS = "ATSDP-NET"
 
@@ -105,9 +105,10 @@ def highest(out: Outputs, c, reading: str) -> Found:
     best, gaps = level.pop(c.dataset), []
     for other in level.values():
         gap, df = best.value - other.value, min(best.df, other.df)
-        # The upper limit of a mean near one is cut off there, the lower one tells its error.
-        error = limit(df) * np.hypot(*((e.value - e.low) / limit(e.df) for e in (best, other)))
-        gaps.append(Effect(gap, gap - error, gap + error, df, room=1 - other.value))
+        # Limits of a mean near one are not symmetric, so each limit takes the sides that lead to it (Newcombe 1998).
+        down = np.hypot(best.value - best.low, other.high - other.value)
+        up = np.hypot(best.high - best.value, other.value - other.low)
+        gaps.append(Effect(gap, gap - down, gap + up, df, room=1 - other.value))
     shown, against = min(zip(gaps, level, strict=True))
     return Found(shown, decide(gaps, 0.0, c.margin), reproduces(best, c.quoted, c.margin), f"shown against {against}")
 
@@ -200,17 +201,17 @@ def resistant_rare(out: Outputs, c, reading: str) -> Found:
 
 
 def ibet_cells(out: Outputs, c, reading: str) -> Found:
-    """As many wells after quality control as the number quoted."""
-    n = sum(audit.CLASS_SIZES[c.dataset, "all 1,419 wells"])
-    note = f"wells; {sum(_sizes()[c.dataset]):,} of them are cells with a label"
-    return plain(n, n == c.quoted, note, verdict.YES if n == c.quoted else verdict.NO)
+    """As many wells after quality control, or cells with a label, as the number quoted."""
+    n = sum(audit.CLASS_SIZES[c.dataset, "all 1,419 wells"] if reading == "wells" else _sizes()[c.dataset])
+    return plain(n, n == c.quoted, "", verdict.YES if n == c.quoted else verdict.NO)
 
 
 def bulk_count(out: Outputs, c, reading: str) -> Found:
     """The public files hold as many lines, drugs or genes; where they hold fewer, the paper's file is unknown."""
-    read = {"lines": gdsc.labels_of_both_databases, "drugs": gdsc.drugs,
-            "genes": lambda: gdsc.load_bulk().genes}  # fmt: skip
-    n = len(read[c.argument]())
+    rows, of_both = gdsc.labels_of_both_databases(), gdsc.label_table().index.intersection(cell_lines.load_ccle().lines)
+    read = {"rows": len(rows), "distinct lines": len(rows) - len(of_both),
+            "drugs": len(gdsc.drugs()), "genes": len(gdsc.load_bulk().genes)}  # fmt: skip
+    n = read[reading or c.argument]
     words = (verdict.SUPPORTED, verdict.YES) if n == c.quoted else (verdict.UNTESTED, verdict.NOT_TESTED)
     return Found(Effect(n), *words)
 
