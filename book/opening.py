@@ -110,8 +110,8 @@ def single_cells(out: Outputs) -> dict:
         rows.append(f"| {' | '.join(row)} |")
         of_both = (scores.loc[setting, "auc_mean"] for setting in ("after transfer", "PC1, bulk sign"))
         aucs.append(f"{name} {' and '.join(f'{mean:.2f}' for mean in of_both)}")
-    on = {"dataset": [spec.name for spec in config.REAL], "first": "further steps on bulk"}
-    drift = out.table("control_changes", **on)
+    control = out.table("control_changes", dataset=[spec.name for spec in config.REAL])
+    drift = control[control["first"] == "further steps on bulk"]
     moved = (f"{_interval(row[DIFFERENCE], '+')} on {row['dataset']}" for _, row in drift.iterrows())
     counts: dict[str, object] = {"counted": _counted(minus), "aucs": ", ".join(aucs)}
     none = [name for name, of in minus.groupby("dataset") if not of["told"].any()]
@@ -119,8 +119,8 @@ def single_cells(out: Outputs) -> dict:
     alone = minus.query("not told and ci_low * ci_high > 0")  # apart by its own interval, without the correction
     alone = [f"to {setting} on {row['dataset']} ({row['difference']:+.3f})" for setting, row in alone.iterrows()]
     counts["alone"] = f"Intervals of single differences exclude zero, too: {', '.join(alone)}. " * bool(alone)
-    family = by["dataset"].map(lambda name: config.DATASETS[name].unit).value_counts(sort=False)
-    counts["family"] = ", ".join(f"{n} on {unit}" for unit, n in family.items())
+    family = pd.concat([by["dataset"], control["dataset"]]).map(lambda name: config.DATASETS[name].unit)
+    counts["family"] = ", ".join(f"{n} on {unit}" for unit, n in family.value_counts(sort=False).items())
     names = [*minus["dataset"].unique()]
     parts = out.table("transfer_changes", dataset=names, setting=[*PARTS.values()]).set_index("setting")
     for part, setting in PARTS.items():
@@ -156,10 +156,10 @@ def short(out: Outputs) -> dict:
     counts = {
         **_signs(scores, scores["auc_count"]), "unbalanced": (plain["ci_low"] > 0.5).sum(), **_eight(out, names),
         "pc1_better": (told & (changes["difference"] < 0)).sum(), "pc1_above": (changes["ci_low"] > 0).sum(),
-        "pc1_worse": (told & (changes["difference"] > 0)).sum(),
+        "pc1_worse": (told & (changes["difference"] > 0)).sum(), "printed_low": printed["auc_mean"].min(),
+        "printed_high": printed["auc_mean"].max(),
     }  # fmt: skip
-    ends = {"printed_low": printed["auc_mean"].min(), "printed_high": printed["auc_mean"].max()}
-    return held_out_clusters(out) | {name: int(n) for name, n in counts.items()} | ends | _permuted(out, names)
+    return held_out_clusters(out) | counts | _permuted(out, names)
 
 
 def _signs(rows: pd.DataFrame, seeds: pd.Series) -> dict[str, int]:
@@ -171,19 +171,19 @@ def _signs(rows: pd.DataFrame, seeds: pd.Series) -> dict[str, int]:
 
 def larger(out: Outputs) -> dict:
     """What ATSDP-NET reaches without labels on the real sets, as chapter 14 has it."""
-    names = [spec.name for spec in config.REAL]
-    rows = out.table("peers_recipes", dataset=names, recipe="ATSDP-NET", metric="auc")
+    rows = out.table("peers_recipes", dataset=[s.name for s in config.REAL], recipe="ATSDP-NET", metric="auc")
     aucs = (f"{_interval(row[['mean', 'ci_low', 'ci_high']])} on {row['dataset']}" for _, row in rows.iterrows())
     return {"aucs": ", ".join(aucs), **_signs(rows, rows["seeds"])}
 
 
-def _eight(out: Outputs, names: list[str]) -> dict[str, int]:
+def _eight(out: Outputs, names: list[str]) -> dict:
     """Comparisons with the paper's eight baselines without labels, and how many are told in either direction."""
-    tried = int(out.table("tuning_choices", protocol="U")["tried"].min())
     eight = {"dataset": names, "protocol": "U", "metric": "auc", "model": rules.models("the eight", "U")}
-    sides = out.table("baselines_against_atsdp", **eight).apply(_side, axis=1)  # of the baseline
-    counts = {"eight": len(sides), "eight_better": (sides == "worse").sum(), "eight_worse": (sides == "better").sum()}
-    return counts | {"tried": tried}
+    sides = out.table("baselines_against_atsdp", **eight).set_index("dataset").apply(_side, axis=1)  # of the baseline
+    told, tried = sides == "worse", int(out.table("tuning_choices", protocol="U")["tried"].min())
+    by = ", ".join(f"{n.sum()} of {len(n)} on {name}" for name, n in told.groupby(level=0, sort=False))
+    return {"eight": len(sides), "eight_better": told.sum(), "eight_worse": (sides == "better").sum(), "eight_by": by,
+            "tried": tried}  # fmt: skip
 
 
 def _ranks(rows: pd.DataFrame, of: pd.Series) -> pd.Series:

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 #: beside it in ``book``, and lines of code cells that are not blank. What is reached, so that it does not grow again;
 #: the marks that were set, 9,000 for the first and 2,887 for the last, are not reached. A fifth of the first are
 #: docstrings.
-LIMITS = {"atsdp_utils": 14_469, "code of atsdp_utils": 8_744, "book": 1_663, "code cells of notebooks": 4_930}
+LIMITS = {"atsdp_utils": 14_466, "code of atsdp_utils": 8_737, "book": 1_663, "code cells of notebooks": 4_956}
 
 #: Modules, templates and configuration; chapters of the book and what it took from others are none.
 KINDS = ("*.py", "*.html", "*.toml", "templates/*.md", "_static/*.js", "_static/*.css")

@@ -256,8 +256,8 @@ def test_the_table_of_real_cells_holds_differences_and_stars_those_told_from_zer
     assert said["aucs"].startswith("A375-PLX4720 0.50 and 0.50, ")
     assert said["moves"].startswith("+0.000 (-0.200 to +0.300) on A375-PLX4720, +0.100 (-0.200 to +0.300) on SCC47")
     assert said["averaged"] == "0.876 (A375-PLX4720)"
-    # Each set has seven comparisons here; the two names of one axis are a family. Only the second set has any told.
-    assert said["family"] == "7 on A375-PLX4720, 14 on SCC47 axis"
+    # Seven comparisons with transfer and those of the control on each set; two names of one axis are a family.
+    assert said["family"] == "9 on A375-PLX4720, 16 on SCC47 axis"
     assert said["printed_aucs"].startswith("0.50 (A375-PLX4720), ") and said["no_regulariser_told"] == 2
     eight = [name for name, b in REGISTRY.items() if b.paper_name]
     against = [{"dataset": s.name, "protocol": "U", "metric": "auc", "model": model, "difference": 0.1 * (i - 1),
@@ -275,6 +275,7 @@ def test_the_table_of_real_cells_holds_differences_and_stars_those_told_from_zer
     assert short["null_reached"] == said["null_reached"] and short["tried"] == 2
     assert said["null_mean"][:22] == "0.40 (A375-PLX4720), 0" and said["own_far"][:20] == "0.20 (A375-PLX4720),"
     assert [short[k] for k in ("eight", "eight_better", "eight_worse")] == [24, 7, 1]
+    assert short["eight_by"].startswith("7 of 8 on A375-PLX4720, 0 of 8 on SCC47-afatinib, ")
     assert [short[k] for k in ("above", "names", "turned", "runs", "pc1_better", "pc1_worse")] == [0, 3, 15, 60, 0, 0]
     assert (short["unbalanced"], short["printed_low"], short["printed_high"]) == (1, 0.47, 0.52)
     assert said["no_mmd"].startswith("+0.010 (-0.300 to +0.200) on A375-PLX4720, +0.010") and said["no_mmd_told"] == 2

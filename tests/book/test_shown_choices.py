@@ -219,7 +219,8 @@ def test_the_words_of_the_ledger_name_the_columns_that_they_stand_over(tmp_path)
     _write(tmp_path, 1)
     found = findings.ledger_numbers(outputs.Outputs(tmp_path), "embedded").set_index(["ambiguity", "measure"])
     words = {
-        (1, "AUC"): ("U, no labels", "S, with labels"), (6, "printed AUC"): ("Table 3", "Table 4"),
+        (1, "AUC"): ("U, no labels (one of two readings taken)", "S, with labels (the other)"),
+        (6, "printed AUC"): ("Table 3", "Table 4"),
         (8, "AUC"): ("no attention", "linear layer"), (13, "AUC"): ("MMD²", "no MMD"),
         (20, "AUC"): ("holiday cells sensitive", "left out"),
         (3, "share of resistant cells"): ("holiday cells sensitive", "left out"),

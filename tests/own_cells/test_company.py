@@ -1,4 +1,4 @@
-"""By how much company matters, on scores whose answer is known; the ranking of drugs; arithmetic of the study."""
+"""By how much company matters, on scores whose answer is known, and the ranking of drugs."""
 
 import anndata
 import cells_fixtures as shapes
@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 from cells_fixtures import SETTINGS, Linear
 
-from atsdp_utils.data import gdsc, real_cells
-from atsdp_utils.evaluation import company_study
+from atsdp_utils.data import gdsc
 from atsdp_utils.foundation import paths
 from atsdp_utils.own_cells import drugs, predict, prediction, ranking
 from atsdp_utils.own_cells.cellfile import InputError
@@ -174,26 +173,3 @@ def test_all_is_every_drug_and_a_typing_error_is_told():
     assert drugs.find(["all"]) == gdsc.drugs()
     with pytest.raises(InputError, match="Did you mean"):
         drugs.find(["cisplatin", "erlotinb"])
-
-
-def test_intervals_of_the_study_are_those_of_paired_differences():
-    tasks = [(w, d, k) for w in company_study.WAYS for d in range(4) for k in range(4)]
-    rows = pd.DataFrame(tasks, columns=["standardised", "drug", "cluster"]).assign(share=0.5)
-    rows["auc"] = 0.5 + 0.1 * rows.drug + 0.05 * (rows.standardised == company_study.BULK)
-    rows = rows.assign(balanced_accuracy=rows.auc, labels_changed=0.1)
-    table = company_study.summary(rows)
-    bulk = table[table.standardised == company_study.BULK].iloc[0]
-    assert bulk.auc == pytest.approx(0.7) and bulk.auc_gain_low == pytest.approx(0.05) == bulk.auc_gain_high
-    # Tasks of one drug have one value, so the interval is that of four means.
-    assert bulk.auc_low == pytest.approx(0.7 - 3.1824 * 0.12910 / 2, abs=1e-4)
-
-
-@pytest.mark.slow
-def test_a_way_that_looks_at_no_company_gives_a_cell_the_same_values_in_any_file():
-    rng = np.random.default_rng(0)
-    genes = real_cells.load_pc9().var_names.to_numpy(str)[:50]
-    lines, cells = rng.normal(size=(30, 50)), rng.random((20, 50))
-    for way in company_study.WAYS:
-        same = company_study.in_a_way(way, lines, genes)[1]
-        alone = np.allclose(same(cells)[:7], same(cells[:7]))
-        assert alone == (way != company_study.FILE)
