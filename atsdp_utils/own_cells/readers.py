@@ -351,7 +351,7 @@ def _read_10x_folder(folder: Path) -> tuple:
 def _without_numbers(table: pd.DataFrame, least: int) -> pd.DataFrame:
     """Without a first column that numbers the rows, if there are at least so many columns."""
     numbered = any(table[0].tolist() == [str(i + k) for i in range(len(table))] for k in (0, 1))
-    return table.iloc[:, 1:].T.reset_index(drop=True).T if numbered and len(table.columns) >= least else table
+    return table.iloc[:, 1:].set_axis(table.columns[:-1], axis=1) if numbered and len(table.columns) >= least else table
 
 
 def _ten_x(path: Path, kind: str, X, features: dict[str, np.ndarray], barcodes: np.ndarray) -> CellFile:
