@@ -1618,7 +1618,7 @@ def test_peaks_of_other_programmes_are_no_genes_either(index, genes, tmp_path):
         readers.read(tmp_path / "a.h5ad")
 
 
-@pytest.mark.parametrize("column", ["Undetermined_S0", "Mean_ctrl", "avg.S"])
+@pytest.mark.parametrize("column", ["Undetermined_S0", "Mean_ctrl", "avg.S", "BC01_Pooled", "Bulk_1"])
 def test_columns_that_hold_no_cell_are_told_by_their_name(column, genes, tmp_path):
     table = pd.DataFrame(np.random.default_rng(0).poisson(5, (150, 12)), genes, CELLS)
     table.assign(**{column: 3}).to_csv(tmp_path / "a.csv")
