@@ -349,10 +349,17 @@ FIELDS = {*re.findall(r"{(\w+)", (opening.TEMPLATES / "in_short.md").read_text(e
 
 def test_what_paper_reaches_without_labels_is_told_where_it_was_run(tmp_path, monkeypatch):
     names = [spec.name for spec in config.REAL]
-    rows = {"dataset": names, "recipe": "ATSDP-NET", "metric": "auc", "seeds": 20, "mean": [0.57, 0.97, 0.82],
+    rows = {"dataset": names, "setting": "after transfer", "auc_count": 20, "auc_mean": [0.57, 0.97, 0.82],
             "ci_low": [0.36, 0.94, 0.67], "ci_high": [0.78, 1.0, 0.97], "right": [0.5, 1.0, 0.8]}  # fmt: skip
     rows = pd.DataFrame(rows)
-    pd.concat([rows, rows.assign(recipe="CORAL", ci_low=0.9)]).to_csv(tmp_path / "peers_recipes.csv", index=False)
+    pd.concat([rows, rows.assign(setting="no MMD", ci_low=0.9)]).to_csv(tmp_path / "transfer.csv", index=False)
+    minus = [{"dataset": name, "setting": setting, "difference": d, "ci_low": d - 0.1, "ci_high": d + 0.1, "p_holm": p}
+             for setting, of in {"further steps on bulk": [(0.1, 1), (-0.46, 0.001), (-0.1, 0.3)],
+                                 "before transfer": [(0, 1), (-0.3, 0.2), (-0.1, 1)],
+                                 "PC1, bulk sign": [(0.4, 0.004), (0, 1), (0.1, 0.8)],
+                                 "after transfer, no regulariser": [(-0.1, 1), (-0.2, 0.01), (-0.1, 0.04)]}.items()
+             for name, (d, p) in zip(names, of, strict=True)]  # fmt: skip
+    pd.DataFrame(minus).to_csv(tmp_path / "transfer_changes.csv", index=False)
     monkeypatch.setattr(opening, "short", lambda out: dict.fromkeys(FIELDS - {"larger", "permuted"}, 0.0))
 
     def said(of_runs):
@@ -361,5 +368,8 @@ def test_what_paper_reaches_without_labels_is_told_where_it_was_run(tmp_path, mo
     told = said({"quick": Outputs(tmp_path / "none"), "paper": Outputs(tmp_path)})
     assert "the mean AUC is 0.57 (0.36–0.78) on A375-PLX4720, 0.97 (0.94–1.00) on SCC47-afatinib, 0.82 (0.67" in told
     assert "above one half on 2 of 3 sets, and 14 of 60 trainings rank the cells backwards" in told
+    assert "Transfer is significantly better than the control on 1 of 3 data sets (SCC47-afatinib), better than" in told
+    assert "before transfer on 0, better than PC1 on 0, worse than PC1 on 1 (A375-PLX4720);" in told
+    assert "changes the AUC significantly on 2 of 3." in told
     for elsewhere in ({"smoke": Outputs(tmp_path)}, {"paper": Outputs(tmp_path / "none")}):
         assert "**In short.** Profile" in said(elsewhere) and "longer training" not in said(elsewhere)
