@@ -21,11 +21,9 @@ from atsdp_utils.reporting.verdict import MISSING, UNTESTED
 TEMPLATES = Path(__file__).parent / "templates"
 DIFFERENCE = ["difference", "ci_low", "ci_high"]
 #: Settings that transfer is compared with, and what the lead calls them.
-CALLED = {
-    "further steps on bulk": "the control",
-    "before transfer": "the network before transfer",
-    "PC1, bulk sign": "PC1",
-}
+CALLED = {"further steps on bulk": "the control", "before transfer": "the network before transfer",
+          "PC1, bulk sign": "PC1"}  # fmt: skip
+REAL = [spec.name for spec in config.REAL]
 #: Parts of transfer, and the setting of notebook 04 that leaves each out or turns it round.
 PARTS = {"no_mmd": "after transfer, no MMD", "no_stage2": "after transfer, no stage 2",
          "no_regulariser": "after transfer, no regulariser",
@@ -96,7 +94,7 @@ def _counted(minus: pd.DataFrame) -> str:
 
 def _gains(out: Outputs) -> pd.DataFrame:
     """Differences on the real sets, after transfer minus each of `CALLED`, and whether they are significant."""
-    by = out.table("transfer_changes", dataset=[spec.name for spec in config.REAL]).set_index("setting")
+    by = out.table("transfer_changes", dataset=REAL).set_index("setting")
     minus = by.loc[[*CALLED]].copy()
     minus[DIFFERENCE] = -minus[["difference", "ci_high", "ci_low"]].to_numpy()  # the table has it the other way round
     return minus.assign(told=minus["p_holm"] < 0.05)
@@ -104,7 +102,7 @@ def _gains(out: Outputs) -> pd.DataFrame:
 
 def single_cells(out: Outputs) -> dict:
     """Rows of a table: AUC on each real set, transfer minus control, start and PC1; how many are told from zero."""
-    minus, of_set = _gains(out), out.table("transfer_changes", dataset=[spec.name for spec in config.REAL])["dataset"]
+    minus, of_set = _gains(out), out.table("transfer_changes", dataset=REAL)["dataset"]
     rows, aucs, auc = [], [], ["auc_mean", "ci_low", "ci_high"]
     for name, of in minus.groupby("dataset"):
         scores = out.table("transfer", dataset=name).set_index("setting")
@@ -115,7 +113,7 @@ def single_cells(out: Outputs) -> dict:
         rows.append(f"| {' | '.join(row)} |")
         of_both = (scores.loc[setting, "auc_mean"] for setting in ("after transfer", "PC1, bulk sign"))
         aucs.append(f"{name} {' and '.join(f'{mean:.2f}' for mean in of_both)}")
-    control = out.table("control_changes", dataset=[spec.name for spec in config.REAL])
+    control = out.table("control_changes", dataset=REAL)
     drift = control[control["first"] == "further steps on bulk"]
     moved = (f"{_interval(row[DIFFERENCE], '+')} on {row['dataset']}" for _, row in drift.iterrows())
     counts: dict[str, object] = {"counted": _counted(minus), "aucs": ", ".join(aucs)}
@@ -126,24 +124,23 @@ def single_cells(out: Outputs) -> dict:
     counts["alone"] = f"Intervals of single differences exclude zero, too: {', '.join(alone)}. " * bool(alone)
     family = pd.concat([of_set, control["dataset"]]).map(lambda name: config.DATASETS[name].unit)
     counts["family"] = ", ".join(f"{n} on {unit}" for unit, n in family.value_counts(sort=False).items())
-    names = [*minus["dataset"].unique()]
-    parts = out.table("transfer_changes", dataset=names, setting=[*PARTS.values()]).set_index("setting")
+    parts = out.table("transfer_changes", dataset=REAL, setting=[*PARTS.values()]).set_index("setting")
     for part, setting in PARTS.items():
         without = parts.loc[[setting]]
         changed = [f"{_interval(row[DIFFERENCE], '+')} on {row['dataset']}" for _, row in without.iterrows()]
         counts |= {part: ", ".join(changed), f"{part}_told": int((without["p_holm"] < 0.05).sum())}
         counts[f"{part}_aucs"] = ", ".join(f"{row.mean:.2f} ({row.dataset})" for row in without.itertuples())
-    clusters = out.table("cluster_labels", dataset=names)["of_cluster"]
+    clusters = out.table("cluster_labels", dataset=REAL)["of_cluster"]
     counts |= {"cluster_low": clusters.min(), "cluster_high": clusters.max()}
     mean = out.table("gene_scores_real", protocol="U", list="sensitive")
     averaged = " and ".join(f"{auc:.3f} ({name})" for name, auc in zip(mean["dataset"], mean["auc"], strict=True))
     counts |= {"averaged": averaged, "rows": "\n  ".join(rows), "names": len(rows), "moves": ", ".join(moved)}
-    return counts | _permuted(out, names)
+    return counts | _permuted(out)
 
 
-def _permuted(out: Outputs, names: list[str]) -> dict[str, object]:
+def _permuted(out: Outputs) -> dict[str, object]:
     """AUC of ATSDP-NET after the labels of lines were permuted: its mean, draws that reach the own mean, distances."""
-    rows = out.table("permuted_labels_summary", dataset=names, model="ATSDP-NET").set_index("dataset")
+    rows = out.table("permuted_labels_summary", dataset=REAL, model="ATSDP-NET").set_index("dataset")
     of = {"null_mean": "permuted_mean", "null_far": "permuted_distance", "own_far": "own_distance"}
     said = {key: ", ".join(f"{value:.2f} ({name})" for name, value in rows[of[key]].items()) for key in of}
     said["null_reached"] = ", ".join(f"{n} ({name})" for name, n in rows["draws_that_reach_own_mean"].items())
@@ -152,41 +149,38 @@ def _permuted(out: Outputs, names: list[str]) -> dict[str, object]:
 
 def short(out: Outputs) -> dict:
     """What single cells and held-out clusters say of the method, and what no set here can say."""
-    names = [spec.name for spec in config.REAL]
-    of = out.table("transfer", dataset=names, setting=["after transfer", PARTS["printed"]]).set_index("setting")
+    of = out.table("transfer", dataset=REAL, setting=["after transfer", PARTS["printed"]]).set_index("setting")
     scores, printed = (of.loc[[setting]] for setting in ("after transfer", PARTS["printed"]))
-    changes = out.table("transfer_changes", dataset=names, setting="PC1, bulk sign")
-    plain = out.table("table1", dataset=names, protocol="U", metric="auc", setting="none")
+    changes = out.table("transfer_changes", dataset=REAL, setting="PC1, bulk sign")
+    plain = out.table("table1", dataset=REAL, protocol="U", metric="auc", setting="none")
     told = changes["p_holm"] < 0.05
     counts = {
-        **_signs(scores, scores["auc_count"]), "unbalanced": (plain["ci_low"] > 0.5).sum(), **_eight(out, names),
+        **_signs(scores, scores["auc_count"]), "unbalanced": (plain["ci_low"] > 0.5).sum(), **_eight(out),
         "pc1_better": (told & (changes["difference"] < 0)).sum(), "pc1_above": (changes["ci_low"] > 0).sum(),
         "pc1_worse": (told & (changes["difference"] > 0)).sum(), "printed_low": printed["auc_mean"].min(),
         "printed_high": printed["auc_mean"].max(),
     }  # fmt: skip
-    return held_out_clusters(out) | counts | _permuted(out, names)
+    return held_out_clusters(out) | counts | _permuted(out)
 
 
 def _signs(rows: pd.DataFrame, seeds: pd.Series) -> dict[str, int]:
     """Sets whose interval lies above one half, of how many; trainings that rank the cells backwards, of how many."""
-    runs = seeds.sum()
-    turned = runs - (rows["right"] * seeds).round().sum()
-    return {"above": (rows["ci_low"] > 0.5).sum(), "names": len(rows), "runs": runs, "turned": int(turned)}
+    runs, right = seeds.sum(), int((rows["right"] * seeds).round().sum())
+    return {"above": (rows["ci_low"] > 0.5).sum(), "names": len(rows), "runs": runs, "turned": runs - right}
 
 
 def larger(out: Outputs) -> dict:
     """What ATSDP-NET reaches without labels on the real sets, and beside what it is better, as chapter 4 has it."""
-    names = [spec.name for spec in config.REAL]
-    rows = out.table("transfer", dataset=names, setting="after transfer")
+    rows = out.table("transfer", dataset=REAL, setting="after transfer")
     aucs = (f"{_interval(row[['auc_mean', 'ci_low', 'ci_high']])} on {row['dataset']}" for _, row in rows.iterrows())
-    without = out.table("transfer_changes", dataset=names, setting=PARTS["no_regulariser"])
+    without = out.table("transfer_changes", dataset=REAL, setting=PARTS["no_regulariser"])
     told = {"counted": _counted(_gains(out)), "no_regulariser_told": int((without["p_holm"] < 0.05).sum())}
     return {"aucs": ", ".join(aucs), **_signs(rows, rows["auc_count"]), **told}
 
 
-def _eight(out: Outputs, names: list[str]) -> dict:
+def _eight(out: Outputs) -> dict:
     """Comparisons with the paper's eight baselines without labels, and how many are told in either direction."""
-    eight = {"dataset": names, "protocol": "U", "metric": "auc", "model": rules.models("the eight", "U")}
+    eight = {"dataset": REAL, "protocol": "U", "metric": "auc", "model": rules.models("the eight", "U")}
     sides = out.table("baselines_against_atsdp", **eight).set_index("dataset").apply(_side, axis=1)  # of the baseline
     told, tried = sides == "worse", int(out.table("tuning_choices", protocol="U")["tried"].min())
     by = ", ".join(f"{n.sum()} of {len(n)} on {name}" for name, n in told.groupby(level=0, sort=False))
