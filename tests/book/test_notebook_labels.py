@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import scanpy
 from myst_nb.core.variables import format_plain_text
-from scipy.stats import spearmanr
+from scipy.stats import norm, spearmanr
 from sklearn.metrics import roc_auc_score
 
 from atsdp_utils.baselines import REGISTRY
@@ -20,6 +20,7 @@ from atsdp_utils.evaluation import evaluate, metrics, stats
 from atsdp_utils.experiments import inputs, protocols, tables
 from atsdp_utils.experiments.task import ATSDP, BULK_ONLY, FURTHER, Result, Task
 from atsdp_utils.foundation import config, paths
+from atsdp_utils.interpretation import gene_lists
 from atsdp_utils.reporting import report, verdict
 from book.build import GLUED
 
@@ -544,18 +545,38 @@ def test_planted_genes_are_recovered_with_the_areas_of_the_table():
     areas = [(0.9, 0.85, 0.95), (0.7, 0.65, 0.75), (0.7, 0.6, 0.8), (0.6, 0.5, 0.7), (0.5, 0.4, 0.6), (0.99, 0.98, 1)]
     recovered = pd.DataFrame(areas, columns=["auroc", "low", "high"])
     recovered = recovered.assign(ranking=[*names, "variance over bulk lines"])
-    near = recovered.assign(auroc=recovered["auroc"] - 0.3)
+    recovered = recovered.assign(
+        difference=[0.2, -0.1, 0, -0.1, -0.2, 0.3], p_holm=[0.01, 0.2, np.nan, 0.001, 0.02, 0.01]
+    )
+    near = recovered.assign(auroc=recovered["auroc"] - 0.3, p_holm=[1, 0.01, np.nan, 0.001, 0.02, 0.01])
     about = {"sign": np.array([1, -1, 0, -1]), "twin_ranking": pd.DataFrame({"slope": [-1, 1, 1, -1.0]})}
     glued = execute("09", ("truth-glue",), recovered=recovered, within=near, **about)["run"].glued
     assert "recovered for\n2 of 3 planted genes" in text("09", "truth-said", glued)
     others = ("real_cells", "k", "real_seeds", "real_chance", "real_shuffled")
     said = " ".join(text("09", "found", glued | dict.fromkeys(others, 9)).split())
-    best = "AUROC of 0.900 (0.850 to 0.950) by the best of 2 rankings by integrated or expected gradients"
-    assert f"{best} (IG, EG; IG, mean size, picked" in said
-    assert "and 0.700 (0.600 to 0.800) by a rank-sum test" in said and "has 0.990 (0.980 to 1.000):" in said
+    assert "finds planted genes with an AUROC of 0.700 (0.600 to 0.800). Of 3 rankings from inside the network" in said
+    assert "1 are significantly worse and 1 better; the one behind" in said and "has 0.900 (0.850 to 0.950)." in said
+    assert "has 0.990 (0.980 to 1.000):" in said
     others = ("tag", "name", "set_seeds", "set_shuffled", "entropy_low", "entropy_high", *others)
     said = " ".join(text("09", "end-text", glued | dict.fromkeys(others, 9)).split())
-    assert "AUROC is 0.600 (0.850 to 0.950) for IG, mean size, and 0.400 (0.600 to 0.800) for a rank-sum test" in said
+    assert "AUROC is 0.400 (0.600 to 0.800) for a rank-sum test of expression and 0.600 (0.850 to" in said
+    assert "2 are significantly worse than this test and 0 better (paired, Holm-corrected)." in said
+
+
+def test_rankings_are_compared_with_the_rank_sum_test_gene_by_gene():
+    rng, sign = np.random.default_rng(0), np.repeat([1, 0], (20, 300))
+    test = rng.normal(size=320) + 2 * sign
+    scores = {"IG, mean size": rng.normal(size=320), "EG, mean size": test + rng.normal(0, 0.1, 320),
+              "expression, rank-sum test": test}  # fmt: skip
+    about = {"known": None, "twin": "DATA1-sim", "twin_scores": scores, "sign": sign}
+    cell = source("09", "truth")
+    space = {"np": np, "stats": stats, "norm": norm, "gene_lists": gene_lists, **about}
+    exec(cell[cell.index("def found_among") : cell.index("recovered = ")], space)
+    found = space["found_among"](np.full(320, True)).set_index("ranking")
+    worse, alike, same = (found.loc[name] for name in scores)
+    assert worse["p_holm"] < 1e-6 and worse["ci_high"] < 0 and alike["p_holm"] > 0.05 and np.isnan(same["p_holm"])
+    assert alike["ci_low"] < 0 < alike["ci_high"] and same["difference"] == 0
+    assert worse["difference"] == pytest.approx(worse["auroc"] - same["auroc"])
 
 
 # --- every notebook ---------------------------------------------------------------------------------------------------
