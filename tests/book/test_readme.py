@@ -39,7 +39,7 @@ def test_the_block_says_what_counts_once_and_has_pc1_and_both_runs_beside_the_ne
     assert "1 are on real and 1 are on simulated cells" in block and "Of 0 more comparisons, of a linear layer" in block
     chapters = len(list((paths.ROOT / "notebooks").glob("*.ipynb")))
     assert (
-        f"chapters 5, 6 of {chapters}, as they were then, were also run" in block
+        f"Before that chapters 5, 6 of {chapters}, as they were then, had been run" in block
         and "for 2 of 9 on real data, 0 of 7 on simulated data" in block
     )
     assert "from here on at profile `quick`" in block
@@ -49,7 +49,7 @@ def test_the_block_says_what_counts_once_and_has_pc1_and_both_runs_beside_the_ne
     made = {path.stem: {"notebook": path.stem} for path in build.numbered()}
     (folders[1] / "manifest.json").write_text(json.dumps({"outputs": made}))
     block = readme.readme_block(*map(Outputs, folders))
-    assert "from here on at profile `quick`" in block and "protocol**: all 19 chapters, as" in block
+    assert "from here on at profile `quick`" in block and "Before that all 19 chapters, as" in block
 
 
 def committed(folder):
