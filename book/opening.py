@@ -92,10 +92,10 @@ def _counted(minus: pd.DataFrame) -> str:
     return f"significantly {', '.join(said)}"
 
 
-def _gains(out: Outputs) -> pd.DataFrame:
-    """Differences on the real sets, after transfer minus each of `CALLED`, and whether they are significant."""
-    by = out.table("transfer_changes", dataset=REAL, setting=[*CALLED]).set_index("setting")
-    minus = by.loc[[*CALLED]]
+def _gains(out: Outputs, settings: Iterable[str] = CALLED) -> pd.DataFrame:
+    """Differences on the real sets, after transfer minus each of `settings`, and whether they are significant."""
+    by = out.table("transfer_changes", dataset=REAL, setting=[*settings]).set_index("setting")
+    minus = by.loc[[*settings]]
     minus[DIFFERENCE] = -minus[["difference", "ci_high", "ci_low"]].to_numpy()  # the table has it the other way round
     return minus.assign(told=minus["p_holm"] < 0.05)
 
@@ -117,11 +117,6 @@ def single_cells(out: Outputs) -> dict:
     drift = control[control["first"] == "further steps on bulk"]
     moved = (f"{_interval(row[DIFFERENCE], '+')} on {row['dataset']}" for _, row in drift.iterrows())
     counts: dict[str, object] = {"counted": _counted(minus), "aucs": ", ".join(aucs)}
-    none = [name for name, of in minus.groupby("dataset") if not of["told"].any()]
-    counts["untold"] = f"On {', '.join(none)} none of the three differences is significant. " * bool(none)
-    alone = minus.query("not told and ci_low * ci_high > 0")  # apart by its own interval, without the correction
-    alone = [f"to {setting} on {row['dataset']} ({row['difference']:+.3f})" for setting, row in alone.iterrows()]
-    counts["alone"] = f"Intervals of single differences exclude zero, too: {', '.join(alone)}. " * bool(alone)
     family = pd.concat([of_set, control["dataset"]]).map(lambda name: config.DATASETS[name].unit)
     counts["family"] = ", ".join(f"{n} on {unit}" for unit, n in family.value_counts(sort=False).items())
     parts = out.table("transfer_changes", dataset=REAL, setting=[*PARTS.values()]).set_index("setting")
@@ -139,11 +134,13 @@ def single_cells(out: Outputs) -> dict:
 
 
 def _permuted(out: Outputs) -> dict[str, object]:
-    """AUC of ATSDP-NET after the labels of lines were permuted: its mean, draws that reach the own mean, distances."""
-    rows = out.table("permuted_labels_summary", dataset=REAL, model="ATSDP-NET").set_index("dataset")
-    of = {"null_mean": "permuted_mean", "null_far": "permuted_distance", "own_far": "own_distance"}
-    said = {key: ", ".join(f"{value:.2f} ({name})" for name, value in rows[of[key]].items()) for key in of}
-    said["null_reached"] = ", ".join(f"{n} ({name})" for name, n in rows["draws_that_reach_own_mean"].items())
+    """AUCs after the labels of lines were permuted: means, draws that reach the own mean, distances from one half."""
+    rows = out.table("permuted_labels_summary", dataset=REAL, model=["ATSDP-NET", "PC1, bulk sign"])
+    of, pc1 = (part.set_index("dataset") for _, part in rows.groupby("model"))
+    named = {"null_mean": of["permuted_mean"], "null_far": of["permuted_distance"], "own_far": of["own_distance"]}
+    said = {key: ", ".join(f"{value:.2f} ({name})" for name, value in own.items()) for key, own in named.items()}
+    reached = {"null_reached": of["draws_that_reach_own_mean"], "null_pc1": pc1["draws_that_reach_own_mean"]}
+    said |= {key: ", ".join(f"{n} ({name})" for name, n in own.items()) for key, own in reached.items()}
     return said | {"null_draws": int(rows["seeds"].iloc[0])}
 
 
@@ -152,20 +149,30 @@ def short(out: Outputs) -> dict:
     of = out.table("transfer", dataset=REAL, setting=["after transfer", PARTS["printed"]]).set_index("setting")
     scores, printed = (of.loc[[setting]] for setting in ("after transfer", PARTS["printed"]))
     plain = out.table("table1", dataset=REAL, protocol="U", metric="auc", setting="none")
-    beside = _gains(out).loc[["PC1, bulk sign"]]
-    told = beside["difference"][beside["told"]]
-    counts = {
-        **_signs(scores, scores["auc_count"]), "unbalanced": (plain["ci_low"] > 0.5).sum(), **_eight(out),
-        "pc1_better": (told > 0).sum(), "pc1_worse": (told < 0).sum(), "pc1_above": (beside["ci_high"] < 0).sum(),
+    gains = _gains(out, [*CALLED, "logistic regression"])
+    told = gains["difference"].where(gains["told"], 0)
+    rivals = out.table("rivals_changes", dataset=REAL, second="ATSDP-NET")
+    moved = rivals[rivals["p_holm"] < 0.05].itertuples()
+    moved = [f"{of.difference:+.3f} {of.first.removeprefix('ATSDP-NET ')} on {of.dataset}" for of in moved]
+    return held_out_clusters(out) | _signs(scores, scores["auc_count"]) | _permuted(out) | _eight(out) | {
+        "plain": _signs(plain, plain["n"]), "own_line": _own_line(out),
+        "better": (told > 0).groupby(level=0).sum(), "worse": (told < 0).groupby(level=0).sum(),
+        "pc1_above": (gains.loc["PC1, bulk sign", "ci_high"] < 0).sum(),
+        "rivals": ", ".join(moved) or "none", "rivals_told": len(moved), "rivals_asked": len(rivals),
         "printed_low": printed["auc_mean"].min(), "printed_high": printed["auc_mean"].max(),
     }  # fmt: skip
-    return held_out_clusters(out) | counts | _permuted(out)
+
+
+def _own_line(out: Outputs) -> dict[str, dict]:
+    """Mean AUC over the seeds whose lines have the one of the cells among them, and over the others."""
+    by = out.table("own_line", setting="after transfer").set_index("trains_on_it")
+    return by.rename({True: "with", False: "without"}).to_dict("index")
 
 
 def _signs(rows: pd.DataFrame, seeds: pd.Series) -> dict[str, int]:
     """Sets whose interval lies above one half, of how many; trainings that rank the cells backwards, of how many."""
-    runs, right = seeds.sum(), int((rows["right"] * seeds).round().sum())
-    return {"above": (rows["ci_low"] > 0.5).sum(), "names": len(rows), "runs": runs, "turned": runs - right}
+    runs, right = int(seeds.sum()), int((rows["right"] * seeds).round().sum())
+    return {"above": int((rows["ci_low"] > 0.5).sum()), "names": len(rows), "runs": runs, "turned": runs - right}
 
 
 def larger(out: Outputs) -> dict:
@@ -174,7 +181,7 @@ def larger(out: Outputs) -> dict:
     aucs = (f"{_interval(row[['auc_mean', 'ci_low', 'ci_high']])} on {row['dataset']}" for _, row in rows.iterrows())
     without = out.table("transfer_changes", dataset=REAL, setting=PARTS["no_regulariser"])
     told = {"counted": _counted(_gains(out)), "no_regulariser_told": int((without["p_holm"] < 0.05).sum())}
-    return {"aucs": ", ".join(aucs), **_signs(rows, rows["auc_count"]), **told}
+    return {"aucs": ", ".join(aucs), "own_line": _own_line(out), **_signs(rows, rows["auc_count"]), **told}
 
 
 def _eight(out: Outputs) -> dict:
@@ -223,24 +230,18 @@ def right_drug(out: Outputs) -> dict:
 
 def few_labels(out: Outputs) -> dict:
     """AUC with five labelled cells a class, and for each number of them on how many sets the difference is told."""
-    rows = out.read("few_shot_paired")
-    rows["side"] = rows.apply(_side, axis=1)
-    counts = rows.groupby(["tier", "k"])["side"].value_counts().unstack()
-    counts = counts.reindex(columns=["better", "worse"]).fillna(0).astype(int)
-    counts = {tier: of.apply(_listed) for tier, of in counts.groupby("tier")}
+    rows = out.read("few_shot_paired").query("tier == 'real'")
+    rows = rows.assign(side=rows.apply(_side, axis=1))
+    counts = pd.crosstab(rows["k"], rows["side"]).reindex(columns=["better", "worse"], fill_value=0).apply(_listed)
     k = 5 if 5 in set(rows["k"]) else rows["k"].max()
-    of_real = rows[rows["tier"] == "real"]
-    real = of_real[of_real["k"] == k]
+    real = rows[rows["k"] == k]
     aucs = [f"{row.dataset} {row.first_mean:.3f} and {row.second_mean:.3f}" for row in real.itertuples()]
     said = [f"{_interval(row[DIFFERENCE], '+')} ({row['dataset']})" for _, row in real.iterrows()]
-    sure = of_real[of_real["side"].isin(["better", "worse"])]
+    sure = rows[rows["side"].isin(["better", "worse"])]
     named = [f"{row.side} on {row.dataset} with {row.k}" for row in sure.itertuples()]
-    twins, on_twins = rows.loc[rows["tier"] == "simulated", "dataset"].nunique(), ""
-    if twins:
-        on_twins = SENTENCES["few_labels"]["twins"].format(twins=twins, **counts["simulated"])
     return {"aucs": ", ".join(aucs), "differences": ", ".join(said), "k": int(k), "ks": _listed(sorted(set(rows["k"]))),
-            **counts["real"].add_suffix("_real"), "named": f"It is {', '.join(named)}. " * bool(named),
-            "names": len(real), "draws": int(real["pairs"].min()), "on_twins": on_twins}  # fmt: skip
+            **counts, "named": f"It is {', '.join(named)}. " * bool(named), "names": len(real),
+            "draws": int(real["pairs"].min())}  # fmt: skip
 
 
 def _listed(values: Iterable) -> str:
@@ -351,8 +352,9 @@ def opening(
     where = f" Profile `{profile}`, but where another is named:" * bool(profile)
     _, at_paper = _told({name: out for name, out in of_runs.items() if name == "paper"}, larger)
     words, more = ((TEMPLATES / f"{name}.md").read_text(encoding="utf-8") for name in ("in_short", "larger"))
-    more = more.format(**at_paper, transfer=cited("04")) if at_paper else ""
-    in_short = words.strip().format(**in_short, permuted=cited("16"), larger=more) if in_short else MISSING
+    chapters = {"transfer": cited("04"), "permuted": cited("16"), "explained": cited("19")}
+    more = more.format(**at_paper, **chapters) if at_paper else ""
+    in_short = words.strip().format(**in_short, **chapters, larger=more) if in_short else MISSING
     drawn = drawing(of_runs, found.PICTURE)
     of_picture = next((profile for profile, out in of_runs.items() if drawn and out.folder == drawn.parent), "")
     shown = f"The picture is of profile `{of_picture}`.\n\n" if of_picture and used != [of_picture] else ""

@@ -68,7 +68,7 @@ def planted_said(out: Outputs) -> str:
     with suppress(Missing):
         ranked = int(out.one("planted_gene_recovery", ranking="IG, mean size", dataset="DATA1-sim").planted)
         planted = 2 * twins.DESIGNS["DATA1"].key_genes  # so many a list
-        said += f", and the network reads {ranked} of {planted} planted key genes"
+        said += f", and {ranked} of {planted} planted key genes of DATA1 are among the network's inputs"
     return said
 
 
