@@ -360,6 +360,20 @@ def test_chapter_6_counts_comparisons_and_what_the_best_number_gains(grid_run):
     assert counts in said
 
 
+def test_no_setting_can_be_told_to_be_better_where_one_of_five_folds_is_perfect_without_attention():
+    code = source("06", "selection-pools")
+    function = code[code.index("def least_p") : code.index("apart =")]
+    space = {"np": np, "stats": stats, "profile": SimpleNamespace(folds=5)}
+    exec(function, space)
+    least_p = space["least_p"]
+    assert least_p(pd.Series([1.0] * 5)) == 1
+    assert least_p(pd.Series([0.9] * 5)) == 0  # every fold may gain as much as the others
+    assert 0.05 < least_p(pd.Series([1.0, 0.9, 0.8, 0.7, 0.9])) < 0.06
+    none, rng = pd.Series([0.99, 0.9, 0.8, 0.7, 0.9]), np.random.default_rng(0)
+    others = (stats.mean_test(rng.uniform(-0.1, 1 - none), 5) for _ in range(500))
+    assert 0.05 > least_p(none) and all(t.p >= least_p(none) for t in others if t.mean > 0)
+
+
 # --- chapters 1 to 3: counts of labels --------------------------------------------------------------------------------
 
 
