@@ -488,12 +488,14 @@ def test_the_root_without_labels_sees_lines_only_and_points_from_sensitive_to_re
     time = np.arange(30.0)
     more = execute(
         "10", ("root-table",), cv={}, spec=config.DATASETS["DATA1"], roots={"without labels": 0, "from labels": 1},
-        cisplatin=cisplatin, resistance=time**2, times={"without labels": time, "from labels": -time},
+        cisplatin=cisplatin, resistance=time**2, times={"without labels": time, "from labels": -time}, signature=time,
+        cells=SimpleNamespace(obsm={"X_pca": -np.stack([time, time], axis=1)}), spearmanr=spearmanr,
     )  # fmt: skip
     found = more["run"].tables["pseudotime_correlations"]
     table = found.set_index("root")
     assert table.loc["without labels", "rho"] > 0.99 and table.loc["from labels", "rho"] < -0.99
-    assert table["culture_of_root"].to_dict() == {"without labels": "first", "from labels": "second"}
+    assert table.loc["PC1", "rho"] > 0.99  # turned by the signature
+    assert table["culture_of_root"].to_dict() == {"without labels": "first", "from labels": "second", "PC1": ""}
 
 
 def test_what_is_said_of_the_trajectory_is_the_number_of_its_row():
@@ -502,10 +504,13 @@ def test_what_is_said_of_the_trajectory_is_the_number_of_its_row():
         ("from labels", "P(resistant)", 0.5, 0.4, 0.6),
         ("without labels", "planted progress", 0.9, 0.85, 0.95),
         ("from labels", "planted progress", 0.1, 0, 0.2),
+        ("PC1", "P(resistant)", 0.65, 0.5, 0.7),
+        ("PC1", "planted progress", 0.98, 0.97, 0.99),
     ]
     table = pd.DataFrame(rows, columns=["root", "with", "rho", "ci_low", "ci_high"])
     space = execute("10", ("root-glue",), roots_table=table, progress=np.ones(3))
-    assert space["run"].glued == {"rho_from_labels": 0.5, "planted": "0.900 (0.850 to 0.950)"}
+    of_pc1 = {"pc1": 0.65, "planted_pc1": "0.980 (0.970 to 0.990)"}
+    assert space["run"].glued == {"rho_from_labels": 0.5, "planted": "0.900 (0.850 to 0.950)"} | of_pc1
     space = execute("10", ("root-glue",), roots_table=table[table["with"] == "P(resistant)"], progress=None)
     assert "known" in space["run"].glued["planted"]
     rows = [
