@@ -270,14 +270,14 @@ def attention(out: Outputs) -> dict:
 
 
 def gene_scores(out: Outputs) -> dict:
-    """Correlation of gene scores with those of labels that are partly wrong, over both lists and all shares, by set."""
-    real, twin = (out.read(f"gene_score_wrong_labels{end}") for end in ("_real", ""))
-    simulated = set(twin["tier"]) == {"simulated"}
-    twin["dataset"] = "a twin" if simulated else "DATA4"
-    rows = pd.concat([real, twin]).query("wrong > 0").dropna(subset=["r"])
-    ends = rows.groupby("dataset", sort=False)[["r", "wrong"]].agg(["min", "max"])
-    spans = [f"{a:.3f} to {b:.3f} on {name} ({c:.0%} to {d:.0%} wrong)" for name, a, b, c, d in ends.itertuples()]
-    return {"spans": ", ".join(spans), "lowest": rows["r"].min(), "kinds": "real" + simulated * " and simulated"}
+    """Correlation of gene scores with those of labels that are partly wrong: medians of the lower list, by set."""
+    rows = out.read("gene_score_wrong_labels").groupby(["dataset", "wrong"], sort=False)[["r", "draws"]].min().dropna()
+    said = {name: ", ".join(f"{r:.2f} with {wrong:.0%}" for (_, wrong), r in of.items())
+            for name, of in rows["r"].groupby("dataset", sort=False)}  # fmt: skip
+    few = rows.loc[rows.index.get_level_values("wrong") == 0.1, "r"].min()
+    tiers = dict.fromkeys(config.TIERS[name] for name in said)
+    return {"spans": "; ".join(f"{name} {of}" for name, of in said.items()), "few": few, "kinds": " and ".join(tiers),
+            "draws": int(rows["draws"].min())}  # fmt: skip
 
 
 def printed(out: Outputs) -> dict:

@@ -107,8 +107,9 @@ def tables(tmp_path):
           dataset=sorted(names * 3), is_right=[False, True, False] * 3)  # fmt: skip
     write("ccle_drugs_rank", drug=list("abcd"), auc=[0.9, 0.2, 0.7, 0.6], rank=[1, 3, 1, 2], models=[8] * 4,
           outranked=[1.0, 0.0, 1.0, 0.5])  # fmt: skip
-    write("gene_score_wrong_labels", wrong=[0.0, 0.3, 0.3], r=[1, 0.61, 0.62], tier=["simulated"] * 3)
-    write("gene_score_wrong_labels_real", wrong=[0.3, 0.3, 0.3], r=[0.71, 0.72, np.nan], dataset=["a", "a", "b"])
+    names = ["A375-PLX4720"] * 2 + ["DATA4-sim"] * 3
+    write("gene_score_wrong_labels", wrong=[0.1, 0.1, 0.1, 0.3, 0.4], r=[0.95, 0.92, 0.9, 0.61, np.nan], draws=100,
+          dataset=names)  # fmt: skip
     return Outputs(tmp_path)
 
 
@@ -141,8 +142,8 @@ def test_the_opening_says_what_the_tables_say(tables):
     null = "with permuted labels its rank is as good or better in 0, its AUC as high or higher in 0 of 1 draws)"
     assert ranks["ranks"].count(f", AUC 0.80; a is first; {null}") == len(config.REAL)
     assert ranks["network"].count("3 (") == len(config.REAL) == ranks["own"].count(" 2 (1–3)")
-    spans = "0.710 to 0.720 on a (30% to 30% wrong), 0.610 to 0.620 on a twin (30% to 30% wrong)"
-    assert opening.gene_scores(tables) == {"spans": spans, "lowest": 0.61, "kinds": "real and simulated"}
+    spans = "A375-PLX4720 0.92 with 10%; DATA4-sim 0.90 with 10%, 0.61 with 30%"
+    assert opening.gene_scores(tables) == {"spans": spans, "few": 0.9, "kinds": "real and simulated", "draws": 100}
 
 
 @pytest.mark.parametrize(
@@ -199,9 +200,9 @@ def test_findings_of_a_run_on_the_papers_own_cells_speak_of_no_twin(tables):
     rows = [few | {"dataset": name, "tier": "real", "k": k, "p_holm": 0.01} for name in names for k in (1, 5)]
     pd.DataFrame(rows).to_csv(tables.folder / "few_shot_paired.csv", index=False)
     path = tables.folder / "gene_score_wrong_labels.csv"
-    pd.read_csv(path).assign(tier="real").to_csv(path, index=False)
+    pd.read_csv(path).replace("DATA4-sim", "DATA4").to_csv(path, index=False)
     said, _ = opening.sentences({"quick": tables}, str, (opening.few_labels, opening.gene_scores))
-    assert "twin" not in said and "simulated" not in said and "on DATA4" in said and MISSING not in said
+    assert "twin" not in said and "simulated" not in said and "; DATA4 0.90 with 10%" in said and MISSING not in said
 
 
 def test_the_table_of_real_cells_holds_differences_and_stars_those_told_from_zero(tables):
