@@ -165,7 +165,7 @@ def short(out: Outputs) -> dict:
 
 def _own_line(out: Outputs) -> dict[str, dict]:
     """Mean AUC over the seeds whose lines have the one of the cells among them, and over the others."""
-    by = out.table("own_line", setting="after transfer").set_index("trains_on_it")
+    by = out.table("own_line", setting="after transfer", trains_on_it=[True, False]).set_index("trains_on_it")
     return by.rename({True: "with", False: "without"}).to_dict("index")
 
 
