@@ -30,6 +30,8 @@ PARTS = {"no_mmd": "after transfer, no MMD", "no_stage2": "after transfer, no st
          "printed": "after transfer, regulariser as printed"}  # fmt: skip
 #: Profiles in the order in which they are asked. ``paper`` comes second until its networks are trained anew.
 ORDER = ("quick", "paper")
+#: Chapters that sentences cite, by what for.
+CITED = {"transfer": "04", "averaging": "08", "other_platform": "15", "permuted": "16", "explained": "19"}
 #: A fold within an item of a list, which Markdown of the book and of README both know.
 FOLD = "\n  <details><summary>the numbers behind it, and what they leave out</summary>\n\n  {}\n\n  </details>\n"
 SENTENCES = tomllib.loads((TEMPLATES / "opening.toml").read_text(encoding="utf-8"))
@@ -275,9 +277,8 @@ def gene_scores(out: Outputs) -> dict:
     said = {name: ", ".join(f"{r:.2f} with {wrong:.0%}" for (_, wrong), r in of.items())
             for name, of in rows["r"].groupby("dataset", sort=False)}  # fmt: skip
     few = rows.loc[rows.index.get_level_values("wrong") == 0.1, "r"].min()
-    tiers = dict.fromkeys(config.TIERS[name] for name in said)
-    return {"spans": "; ".join(f"{name} {of}" for name, of in said.items()), "few": few, "kinds": " and ".join(tiers),
-            "draws": int(rows["draws"].min())}  # fmt: skip
+    return {"spans": "; ".join(f"{name} {of}" for name, of in said.items()), "draws": int(rows["draws"].min()),
+            "few": few, "kinds": " and ".join(dict.fromkeys(config.TIERS[name] for name in said))}  # fmt: skip
 
 
 def printed(out: Outputs) -> dict:
@@ -316,7 +317,7 @@ def sentences(
     for values in of:
         entry = SENTENCES[values.__name__]
         profile, found_there = _told(of_runs, values)
-        also = {"averaging": cited("08"), "other_platform": cited("15"), "permuted": cited("16")}
+        also = {what: cited(number) for what, number in CITED.items()}
         parts = (entry.get(part, "") for part in ("lead", "text", "more"))
         lead, text, more = (part.format(**found_there, **also) if found_there else "" for part in parts)
         title = entry["title"].format(**{"kinds": "real and simulated"} | found_there)
@@ -352,7 +353,7 @@ def opening(
     where = f" Profile `{profile}`, but where another is named:" * bool(profile)
     _, at_paper = _told({name: out for name, out in of_runs.items() if name == "paper"}, larger)
     words, more = ((TEMPLATES / f"{name}.md").read_text(encoding="utf-8") for name in ("in_short", "larger"))
-    chapters = {"transfer": cited("04"), "permuted": cited("16"), "explained": cited("19")}
+    chapters = {what: cited(number) for what, number in CITED.items()}
     more = more.format(**at_paper, **chapters) if at_paper else ""
     in_short = words.strip().format(**in_short, **chapters, larger=more) if in_short else MISSING
     drawn = drawing(of_runs, found.PICTURE)
